@@ -1,0 +1,173 @@
+"""Every error that the gateway raises on purpose; knows nothing of HTTP (`api/errors.py` maps each to a status).
+
+GatewayError
+ ├── ConfigurationError              a settings file or environment variable is wrong; names file, entry and key
+ ├── InvalidRequestError             the caller must change the request; `param` names the field
+ │    ├── UnsupportedParameterError  a field or value that this backend does not implement
+ │    └── ContextLengthExceededError prompt plus requested tokens do not fit the model's context
+ ├── AuthenticationError             key missing or wrong
+ ├── ModelNotFoundError              no model of that name is configured
+ ├── RateLimitError                  a limit or a queue is full; `retry_after_s` says when to come back
+ ├── ModelUnavailableError           the model cannot serve now; `retryable` says whether trying again can help
+ │    ├── ModelLoadError             loading failed: what failed and what to try
+ │    └── OutOfMemoryError           device memory ran out; carries the advice
+ ├── ShuttingDownError               the gateway is closing
+ ├── UpstreamError                   a remote OpenAI-compatible server answered with an error
+ └── EngineError                     our fault: a forward pass failed, a NaN appeared
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """Root of the tree. `str(error)` is written for the person who reads it: what failed and what to do."""
+
+
+class ConfigurationError(GatewayError):
+    """A wrong key or value in the configuration; the message names file, entry, key and what is allowed."""
+
+
+class InvalidRequestError(GatewayError):
+    """The request cannot be served as it stands.
+
+    Args:
+        message: what is wrong and what is allowed.
+        param: the field, as a path such as `messages[0].content`; None when no single field is at fault.
+        code: OpenAI's machine-readable code, or None.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class UnsupportedParameterError(InvalidRequestError):
+    """A field, or a value of it, that is not implemented; never silently ignored."""
+
+    def __init__(self, message: str, *, param: str, code: str = "unsupported_parameter") -> None:
+        super().__init__(message, param=param, code=code)
+
+
+class ContextLengthExceededError(InvalidRequestError):
+    """Prompt plus requested tokens exceed the context; worded as OpenAI words it, because clients match on it.
+
+    Args:
+        context_length: tokens that the model can hold.
+        prompt_tokens: tokens in the prompt.
+        requested_tokens: tokens asked for as output; None where the caller set no limit.
+        param: the field that carried the prompt.
+    """
+
+    def __init__(
+        self, context_length: int, prompt_tokens: int, requested_tokens: int | None = None, *, param: str = "messages"
+    ) -> None:
+        self.context_length = context_length
+        self.prompt_tokens = prompt_tokens
+        if requested_tokens is None:
+            asked = f"your {param} resulted in {prompt_tokens} tokens"
+            advice = f"Please reduce the length of the {param}."
+        else:
+            total = prompt_tokens + requested_tokens
+            asked = f"you requested {total} tokens ({prompt_tokens} in the {param}, {requested_tokens} in the completion)"
+            advice = f"Please reduce the length of the {param} or completion."
+        super().__init__(
+            f"This model's maximum context length is {context_length} tokens. However, {asked}. {advice}",
+            param=param,
+            code="context_length_exceeded",
+        )
+
+
+class AuthenticationError(GatewayError):
+    """The API key is missing or wrong."""
+
+
+class ModelNotFoundError(GatewayError):
+    """No model of that name is configured.
+
+    Args:
+        model: the name that was asked for.
+        available: names that would have worked; the message lists a few.
+    """
+
+    def __init__(self, model: str, available: tuple[str, ...] = ()) -> None:
+        self.model = model
+        shown = model if len(model) <= 200 else model[:200] + "…"
+        message = f"The model `{shown}` does not exist"
+        if available:
+            listed = ", ".join(available[:20]) + (", …" if len(available) > 20 else "")
+            message += f". Configured models: {listed}"
+        super().__init__(message)
+
+
+class RateLimitError(GatewayError):
+    """A rate limit or a queue bound was hit; `retry_after_s` (seconds, > 0) says when to come back."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ModelUnavailableError(GatewayError):
+    """The model cannot serve this request now.
+
+    Args:
+        message: why, and what to try.
+        retryable: False where trying again cannot help until something is changed.
+        retry_after_s: seconds to wait before trying again, where known.
+    """
+
+    def __init__(self, message: str, *, retryable: bool, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+
+
+class ModelLoadError(ModelUnavailableError):
+    """Loading failed. The message says what failed and what to try; retryable after an outage of network or disk."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message, retryable=retryable)
+
+
+class OutOfMemoryError(ModelUnavailableError):
+    """Device memory ran out in a load or a forward pass; the message carries the advice of the guide."""
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message, retryable=retryable)
+
+
+class ShuttingDownError(GatewayError):
+    """The gateway is closing and takes no new work."""
+
+
+class UpstreamError(GatewayError):
+    """A remote server's error, passed on with its own status and envelope fields.
+
+    Args:
+        message: the upstream's message, or what went wrong on the way to it.
+        status: HTTP status to answer with; 502 where upstream gave none (unreachable, broken reply).
+        type: the envelope's `type`. param, code: likewise, None where upstream gave none.
+        retry_after_s: upstream's Retry-After in seconds, where given.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 502,
+        type: str = "server_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.param = param
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class EngineError(GatewayError):
+    """The engine failed through no fault of the request: an exception in a forward pass, or a NaN."""
