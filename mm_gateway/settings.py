@@ -1,0 +1,123 @@
+"""What is served and how: the typed form of `models.yaml` and `gateway.yaml`; immutable after start.
+
+Knows the keys, their allowed values and defaults. Knows nothing of HTTP, torch or any Backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
+Dtype = Literal["auto", "fp32", "fp16", "bf16"]
+Quantization = Literal["8bit", "4bit", "gptq"]
+BackendName = Literal["local", "mock", "remote"]
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of `models.yaml`; the first eight keys are the guide's."""
+
+    model_name: str
+    """A hub id (`Qwen/Qwen-7B-Chat`), a local folder, or, for `remote`, the name at the upstream server."""
+    model_type: ModelType | None = None
+    """The chat template; None: the checkpoint's own, else by its architecture."""
+    device: str = "auto"
+    """`auto` (CUDA where there is one, else CPU), `cuda`, `cuda:N` or `cpu`."""
+    dtype: Dtype = "auto"
+    """`auto`: the checkpoint's own. On a CPU 16-bit types mean 16-bit weights with fp32 arithmetic."""
+    quantization: Quantization | None = None
+    trust_remote_code: bool = False
+    flash_attention: bool = False
+    max_context_length: int | None = None
+    """Tokens, >= 1; clamped to what the checkpoint can do. None: the checkpoint's own."""
+
+    backend: BackendName = "local"
+    aliases: tuple[str, ...] = ()
+    """Further names that clients may use."""
+    chat_template: str | None = None
+    """A built-in template's name or a Jinja file; wins over the checkpoint's own. None: see `model_type`."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub repository."""
+    path: str | None = None
+    """Local folder to load from in place of the hub; `model_name` stays the name."""
+    pin: bool = False
+    """Never evicted once loaded."""
+    preload: bool = False
+    """Loaded at start instead of on first use."""
+    ttl_s: float | None = None
+    """Seconds without use after which the model is unloaded; None: stays until its room is needed."""
+    kv_cache_bytes: int | None = None
+    """Memory for the KV cache; None: from what the device has left."""
+    max_running: int | None = None
+    """Sequences decoded together; None: `engine.max_running`."""
+
+    base_url: str | None = None
+    """remote: the upstream's address up to and including `/v1`."""
+    api_key_env: str | None = None
+    """remote: environment variable that holds the upstream's key."""
+    timeout_s: float = 600.0
+    """remote: seconds without a byte from upstream after which the request fails."""
+    delay_s: float = 0.0
+    """mock: seconds per token."""
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`server:` of `gateway.yaml`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """[0, 65535]; 0: any free port."""
+    api_keys: tuple[str, ...] = ()
+    """Keys that clients may use, best given as MM_GATEWAY_API_KEYS; none: no key is asked for."""
+    max_body_bytes: int = 16 * 2**20
+    early_commit_s: float = 5.0
+    """A stream whose first token takes longer is answered with 200 and heartbeats from then on."""
+    heartbeat_s: float = 10.0
+    """Interval of heartbeat comments in a stream that waits."""
+    shutdown_grace_s: float = 10.0
+    """Seconds that running requests get to end after SIGTERM."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`memory:` of `gateway.yaml`: the cache of models."""
+
+    max_cached_models: int = 3
+    """Models resident at a time, >= 1."""
+    memory_threshold: float = 0.8
+    """(0, 1]: share of each device's memory that models may take."""
+    budget_bytes: int | None = None
+    """Instead of memory_threshold: bytes that models may take on each device."""
+    host_tier_bytes: int = 0
+    """Host memory that may keep the weights of models evicted from a GPU; 0: none."""
+    fallback_to_cpu: bool = False
+    """Load on the CPU what does not fit the GPU."""
+    ttl_s: float | None = None
+    """`ttl_s` of models that set none."""
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`engine:` of `gateway.yaml`: defaults of every local model's engine."""
+
+    max_running: int = 64
+    """Sequences decoded together, >= 1."""
+    max_step_tokens: int = 512
+    """Tokens of one forward pass, decode and prefill chunks together; more gives throughput, fewer gives smoother streams."""
+    max_waiting: int = 1024
+    """Sequences queued per model; beyond it requests get a 429."""
+    prefix_cache: bool = True
+    """Reuse KV entries of prompts that share a beginning."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is configured."""
+
+    models: Mapping[str, ModelConfig] = msgspec.field(default_factory=dict)
+    """Name that clients use -> its entry."""
+    default_model: str | None = None
+    """For the command line and workflows where none is named; None: the first entry."""
+    server: ServerSettings = ServerSettings()
+    memory: MemorySettings = MemorySettings()
+    engine: EngineSettings = EngineSettings()
