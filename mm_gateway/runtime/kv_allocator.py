@@ -43,6 +43,10 @@ class KVAllocator(Protocol):
         """Give the room back; the first `seq.computed` tokens stay findable."""
         ...
 
+    def discard(self, seq: Sequence) -> None:
+        """Give the room back and forget the contents: they are not numbers that others may meet."""
+        ...
+
 
 def common_prefix_length(a: list[int], b: list[int], limit: int) -> int:
     """Tokens that two lists have in common at the start, at most `limit`; compares in slices, at the speed of C."""

@@ -107,6 +107,12 @@ class SlotAllocator:
         slot.owner, slot.valid, slot.last_used = None, seq.computed, self._clock
         slot.tokens = seq.tokens[: seq.computed]
 
+    def discard(self, seq: Sequence) -> None:
+        seq.computed = 0
+        slot = self._owned[seq.id]
+        self.release(seq)
+        self._drop(slot)
+
     def _longest_prefix(self, seq: Sequence) -> tuple[Slot | None, int]:
         """The slot that holds, or will hold, most of this prompt's beginning, and how much it holds now."""
         limit = len(seq.tokens) - 1  # the last token must run, for its logits
@@ -141,12 +147,15 @@ class SlotAllocator:
         if growth > self._budget - self._committed + sum(slot.committed for slot in idle):
             return False
         for slot in sorted(idle, key=lambda slot: slot.last_used):
-            self._committed -= slot.committed
-            slot.tokens, slot.valid, slot.committed = [], 0, 0
-            self.pending.append(DropSlot(slot.index))
+            self._drop(slot)
             if growth <= self._budget - self._committed:
                 break
         return True
+
+    def _drop(self, slot: Slot) -> None:
+        self._committed -= slot.committed
+        slot.tokens, slot.valid, slot.committed = [], 0, 0
+        self.pending.append(DropSlot(slot.index))
 
     def _commit_tokens(self, slot: Slot, tokens: int) -> None:
         if tokens > slot.committed:

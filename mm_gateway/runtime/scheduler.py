@@ -63,10 +63,13 @@ class Scheduler:
         self._waiting.setdefault(seq.group, deque()).append(seq)
         self._waiting_count += 1
 
-    def remove(self, seq: Sequence) -> None:
-        """A sequence finished or was cancelled, wherever it is; its room is free at once. Unknown ones are ignored."""
+    def remove(self, seq: Sequence, *, discard: bool = False) -> None:
+        """A sequence finished or was cancelled, wherever it is; its room is free at once. Unknown ones are ignored.
+
+        discard: nothing of what it computed may be reused (see `KVAllocator.discard`).
+        """
         if self._running.pop(seq.id, None) is not None:
-            self._kv.release(seq)
+            (self._kv.discard if discard else self._kv.release)(seq)
             return
         if seq in self._preempted:
             self._preempted.remove(seq)
@@ -84,8 +87,8 @@ class Scheduler:
         budget = self._max_step_tokens - len(decodes)
         step = [ScheduledSequence(seq, 1, True) for seq in decodes]
         self._admit(budget)
-        prefills = sorted((seq for seq in self._running.values() if seq.remaining > 1 or seq.computed == 0), key=lambda s: s.remaining)
-        prefills += [seq for seq in self._running.values() if seq.remaining == 1 and seq.computed and seq not in decodes]
+        decoding = {seq.id for seq in decodes}
+        prefills = sorted((seq for seq in self._running.values() if seq.id not in decoding), key=lambda seq: seq.remaining)
         for position, seq in enumerate(prefills):
             share = -(-budget // (len(prefills) - position))
             count = min(seq.remaining, share)

@@ -1,0 +1,133 @@
+"""Runs a step's tokens through the model: builds the packed inputs, owns the KV cache, returns logits; knows no scheduling, sampling or text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime.attention import AttentionProbe, forward, take_over
+from mm_gateway.runtime.kv_cache import AttentionShape, KVCache
+from mm_gateway.runtime.scheduler import ScheduledSequence
+from mm_gateway.runtime.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class StepLogits:
+    """What a step computed.
+
+    Attributes:
+        sampled: sequences whose next token is to be sampled.
+        logits: [len(sampled), vocabulary], fp32, in that order.
+        prompts: (sequence, logits [n, vocabulary] of its scheduled positions) where prompt log-probabilities were asked for.
+    """
+
+    sampled: list[Sequence]
+    logits: torch.Tensor
+    prompts: list[tuple[Sequence, torch.Tensor]]
+
+
+class ModelRunner:
+    """One model with its KV cache. All calls come from the engine's thread, under inference mode.
+
+    Args:
+        model: in evaluation mode, its attention taken over (`probe`).
+        cache: keys and values of the running sequences.
+    """
+
+    def __init__(self, model: PreTrainedModel, cache: KVCache, shape: AttentionShape) -> None:
+        self._model = model
+        self.cache = cache
+        self._layers = shape.layers
+        self._device = model.device
+
+    def execute(self, step: list[ScheduledSequence]) -> StepLogits:
+        """Compute a step. On any error the step's sequences have undefined contents in the cache."""
+        step, attention = self.cache.begin_step(step)
+        tokens: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
+        sampled: list[Sequence] = []
+        scored: list[tuple[Sequence, int]] = []
+        for scheduled in step:
+            seq, start, stop = scheduled.seq, scheduled.seq.computed, scheduled.seq.computed + scheduled.count
+            first_row = len(tokens)
+            tokens += seq.tokens[start:stop]
+            positions += range(start, stop)
+            if seq.config.prompt_logprobs and start < seq.prompt_len:
+                scored.append((seq, scheduled.count))
+                wanted += range(first_row, first_row + scheduled.count)
+        first_sampled = len(wanted)
+        last_row = -1
+        for scheduled in step:
+            last_row += scheduled.count
+            if scheduled.sample:
+                sampled.append(scheduled.seq)
+                wanted.append(last_row)
+        # Without a sampled row one is computed all the same: a model call needs at least one.
+        rows = self._tensor(wanted or [last_row])
+        logits = forward(self._model, self._tensor(tokens), self._tensor(positions), rows, attention).float()
+        if attention.layers_seen != self._layers:
+            raise ModelLoadError(f"{attention.layers_seen} of {self._layers} attention layers used the engine's KV cache")
+        prompts: list[tuple[Sequence, torch.Tensor]] = []
+        first_row = 0
+        for seq, count in scored:
+            prompts.append((seq, logits[first_row : first_row + count]))
+            first_row += count
+        return StepLogits(sampled, logits[first_sampled : first_sampled + len(sampled)], prompts)
+
+    def _tensor(self, numbers: list[int]) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.int64).to(self._device, non_blocking=True)
+
+
+def probe(model: PreTrainedModel) -> AttentionShape:
+    """Take the model's attention over and learn what it needs of a cache.
+
+    Raises:
+        ModelLoadError: its attention cannot be taken over; the message says why.
+    """
+    take_over(model)
+    attention = AttentionProbe()
+    tokens = _probe_tokens(model)
+    try:
+        forward(model, tokens, torch.arange(len(tokens), device=tokens.device), tokens[:1] * 0, attention)
+    except (TypeError, AttributeError) as error:
+        raise ModelLoadError(f"The engine cannot drive {type(model).__name__}: {error}") from error
+    return attention.shape()
+
+
+def verify(model: PreTrainedModel, runner: ModelRunner, *, tolerance: float) -> None:
+    """Compare a forward pass in chunks through the engine with the model's own, so that no model is served wrongly in silence.
+
+    Args:
+        tolerance: largest difference of logits allowed, in standard deviations of the logits.
+
+    Raises:
+        ModelLoadError: they differ.
+    """
+    tokens = _probe_tokens(model)
+    expected = model(input_ids=tokens[None], use_cache=False).logits[0, -1].float()
+    from mm_gateway.core import GenerationConfig
+
+    seq = Sequence(-1, -1, tokens.tolist(), GenerationConfig(), max_tokens=1, seed=0)
+    allocator = runner.cache.allocator
+    allocator.allocate(seq)
+    try:
+        for count in (len(tokens) - 2, 1, 1):
+            result = runner.execute([ScheduledSequence(seq, count, True)])
+            seq.computed += count
+        difference = (result.logits[0] - expected).abs().max() / expected.std()
+    finally:
+        allocator.discard(seq)
+    if not difference <= tolerance:
+        raise ModelLoadError(
+            f"{type(model).__name__} computes other results through the engine's KV cache than by itself "
+            f"(logits differ by {difference:.2g} standard deviations), so it is not served"
+        )
+
+
+def _probe_tokens(model: PreTrainedModel) -> torch.Tensor:
+    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[union-attr]
+    return (torch.arange(1, 9, device=model.device) * 7919) % vocabulary

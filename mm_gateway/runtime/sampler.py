@@ -1,0 +1,219 @@
+"""Samples the next token of every sequence of a step at once: penalties, truncation, seeds, log-probabilities; knows nothing of text.
+
+Order of operations: repetition, presence and frequency penalties, logit bias, temperature, top-k, top-p (of what top-k
+left), min-p. Log-probabilities are those of the model's own distribution, before all of it.
+
+A draw is the inverse of the cumulated distribution at one uniform number, and that number is a hash of the sequence's
+seed and the token's position: neither neighbours nor preemption can change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mm_gateway.runtime.sequence import Sequence
+from mm_gateway.runtime.token_counts import TokenCounts
+
+CANDIDATES = 256
+"""Top-p and min-p look at this many most probable tokens first, and at all only where these do not suffice."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Natural-log probabilities: of the token itself, and of the most probable ones, best first."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One sequence's draw. token: None where its logits held no usable number (NaN or infinite)."""
+
+    token: int | None
+    scores: TokenScores | None
+
+
+class Sampler:
+    """Batched sampling over a vocabulary of `vocab_size` tokens on one device.
+
+    Keeps the parameters of the last batch as tensors, because the same sequences come back step after step, and the
+    token counts of sequences with penalties until `forget`.
+    """
+
+    def __init__(self, vocab_size: int, device: torch.device, *, max_sequences: int) -> None:
+        self._device = device
+        self._counts = TokenCounts(vocab_size, max_sequences, device)
+        self._batch: _Batch | None = None
+
+    def sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
+        """Draw one token per row.
+
+        Args:
+            logits: [len(sequences), vocabulary] fp32; may be overwritten.
+        """
+        batch = self._batch
+        ids = [seq.id for seq in sequences]
+        if batch is None or batch.ids != ids:
+            batch = self._batch = _Batch(sequences, logits.shape[-1], self._device)
+        usable = torch.isfinite(logits.amax(-1))
+        log_normalizer = logits[batch.scored].logsumexp(-1) if batch.scored_rows else None
+        raw = logits[batch.scored] if batch.scored_rows else None
+        if batch.penalized_rows:
+            self._counts.apply(logits, batch.penalized, [sequences[row] for row in batch.penalized_rows])
+        if batch.biases is not None:
+            rows, tokens, values = batch.biases
+            logits.index_put_((rows, tokens), values, accumulate=True)
+        drawn = self._draw(logits, batch, sequences)
+        if batch.penalized_rows:
+            self._counts.add([sequences[row] for row in batch.penalized_rows], drawn[batch.penalized])
+        scores: dict[int, TokenScores] = {}
+        if raw is not None and log_normalizer is not None:
+            scores = _scores(raw, log_normalizer, drawn[batch.scored], batch.top, batch.scored_rows)
+        good = usable.tolist()
+        return [Sampled(token if good[row] else None, scores.get(row)) for row, token in enumerate(drawn.tolist())]
+
+    def forget(self, seq: Sequence) -> None:
+        """The sequence is finished; its counts go."""
+        self._counts.forget(seq)
+
+    def _draw(self, logits: torch.Tensor, batch: _Batch, sequences: list[Sequence]) -> torch.Tensor:
+        drawn = torch.empty(len(sequences), dtype=torch.int64, device=self._device)
+        if batch.greedy_rows:
+            if len(batch.greedy_rows) == len(sequences):
+                return logits.argmax(-1)
+            drawn[batch.greedy] = logits[batch.greedy].argmax(-1)
+        uniforms = torch.from_numpy(uniform([(seq.seed, seq.output_len) for seq in sequences])).to(self._device)
+        if batch.free_rows:
+            drawn[batch.free] = _draw_free(logits[batch.free] / batch.temperature[batch.free, None], uniforms[batch.free])
+        if batch.truncated_rows:
+            rows = batch.truncated
+            drawn[rows] = _draw_truncated(
+                logits[rows] / batch.temperature[rows, None], uniforms[rows], batch.top_k[rows], batch.top_p[rows], batch.min_p[rows]
+            )
+        return drawn
+
+
+class _Batch:
+    """Parameters of a batch as tensors, rows grouped by what they need."""
+
+    def __init__(self, sequences: list[Sequence], vocab_size: int, device: torch.device) -> None:
+        self.ids = [seq.id for seq in sequences]
+        configs = [seq.config for seq in sequences]
+
+        def column(values: list[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.tensor(values, dtype=dtype).to(device)
+
+        def rows(wanted: list[int]) -> torch.Tensor:
+            return column(wanted, torch.int64)
+
+        temperatures = [1.0 if config.temperature is None else config.temperature for config in configs]
+        top_ks = [config.top_k if config.top_k and 0 < config.top_k < vocab_size else 0 for config in configs]
+        top_ps = [1.0 if config.top_p is None else config.top_p for config in configs]
+        self.greedy_rows = [row for row, temperature in enumerate(temperatures) if temperature == 0]
+        sampling = [row for row, temperature in enumerate(temperatures) if temperature > 0]
+        self.truncated_rows = [row for row in sampling if top_ks[row] or top_ps[row] < 1 or configs[row].min_p > 0]
+        self.free_rows = [row for row in sampling if row not in set(self.truncated_rows)]
+        self.greedy, self.truncated, self.free = rows(self.greedy_rows), rows(self.truncated_rows), rows(self.free_rows)
+        self.temperature, self.top_p = column(temperatures), column(top_ps)
+        self.top_k = column(top_ks, torch.int64)
+        self.min_p = column([config.min_p for config in configs])
+        self.penalized_rows = [
+            row
+            for row, config in enumerate(configs)
+            if config.presence_penalty or config.frequency_penalty or config.repetition_penalty not in (None, 1.0)
+        ]
+        self.penalized = rows(self.penalized_rows)
+        self.scored_rows = [row for row, config in enumerate(configs) if config.logprobs is not None]
+        self.scored = rows(self.scored_rows)
+        self.top = [configs[row].logprobs or 0 for row in self.scored_rows]
+        entries = [(row, token, bias) for row, config in enumerate(configs) for token, bias in config.logit_bias.items()]
+        self.biases = (rows([e[0] for e in entries]), rows([e[1] for e in entries]), column([e[2] for e in entries])) if entries else None
+
+
+def score_tokens(logits: torch.Tensor, tokens: list[int], top: int) -> list[TokenScores]:
+    """Log-probabilities of given tokens under given logits.
+
+    Args:
+        logits: [n, vocabulary] fp32, each row the distribution of the token of the same index.
+        tokens: n ids. top: how many most probable tokens to report besides.
+    """
+    scores = _scores(logits, logits.logsumexp(-1), torch.tensor(tokens).to(logits.device), [top] * len(tokens), list(range(len(tokens))))
+    return [scores[row] for row in range(len(tokens))]
+
+
+def uniform(keys: list[tuple[int, int]]) -> np.ndarray:
+    """One number in [0, 1) per (seed, position), by two rounds of SplitMix64 (Steele et al., OOPSLA 2014) as a counter-based generator."""
+    pairs = np.array([(seed & 0xFFFFFFFFFFFFFFFF, position) for seed, position in keys], dtype=np.uint64).reshape(-1, 2)
+    bits = _mix(_mix(pairs[:, 0] + np.uint64(0x9E3779B97F4A7C15)) + pairs[:, 1] * np.uint64(0x9E3779B97F4A7C15))
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+def _draw_free(scaled: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Inverse of the cumulated distribution in two levels, blocks then tokens, for speed and because long fp32 sums drift."""
+    rows, vocab_size = scaled.shape
+    block = 256
+    blocks = -(-vocab_size // block)
+    weights = scaled.new_zeros((rows, blocks * block))
+    weights[:, :vocab_size] = torch.exp(scaled - scaled.amax(-1, keepdim=True))
+    weights = weights.view(rows, blocks, block)
+    ends = weights.sum(-1, dtype=torch.float64).cumsum(-1)
+    target = uniforms[:, None] * ends[:, -1:]
+    chosen = torch.searchsorted(ends, target, right=True).clamp_(max=blocks - 1)
+    inside = weights.gather(1, chosen[..., None].expand(-1, 1, block))[:, 0].double().cumsum(-1)
+    before = ends.gather(1, chosen) - inside[:, -1:]
+    token = torch.searchsorted(inside, target - before, right=True)
+    # Rounding may point just past the last token that has any weight.
+    last = (inside < inside[:, -1:]).sum(-1, keepdim=True)
+    return (chosen * block + torch.minimum(token, last))[:, 0]
+
+
+def _draw_truncated(
+    scaled: torch.Tensor, uniforms: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor, min_p: torch.Tensor, candidates: int = CANDIDATES
+) -> torch.Tensor:
+    vocab_size = scaled.shape[-1]
+    candidates = min(vocab_size, max(candidates, int(top_k.max())))
+    values, tokens = scaled.topk(candidates)
+    limit = torch.where(top_k > 0, top_k, candidates)[:, None]
+    values = values.masked_fill(torch.arange(candidates, device=scaled.device) >= limit, -torch.inf)
+    mass = torch.where(top_k > 0, values.logsumexp(-1), scaled.logsumexp(-1))
+    probabilities = torch.exp(values - mass[:, None])
+    cumulated = probabilities.cumsum(-1)
+    kept = ((cumulated - probabilities) < top_p[:, None]) & (probabilities >= min_p[:, None] * probabilities[:, :1])
+    weights = (probabilities * kept).double().cumsum(-1)
+    target = uniforms[:, None] * weights[:, -1:]
+    place = torch.minimum(torch.searchsorted(weights, target, right=True), kept.sum(-1, keepdim=True) - 1)
+    drawn = tokens.gather(1, place)[:, 0]
+    if candidates < vocab_size:
+        # Every candidate was kept and there was no top-k: tokens beyond may belong to the set as well.
+        open_rows = (kept[:, -1] & (top_k == 0)).nonzero()[:, 0]
+        if len(open_rows):
+            again = _draw_truncated(
+                scaled[open_rows], uniforms[open_rows], top_k[open_rows], top_p[open_rows], min_p[open_rows], candidates=vocab_size
+            )
+            drawn[open_rows] = again
+    return drawn
+
+
+def _scores(
+    logits: torch.Tensor, log_normalizer: torch.Tensor, tokens: torch.Tensor, top: list[int], rows: list[int]
+) -> dict[int, TokenScores]:
+    own = (logits.gather(1, tokens[:, None])[:, 0] - log_normalizer).tolist()
+    most = max(top)
+    if not most:
+        return {row: TokenScores(logprob, ()) for row, logprob in zip(rows, own, strict=True)}
+    values, ids = logits.topk(min(most, logits.shape[-1]))
+    values = (values - log_normalizer[:, None]).tolist()
+    ids = ids.tolist()
+    return {
+        row: TokenScores(own[i], tuple(zip(ids[i][: top[i]], values[i][: top[i]], strict=True))) for i, row in enumerate(rows)
+    }
