@@ -52,6 +52,10 @@ class Choice:
             return self._end("length", free), True
         return self._delta(free, self._released(len(free))), False
 
+    def finish_unsampled(self) -> list[GenerationEvent]:
+        """The end of a choice that was to generate nothing."""
+        return [ChoiceFinished(self.index, "length")]
+
     def score_prompt(self, scores: list[TokenScores | None], text: str) -> TextDelta:
         """The event that carries an echoed prompt with its log-probabilities; None stands for the first token."""
         ids = self.seq.tokens[: self.seq.prompt_len]

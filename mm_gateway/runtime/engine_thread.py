@@ -1,0 +1,230 @@
+"""The step loop of one model: schedule, forward, sample, events. Owns the engine's thread and everything that only it may touch."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mm_gateway.core import GenerationEvent, Usage
+from mm_gateway.errors import EngineError, GatewayError, OutOfMemoryError, ShuttingDownError
+from mm_gateway.runtime.choice import Choice
+from mm_gateway.runtime.generation import Generation, Outbox
+from mm_gateway.runtime.model_runner import ModelRunner, StepLogits
+from mm_gateway.runtime.sampler import Sampler, TokenScores, score_tokens
+from mm_gateway.runtime.scheduler import ScheduledSequence, Scheduler
+from mm_gateway.runtime.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request in the engine.
+
+    Attributes:
+        choices: those that have not ended, by sequence id.
+        prompt_tokens: over all prompts, each counted once.
+        echo: text of each prompt whose log-probabilities were asked for, by sequence id.
+    """
+
+    generation: Generation
+    choices: dict[int, Choice]
+    prompt_tokens: int
+    choices_per_prompt: int
+    echo: dict[int, str]
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A glance at the engine. All counts are since its start, except running and waiting."""
+
+    running: int
+    waiting: int
+    steps: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    preemptions: int
+
+
+class EngineThread:
+    """Runs jobs until closed. Methods may be called from any thread; the work happens in the engine's own.
+
+    Commands go in through a queue that is drained before each step; events go out after each step, in one hand-over.
+    """
+
+    def __init__(self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._sampler = sampler
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: dict[Generation, Job] = {}
+        self._job_of: dict[int, Job] = {}  # by sequence id
+        self._prompt_scores: dict[int, list[TokenScores | None]] = {}
+        self._outbox = Outbox()
+        self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
+        self._closing = False
+        self._gate = threading.Lock()  # so that no job slips in behind the closing command
+        self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job.
+
+        Raises:
+            ShuttingDownError: the engine is closing.
+        """
+        with self._gate:
+            if self._closing:
+                raise ShuttingDownError("The model is being unloaded")
+            self._commands.put(lambda: self._add(job))
+
+    def cancel(self, generation: Generation) -> None:
+        """Drop a job's sequences before the next step; unknown ones are ignored."""
+        self._commands.put(lambda: self._cancel(generation))
+
+    def close(self) -> None:
+        """Fail what is left with ShuttingDownError and end the thread; returns when it has ended."""
+        with self._gate:
+            if not self._closing:
+                self._closing = True
+                self._commands.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def stats(self) -> EngineStats:
+        scheduler = self._scheduler
+        return EngineStats(
+            running=scheduler.running,
+            waiting=scheduler.waiting,
+            steps=self._steps,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            completion_tokens=self._completion_tokens,
+            preemptions=scheduler.preemptions,
+        )
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while self._drain():
+                step = self._scheduler.schedule()
+                if step:
+                    self._step(step)
+                self._outbox.flush()
+        for generation in list(self._jobs):
+            self._fail(generation, ShuttingDownError("The model was unloaded"))
+        self._outbox.flush()
+
+    def _drain(self) -> bool:
+        """Carry out commands; blocks while there is no work. False: close."""
+        idle = not self._scheduler.running and not self._scheduler.waiting
+        while True:
+            try:
+                command = self._commands.get(block=idle)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command()
+            idle = False
+
+    def _add(self, job: Job) -> None:
+        self._jobs[job.generation] = job
+        self._prompt_tokens += job.prompt_tokens
+        for seq_id, choice in job.choices.items():
+            self._job_of[seq_id] = job
+            self._scheduler.add(choice.seq)
+
+    def _cancel(self, generation: Generation) -> None:
+        job = self._jobs.pop(generation, None)
+        if job is not None:
+            for choice in job.choices.values():
+                self._release(choice.seq)
+
+    def _fail(self, generation: Generation, error: GatewayError, *, discard: bool = False) -> None:
+        job = self._jobs.pop(generation, None)
+        if job is None:
+            return
+        for choice in job.choices.values():
+            self._release(choice.seq, discard=discard)
+        self._outbox.add(generation, [error])
+
+    def _release(self, seq: Sequence, *, discard: bool = False) -> None:
+        self._scheduler.remove(seq, discard=discard)
+        self._sampler.forget(seq)
+        self._job_of.pop(seq.id, None)
+        self._prompt_scores.pop(seq.id, None)
+
+    def _step(self, step: list[ScheduledSequence]) -> None:
+        self._steps += 1
+        try:
+            result = self._runner.execute(step)
+            self._score_prompts(result)
+            sampled = self._sampler.sample(result.logits, result.sampled) if result.sampled else []
+        except Exception as error:  # whatever went wrong in a forward pass is the fault of this step's requests alone
+            self._fail_step(step, error)
+            return
+        self._scheduler.computed(step)
+        for seq, draw in zip(result.sampled, sampled, strict=True):
+            job = self._job_of.get(seq.id)
+            if job is None:
+                continue  # another choice of its request failed in this very step
+            if draw.token is None:
+                logger.error("NaN or infinite logits; the request fails")
+                self._fail(job.generation, EngineError("The model computed NaN or infinite values for this request"), discard=True)
+                continue
+            self._advance(job, seq, draw.token, draw.scores)
+
+    def _advance(self, job: Job, seq: Sequence, token: int, scores: TokenScores | None) -> None:
+        choice = job.choices[seq.id]
+        events: list[GenerationEvent] = []
+        if seq.id in self._prompt_scores:
+            events.append(choice.score_prompt(self._prompt_scores.pop(seq.id), job.echo[seq.id]))
+        if seq.max_tokens == 0:
+            more, ended = choice.finish_unsampled(), True
+        else:
+            seq.tokens.append(token)
+            job.completion_tokens += 1
+            self._completion_tokens += 1
+            more, ended = choice.add(token, scores)
+        events += more
+        if ended:
+            if choice.index % job.choices_per_prompt == 0:  # every prompt counts once, by its first choice
+                job.cached_tokens += seq.cached or 0
+                self._cached_tokens += seq.cached or 0
+            del job.choices[seq.id]
+            self._release(seq)
+            if not job.choices:
+                del self._jobs[job.generation]
+                events.append(Usage(job.prompt_tokens, job.completion_tokens, cached_tokens=job.cached_tokens))
+        if events:
+            self._outbox.add(job.generation, list(events))
+
+    def _score_prompts(self, result: StepLogits) -> None:
+        for seq, logits in result.prompts:
+            scores = self._prompt_scores.setdefault(seq.id, [None])
+            known = seq.tokens[seq.computed + 1 : min(seq.computed + len(logits) + 1, seq.prompt_len)]
+            if known:
+                scores += score_tokens(logits[: len(known)], known, seq.config.logprobs or 0)
+
+    def _fail_step(self, step: list[ScheduledSequence], error: Exception) -> None:
+        typed: GatewayError
+        if isinstance(error, torch.OutOfMemoryError):
+            logger.error("out of memory in a forward pass of %d sequences", len(step))
+            typed = OutOfMemoryError(
+                "Device memory ran out while generating. Reduce max_cached_models, enable quantization, use a smaller model, or switch to the CPU"
+            )
+        else:
+            logger.exception("a forward pass of %d sequences failed", len(step))
+            typed = error if isinstance(error, GatewayError) else EngineError("The model failed while computing this request")
+        for scheduled in step:
+            job = self._job_of.get(scheduled.seq.id)
+            if job is not None:
+                self._fail(job.generation, typed, discard=True)

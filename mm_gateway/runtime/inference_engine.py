@@ -1,0 +1,274 @@
+"""The engine of one loaded model: what threads and event loops call. Everything happens in the engine's own thread.
+
+    engine = InferenceEngine(model=loaded.model, tokenizer=loaded.tokenizer, device=loaded.device)
+    result = engine.generate("Hello", config=GenerationConfig(max_new_tokens=20))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections.abc import Iterator
+from collections.abc import Sequence as AbstractSequence
+from dataclasses import dataclass
+
+import msgspec
+import psutil
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, TextDelta, Usage
+from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, OutOfMemoryError, RateLimitError
+from mm_gateway.runtime.choice import Choice
+from mm_gateway.runtime.engine_thread import EngineStats, EngineThread, Job
+from mm_gateway.runtime.generation import Generation
+from mm_gateway.runtime.kv_cache import AttentionShape, KVCache
+from mm_gateway.runtime.kv_slot_cache import SlotKVCache
+from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
+from mm_gateway.runtime.model_runner import ModelRunner, probe, verify
+from mm_gateway.runtime.sampler import Sampler
+from mm_gateway.runtime.scheduler import Scheduler
+from mm_gateway.runtime.sequence import Sequence
+from mm_gateway.runtime.stops import stop_token_ids_of
+from mm_gateway.runtime.token_text import TokenText
+from mm_gateway.settings import EngineSettings
+
+__all__ = ["GenerationConfig", "GenerationResult", "InferenceEngine"]
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """One finished text.
+
+    Attributes:
+        text: the output, without the prompt. finish_reason: `stop` or `length`.
+        prompt_tokens, completion_tokens: counts. duration_s: from submission to the last token.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    duration_s: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Output tokens per second of this request; other requests run at the same time."""
+        return self.completion_tokens / self.duration_s if self.duration_s > 0 else 0.0
+
+
+class InferenceEngine:
+    """Continuous batching over one model. Thread-safe.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode. Its attention is taken over.
+        tokenizer: the model's.
+        device: where the model is; None: the model's own.
+        context_length: tokens of prompt and output together; None: what the model's configuration says.
+        stop_token_ids: tokens that end a text; None: what model and tokenizer say.
+        defaults: sampling parameters of requests that leave them open.
+        settings: sizes of queues and steps. kv_cache_bytes: memory for keys and values; None: a share of what is free.
+        verify_tolerance: how far packed logits may be from the model's own, in standard deviations.
+
+    Raises:
+        ModelLoadError: the model's attention cannot be taken over, or computes something else through the cache.
+        OutOfMemoryError: the KV cache would not hold one short sequence.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        device: torch.device | str | None = None,
+        *,
+        context_length: int | None = None,
+        stop_token_ids: frozenset[int] | None = None,
+        defaults: GenerationDefaults | None = None,
+        settings: EngineSettings | None = None,
+        kv_cache_bytes: int | None = None,
+        name: str = "",
+        verify_tolerance: float = 0.02,
+    ) -> None:
+        if device is not None and torch.device(device).type != model.device.type:
+            raise ModelLoadError(f"The model is on {model.device}, not on {device}")
+        settings = settings or EngineSettings()
+        self._settings = settings
+        self._tokenizer = tokenizer
+        self._text = TokenText(tokenizer)
+        self._stop_token_ids = stop_token_ids_of(model, tokenizer) if stop_token_ids is None else stop_token_ids
+        self._defaults = defaults or GenerationDefaults()
+        self._vocab_size = model.get_output_embeddings().out_features if model.get_output_embeddings() is not None else model.config.vocab_size
+        longest = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
+        with torch.inference_mode():
+            shape = probe(model)
+            cache = _make_cache(shape, model, longest, settings, kv_cache_bytes)
+            runner = ModelRunner(model, cache, shape)
+            verify(model, runner, tolerance=verify_tolerance)
+        self.context_length = min(longest, cache.allocator.max_tokens)
+        self.kv_cache_bytes = cache.capacity_bytes
+        scheduler = Scheduler(cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
+        sampler = Sampler(self._vocab_size, model.device, max_sequences=settings.max_running + settings.max_waiting)
+        self._ids = itertools.count()
+        self._thread = EngineThread(name, runner, scheduler, sampler)
+
+    @classmethod
+    def for_loaded_model(cls, loaded: LoadedModel, settings: EngineSettings, kv_cache_bytes: int | None = None) -> InferenceEngine:
+        """The engine of what ModelLoader returned, with its context, stops and defaults."""
+        config = loaded.config
+        if config.max_running is not None:
+            settings = msgspec.structs.replace(settings, max_running=config.max_running)
+        return cls(
+            loaded.model,
+            loaded.tokenizer,
+            loaded.device,
+            context_length=loaded.context_length,
+            stop_token_ids=loaded.stop_token_ids,
+            defaults=loaded.generation_defaults,
+            settings=settings,
+            kv_cache_bytes=config.kv_cache_bytes if config.kv_cache_bytes is not None else kv_cache_bytes,
+            name=config.model_name,
+            # int8 arithmetic depends on the rows that are computed together, 16-bit less so.
+            verify_tolerance=0.5 if config.quantization else 0.02 if loaded.dtype == torch.float32 else 0.2,
+        )
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._tokenizer
+
+    def submit(
+        self,
+        prompts: AbstractSequence[AbstractSequence[int]],
+        config: GenerationConfig | None = None,
+        *,
+        stop_strings: AbstractSequence[str] = (),
+        echo_texts: AbstractSequence[str] | None = None,
+        param: str = "prompt",
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Generation:
+        """Queue prompts for generation; choice `i * n + j` is the j-th of prompt i.
+
+        Args:
+            prompts: token ids of each prompt, at least one id each.
+            config: what to do; `stop` of it and `stop_strings` (the chat template's) both end the text.
+            echo_texts: with `prompt_logprobs`, the text to report each prompt as.
+            param: the field to name in errors about the prompts.
+            loop: the event loop that will iterate the result; None for a thread.
+
+        Raises:
+            InvalidRequestError: an empty prompt, an id outside the vocabulary.
+            ContextLengthExceededError: a prompt does not leave room for the tokens asked for.
+            RateLimitError: the queue is full.
+            ShuttingDownError: the engine is closed.
+        """
+        config = self._defaults.complete(config or GenerationConfig())
+        for token in config.logit_bias:
+            if not 0 <= token < self._vocab_size:
+                raise InvalidRequestError(f"logit_bias: token id {token} is outside the vocabulary of {self._vocab_size}", param="logit_bias")
+        waiting = self._thread.stats().waiting
+        if waiting + len(prompts) * config.n > self._settings.max_waiting:
+            raise RateLimitError(f"The model's queue is full: {waiting} sequences are waiting", retry_after_s=1 + waiting / 16)
+        generation = Generation(self._thread.cancel, loop)
+        seed = secrets.randbits(64) if config.seed is None else config.seed
+        group = next(self._ids)
+        stops = (*config.stop, *(stop for stop in stop_strings if stop not in config.stop))
+        choices: dict[int, Choice] = {}
+        echo: dict[int, str] = {}
+        for position, prompt in enumerate(prompts):
+            max_tokens = self._max_tokens(prompt, config, param)
+            for member in range(config.n):
+                index = position * config.n + member
+                # Choices differ by their seed alone; the first keeps the request's own.
+                seq = Sequence(
+                    next(self._ids),
+                    group,
+                    list(prompt),
+                    config,
+                    max_tokens=max_tokens,
+                    seed=seed + index * 0x9E3779B97F4A7C15,
+                    reuse_prefix=not config.prompt_logprobs,
+                )
+                choices[seq.id] = Choice(index, seq, self._text, stop_strings=stops, stop_token_ids=self._stop_token_ids)
+                if config.prompt_logprobs:
+                    echo[seq.id] = echo_texts[position] if echo_texts is not None else self._text.decode(prompt)
+        self._thread.submit(Job(generation, choices, sum(len(prompt) for prompt in prompts), config.n, echo))
+        return generation
+
+    def generate(self, prompt: str, config: GenerationConfig | None = None) -> GenerationResult:
+        """Continue one prompt; blocks until it is done."""
+        return self.batch_generate([prompt], config)[0]
+
+    def generate_stream(self, prompt: str, config: GenerationConfig | None = None) -> Iterator[str]:
+        """Pieces of the text as they become certain; closing the iterator cancels the rest."""
+        generation = self.submit([self.encode(prompt)], config)
+        try:
+            for event in generation:
+                if isinstance(event, TextDelta) and event.text:
+                    yield event.text
+        finally:
+            generation.cancel()
+
+    def batch_generate(self, prompts: AbstractSequence[str], config: GenerationConfig | None = None) -> list[GenerationResult]:
+        """Continue many prompts at the same time; results in the order of the prompts, the first choice of each."""
+        started = time.monotonic()
+        encoded = [self.encode(prompt) for prompt in prompts]
+        generations = [self.submit([ids], config) for ids in encoded]
+        try:
+            return [self._collect(generation, len(ids), started) for generation, ids in zip(generations, encoded, strict=True)]
+        finally:
+            for generation in generations:
+                generation.cancel()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a plain prompt, with what the tokenizer puts in front (BOS)."""
+        return self._tokenizer(text)["input_ids"]  # type: ignore[return-value]
+
+    def stats(self) -> EngineStats:
+        """What the engine is doing and has done."""
+        return self._thread.stats()
+
+    def close(self) -> None:
+        """Fail what is running and end the engine's thread; idempotent."""
+        self._thread.close()
+
+    def _max_tokens(self, prompt: AbstractSequence[int], config: GenerationConfig, param: str) -> int:
+        if not prompt:
+            raise InvalidRequestError(f"{param} must not be empty", param=param)
+        if not (0 <= min(prompt) and max(prompt) < self._vocab_size):
+            raise InvalidRequestError(f"{param} holds token ids outside the vocabulary of {self._vocab_size}", param=param)
+        room = self.context_length - len(prompt)
+        asked = config.max_new_tokens
+        if room < (1 if asked is None else asked):
+            raise ContextLengthExceededError(self.context_length, len(prompt), asked, param=param)
+        return room if asked is None else asked
+
+    def _collect(self, generation: Generation, prompt_tokens: int, started: float) -> GenerationResult:
+        pieces: list[str] = []
+        reason: FinishReason = "stop"
+        completion_tokens = 0
+        for event in generation:
+            match event:
+                case TextDelta(index=0, text=text):
+                    pieces.append(text)
+                case ChoiceFinished(index=0, finish_reason=finish_reason):
+                    reason = finish_reason
+                case Usage(completion_tokens=completion_tokens):
+                    pass
+        return GenerationResult("".join(pieces), reason, prompt_tokens, completion_tokens, time.monotonic() - started)
+
+
+def _make_cache(
+    shape: AttentionShape, model: PreTrainedModel, context_length: int, settings: EngineSettings, kv_cache_bytes: int | None
+) -> KVCache:
+    # As many again as run, so that finished conversations stay for their next turn; what is never used costs nothing.
+    slots = 2 * settings.max_running if settings.prefix_cache else settings.max_running
+    per_token = shape.bytes_per_token(torch.float32)
+    budget = kv_cache_bytes if kv_cache_bytes is not None else psutil.virtual_memory().available // 4
+    budget = min(budget, slots * context_length * per_token)
+    if budget < 64 * per_token:
+        raise OutOfMemoryError(
+            f"The KV cache has {budget} bytes, but 64 tokens of this model need {64 * per_token}. "
+            "Reduce max_cached_models, enable quantization, use a smaller model, or switch to the CPU"
+        )
+    return SlotKVCache(shape, slots=slots, slot_len=context_length, budget_bytes=budget, reuse=settings.prefix_cache)

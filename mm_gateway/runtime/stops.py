@@ -1,0 +1,15 @@
+"""Which tokens end a text, from what a checkpoint's files say; every source counts, because checkpoints differ in which they fill."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def stop_token_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *texts: str) -> frozenset[int]:
+    """End-of-sequence ids of generation_config, config and tokenizer, and the ids of `texts` where the vocabulary has them as one token."""
+    found: set[int] = set()
+    for source in (getattr(model.generation_config, "eos_token_id", None), getattr(model.config, "eos_token_id", None), tokenizer.eos_token_id):
+        found.update(source if isinstance(source, (list, tuple)) else [source] if isinstance(source, int) else [])
+    vocabulary = tokenizer.get_vocab()
+    found.update(vocabulary[text] for text in texts if text in vocabulary)
+    return frozenset(found)
