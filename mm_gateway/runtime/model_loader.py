@@ -1,0 +1,258 @@
+"""Loads a checkpoint as a LoadedModel, and says clearly what failed where it cannot; knows nothing of caching, engines or HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.chat_templates.table import BUILT_IN, built_in_for
+from mm_gateway.core import Progress
+from mm_gateway.errors import GatewayError, ModelLoadError, OutOfMemoryError
+from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
+from mm_gateway.runtime.model_files import ProgressCallback, checkpoint_folder
+from mm_gateway.runtime.packing import pack_model, weight_bytes
+from mm_gateway.runtime.stops import stop_token_ids_of
+from mm_gateway.runtime.tokenization import ChatTokenizer, load_tokenizer
+from mm_gateway.settings import ModelConfig
+
+__all__ = ["LoadedModel", "ModelConfig", "ModelLoader"]
+
+logger = logging.getLogger(__name__)
+
+OUT_OF_MEMORY_ADVICE = "Reduce max_cached_models, enable quantization, use a smaller model, or switch to the CPU"
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+class ModelLoader:
+    """Loads models one at a time or several at once; keeps no state.
+
+    Args:
+        pack: on a CPU, replace linear layers by packed ones. False leaves the model as transformers makes it.
+    """
+
+    def __init__(self, *, pack: bool = True) -> None:
+        self._pack = pack
+
+    def load(
+        self, config: ModelConfig, *, progress: ProgressCallback | None = None, should_stop: Callable[[], bool] | None = None
+    ) -> LoadedModel:
+        """Find the files, read them, settle everything.
+
+        Args:
+            progress: told what happens, from this thread. should_stop: asked between stages; True abandons the load.
+
+        Raises:
+            ModelLoadError, OutOfMemoryError: what failed and what to try.
+        """
+        report = progress or (lambda _: None)
+        try:
+            return self._load(config, report, should_stop or (lambda: False))
+        except GatewayError:
+            raise
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemoryError(f"{config.model_name}: memory ran out while loading. {OUT_OF_MEMORY_ADVICE}") from error.with_traceback(None)
+        except Exception as error:
+            logger.debug("loading %s failed", config.model_name, exc_info=True)
+            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+                raise OutOfMemoryError(f"{config.model_name}: memory ran out while loading. {OUT_OF_MEMORY_ADVICE}") from error
+            raise ModelLoadError(f"Failed to load {config.model_name}: {type(error).__name__}: {str(error)[:500]}") from error.with_traceback(None)
+
+    def _load(self, config: ModelConfig, progress: ProgressCallback, should_stop: Callable[[], bool]) -> LoadedModel:
+        # A kernel from the hub would be a download, and code, that nobody asked for.
+        os.environ.setdefault("USE_HUB_KERNELS", "0")
+        _quiet()
+        name = config.model_name
+        device = resolve_device(config.device)
+        folder = checkpoint_folder(config, progress)
+        _check_stop(should_stop, name)
+        progress(Progress("loading", f"{name}: reading the configuration"))
+        checkpoint = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
+        _check_architecture(checkpoint, config)
+        tokenizer = load_tokenizer(folder, name=name, trust_remote_code=config.trust_remote_code)
+        _check_stop(should_stop, name)
+        progress(Progress("loading", f"{name}: reading the weights"))
+        stored = getattr(checkpoint, "dtype", None) or torch.float32
+        dtype = stored if config.dtype == "auto" else _DTYPES[config.dtype]
+        model = _read_weights(folder, config, checkpoint, device, dtype)
+        if device.type == "cpu" and config.quantization in (None, "8bit"):
+            progress(Progress("loading", f"{name}: packing the weights"))
+            weights = "int8" if config.quantization == "8bit" else _NAMES[dtype]
+            if self._pack:
+                pack_model(model, weights)
+            dtype = torch.float32
+        context_length = _context_length(checkpoint, config)
+        chat, stop_tokens = _chat_encoder(config, checkpoint, tokenizer)
+        return LoadedModel(
+            config=config,
+            model=model,
+            tokenizer=tokenizer,
+            device=device,
+            dtype=dtype,
+            context_length=context_length,
+            stop_token_ids=stop_token_ids_of(model, tokenizer, *stop_tokens),
+            chat=chat,
+            generation_defaults=_generation_defaults(model.generation_config),
+            weight_bytes=weight_bytes(model),
+        )
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto`, `cuda`, `cuda:N` or `cpu` as a device that is there.
+
+    Raises:
+        ModelLoadError: a GPU is asked for and not there.
+    """
+    if device == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    resolved = torch.device(device)
+    if resolved.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ModelLoadError(f"device: {device} is configured, but torch finds no CUDA device. Use device: auto or cpu, or install torch for CUDA")
+        if (resolved.index or 0) >= torch.cuda.device_count():
+            raise ModelLoadError(f"device: {device} is configured, but there are {torch.cuda.device_count()} CUDA devices")
+        return torch.device("cuda", resolved.index or 0)
+    return resolved
+
+
+def _read_weights(
+    folder: Path, config: ModelConfig, checkpoint: transformers.PreTrainedConfig, device: torch.device, dtype: torch.dtype
+) -> PreTrainedModel:
+    options: dict[str, object] = {}
+    if config.quantization in ("8bit", "4bit") and not (device.type == "cpu" and config.quantization == "8bit"):
+        options["quantization_config"] = _bitsandbytes_config(config, dtype)
+    if config.quantization == "gptq":
+        _require("gptqmodel", config, "gptq")
+    if config.flash_attention:
+        _check_flash_attention(device)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=checkpoint,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation="sdpa",
+            trust_remote_code=config.trust_remote_code,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    except OSError as error:
+        if "no file named" in str(error) or "not found" in str(error).lower():
+            raise ModelLoadError(
+                f"{config.model_name}: weight files are missing ({str(error).splitlines()[0][:300]}). Download the checkpoint again"
+            ) from error
+        raise
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelLoadError(
+            f"{config.model_name}: the checkpoint lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}…): "
+            "files are missing, or it belongs to another architecture"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _bitsandbytes_config(config: ModelConfig, dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
+    _require("bitsandbytes", config, "bnb")
+    if config.quantization == "8bit":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _require(package: str, config: ModelConfig, extra: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise ModelLoadError(
+            f"{config.model_name}: quantization: {config.quantization} needs the package {package}: pip install 'mm-gateway[{extra}]'"
+        )
+
+
+def _check_flash_attention(device: torch.device) -> None:
+    from importlib.util import find_spec
+
+    usable = device.type == "cuda" and find_spec("flash_attn") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+    if not usable:
+        logger.warning("FlashAttention not available, falling back to standard attention")
+
+
+def _check_architecture(checkpoint: transformers.PreTrainedConfig, config: ModelConfig) -> None:
+    architectures = getattr(checkpoint, "architectures", None) or []
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    remote = config.trust_remote_code and getattr(checkpoint, "auto_map", None)
+    if architectures and not causal.intersection(architectures) and not remote:
+        raise ModelLoadError(
+            f"{config.model_name}: its architecture {', '.join(architectures)} is no causal language model of transformers, so it cannot generate text"
+        )
+
+
+def _context_length(checkpoint: transformers.PreTrainedConfig, config: ModelConfig) -> int:
+    """What is configured, clamped to the positions that the model was made for."""
+    text = checkpoint.get_text_config()
+    able = next((value for key in ("max_position_embeddings", "n_positions", "seq_length") if (value := getattr(text, key, None))), 2048)
+    if config.max_context_length is not None and config.max_context_length > able:
+        logger.warning("%s: max_context_length %d is clamped to the model's %d", config.model_name, config.max_context_length, able)
+    return min(able, config.max_context_length or able)
+
+
+def _chat_encoder(
+    config: ModelConfig, checkpoint: transformers.PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+) -> tuple[ChatEncoder, tuple[str, ...]]:
+    """The configured template, else the checkpoint's own, else the one of its type; with the tokens that end a turn."""
+    built_in = BUILT_IN.get(config.chat_template) if config.chat_template else None
+    source = None
+    if config.chat_template and built_in is None:
+        source = Path(config.chat_template).expanduser().read_text(encoding="utf-8")
+    elif built_in is None and isinstance(tokenizer.chat_template, str):
+        source = tokenizer.chat_template
+    elif built_in is None and isinstance(tokenizer.chat_template, dict):
+        source = tokenizer.chat_template.get("default")
+    by_type = built_in_for(config.model_type, checkpoint.model_type)
+    if source is None:
+        built_in = built_in or by_type
+    variables = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    chat_tokenizer = ChatTokenizer(tokenizer)
+    if built_in is not None:
+        encoder = ChatEncoder(
+            built_in.source,
+            chat_tokenizer,
+            variables=variables,
+            stop_strings=built_in.stop_strings,
+            default_system=built_in.default_system,
+        )
+        return encoder, built_in.stop_tokens
+    # Tokens of its type that the checkpoint's own template writes end a turn in it as well.
+    stop_tokens = tuple(token for token in (by_type.stop_tokens if by_type else ()) if source and token in source)
+    return ChatEncoder(source, chat_tokenizer, variables=variables), stop_tokens
+
+
+def _generation_defaults(config: GenerationConfig | None) -> GenerationDefaults:
+    if config is None:
+        return GenerationDefaults()
+    # A checkpoint that does not ask for sampling has no opinion on its parameters: transformers' defaults are none.
+    if not config.do_sample:
+        return GenerationDefaults(repetition_penalty=config.repetition_penalty)
+    return GenerationDefaults(
+        temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, repetition_penalty=config.repetition_penalty
+    )
+
+
+def _check_stop(should_stop: Callable[[], bool], name: str) -> None:
+    if should_stop():
+        raise ModelLoadError(f"{name}: the load was abandoned, nobody waits for it any more", retryable=True)
+
+
+def _quiet() -> None:
+    transformers.utils.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
