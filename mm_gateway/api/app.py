@@ -1,0 +1,71 @@
+"""Puts the HTTP application together: routes, guard, error handler, headers of every reply, lifetime of the catalog."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.openapi import OpenAPIConfig
+from litestar.types import Message, Receive, Scope, Send
+
+import mm_gateway
+from mm_gateway.api.auth import RequireKey
+from mm_gateway.api.completions import chat_completions, completions
+from mm_gateway.api.errors import handle_exception
+from mm_gateway.api.health import health
+from mm_gateway.api.models import get_model, list_models
+from mm_gateway.catalog import Catalog
+from mm_gateway.settings import Settings
+
+
+class GatewayApp(Litestar):
+    """Litestar with the headers that every reply carries, errors of routing included."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)  # type: ignore[arg-type]
+            return
+        started = time.perf_counter()
+        request_id = f"req_{secrets.token_hex(16)}".encode()
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                elapsed = b"%d" % ((time.perf_counter() - started) * 1000)
+                headers = [*message["headers"], (b"x-request-id", request_id), (b"openai-processing-ms", elapsed)]
+                message = {**message, "headers": headers}  # type: ignore[assignment]
+            await send(message)
+
+        await super().__call__(scope, receive, send_with_headers)  # type: ignore[arg-type]
+
+
+def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
+    """The application over a catalog, which it closes at the end.
+
+    `app.state.draining = True` makes new requests a 503 while running ones finish.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        await catalog.start()
+        try:
+            yield
+        finally:
+            app.state.draining = True
+            await catalog.close()
+
+    guarded = Router(
+        "/", route_handlers=[chat_completions, completions, list_models, get_model], guards=[RequireKey(settings.server.api_keys)]
+    )
+    return GatewayApp(
+        route_handlers=[guarded, health],
+        exception_handlers={Exception: handle_exception},
+        lifespan=[lifespan],
+        state=State({"catalog": catalog, "server": settings.server, "draining": False}),
+        request_max_body_size=settings.server.max_body_bytes,
+        openapi_config=OpenAPIConfig(title="mm_gateway", version=mm_gateway.__version__, path="/schema"),
+        logging_config=None,
+    )

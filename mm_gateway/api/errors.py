@@ -1,0 +1,113 @@
+"""The one table from exception to HTTP status and OpenAI's error envelope."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import msgspec
+from litestar import Request
+from litestar.exceptions import HTTPException
+from litestar.response.base import ASGIResponse
+
+from mm_gateway.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    EngineError,
+    GatewayError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    RateLimitError,
+    ShuttingDownError,
+    UpstreamError,
+)
+from mm_gateway.protocol import ErrorBody, ErrorReply
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE = 2000
+
+# exception -> status, type, code; the first row whose class fits.
+_TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
+    (InvalidRequestError, 400, "invalid_request_error", None),
+    (AuthenticationError, 401, "invalid_request_error", "invalid_api_key"),
+    (ModelNotFoundError, 404, "invalid_request_error", "model_not_found"),
+    (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded"),
+    (ModelUnavailableError, 503, "server_error", "model_overloaded"),
+    (ShuttingDownError, 503, "server_error", None),
+    (EngineError, 500, "server_error", None),
+    (ConfigurationError, 500, "server_error", None),
+)
+_INTERNAL = (500, ErrorBody("The server had an error while processing your request", "server_error", None, None))
+
+
+class HttpError(msgspec.Struct, frozen=True):
+    """An exception as HTTP says it."""
+
+    status: int
+    body: ErrorBody
+    headers: dict[str, str]
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(ErrorReply(self.body))
+
+
+def http_error(error: BaseException) -> HttpError:
+    """Status, envelope and headers of any exception; what is not a GatewayError is our fault, logged, and shows nothing."""
+    if isinstance(error, UpstreamError):
+        body = ErrorBody(_bounded(str(error)), error.type, error.param, error.code)
+        return HttpError(error.status, body, _retry_after(error.retry_after_s))
+    if isinstance(error, HTTPException):
+        return _of_litestar(error)
+    for kind, status, type_, code in _TABLE:
+        if isinstance(error, kind):
+            param = getattr(error, "param", None) if isinstance(error, InvalidRequestError) else None
+            if isinstance(error, ModelNotFoundError):
+                param = "model"
+            own_code = error.code if isinstance(error, InvalidRequestError) else None
+            return HttpError(status, ErrorBody(_bounded(str(error)), type_, param, own_code or code), _headers(error))
+    logger.error("unexpected error", exc_info=error)
+    return HttpError(*_INTERNAL, {})
+
+
+def error_response(error: BaseException) -> ASGIResponse:
+    """The whole reply of an exception."""
+    found = http_error(error)
+    return ASGIResponse(body=found.encode(), status_code=found.status, headers=found.headers, media_type="application/json")
+
+
+def handle_exception(_: Request, error: Exception) -> ASGIResponse:
+    """Litestar's exception handler for every exception of every route."""
+    return error_response(error)
+
+
+def _of_litestar(error: HTTPException) -> HttpError:
+    messages = {
+        404: "Unknown request URL. Please check the URL for typos",
+        405: "Method not allowed for this URL",
+        413: "The request body is too large",
+    }
+    if error.status_code >= 500:
+        logger.error("unexpected error", exc_info=error)
+        return HttpError(*_INTERNAL, {})
+    message = messages.get(error.status_code, _bounded(error.detail))
+    headers = {"allow": error.headers["Allow"]} if error.headers and "Allow" in error.headers else {}
+    return HttpError(error.status_code, ErrorBody(message, "invalid_request_error", None, None), headers)
+
+
+def _headers(error: GatewayError) -> dict[str, str]:
+    if isinstance(error, RateLimitError):
+        return _retry_after(error.retry_after_s)
+    if isinstance(error, ModelUnavailableError):
+        # x-should-retry is what OpenAI's clients obey before their own rules.
+        return _retry_after(error.retry_after_s or 1.0) if error.retryable else {"x-should-retry": "false"}
+    return _retry_after(1.0) if isinstance(error, ShuttingDownError) else {}
+
+
+def _retry_after(seconds: float | None) -> dict[str, str]:
+    return {} if seconds is None else {"retry-after": str(max(1, math.ceil(seconds)))}
+
+
+def _bounded(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "…"

@@ -1,0 +1,15 @@
+"""`GET /health`: whether the process serves; open to everybody."""
+
+from __future__ import annotations
+
+from litestar import HttpMethod, Response, route
+from litestar.datastructures import State
+
+import mm_gateway
+
+
+@route("/health", http_method=[HttpMethod.GET, HttpMethod.HEAD], sync_to_thread=False, summary="Whether the gateway serves")
+def health(state: State) -> Response[dict[str, str] | None]:
+    if state.draining:
+        return Response({"status": "shutting down", "version": mm_gateway.__version__}, status_code=503)
+    return Response({"status": "ok", "version": mm_gateway.__version__})

@@ -1,0 +1,184 @@
+"""From events to bytes, streamed or folded: one class per endpoint holds all that its two forms of reply have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+
+import mm_gateway
+from mm_gateway.api.logprobs import chat_logprobs, completion_logprobs
+from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta, TokenLogprob, Usage
+from mm_gateway.protocol import (
+    AssistantMessage,
+    ChatChoice,
+    ChatCompletion,
+    Completion,
+    CompletionChoice,
+    CompletionTokensDetails,
+    PromptTokensDetails,
+    UsageReply,
+)
+
+_encode = msgspec.json.Encoder().encode
+
+FINGERPRINT = f"fp_mm_gateway_{mm_gateway.__version__}"
+DONE = b"data: [DONE]\n\n"
+
+
+class Reply(Protocol):
+    """One request's reply: `start` and `chunk` for a stream, `fold` for a whole one."""
+
+    def start(self) -> bytes:
+        """What a stream begins with."""
+        ...
+
+    def chunk(self, event: GenerationEvent) -> bytes:
+        """The server-sent events of one event; empty where it has none."""
+        ...
+
+    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+        """The whole reply."""
+        ...
+
+
+class _Template:
+    """The bytes around what changes from chunk to chunk, encoded once."""
+
+    def __init__(self, id: str, kind: str, created: int, model: str, *, with_usage: bool) -> None:
+        head = {"id": id, "object": kind, "created": created, "model": model, "system_fingerprint": FINGERPRINT}
+        self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
+        self._tail = b'],"usage":null}\n\n' if with_usage else b"]}\n\n"
+
+    def choice(self, body: bytes) -> bytes:
+        return self._head + body + self._tail
+
+    def usage(self, usage: UsageReply) -> bytes:
+        return self._head + b'],"usage":' + _encode(usage) + b"}\n\n"
+
+
+class ChatReply:
+    """Reply of `/v1/chat/completions`.
+
+    Args:
+        id, created, model: the same in all of it. choices: how many there are. logprobs: whether they were asked for.
+        include_usage: whether a stream ends with a chunk of usage.
+    """
+
+    def __init__(self, *, id: str, created: int, model: str, choices: int, logprobs: bool, include_usage: bool) -> None:
+        self._id, self._created, self._model = id, created, model
+        self._choices = choices
+        self._logprobs = logprobs
+        self._include_usage = include_usage
+        self._template = _Template(id, "chat.completion.chunk", created, model, with_usage=include_usage)
+
+    def start(self) -> bytes:
+        return b"".join(
+            self._template.choice(
+                b'{"index":%d,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}' % index
+            )
+            for index in range(self._choices)
+        )
+
+    def chunk(self, event: GenerationEvent) -> bytes:
+        match event:
+            case TextDelta(index=index, text=text, logprobs=tokens):
+                logprobs = _encode(chat_logprobs(tokens)) if self._logprobs and tokens else b"null"
+                return self._template.choice(
+                    b'{"index":%d,"delta":{"content":%b},"logprobs":%b,"finish_reason":null}' % (index, _encode(text), logprobs)
+                )
+            case ChoiceFinished(index=index, finish_reason=reason):
+                return self._template.choice(b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%b}' % (index, _encode(reason)))
+            case Usage() if self._include_usage:
+                return self._template.usage(usage_reply(event))
+        return b""
+
+    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+        folded = _Folded(events, self._choices)
+        choices = [
+            ChatChoice(
+                index,
+                AssistantMessage("".join(folded.texts[index])),
+                folded.reasons[index],
+                chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
+            )
+            for index in range(self._choices)
+        ]
+        return _encode(ChatCompletion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT))
+
+
+class CompletionReply:
+    """Reply of `/v1/completions`; arguments as for ChatReply, `logprobs` as in the body."""
+
+    def __init__(self, *, id: str, created: int, model: str, choices: int, logprobs: int | None, include_usage: bool) -> None:
+        self._id, self._created, self._model = id, created, model
+        self._choices = choices
+        self._logprobs = logprobs
+        self._include_usage = include_usage
+        self._template = _Template(id, "text_completion", created, model, with_usage=include_usage)
+        self._offsets = [0] * choices
+
+    def start(self) -> bytes:
+        return b""
+
+    def chunk(self, event: GenerationEvent) -> bytes:
+        match event:
+            case TextDelta(index=index, text=text, logprobs=tokens):
+                return self._choice(index, text, tokens, None)
+            case ChoiceFinished(index=index, finish_reason=reason):
+                return self._choice(index, "", (), reason)
+            case Usage() if self._include_usage:
+                return self._template.usage(usage_reply(event))
+        return b""
+
+    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+        folded = _Folded(events, self._choices)
+        choices = [
+            CompletionChoice(
+                index,
+                "".join(folded.texts[index]),
+                folded.reasons[index],
+                completion_logprobs(folded.logprobs[index], offset=0, top=self._logprobs > 0) if self._logprobs is not None else None,
+            )
+            for index in range(self._choices)
+        ]
+        return _encode(Completion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT))
+
+    def _choice(self, index: int, text: str, tokens: tuple[TokenLogprob, ...], reason: str | None) -> bytes:
+        logprobs = b"null"
+        if self._logprobs is not None and tokens:
+            logprobs = _encode(completion_logprobs(tokens, offset=self._offsets[index], top=self._logprobs > 0))
+            self._offsets[index] += sum(len(token.token) for token in tokens)
+        return self._template.choice(
+            b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b}' % (index, _encode(text), logprobs, _encode(reason))
+        )
+
+
+class _Folded:
+    """Events summed up by choice."""
+
+    def __init__(self, events: Iterable[GenerationEvent], choices: int) -> None:
+        self.texts: list[list[str]] = [[] for _ in range(choices)]
+        self.logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
+        self.reasons = ["stop"] * choices
+        self.usage = UsageReply()
+        for event in events:
+            match event:
+                case TextDelta(index=index, text=text, logprobs=tokens):
+                    self.texts[index].append(text)
+                    self.logprobs[index] += tokens
+                case ChoiceFinished(index=index, finish_reason=reason):
+                    self.reasons[index] = reason
+                case Usage():
+                    self.usage = usage_reply(event)
+
+
+def usage_reply(usage: Usage) -> UsageReply:
+    return UsageReply(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.prompt_tokens + usage.completion_tokens,
+        PromptTokensDetails(usage.cached_tokens),
+        CompletionTokensDetails(usage.reasoning_tokens),
+    )

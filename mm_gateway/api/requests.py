@@ -1,0 +1,203 @@
+"""From a body's bytes to a GenerationRequest: decoding, names of wrong fields, and what is not served yet refused by name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from mm_gateway.core import MAX_CHOICES, ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Message
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest
+
+Body = TypeVar("Body", ChatCompletionRequest, CompletionRequest)
+
+_AT = re.compile(r"^(?P<what>.*?) - at `(?:key in )?\$(?P<path>.*)`$", re.DOTALL)
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$", re.DOTALL)
+_DURATION = re.compile(r"(?P<number>-?\d+(?:\.\d+)?)(?P<unit>ms|s|m|h)?")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+MAX_PROMPTS = 2048
+
+
+def decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
+    """Decode a body.
+
+    Raises:
+        InvalidRequestError: no JSON, or a field that is unknown, missing or of the wrong type; `param` names it.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _named(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"We could not parse the JSON body of your request: {str(error)[:200]}") from None
+
+
+def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequest:
+    """What a chat body asks for.
+
+    Raises:
+        InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
+    """
+    _refuse_unserved_chat(body)
+    if not body.messages:
+        raise InvalidRequestError("messages must hold at least one message", param="messages", code="empty_array")
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidRequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
+    limits = [limit for limit in (body.max_completion_tokens, body.max_tokens) if limit is not None]
+    if len(set(limits)) > 1:
+        raise InvalidRequestError("max_tokens and max_completion_tokens are the same limit; give one of them", param="max_tokens")
+    return GenerationRequest(
+        request_id=request_id,
+        model=body.model,
+        input=ChatInput(tuple(_message(index, message) for index, message in enumerate(body.messages))),
+        config=_config(body, max_new_tokens=limits[0] if limits else None, logprobs=(body.top_logprobs or 0) if body.logprobs else None),
+        keep_alive=_keep_alive(body.keep_alive),
+        metadata=body.metadata or {},
+        user=body.user,
+    )
+
+
+def completion_request(body: CompletionRequest, request_id: str) -> GenerationRequest:
+    """What a completion body asks for; errors as for `chat_request`."""
+    if body.suffix:
+        raise UnsupportedParameterError("suffix is not supported by this server", param="suffix")
+    prompts = _prompts(body.prompt)
+    n = body.n or 1
+    if body.best_of is not None and not n <= body.best_of <= MAX_CHOICES:
+        raise InvalidRequestError(f"best_of must be between n ({n}) and {MAX_CHOICES}, got {body.best_of}", param="best_of")
+    if body.stream and body.best_of is not None and body.best_of > n:
+        raise InvalidRequestError("best_of greater than n cannot be streamed", param="best_of")
+    if len(prompts) * max(n, body.best_of or 1) > MAX_PROMPTS:
+        raise InvalidRequestError(f"prompts times n must not exceed {MAX_PROMPTS}", param="prompt")
+    echo = bool(body.echo)
+    return GenerationRequest(
+        request_id=request_id,
+        model=body.model,
+        input=CompletionInput(prompts, echo=echo),
+        config=_config(
+            body,
+            # OpenAI's default for this endpoint.
+            max_new_tokens=16 if body.max_tokens is None else body.max_tokens,
+            logprobs=body.logprobs,
+            prompt_logprobs=echo and body.logprobs is not None,
+        ),
+        best_of=body.best_of,
+        keep_alive=_keep_alive(body.keep_alive),
+        user=body.user,
+    )
+
+
+def _config(
+    body: ChatCompletionRequest | CompletionRequest, *, max_new_tokens: int | None, logprobs: int | None, prompt_logprobs: bool = False
+) -> GenerationConfig:
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        min_p=body.min_p or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=body.repetition_penalty,
+        logit_bias=_logit_bias(body.logit_bias or {}),
+        seed=body.seed,
+        stop=stop,
+        ignore_eos=bool(body.ignore_eos),
+        n=1 if body.n is None else body.n,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
+
+
+def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:
+    unserved: dict[str, Any] = {
+        "tools": body.tools,
+        "tool_choice": None if body.tool_choice in ("none", "auto") else body.tool_choice,
+        "functions": body.functions,
+        "function_call": None if body.function_call in ("none", "auto") else body.function_call,
+        "response_format": None if (body.response_format or {}).get("type") == "text" else body.response_format,
+        "modalities": None if body.modalities == ["text"] else body.modalities,
+        "audio": body.audio,
+        "prediction": body.prediction,
+        "reasoning_effort": None if body.reasoning_effort == "none" else body.reasoning_effort,
+        "verbosity": None if body.verbosity == "medium" else body.verbosity,
+        "web_search_options": body.web_search_options,
+    }
+    for name, value in unserved.items():
+        if value:
+            raise UnsupportedParameterError(f"{name} is not supported by this server", param=name)
+
+
+def _message(index: int, message: ChatMessage) -> Message:
+    at = f"messages[{index}]"
+    if message.role in ("tool", "function"):
+        raise UnsupportedParameterError(f"Messages of role {message.role} are not supported by this server", param=f"{at}.role")
+    for name in ("tool_calls", "tool_call_id", "function_call", "audio"):
+        if getattr(message, name):
+            raise UnsupportedParameterError(f"{name} is not supported by this server", param=f"{at}.{name}")
+    if message.content is None:
+        raise InvalidRequestError(f"{at}.content must be a string or a list of text parts", param=f"{at}.content")
+    if isinstance(message.content, str):
+        return Message(role=message.role, content=message.content, name=message.name)
+    texts: list[str] = []
+    for position, part in enumerate(message.content):
+        if part.type != "text":
+            raise UnsupportedParameterError(
+                f"Content parts of type '{part.type[:50]}' are not supported by this server, only 'text'",
+                param=f"{at}.content[{position}]",
+                code="unsupported_value",
+            )
+        if part.text is None:
+            raise InvalidRequestError(f"{at}.content[{position}].text is missing", param=f"{at}.content[{position}].text")
+        texts.append(part.text)
+    return Message(role=message.role, content="".join(texts), name=message.name)
+
+
+def _prompts(prompt: str | list[str | int | list[int]] | None) -> tuple[str | tuple[int, ...], ...]:
+    if prompt is None:
+        raise InvalidRequestError("You must provide the parameter: prompt", param="prompt")
+    if isinstance(prompt, str):
+        return (prompt,)
+    kinds = {type(entry) for entry in prompt}
+    if len(kinds) != 1:
+        what = "must not be empty" if not kinds else "must be a text, a list of texts, token ids, or a list of lists of token ids"
+        raise InvalidRequestError(f"prompt {what}", param="prompt")
+    ids = tuple(entry for entry in prompt if isinstance(entry, int))
+    if ids:
+        return (ids,)
+    return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in prompt if not isinstance(entry, int))
+
+
+def _logit_bias(biases: dict[str, float]) -> dict[int, float]:
+    for token in biases:
+        if not token.isdecimal():
+            raise InvalidRequestError(f"logit_bias: '{token[:50]}' is no token id", param="logit_bias")
+    return {int(token): bias for token, bias in biases.items()}
+
+
+def _keep_alive(value: float | str | None) -> float | None:
+    """Seconds; a text may carry a unit as in `5m`. Negative: for good."""
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value)
+        if match is None:
+            raise InvalidRequestError("keep_alive must be seconds or a text such as '5m'", param="keep_alive")
+        value = float(match["number"]) * _UNIT_S[match["unit"]]
+    return float("inf") if value is not None and value < 0 else value
+
+
+def _named(message: str) -> InvalidRequestError:
+    """msgspec's message as OpenAI words it, with the path of the field."""
+    match = _AT.match(message)
+    what, path = (match["what"], match["path"].lstrip(".")) if match else (message, "")
+    param = path.replace("[...]", "") or None
+    if unknown := _UNKNOWN.match(what):
+        name = f"{path}.{unknown['name']}" if path else unknown["name"]
+        return InvalidRequestError(f"Unrecognized request argument supplied: {name[:200]}", param=name[:200])
+    if missing := _MISSING.match(what):
+        name = f"{path}.{missing['name']}" if path else missing["name"]
+        return InvalidRequestError(f"You must provide the parameter: {name}", param=name)
+    return InvalidRequestError(f"Invalid value for '{param}': {what[:300]}" if param else what[:300], param=param)

@@ -1,0 +1,211 @@
+"""Runs a Backend's generator for one HTTP request: first event before the status, heartbeats while it waits, cancel when the client goes.
+
+A pump task reads the generator into a buffer; the writer sends whatever has arrived in one message, so that a burst of
+events costs one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
+
+from mm_gateway.api.errors import error_response, http_error
+from mm_gateway.api.replies import DONE, Reply
+from mm_gateway.core import GenerationEvent, Progress
+
+CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
+
+
+class Pump:
+    """Reads events as they come, until they end, fail, or are no longer wanted."""
+
+    def __init__(self, events: AsyncIterator[GenerationEvent]) -> None:
+        self._events = events
+        self.buffer: deque[GenerationEvent] = deque()
+        self.progress: Progress | None = None
+        self.error: BaseException | None = None
+        self.ended = False
+        self._changed = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            # Closed here, in the task that iterated: its clean-up must not wait for the garbage collector.
+            async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
+                async for event in events:
+                    if isinstance(event, Progress):
+                        self.progress = event
+                    else:
+                        self.buffer.append(event)
+                        self._changed.set()
+        except Exception as error:
+            self.error = error
+        finally:
+            self.ended = True
+            self._changed.set()
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Until something arrived or it ended; False after `timeout_s` seconds without."""
+        if not self.buffer and not self.ended:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return False
+        self._changed.clear()
+        return True
+
+    async def wait_end(self) -> None:
+        """Until it ended; failures are in `error`."""
+        await asyncio.wait([self._task])
+
+    async def cancel(self) -> None:
+        """Stop the generator and wait for its clean-up."""
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+class _Disconnect:
+    """Notices that the client is gone while something else is awaited."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._task = asyncio.create_task(self._watch(receive))
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def race(self, work: asyncio.Task[bool] | asyncio.Task[None]) -> bool:
+        """Wait for `work`; False where the client went first (`work` is cancelled then)."""
+        await asyncio.wait([work, self._task], return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return True
+        work.cancel()
+        return False
+
+    def gone(self) -> bool:
+        return self._task.done()
+
+    def add_callback(self, callback: Callable[[], None]) -> None:
+        self._task.add_done_callback(lambda _: callback())
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive) -> ASGIResponse:
+    """The folded reply; the work is cancelled when the client hangs up before it is there."""
+    pump, client = Pump(events), _Disconnect(receive)
+    try:
+        if not await client.race(asyncio.create_task(pump.wait_end())):
+            return ASGIResponse(status_code=CLIENT_CLOSED)
+    finally:
+        client.stop()
+        await pump.cancel()
+    if pump.error is not None:
+        return error_response(pump.error)
+    return ASGIResponse(body=reply.fold(pump.buffer), media_type="application/json")
+
+
+async def stream_response(
+    events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, *, early_commit_s: float, heartbeat_s: float
+) -> ASGIResponse:
+    """A response whose status is decided: an error before the first event keeps its own, otherwise 200 and a stream.
+
+    Args:
+        early_commit_s: seconds after which 200 is sent without an event. heartbeat_s: interval of comments from then on.
+    """
+    pump, client = Pump(events), _Disconnect(receive)
+    try:
+        arrived = await client.race(asyncio.create_task(pump.wait(early_commit_s)))
+        if not arrived:
+            client.stop()
+            await pump.cancel()
+            return ASGIResponse(status_code=CLIENT_CLOSED)
+        if pump.error is not None and not pump.buffer:
+            client.stop()
+            return error_response(pump.error)
+    except BaseException:
+        client.stop()
+        await pump.cancel()
+        raise
+    return _EventStream(pump, client, reply, heartbeat_s)
+
+
+class _EventStream(ASGIResponse):
+    """Server-sent events of one reply."""
+
+    _should_set_content_length = False
+
+    def __init__(self, pump: Pump, client: _Disconnect, reply: Reply, heartbeat_s: float) -> None:
+        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        self._pump = pump
+        self._client = client
+        self._reply = reply
+        self._heartbeat_s = heartbeat_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sender = asyncio.current_task()
+        assert sender is not None
+        hung_up = False
+
+        def on_disconnect() -> None:
+            nonlocal hung_up
+            if not finished:
+                hung_up = True
+                sender.cancel()
+
+        finished = False
+        self._client.add_callback(on_disconnect)
+        try:
+            await self.start_response(send)
+            await self._send_events(send)
+            finished = True
+        except asyncio.CancelledError:
+            if not hung_up:
+                raise
+            sender.uncancel()
+        finally:
+            finished = True
+            self._client.stop()
+            await self._pump.cancel()
+
+    async def _send_events(self, send: Send) -> None:
+        pump, reply = self._pump, self._reply
+        started = False
+        while True:
+            if not await pump.wait(self._heartbeat_s):
+                await _write(send, _heartbeat(pump.progress))
+                continue
+            pieces: list[bytes] = []
+            if not started and pump.buffer:
+                pieces.append(reply.start())
+                started = True
+            while pump.buffer:
+                pieces.append(reply.chunk(pump.buffer.popleft()))
+            if pump.ended:
+                if pump.error is not None:
+                    pieces.append(b"data: " + http_error(pump.error).encode() + b"\n\n")
+                pieces.append(DONE)
+                await send({"type": "http.response.body", "body": b"".join(pieces), "more_body": False})
+                return
+            await _write(send, b"".join(pieces))
+
+
+async def _write(send: Send, body: bytes) -> None:
+    if body:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+def _heartbeat(progress: Progress | None) -> bytes:
+    """A comment line: it keeps proxies from closing the stream, and clients skip it."""
+    text = " ".join((progress.detail or progress.stage).split()) if progress is not None else "waiting"
+    return f": {text}\n\n".encode()
+
+

@@ -1,0 +1,296 @@
+"""OpenAI's wire format as msgspec structs, for the server that answers in it and the remote backend that asks in it.
+
+Shapes follow OpenAI's published OpenAPI description; fields that only we and our peers have are marked. Knows nothing
+of HTTP. Ranges are checked by `core.GenerationConfig`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class ContentPart(msgspec.Struct):
+    """One part of a message's content; only `text` parts are served."""
+
+    type: str
+    text: str | None = None
+
+
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """One message of a chat request."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None
+    refusal: str | None = None
+    audio: Any = None
+    annotations: list[Any] | None = None
+    reasoning_content: str | None = None
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class _SharedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What chat and completion requests have in common."""
+
+    model: str
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    n: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: str | list[str] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    seed: int | None = None
+    user: str | None = None
+
+    # extensions that peers share
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    ignore_eos: bool | None = None
+    keep_alive: float | str | None = None
+
+
+class ChatCompletionRequest(_SharedFields, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+    # without effect on the reply, as OpenAI documents them
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+    # decoded so that they can be refused by name
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+    response_format: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    audio: Any = None
+    prediction: Any = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    web_search_options: Any = None
+
+
+class CompletionRequest(_SharedFields, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/completions`."""
+
+    prompt: str | list[str | int | list[int]] | None = None
+    """A text, texts, token ids, or lists of token ids; not mixed."""
+    best_of: int | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
+    suffix: str | None = None
+
+
+class TopLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ChatLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(msgspec.Struct):
+    content: list[ChatLogprob] | None = None
+    refusal: None = None
+
+
+class CompletionLogprobs(msgspec.Struct):
+    """Parallel arrays, one entry a token; text_offset counts characters from the start of the text."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
+
+
+class PromptTokensDetails(msgspec.Struct):
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class CompletionTokensDetails(msgspec.Struct):
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class UsageReply(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    prompt_tokens_details: PromptTokensDetails | None = msgspec.field(default_factory=PromptTokensDetails)
+    completion_tokens_details: CompletionTokensDetails | None = msgspec.field(default_factory=CompletionTokensDetails)
+
+
+class AssistantMessage(msgspec.Struct):
+    content: str | None
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+
+
+class ChatChoice(msgspec.Struct):
+    index: int
+    message: AssistantMessage
+    finish_reason: str
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(msgspec.Struct):
+    """Reply of `POST /v1/chat/completions` without `stream`."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: UsageReply
+    system_fingerprint: str
+    object: Literal["chat.completion"] = "chat.completion"
+
+
+class CompletionChoice(msgspec.Struct):
+    index: int
+    text: str
+    finish_reason: str | None
+    logprobs: CompletionLogprobs | None = None
+
+
+class Completion(msgspec.Struct):
+    """Reply of `POST /v1/completions` without `stream`."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: UsageReply
+    system_fingerprint: str
+    object: Literal["text_completion"] = "text_completion"
+
+
+class ErrorBody(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(msgspec.Struct):
+    """The envelope of every error."""
+
+    error: ErrorBody
+
+
+class ModelCard(msgspec.Struct):
+    """One entry of `GET /v1/models`; the last five fields are ours."""
+
+    id: str
+    created: int
+    owned_by: str
+    backend: str
+    state: str
+    context_length: int | None
+    aliases: tuple[str, ...]
+    details: dict[str, Any]
+    object: Literal["model"] = "model"
+
+
+class ModelList(msgspec.Struct):
+    data: list[ModelCard]
+    object: Literal["list"] = "list"
+
+
+# What comes back from an upstream server: every field optional, unknown ones ignored, because servers differ.
+
+
+class UpstreamDelta(msgspec.Struct):
+    content: str | None = None
+    tool_calls: list[Any] | None = None
+
+
+class UpstreamTopLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class UpstreamChatLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[UpstreamTopLogprob] | None = None
+
+
+class UpstreamLogprobs(msgspec.Struct):
+    """Chat has `content`, completions have the arrays."""
+
+    content: list[UpstreamChatLogprob] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+class UpstreamChoice(msgspec.Struct):
+    index: int = 0
+    delta: UpstreamDelta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: UpstreamLogprobs | None = None
+
+
+class UpstreamPromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class UpstreamCompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class UpstreamUsage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: UpstreamPromptDetails | None = None
+    completion_tokens_details: UpstreamCompletionDetails | None = None
+
+
+class UpstreamError(msgspec.Struct):
+    message: str | None = None
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class UpstreamChunk(msgspec.Struct):
+    """One `data:` line of an upstream's stream."""
+
+    choices: list[UpstreamChoice] | None = None
+    usage: UpstreamUsage | None = None
+    error: UpstreamError | str | None = None
