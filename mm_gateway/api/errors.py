@@ -6,7 +6,7 @@ import logging
 import math
 
 import msgspec
-from litestar import Request
+from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 
@@ -77,9 +77,10 @@ def error_response(error: BaseException) -> ASGIResponse:
     return ASGIResponse(body=found.encode(), status_code=found.status, headers=found.headers, media_type="application/json")
 
 
-def handle_exception(_: Request, error: Exception) -> ASGIResponse:
+def handle_exception(_: Request, error: Exception) -> Response[bytes]:
     """Litestar's exception handler for every exception of every route."""
-    return error_response(error)
+    found = http_error(error)
+    return Response(found.encode(), status_code=found.status, headers=found.headers, media_type="application/json")
 
 
 def _of_litestar(error: HTTPException) -> HttpError:
@@ -92,8 +93,7 @@ def _of_litestar(error: HTTPException) -> HttpError:
         logger.error("unexpected error", exc_info=error)
         return HttpError(*_INTERNAL, {})
     message = messages.get(error.status_code, _bounded(error.detail))
-    headers = {"allow": error.headers["Allow"]} if error.headers and "Allow" in error.headers else {}
-    return HttpError(error.status_code, ErrorBody(message, "invalid_request_error", None, None), headers)
+    return HttpError(error.status_code, ErrorBody(message, "invalid_request_error", None, None), dict(error.headers or {}))
 
 
 def _headers(error: GatewayError) -> dict[str, str]:

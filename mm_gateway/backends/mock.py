@@ -1,0 +1,234 @@
+"""A model without a model: deterministic text at a settable pace, and every error on demand, for people who test their clients.
+
+The last message (or the prompt) may hold directives: `!mock tokens=50 delay=0.1 load=2 error=429 after=3`
+
+    tokens=N   length of the text in tokens (default: 24)
+    delay=S    seconds per token, in place of the configured delay_s
+    load=S     seconds of "loading" before the first token
+    error=E    fail: 400, 401, 404, 429, 500, 503, context, or hang (never answers)
+    after=N    fail after N tokens of the text, mid-stream; default 0: before the first
+
+A token is a word with the space before it. Log-probabilities are made up, and always the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from mm_gateway.backends.best_of import keep_best
+from mm_gateway.core import (
+    ChatInput,
+    ChoiceFinished,
+    CompletionInput,
+    GenerationEvent,
+    GenerationRequest,
+    ModelInfo,
+    Progress,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+)
+from mm_gateway.errors import (
+    AuthenticationError,
+    ContextLengthExceededError,
+    EngineError,
+    GatewayError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+    RateLimitError,
+)
+from mm_gateway.settings import ModelConfig
+
+CONTEXT_LENGTH = 32768
+
+_WORDS = (
+    "the model answers with plain words that mean nothing but come in the same order every time so a client can be tested "
+    "against it without waiting for a real one and its text holds a comma, a full stop. and a café"
+).split()
+_DIRECTIVES = re.compile(r"!mock((?:\s+\w+=[\w.]+)+)")
+_TOKEN = re.compile(r"\s*\S+|\s+$")
+_YIELD_EVERY = 64
+"""Tokens between two returns to the event loop where there is no delay."""
+
+
+class _Directives(msgspec.Struct, forbid_unknown_fields=True):
+    tokens: int = 24
+    delay: float | None = None
+    load: float = 0.0
+    error: str | None = None
+    after: int = 0
+
+
+class MockBackend:
+    """One `backend: mock` entry of `models.yaml`."""
+
+    def __init__(self, name: str, config: ModelConfig, created: int) -> None:
+        self._name = name
+        self._config = config
+        self._created = created
+        self._context_length = config.max_context_length or CONTEXT_LENGTH
+
+    def info(self) -> ModelInfo:
+        return ModelInfo(
+            id=self._name, created=self._created, backend="mock", context_length=self._context_length, aliases=self._config.aliases
+        )
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        config = request.config
+        best_of = request.best_of
+        if best_of is None or best_of <= config.n:
+            async for event in self._generate(request):
+                yield event
+            return
+        wider = msgspec.structs.replace(request, config=msgspec.structs.replace(config, n=best_of, logprobs=config.logprobs or 0))
+        prompts = len(request.input.prompts) if isinstance(request.input, CompletionInput) else 1
+        async for event in keep_best(self._generate(wider), prompts=prompts, best_of=best_of, n=config.n, logprobs=config.logprobs):
+            yield event
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def _generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        config = request.config
+        prompts = _prompts(request)
+        orders = _directives(prompts[-1])
+        if orders.load:
+            yield Progress("loading", f"{self._name}: loading", 0.0)
+            await asyncio.sleep(orders.load)
+        if orders.error is not None and not orders.after:
+            await self._fail(orders.error)
+        sizes = [len(_TOKEN.findall(prompt)) for prompt in prompts]
+        room = self._context_length - max(sizes)
+        limit = room if config.max_new_tokens is None else config.max_new_tokens
+        if room < max(limit, 1):
+            param = "messages" if isinstance(request.input, ChatInput) else "prompt"
+            raise ContextLengthExceededError(self._context_length, max(sizes), config.max_new_tokens, param=param)
+        delay_s = self._config.delay_s if orders.delay is None else orders.delay
+        choices = [_MockChoice(index, prompts[index // config.n], request, orders.tokens, limit) for index in range(len(prompts) * config.n)]
+        if isinstance(request.input, CompletionInput) and request.input.echo:
+            for choice in choices:
+                yield choice.echo()
+        running = list(choices)
+        steps = 0
+        while running:
+            if delay_s:
+                await asyncio.sleep(delay_s)
+            elif steps % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+            if orders.error is not None and steps == orders.after:
+                await self._fail(orders.error)
+            steps += 1
+            for choice in running:
+                for event in choice.step():
+                    yield event
+            running = [choice for choice in running if not choice.finished]
+        yield Usage(sum(sizes), sum(choice.generated for choice in choices))
+
+    async def _fail(self, error: str) -> None:
+        failures: dict[str, GatewayError] = {
+            "400": InvalidRequestError("The mock was told to refuse this request", param="messages"),
+            "401": AuthenticationError("The mock was told to refuse the key"),
+            "404": ModelNotFoundError(self._name),
+            "429": RateLimitError("The mock was told to be busy", retry_after_s=1.0),
+            "500": EngineError("The mock was told to fail"),
+            "503": ModelUnavailableError("The mock was told to be unavailable", retryable=True, retry_after_s=1.0),
+            "context": ContextLengthExceededError(self._context_length, self._context_length + 1),
+        }
+        if error == "hang":
+            await asyncio.Event().wait()
+        if error not in failures:
+            raise InvalidRequestError(f"!mock error={error} is unknown; there are {', '.join(failures)} and hang", param="messages")
+        raise failures[error]
+
+
+class _MockChoice:
+    """One choice's words, one a step."""
+
+    def __init__(self, index: int, prompt: str, request: GenerationRequest, length: int, limit: int) -> None:
+        config = request.config
+        self._index = index
+        self._prompt = prompt
+        self._config = config
+        self._length = length
+        self._limit = limit
+        # Which words follow depends on the prompt, the choice, and, where the request samples, on its seed.
+        key = f"{prompt}\0{index % config.n}\0{config.seed if config.temperature != 0 else None}"
+        self._offset = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest())
+        self._text = ""
+        self._sent = 0
+        self.generated = 0
+        self.finished = False
+
+    def echo(self) -> TextDelta:
+        tokens = _TOKEN.findall(self._prompt)
+        scored = self._config.prompt_logprobs
+        return TextDelta(self._index, self._prompt, logprobs=tuple(self._logprob(t, i) for i, t in enumerate(tokens)) if scored else ())
+
+    def step(self) -> list[GenerationEvent]:
+        if self.generated >= self._limit:
+            return self._end("length", self._text)
+        word = _WORDS[(self._offset + self.generated) % len(_WORDS)]
+        token = word if self.generated == 0 else " " + word
+        self.generated += 1
+        self._text += token
+        logprobs = (self._logprob(token, self.generated),) if self._config.logprobs is not None else ()
+        for stop in self._config.stop:
+            at = self._text.find(stop, max(0, self._sent - len(stop)))
+            if at >= 0:
+                return self._end("stop", self._text[:at], logprobs)
+        if self.generated >= self._length and not self._config.ignore_eos:
+            return self._end("stop", self._text, logprobs)
+        if self.generated >= self._limit:
+            return self._end("length", self._text, logprobs)
+        held = self._held()
+        event = self._delta(self._text[: len(self._text) - held], logprobs)
+        return [event] if event.text or logprobs else []
+
+    def _end(self, reason: str, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> list[GenerationEvent]:
+        self.finished = True
+        event = self._delta(text, logprobs)
+        end = ChoiceFinished(self._index, "length" if reason == "length" else "stop")
+        return [event, end] if event.text or logprobs else [end]
+
+    def _delta(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> TextDelta:
+        new, self._sent = text[self._sent :], max(self._sent, len(text))
+        return TextDelta(self._index, new, logprobs=logprobs)
+
+    def _held(self) -> int:
+        """Characters at the end that may become a stop string."""
+        longest = 0
+        for stop in self._config.stop:
+            longest = max([longest, *(n for n in range(1, len(stop)) if self._text.endswith(stop[:n]))])
+        return longest
+
+    def _logprob(self, token: str, position: int) -> TokenLogprob:
+        raw = tuple(token.encode())
+        if self._config.prompt_logprobs and position == 0:
+            return TokenLogprob(token, raw, None)
+        top = tuple((token if rank == 0 else f"alt{rank}", raw if rank == 0 else tuple(b"alt%d" % rank), -0.5 - rank) for rank in range(self._config.logprobs or 0))
+        return TokenLogprob(token, raw, -0.5, top)
+
+
+def _prompts(request: GenerationRequest) -> list[str]:
+    match request.input:
+        case ChatInput(messages):
+            return ["\n".join(message.content for message in messages)]
+        case CompletionInput(prompts):
+            return [prompt if isinstance(prompt, str) else " ".join(map(str, prompt)) for prompt in prompts]
+
+
+def _directives(prompt: str) -> _Directives:
+    found = _DIRECTIVES.findall(prompt)
+    if not found:
+        return _Directives()
+    pairs = dict(pair.split("=", 1) for pair in found[-1].split())
+    try:
+        return msgspec.convert(pairs, _Directives, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(f"!mock: {error}", param="messages") from None
