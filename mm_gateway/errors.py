@@ -18,6 +18,8 @@ GatewayError
 
 from __future__ import annotations
 
+OUT_OF_MEMORY_ADVICE = "Reduce max_cached_models, enable quantization, use a smaller model, or switch to the CPU"
+
 
 class GatewayError(Exception):
     """Root of the tree. `str(error)` is written for the person who reads it: what failed and what to do."""
@@ -59,9 +61,7 @@ class ContextLengthExceededError(InvalidRequestError):
         param: the field that carried the prompt.
     """
 
-    def __init__(
-        self, context_length: int, prompt_tokens: int, requested_tokens: int | None = None, *, param: str = "messages"
-    ) -> None:
+    def __init__(self, context_length: int, prompt_tokens: int, requested_tokens: int | None = None, *, param: str = "messages") -> None:
         self.context_length = context_length
         self.prompt_tokens = prompt_tokens
         if requested_tokens is None:

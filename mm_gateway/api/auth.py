@@ -21,7 +21,7 @@ class RequireKey:
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._digests = [_digest(key) for key in keys]
 
-    def __call__(self, connection: ASGIConnection, _: BaseRouteHandler) -> None:
+    def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
         if not self._digests:
             return
         scheme, _, key = connection.headers.get("authorization", "").partition(" ")

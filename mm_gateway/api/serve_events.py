@@ -207,5 +207,3 @@ def _heartbeat(progress: Progress | None) -> bytes:
     """A comment line: it keeps proxies from closing the stream, and clients skip it."""
     text = " ".join((progress.detail or progress.stage).split()) if progress is not None else "waiting"
     return f": {text}\n\n".encode()
-
-

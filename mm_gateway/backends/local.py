@@ -119,4 +119,4 @@ def _encode_all(lease: Lease, prompts: Sequence[str | tuple[int, ...]]) -> list[
 
 
 def _texts(lease: Lease, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:
-    return [prompt if isinstance(prompt, str) else lease.engine.tokenizer.decode(list(prompt)) for prompt in prompts]
+    return [prompt if isinstance(prompt, str) else str(lease.engine.tokenizer.decode(list(prompt))) for prompt in prompts]

@@ -47,10 +47,11 @@ from mm_gateway.settings import ModelConfig
 
 CONTEXT_LENGTH = 32768
 
-_WORDS = (
+_TEXT = (
     "the model answers with plain words that mean nothing but come in the same order every time so a client can be tested "
     "against it without waiting for a real one and its text holds a comma, a full stop. and a café"
-).split()
+)
+_WORDS = _TEXT.split()
 _DIRECTIVES = re.compile(r"!mock((?:\s+\w+=[\w.]+)+)")
 _TOKEN = re.compile(r"\s*\S+|\s+$")
 _YIELD_EVERY = 64
@@ -110,7 +111,9 @@ class MockBackend:
             param = "messages" if isinstance(request.input, ChatInput) else "prompt"
             raise ContextLengthExceededError(self._context_length, max(sizes), config.max_new_tokens, param=param)
         delay_s = self._config.delay_s if orders.delay is None else orders.delay
-        choices = [_MockChoice(index, prompts[index // config.n], request, orders.tokens, limit) for index in range(len(prompts) * config.n)]
+        choices = [
+            _MockChoice(index, prompts[index // config.n], request, orders.tokens, limit) for index in range(len(prompts) * config.n)
+        ]
         if isinstance(request.input, CompletionInput) and request.input.echo:
             for choice in choices:
                 yield choice.echo()
@@ -211,7 +214,10 @@ class _MockChoice:
         raw = tuple(token.encode())
         if self._config.prompt_logprobs and position == 0:
             return TokenLogprob(token, raw, None)
-        top = tuple((token if rank == 0 else f"alt{rank}", raw if rank == 0 else tuple(b"alt%d" % rank), -0.5 - rank) for rank in range(self._config.logprobs or 0))
+        top = tuple(
+            (token if rank == 0 else f"alt{rank}", raw if rank == 0 else tuple(b"alt%d" % rank), -0.5 - rank)
+            for rank in range(self._config.logprobs or 0)
+        )
         return TokenLogprob(token, raw, -0.5, top)
 
 

@@ -27,7 +27,9 @@ from mm_gateway.core import (
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
-from mm_gateway.protocol import UpstreamChoice, UpstreamChunk, UpstreamError as WireError, UpstreamLogprobs
+from mm_gateway.protocol import UpstreamChoice, UpstreamChunk, UpstreamLogprobs
+from mm_gateway.protocol import UpstreamError as WireError
+from mm_gateway.settings import ModelConfig
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_ERROR_BYTES = 64 * 2**10

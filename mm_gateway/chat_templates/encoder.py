@@ -126,7 +126,12 @@ class ChatEncoder:
             turns.append({**turn, "name": message.name} if message.name else turn)
         try:
             return self._template.render(
-                messages=turns, boundary=boundary, add_generation_prompt=add_generation_prompt, tools=None, documents=None, **self._variables
+                messages=turns,
+                boundary=boundary,
+                add_generation_prompt=add_generation_prompt,
+                tools=None,
+                documents=None,
+                **self._variables,
             )
         except jinja2.TemplateError as error:
             raise InvalidRequestError(f"The model's chat template refuses these messages: {error}", param="messages") from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from mm_gateway.core import GenerationEvent, Usage
-from mm_gateway.errors import EngineError, GatewayError, OutOfMemoryError, ShuttingDownError
+from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError, ShuttingDownError
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.generation import Generation, Outbox
 from mm_gateway.runtime.model_runner import ModelRunner, StepLogits
@@ -218,9 +218,7 @@ class EngineThread:
         typed: GatewayError
         if isinstance(error, torch.OutOfMemoryError):
             logger.error("out of memory in a forward pass of %d sequences", len(step))
-            typed = OutOfMemoryError(
-                "Device memory ran out while generating. Reduce max_cached_models, enable quantization, use a smaller model, or switch to the CPU"
-            )
+            typed = OutOfMemoryError(f"Device memory ran out while generating. {OUT_OF_MEMORY_ADVICE}")
         else:
             logger.exception("a forward pass of %d sequences failed", len(step))
             typed = error if isinstance(error, GatewayError) else EngineError("The model failed while computing this request")

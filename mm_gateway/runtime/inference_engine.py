@@ -1,7 +1,7 @@
 """The engine of one loaded model: what threads and event loops call. Everything happens in the engine's own thread.
 
-    engine = InferenceEngine(model=loaded.model, tokenizer=loaded.tokenizer, device=loaded.device)
-    result = engine.generate("Hello", config=GenerationConfig(max_new_tokens=20))
+engine = InferenceEngine(model=loaded.model, tokenizer=loaded.tokenizer, device=loaded.device)
+result = engine.generate("Hello", config=GenerationConfig(max_new_tokens=20))
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, TextDelta, Usage
-from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, OutOfMemoryError, RateLimitError
+from mm_gateway.errors import (
+    OUT_OF_MEMORY_ADVICE,
+    ContextLengthExceededError,
+    InvalidRequestError,
+    ModelLoadError,
+    OutOfMemoryError,
+    RateLimitError,
+)
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.engine_thread import EngineStats, EngineThread, Job
 from mm_gateway.runtime.generation import Generation
@@ -99,7 +106,8 @@ class InferenceEngine:
         self._text = TokenText(tokenizer)
         self._stop_token_ids = stop_token_ids_of(model, tokenizer) if stop_token_ids is None else stop_token_ids
         self._defaults = defaults or GenerationDefaults()
-        self._vocab_size = model.get_output_embeddings().out_features if model.get_output_embeddings() is not None else model.config.vocab_size
+        head = model.get_output_embeddings()
+        self._vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
         longest = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
         with torch.inference_mode():
             shape = probe(model)
@@ -165,7 +173,9 @@ class InferenceEngine:
         config = self._defaults.complete(config or GenerationConfig())
         for token in config.logit_bias:
             if not 0 <= token < self._vocab_size:
-                raise InvalidRequestError(f"logit_bias: token id {token} is outside the vocabulary of {self._vocab_size}", param="logit_bias")
+                raise InvalidRequestError(
+                    f"logit_bias: token id {token} is outside the vocabulary of {self._vocab_size}", param="logit_bias"
+                )
         waiting = self._thread.stats().waiting
         if waiting + len(prompts) * config.n > self._settings.max_waiting:
             raise RateLimitError(f"The model's queue is full: {waiting} sequences are waiting", retry_after_s=1 + waiting / 16)
@@ -235,7 +245,7 @@ class InferenceEngine:
     def _max_tokens(self, prompt: AbstractSequence[int], config: GenerationConfig, param: str) -> int:
         if not prompt:
             raise InvalidRequestError(f"{param} must not be empty", param=param)
-        if not (0 <= min(prompt) and max(prompt) < self._vocab_size):
+        if not (min(prompt) >= 0 and max(prompt) < self._vocab_size):
             raise InvalidRequestError(f"{param} holds token ids outside the vocabulary of {self._vocab_size}", param=param)
         room = self.context_length - len(prompt)
         asked = config.max_new_tokens
@@ -268,7 +278,6 @@ def _make_cache(
     budget = min(budget, slots * context_length * per_token)
     if budget < 64 * per_token:
         raise OutOfMemoryError(
-            f"The KV cache has {budget} bytes, but 64 tokens of this model need {64 * per_token}. "
-            "Reduce max_cached_models, enable quantization, use a smaller model, or switch to the CPU"
+            f"The KV cache has {budget} bytes, but 64 tokens of this model need {64 * per_token}. {OUT_OF_MEMORY_ADVICE}"
         )
     return SlotKVCache(shape, slots=slots, slot_len=context_length, budget_bytes=budget, reuse=settings.prefix_cache)

@@ -54,7 +54,8 @@ class StepAttention(Protocol):
 class KVCache(Protocol):
     """Allocator and storage of one model's keys and values."""
 
-    allocator: KVAllocator
+    @property
+    def allocator(self) -> KVAllocator: ...
 
     @property
     def capacity_bytes(self) -> int:

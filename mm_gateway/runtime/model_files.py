@@ -14,7 +14,7 @@ from mm_gateway.core import Progress
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.settings import ModelConfig
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], object]
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "tokenizer*"]
 
@@ -42,7 +42,8 @@ def _download(config: ModelConfig, progress: ProgressCallback) -> Path:
         # A complete copy in the cache is enough, with no network at all, unless a moving revision must be looked up.
         patterns = [*_TEXT_FILES, *(["*.py"] if config.trust_remote_code else []), *_weight_files(config)]
         progress(Progress("loading", f"{name}: downloading", 0.0))
-        return Path(snapshot_download(name, revision=config.revision, allow_patterns=patterns, tqdm_class=_bar(name, progress)))
+        bar = _bar(name, progress)
+        return Path(snapshot_download(name, revision=config.revision, allow_patterns=patterns, tqdm_class=bar))  # type: ignore[arg-type]
     except GatedRepoError as error:
         raise ModelLoadError(f"{name} is gated on the hub: accept its terms there, then set HF_TOKEN to your access token") from error
     except RevisionNotFoundError as error:
@@ -55,9 +56,7 @@ def _download(config: ModelConfig, progress: ProgressCallback) -> Path:
         raise _unreachable(name) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise ModelLoadError(
-                f"{name}: the disk is full. Free some space, or set HF_HOME to a larger disk", retryable=True
-            ) from error
+            raise ModelLoadError(f"{name}: the disk is full. Free some space, or set HF_HOME to a larger disk", retryable=True) from error
         if isinstance(error, HfHubHTTPError):
             raise ModelLoadError(f"{name}: the hub answered {error.response.status_code}. Try again later", retryable=True) from error
         raise _unreachable(name) from error
@@ -80,7 +79,8 @@ def _weight_files(config: ModelConfig) -> list[str]:
 
 def _unreachable(name: str) -> ModelLoadError:
     return ModelLoadError(
-        f"{name} is not in the local cache and the hub cannot be reached. Check the network, or download the model elsewhere and set path to its folder",
+        f"{name} is not in the local cache and the hub cannot be reached. "
+        "Check the network, or download the model elsewhere and set path to its folder",
         retryable=True,
     )
 

@@ -15,9 +15,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.table import BUILT_IN, built_in_for
 from mm_gateway.core import Progress
-from mm_gateway.errors import GatewayError, ModelLoadError, OutOfMemoryError
+from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
 from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.model_files import ProgressCallback, checkpoint_folder
+from mm_gateway.runtime.packed_linear import Weights
 from mm_gateway.runtime.packing import pack_model, weight_bytes
 from mm_gateway.runtime.stops import stop_token_ids_of
 from mm_gateway.runtime.tokenization import ChatTokenizer, load_tokenizer
@@ -27,10 +28,8 @@ __all__ = ["LoadedModel", "ModelConfig", "ModelLoader"]
 
 logger = logging.getLogger(__name__)
 
-OUT_OF_MEMORY_ADVICE = "Reduce max_cached_models, enable quantization, use a smaller model, or switch to the CPU"
-
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_WEIGHTS: dict[torch.dtype, Weights] = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 class ModelLoader:
@@ -60,12 +59,16 @@ class ModelLoader:
         except GatewayError:
             raise
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemoryError(f"{config.model_name}: memory ran out while loading. {OUT_OF_MEMORY_ADVICE}") from error.with_traceback(None)
+            raise OutOfMemoryError(f"{config.model_name}: memory ran out while loading. {OUT_OF_MEMORY_ADVICE}") from error.with_traceback(
+                None
+            )
         except Exception as error:
             logger.debug("loading %s failed", config.model_name, exc_info=True)
             if "not enough memory" in str(error) or "can't allocate memory" in str(error):
                 raise OutOfMemoryError(f"{config.model_name}: memory ran out while loading. {OUT_OF_MEMORY_ADVICE}") from error
-            raise ModelLoadError(f"Failed to load {config.model_name}: {type(error).__name__}: {str(error)[:500]}") from error.with_traceback(None)
+            raise ModelLoadError(
+                f"Failed to load {config.model_name}: {type(error).__name__}: {str(error)[:500]}"
+            ) from error.with_traceback(None)
 
     def _load(self, config: ModelConfig, progress: ProgressCallback, should_stop: Callable[[], bool]) -> LoadedModel:
         # A kernel from the hub would be a download, and code, that nobody asked for.
@@ -86,7 +89,7 @@ class ModelLoader:
         model = _read_weights(folder, config, checkpoint, device, dtype)
         if device.type == "cpu" and config.quantization in (None, "8bit"):
             progress(Progress("loading", f"{name}: packing the weights"))
-            weights = "int8" if config.quantization == "8bit" else _NAMES[dtype]
+            weights = "int8" if config.quantization == "8bit" else _WEIGHTS[dtype]
             if self._pack:
                 pack_model(model, weights)
             dtype = torch.float32
@@ -117,7 +120,9 @@ def resolve_device(device: str) -> torch.device:
     resolved = torch.device(device)
     if resolved.type == "cuda":
         if not torch.cuda.is_available():
-            raise ModelLoadError(f"device: {device} is configured, but torch finds no CUDA device. Use device: auto or cpu, or install torch for CUDA")
+            raise ModelLoadError(
+                f"device: {device} is configured, but torch finds no CUDA device. Use device: auto or cpu, or install torch for CUDA"
+            )
         if (resolved.index or 0) >= torch.cuda.device_count():
             raise ModelLoadError(f"device: {device} is configured, but there are {torch.cuda.device_count()} CUDA devices")
         return torch.device("cuda", resolved.index or 0)
@@ -135,7 +140,8 @@ def _read_weights(
     if config.flash_attention:
         _check_flash_attention(device)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        # With output_loading_info a pair comes back, which the annotation does not say.
+        model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             folder,
             config=checkpoint,
             dtype=dtype,
@@ -193,7 +199,8 @@ def _check_architecture(checkpoint: transformers.PreTrainedConfig, config: Model
     remote = config.trust_remote_code and getattr(checkpoint, "auto_map", None)
     if architectures and not causal.intersection(architectures) and not remote:
         raise ModelLoadError(
-            f"{config.model_name}: its architecture {', '.join(architectures)} is no causal language model of transformers, so it cannot generate text"
+            f"{config.model_name}: its architecture {', '.join(architectures)} is no causal language model "
+            "of transformers, so it cannot generate text"
         )
 
 

@@ -1,4 +1,4 @@
-"""Runs a step's tokens through the model: builds the packed inputs, owns the KV cache, returns logits; knows no scheduling, sampling or text."""
+"""Runs a step's tokens through the model: builds packed inputs, owns the KV cache, returns logits; knows no sampling or text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.attention import AttentionProbe, forward, take_over
 from mm_gateway.runtime.kv_cache import AttentionShape, KVCache
@@ -109,8 +110,6 @@ def verify(model: PreTrainedModel, runner: ModelRunner, *, tolerance: float) -> 
     """
     tokens = _probe_tokens(model)
     expected = model(input_ids=tokens[None], use_cache=False).logits[0, -1].float()
-    from mm_gateway.core import GenerationConfig
-
     seq = Sequence(-1, -1, tokens.tolist(), GenerationConfig(), max_tokens=1, seed=0)
     allocator = runner.cache.allocator
     allocator.allocate(seq)
@@ -129,5 +128,5 @@ def verify(model: PreTrainedModel, runner: ModelRunner, *, tolerance: float) -> 
 
 
 def _probe_tokens(model: PreTrainedModel) -> torch.Tensor:
-    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[union-attr]
+    vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     return (torch.arange(1, 9, device=model.device) * 7919) % vocabulary

@@ -73,7 +73,9 @@ class _JoinedLinear(nn.Module):
         weight = torch.cat([member.weight.detach() for member in members])
         bias = None
         if any(member.bias is not None for member in members):
-            bias = torch.cat([member.bias.detach() if member.bias is not None else weight.new_zeros(member.out_features) for member in members])
+            bias = torch.cat(
+                [member.bias.detach() if member.bias is not None else weight.new_zeros(member.out_features) for member in members]
+            )
         self.linear = packed_linear(weight, bias, weights)
         self._sizes = [member.out_features for member in members]
         self._input: Any = None

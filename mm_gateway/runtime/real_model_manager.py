@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 State = Literal["cold", "loading", "ready", "busy", "evicting"]
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], object]
 
 SWAP_PATIENCE_S = 10.0
 """How long requests of a model in memory may overtake a model that waits for its room."""
@@ -333,7 +333,13 @@ class RealModelManager:
         """Evict what has expired; wake up again when the next one does. Holds the lock."""
         now = self._clock()
         for entry in list(self._entries.values()):
-            if entry.state == "ready" and entry.leases == 0 and not entry.waiters and entry.expires_at is not None and entry.expires_at <= now:
+            if (
+                entry.state == "ready"
+                and entry.leases == 0
+                and not entry.waiters
+                and entry.expires_at is not None
+                and entry.expires_at <= now
+            ):
                 self._start_eviction(entry)
         times = [entry.expires_at for entry in self._entries.values() if entry.state == "ready" and entry.expires_at is not None]
         if self._timer is not None:
@@ -430,5 +436,3 @@ def _fail(waiters: list[_Waiter], error: GatewayError) -> None:
             waiter.future.set_exception(error)
         except InvalidStateError:  # cancelled
             continue
-
-

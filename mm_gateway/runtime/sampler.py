@@ -9,6 +9,7 @@ seed and the token's position: neither neighbours nor preemption can change it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +105,7 @@ class _Batch:
         self.ids = [seq.id for seq in sequences]
         configs = [seq.config for seq in sequences]
 
-        def column(values: list[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        def column(values: AbstractSequence[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.tensor(values, dtype=dtype).to(device)
 
         def rows(wanted: list[int]) -> torch.Tensor:
@@ -178,7 +179,12 @@ def _draw_free(scaled: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 
 
 def _draw_truncated(
-    scaled: torch.Tensor, uniforms: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor, min_p: torch.Tensor, candidates: int = CANDIDATES
+    scaled: torch.Tensor,
+    uniforms: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+    candidates: int = CANDIDATES,
 ) -> torch.Tensor:
     vocab_size = scaled.shape[-1]
     candidates = min(vocab_size, max(candidates, int(top_k.max())))
@@ -214,6 +220,4 @@ def _scores(
     values, ids = logits.topk(min(most, logits.shape[-1]))
     values = (values - log_normalizer[:, None]).tolist()
     ids = ids.tolist()
-    return {
-        row: TokenScores(own[i], tuple(zip(ids[i][: top[i]], values[i][: top[i]], strict=True))) for i, row in enumerate(rows)
-    }
+    return {row: TokenScores(own[i], tuple(zip(ids[i][: top[i]], values[i][: top[i]], strict=True))) for i, row in enumerate(rows)}

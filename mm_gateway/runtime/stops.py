@@ -8,8 +8,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 def stop_token_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *texts: str) -> frozenset[int]:
     """End-of-sequence ids of generation_config, config and tokenizer, and the ids of `texts` where the vocabulary has them as one token."""
     found: set[int] = set()
-    for source in (getattr(model.generation_config, "eos_token_id", None), getattr(model.config, "eos_token_id", None), tokenizer.eos_token_id):
-        found.update(source if isinstance(source, (list, tuple)) else [source] if isinstance(source, int) else [])
+    for holder in (model.generation_config, model.config, tokenizer):
+        source = getattr(holder, "eos_token_id", None)
+        found.update(entry for entry in (source if isinstance(source, (list, tuple)) else [source]) if isinstance(entry, int))
     vocabulary = tokenizer.get_vocab()
     found.update(vocabulary[text] for text in texts if text in vocabulary)
     return frozenset(found)

@@ -28,12 +28,12 @@ class TokenText:
         """Text of `ids`, special tokens left out."""
         if self._backend is not None:
             return self._backend.decode(ids, skip_special_tokens=True)
-        return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token adds to the text; special tokens give their name."""
         token = self._tokenizer.convert_ids_to_tokens(token_id)
-        if token is None:  # ids between the tokenizer's size and the model's vocabulary
+        if not isinstance(token, str):  # ids between the tokenizer's size and the model's vocabulary
             return b""
         if token_id not in self._special:
             if self._byte_level:
