@@ -1,0 +1,38 @@
+"""The gateway that all compatibility tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+from gateways import Gateway, free_port, make_checkpoint, start_gateway, stop_gateway
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """mock, slow (a mock with 20 ms a token), remote (the mock once more, over HTTP), and three real checkpoints."""
+    folder = tmp_path_factory.mktemp("gateway")
+    checkpoints = {family: make_checkpoint(folder / family, family) for family in ("gpt2", "llama", "qwen2")}
+    port = free_port()
+    local = {name: {"model_name": f"tests/{name}", "path": str(path), "device": "cpu"} for name, path in checkpoints.items()}
+    local["gpt2"] |= {"model_type": "gpt2", "aliases": ["hf/tiny-gpt2"]}
+    local["llama"] |= {"model_type": "llama"}
+    models = {
+        "mock": {"model_name": "mock", "backend": "mock"},
+        "slow": {"model_name": "mock", "backend": "mock", "delay_s": 0.02},
+        "hub/remote": {"model_name": "mock", "backend": "remote", "base_url": f"http://127.0.0.1:{port}/v1", "api_key_env": "UPSTREAM_KEY"},
+        "gone": {"model_name": "x", "backend": "remote", "base_url": "http://127.0.0.1:9/v1"},
+        "missing": {"model_name": "missing", "path": str(folder / "nowhere")},
+        **local,
+    }
+    started = start_gateway(folder, models, port, UPSTREAM_KEY="secret")
+    started.checkpoints = checkpoints
+    yield started
+    stop_gateway(started)
+
+
+@pytest.fixture
+def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        yield client

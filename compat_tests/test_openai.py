@@ -1,0 +1,219 @@
+"""The official openai SDK, sync and async, streaming and not, against mock, remote and real models."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from gateways import Gateway
+
+HELLO: list[Any] = [{"role": "user", "content": "Hello!"}]
+EVERY_KIND = ["mock", "hub/remote", "gpt2", "llama"]
+
+
+@pytest.fixture
+def async_client(gateway: Gateway) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+@pytest.mark.parametrize("model", EVERY_KIND)
+def test_stream_and_whole_reply_hold_the_same_text(client: openai.OpenAI, model: str) -> None:
+    options: Any = {"model": model, "messages": HELLO, "max_tokens": 12, "temperature": 0}
+    whole = client.chat.completions.create(**options)
+    chunks = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == whole.choices[0].message.content
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None and whole.usage is not None
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
+def test_greedy_text_equals_generate_of_transformers(client: openai.OpenAI, gateway: Gateway, family: str) -> None:
+    for prompt in ("Once upon a time", "Hello! How", "你好"):
+        expected = generate(gateway.checkpoints[family], prompt, 24)
+        completion = client.completions.create(model=family, prompt=prompt, max_tokens=24, temperature=0)
+        assert completion.choices[0].text == expected
+
+
+def generate(folder: Path, prompt: str, tokens: int) -> str:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        output = model.generate(ids, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
+    return tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("model", EVERY_KIND)
+def test_several_choices_come_whole_and_interleaved(client: openai.OpenAI, model: str) -> None:
+    options: Any = {"model": model, "messages": HELLO, "n": 3, "max_tokens": 6, "seed": 7}
+    whole = client.chat.completions.create(**options)
+    streamed = {0: "", 1: "", 2: ""}
+    for chunk in client.chat.completions.create(**options, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    assert streamed == {choice.index: choice.message.content for choice in whole.choices}
+    assert len(set(streamed.values())) > 1
+
+
+def test_a_seed_repeats_and_another_differs(client: openai.OpenAI) -> None:
+    def text(seed: int) -> str | None:
+        reply = client.chat.completions.create(model="llama", messages=HELLO, max_tokens=16, seed=seed, temperature=1.0)
+        return reply.choices[0].message.content
+
+    assert text(1) == text(1)
+    assert text(1) != text(2)
+
+
+def test_stop_strings_end_the_text_and_stay_out_of_it(client: openai.OpenAI) -> None:
+    free = client.completions.create(model="gpt2", prompt="Once", max_tokens=30, temperature=0).choices[0].text
+    stop = free[8:11]
+    reply = client.completions.create(model="gpt2", prompt="Once", max_tokens=30, temperature=0, stop=stop).choices[0]
+    assert reply.finish_reason == "stop"
+    assert reply.text == free[: free.index(stop)]
+
+
+def test_completions_take_every_form_of_prompt(client: openai.OpenAI) -> None:
+    texts = client.completions.create(model="gpt2", prompt=["Hello", "Once upon"], max_tokens=4, temperature=0, n=2)
+    assert [choice.index for choice in texts.choices] == [0, 1, 2, 3]
+    ids = client.completions.create(model="gpt2", prompt=[[5, 6, 7], [8, 9]], max_tokens=4, temperature=0)
+    single = client.completions.create(model="gpt2", prompt=[8, 9], max_tokens=4, temperature=0)
+    assert ids.choices[1].text == single.choices[0].text
+
+
+def test_echo_scores_the_prompt(client: openai.OpenAI) -> None:
+    reply = client.completions.create(model="llama", prompt="Hello! How", max_tokens=3, temperature=0, echo=True, logprobs=2).choices[0]
+    logprobs: Any = reply.logprobs
+    assert reply.text.startswith("Hello! How")
+    assert logprobs.token_logprobs[0] is None
+    assert all(value <= 0 for value in logprobs.token_logprobs[1:])
+    assert "".join(logprobs.tokens).startswith("Hello! How")
+    assert len(logprobs.tokens) == len(logprobs.token_logprobs) == len(logprobs.top_logprobs) == len(logprobs.text_offset)
+
+
+def test_chat_logprobs_add_up(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.create(model="gpt2", messages=HELLO, max_tokens=5, temperature=0, logprobs=True, top_logprobs=3)
+    content: Any = reply.choices[0].logprobs and reply.choices[0].logprobs.content
+    assert b"".join(bytes(entry.bytes) for entry in content).decode(errors="replace") == reply.choices[0].message.content
+    for entry in content:
+        assert len(entry.top_logprobs) == 3
+        assert entry.top_logprobs[0].logprob == pytest.approx(entry.logprob)  # greedy takes the most probable
+
+
+def test_models_are_listed_and_found_by_id_and_alias(client: openai.OpenAI) -> None:
+    assert {"mock", "hub/remote", "gpt2"} <= {model.id for model in client.models.list()}
+    assert client.models.retrieve("hub/remote").id == "hub/remote"
+    assert client.models.retrieve("hf/tiny-gpt2").id == "gpt2"
+
+
+def test_raw_responses_carry_the_headers(client: openai.OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(model="mock", messages=HELLO)
+    assert raw.headers["x-request-id"].startswith("req_")
+    assert int(raw.headers["openai-processing-ms"]) >= 0
+    assert raw.parse().choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "status"),
+    [
+        ("!mock error=400", openai.BadRequestError, 400),
+        ("!mock error=401", openai.AuthenticationError, 401),
+        ("!mock error=404", openai.NotFoundError, 404),
+        ("!mock error=429", openai.RateLimitError, 429),
+        ("!mock error=500", openai.InternalServerError, 500),
+        ("!mock error=503", openai.InternalServerError, 503),
+        ("!mock error=context", openai.BadRequestError, 400),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_errors_arrive_as_their_exception(
+    client: openai.OpenAI, content: str, error: type[openai.APIStatusError], status: int, stream: bool
+) -> None:
+    with pytest.raises(error) as caught:
+        client.chat.completions.create(model="mock", messages=[{"role": "user", "content": content}], stream=stream)
+    assert caught.value.status_code == status
+    assert caught.value.body and caught.value.type
+
+
+def test_an_error_in_mid_stream_is_raised_after_the_text(client: openai.OpenAI) -> None:
+    text = ""
+    with pytest.raises(openai.APIError):
+        for chunk in client.chat.completions.create(
+            model="mock", messages=[{"role": "user", "content": "!mock error=500 after=3"}], stream=True
+        ):
+            text += chunk.choices[0].delta.content or ""
+    assert len(text.split()) == 3
+
+
+def test_retries_obey_retry_after(gateway: Gateway) -> None:
+    with openai.OpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=1) as client, pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(model="mock", messages=[{"role": "user", "content": "!mock error=429"}])
+
+
+def test_a_timeout_of_the_client_leaves_the_server_well(gateway: Gateway, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=0.2).chat.completions.create(model="mock", messages=[{"role": "user", "content": "!mock error=hang"}])
+    assert client.chat.completions.create(model="mock", messages=HELLO).choices
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "says"),
+    [
+        ("nope", openai.NotFoundError, "does not exist"),
+        ("missing", openai.InternalServerError, "does not exist"),
+        ("gone", openai.InternalServerError, "cannot be reached"),
+    ],
+)
+def test_models_that_cannot_answer_say_why(client: openai.OpenAI, model: str, error: type[openai.APIStatusError], says: str) -> None:
+    with pytest.raises(error, match=says):
+        client.chat.completions.create(model=model, messages=HELLO)
+
+
+def test_a_prompt_beyond_the_context_names_the_limit(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 512 tokens") as caught:
+        client.chat.completions.create(model="gpt2", messages=[{"role": "user", "content": "word " * 2000}])
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_the_stream_helper_accumulates(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(model="mock", messages=HELLO) as stream:
+        for _ in stream:
+            continue
+        final = stream.get_final_completion()
+    whole = client.chat.completions.create(model="mock", messages=HELLO)
+    assert final.choices[0].message.content == whole.choices[0].message.content
+
+
+def test_a_conversation_reuses_what_it_shares(client: openai.OpenAI) -> None:
+    messages: list[Any] = [{"role": "system", "content": "You answer briefly. " * 8}, {"role": "user", "content": "Hello"}]
+    first = client.chat.completions.create(model="gpt2", messages=messages, max_tokens=8, temperature=0)
+    messages += [{"role": "assistant", "content": first.choices[0].message.content}, {"role": "user", "content": "And then?"}]
+    second = client.chat.completions.create(model="gpt2", messages=messages, max_tokens=8, temperature=0)
+    assert second.usage and second.usage.prompt_tokens_details
+    assert (second.usage.prompt_tokens_details.cached_tokens or 0) > 50
+
+
+async def test_many_async_streams_run_at_once_and_alike(async_client: openai.AsyncOpenAI) -> None:
+    async def text() -> str:
+        stream = await async_client.chat.completions.create(model="llama", messages=HELLO, max_tokens=16, temperature=0, stream=True)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    assert len(set(await asyncio.gather(*[text() for _ in range(32)]))) == 1
+
+
+async def test_streams_that_are_left_do_not_disturb_others(async_client: openai.AsyncOpenAI) -> None:
+    for _ in range(8):
+        stream = await async_client.chat.completions.create(model="gpt2", messages=HELLO, max_tokens=400, stream=True)
+        async for _chunk in stream:
+            break
+        await stream.close()
+    reply = await async_client.chat.completions.create(model="gpt2", messages=HELLO, max_tokens=4)
+    assert reply.choices[0].finish_reason in ("length", "stop")
