@@ -11,17 +11,17 @@ import msgspec
 Endpoint = Literal["chat", "completions"]
 
 # Common words that the usual byte-level vocabularies hold as one token each, space included.
-WORDS = tuple(
-    """
-    the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not what all were we when
-    your can said there use an each which she do how their if will up other about out many then them these so some her would make like him
-    into time has look two more write go see number no way could people my than first water been call who now find long down day did get come
-    made may part over new sound take only little work know place year live me back give most very after thing our just name good sentence man
-    think say great where help through much before line right too mean old any same tell boy follow came want show also around form three
-    small set put end does another well large must big even such because turn here why ask went men read need land different home us move try
-    kind hand picture again change off play spell air away animal house point page letter mother answer found study still learn should world
-    """.split()
-)
+_TEXT = """
+the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not what all were
+we when your can said there use an each which she do how their if will up other about out many then them these so some her would
+make like him into time has look two more write go see number no way could people my than first water been call who now find long
+down day did get come made may part over new sound take only little work know place year live me back give most very after thing
+our just name good sentence man think say great where help through much before line right too mean old any same tell boy follow
+came want show also around form three small set put end does another well large must big even such because turn here why ask went
+men read need land different home us move try kind hand picture again change off play spell air away animal house point page
+letter mother answer found study still learn should world
+"""
+WORDS = tuple(_TEXT.split())
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Workload:
     Attributes:
         clients: requests in flight. requests: in all, beside `warmup` requests that are not measured.
         prompt_tokens: words of each prompt; a word is one token in common vocabularies, what the server counted is reported.
-        output_tokens: asked for as `max_tokens`. shared_prefix: words at the start that all prompts have in common; the rest is each one's own.
+        output_tokens: asked for as `max_tokens`.
+        shared_prefix: words at the start that all prompts have in common; the rest is each one's own.
         seed: of the prompts; another seed gives prompts that no earlier run has left in a server's prefix cache.
         ignore_eos: send that extension, so that outputs have full length with any model.
     """

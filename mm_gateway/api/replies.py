@@ -83,6 +83,8 @@ class ChatReply:
 
     def chunk(self, event: GenerationEvent) -> bytes:
         match event:
+            case TextDelta(text="", logprobs=()):
+                return b""
             case TextDelta(index=index, text=text, logprobs=tokens):
                 logprobs = _encode(chat_logprobs(tokens)) if self._logprobs and tokens else b"null"
                 return self._template.choice(
@@ -124,6 +126,8 @@ class CompletionReply:
 
     def chunk(self, event: GenerationEvent) -> bytes:
         match event:
+            case TextDelta(text="", logprobs=()):
+                return b""
             case TextDelta(index=index, text=text, logprobs=tokens):
                 return self._choice(index, text, tokens, None)
             case ChoiceFinished(index=index, finish_reason=reason):

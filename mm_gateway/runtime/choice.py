@@ -50,6 +50,8 @@ class Choice:
             return [*self._delta(free, kept), ChoiceFinished(self.index, "stop")], True
         if self.seq.output_len >= self.seq.max_tokens:
             return self._end("length", free), True
+        if not free and scores is None:
+            return [], False  # the token goes with the text that it will become part of
         return self._delta(free, self._released(len(free))), False
 
     def finish_unsampled(self) -> list[GenerationEvent]:
@@ -82,11 +84,12 @@ class Choice:
     def _delta(self, text: str, entries: list[tuple[int, int, TokenLogprob | None]]) -> list[GenerationEvent]:
         self._sent += len(text)
         logprobs = tuple(logprob for _, _, logprob in entries if logprob is not None)
-        if not text and not logprobs:
+        if not text and not entries:
             return []
         return [TextDelta(self.index, text, tuple(token for _, token, _ in entries), logprobs)]
 
     def _end(self, reason: FinishReason, free: str) -> list[GenerationEvent]:
         more, stopped = self._stops.add(self._detokenizer.flush())
         text = free + more if stopped else free + more + self._stops.flush()
-        return [*self._delta(text, list(self._pending)), ChoiceFinished(self.index, "stop" if stopped else reason)]
+        rest, self._pending = list(self._pending), deque()
+        return [*self._delta(text, rest), ChoiceFinished(self.index, "stop" if stopped else reason)]

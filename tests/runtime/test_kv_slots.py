@@ -32,7 +32,7 @@ def test_the_next_turn_of_a_conversation_goes_on_in_place() -> None:
     assert kv.allocate(first) == 0
     slot = kv.slot_of(first)
     finish(kv, first)
-    second = sequence(1, list(range(30)) + [99, 98])
+    second = sequence(1, [*list(range(30)), 99, 98])
     assert kv.allocate(second) == 30
     assert kv.slot_of(second) == slot
     assert kv.pending == []
@@ -45,7 +45,7 @@ def test_a_prefix_of_a_running_sequence_is_copied() -> None:
     live.computed = 40
     kv.commit(live)
     live.tokens.append(7)
-    other = sequence(1, list(range(32)) + [500])
+    other = sequence(1, [*list(range(32)), 500])
     assert kv.allocate(other) == 32
     assert kv.pending == [CopyPrefix(kv.slot_of(live), kv.slot_of(other), 32)]
 

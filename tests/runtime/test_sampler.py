@@ -56,7 +56,7 @@ def test_a_draw_does_not_depend_on_its_neighbours(config: dict[str, Any]) -> Non
 def test_uniforms_depend_on_seed_and_position_alone_and_fill_the_interval() -> None:
     values = uniform([(7, position) for position in range(5000)])
     assert uniform([(7, 3)])[0] == values[3]
-    assert 0 <= values.min() and values.max() < 1
+    assert values.min() >= 0 and values.max() < 1
     assert abs(values.mean() - 0.5) < 0.02
     assert len(np.unique(values)) == 5000
     assert uniform([(8, 3)])[0] != values[3]

@@ -28,7 +28,9 @@ def run_step(scheduler: Scheduler) -> list[ScheduledSequence]:
     return step
 
 
-def make(*, slots: int = 8, slot_len: int = 256, budget: int = 2048, max_running: int = 8, step_tokens: int = 32) -> tuple[Scheduler, SlotAllocator]:
+def make(
+    *, slots: int = 8, slot_len: int = 256, budget: int = 2048, max_running: int = 8, step_tokens: int = 32
+) -> tuple[Scheduler, SlotAllocator]:
     kv = SlotAllocator(slots, slot_len, budget)
     return Scheduler(kv, max_running=max_running, max_step_tokens=step_tokens), kv
 
@@ -123,7 +125,12 @@ def test_random_arrivals_and_cancels_leave_nothing_behind(seed: int) -> None:
     for step in range(400):
         if rng.random() < 0.4 and step < 300:
             shared = prompt(rng.choice([0, 20, 40]), 7)
-            seq = sequence(len(everything), shared + prompt(rng.randint(1, 30), rng.randint(1, 4)), group=rng.randint(0, 5), max_tokens=rng.randint(1, 20))
+            seq = sequence(
+                len(everything),
+                shared + prompt(rng.randint(1, 30), rng.randint(1, 4)),
+                group=rng.randint(0, 5),
+                max_tokens=rng.randint(1, 20),
+            )
             everything.append(seq)
             alive[seq.id] = seq
             scheduler.add(seq)
