@@ -42,11 +42,12 @@ class StepAttention(Protocol):
         """Write the step's keys and values and attend.
 
         Args:
-            query: [1, heads, tokens, head_dim]. key, value: [1, kv_heads, tokens, head_dim].
+            query: [1, heads, rows, head_dim]. key, value: [1, kv_heads, rows, head_dim]. Rows beyond the step's tokens are
+                padding: nothing is written for them, and they come out as zeros.
             scaling: factor on the scores. window: tokens that a position sees, itself included; None: all before it.
 
         Returns:
-            [1, tokens, heads, head_dim].
+            [1, rows, heads, head_dim].
         """
         ...
 

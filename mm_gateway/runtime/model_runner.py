@@ -68,8 +68,11 @@ class ModelRunner:
                 sampled.append(scheduled.seq)
                 wanted.append(last_row)
         # Without a sampled row one is computed all the same: a model call needs at least one.
-        rows = self._tensor(wanted or [last_row])
-        logits = forward(self._model, self._tensor(tokens), self._tensor(positions), rows, attention).float()
+        wanted += [last_row] * (padded_rows(max(len(wanted), 1)) - len(wanted))
+        padding = [0] * (padded_rows(len(tokens)) - len(tokens))
+        logits = forward(
+            self._model, self._tensor(tokens + padding), self._tensor(positions + padding), self._tensor(wanted), attention
+        ).float()
         if attention.layers_seen != self._layers:
             raise ModelLoadError(f"{attention.layers_seen} of {self._layers} attention layers used the engine's KV cache")
         prompts: list[tuple[Sequence, torch.Tensor]] = []
@@ -81,6 +84,12 @@ class ModelRunner:
 
     def _tensor(self, numbers: list[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int64).to(self._device, non_blocking=True)
+
+
+def padded_rows(rows: int) -> int:
+    """Rows of a forward pass that has `rows` of its own: few distinct numbers, since kernels are compiled, and kept, for each."""
+    step = 1 if rows <= 32 else 8 if rows <= 128 else 32
+    return -(-rows // step) * step
 
 
 def probe(model: PreTrainedModel) -> AttentionShape:

@@ -107,18 +107,24 @@ class SlotAttention:
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, window: int | None
     ) -> torch.Tensor:
-        """query [1, heads, tokens, head_dim], key and value [1, kv_heads, tokens, head_dim] -> [1, tokens, heads, head_dim]."""
+        """query [1, heads, rows, head_dim], key and value [1, kv_heads, rows, head_dim] -> [1, rows, heads, head_dim].
+
+        Rows beyond the step's tokens are padding; they come out as zeros.
+        """
         self.layers_seen += 1
-        _, heads, tokens, head_dim = query.shape
+        _, heads, rows, head_dim = query.shape
+        tokens = len(self._rows)
         keys, values = self._storage.layers[layer]
-        keys.index_copy_(0, self._rows, key[0].transpose(0, 1).reshape(tokens, -1))
-        values.index_copy_(0, self._rows, value[0].transpose(0, 1).reshape(tokens, -1))
+        keys.index_copy_(0, self._rows, key[0, :, :tokens].transpose(0, 1).reshape(tokens, -1))
+        values.index_copy_(0, self._rows, value[0, :, :tokens].transpose(0, 1).reshape(tokens, -1))
         queries = query[0].transpose(0, 1)
         slotted = (self._storage.slots, self._storage.slot_len, self._storage.kv_heads, head_dim)
         slot_keys, slot_values = keys.view(slotted), values.view(slotted)
         pieces = [self._decode(run, queries, slot_keys, slot_values, scaling, window) for run in self._decodes]
         pieces += [self._prefill(chunk, queries, slot_keys, slot_values, scaling, window) for chunk in self._prefills]
-        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).view(1, tokens, heads, head_dim)
+        if rows > tokens:
+            pieces.append(query.new_zeros(rows - tokens, heads * head_dim))
+        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).view(1, rows, heads, head_dim)
 
     def _decode(
         self, run: DecodeRun, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float, window: int | None
