@@ -364,8 +364,15 @@ class RealModelManager:
             threading.Thread(target=self._evict, args=(entry,), name=f"evict {entry.config.model_name}", daemon=True).start()
 
     def _load(self, entry: _Entry) -> None:
+        shown: set[tuple[str, int]] = set()
+
         def report(progress: Progress) -> None:
             entry.progress = progress
+            # A download reports many times a second; a log wants its tenths.
+            step = (progress.stage, int(progress.fraction * 10)) if progress.fraction is not None else (progress.detail, 0)
+            if step not in shown:
+                shown.add(step)
+                logger.info("%s", progress.detail or progress.stage)
             for waiter in list(entry.waiters):
                 if waiter.on_progress is not None:
                     waiter.on_progress(progress)
@@ -374,7 +381,7 @@ class RealModelManager:
             with self._lock:
                 return self._closing or all(waiter.future.cancelled() for waiter in entry.waiters)
 
-        logger.info("loading %s", entry.config.model_name)
+        started = self._clock()
         try:
             loader, engine_factory = self._parts()
             loaded = loader.load(entry.config, progress=report, should_stop=unwanted)
@@ -389,6 +396,9 @@ class RealModelManager:
             # The traceback's frames would keep the half-loaded model alive for as long as somebody holds the error.
             _fail(waiters, typed.with_traceback(None))
         else:
+            megabytes = (loaded.weight_bytes / 1e6, engine.kv_cache_bytes / 1e6)
+            seconds = self._clock() - started
+            logger.info("%s: ready after %.1f s, weights %.0f MB, KV cache up to %.0f MB", entry.config.model_name, seconds, *megabytes)
             with self._changed:
                 entry.loaded, entry.engine, entry.state, entry.progress = loaded, engine, "ready", None
                 entry.last_used = self._clock()

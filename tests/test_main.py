@@ -1,0 +1,98 @@
+"""The command line as a user types it: in a process of its own, over the shipped configuration and the mock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments: str, stdin: str = "", folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mm_gateway.main", *arguments], capture_output=True, text=True, input=stdin, cwd=folder, timeout=60
+    )
+
+
+def test_models_lists_every_entry_and_shows_one() -> None:
+    assert all(name in command("models").stdout for name in ("gpt2-medium", "Qwen/Qwen-7B-Chat-Int4", "gptq"))
+    shown = command("models", "qwen-7b-chat").stdout
+    assert "trust_remote_code" in shown
+    assert "8192" in shown
+    assert "gpt2" not in shown
+
+
+def test_the_guides_model_info() -> None:
+    assert command("--model-info").stdout == command("models").stdout
+    assert command("--model-info", "gpt2").stdout == command("models", "gpt2").stdout
+
+
+def test_an_unknown_model_is_an_error_that_lists_the_known() -> None:
+    done = command("models", "gpt5")
+    assert done.returncode == 1
+    assert "`gpt5` does not exist" in done.stderr
+    assert "gpt2-medium" in done.stderr
+
+
+def test_query_without_real_models_asks_the_mock() -> None:
+    guide = command("--model", "gpt2", "你好，请介绍一下你自己")
+    assert guide.returncode == 0
+    assert len(guide.stdout.split()) == 24
+    assert command("query", "你好，请介绍一下你自己").stdout == guide.stdout
+
+
+def test_query_obeys_max_tokens_and_reports_errors() -> None:
+    assert len(command("query", "--max-tokens", "3", "Hello").stdout.split()) == 3
+    failed = command("query", "!mock error=503")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: ")
+    assert "Traceback" not in failed.stderr
+
+
+def test_chat_keeps_the_conversation_and_survives_errors() -> None:
+    done = command("chat", "--max-tokens", "4", stdin="Hello\n!mock error=500\nAgain\n/reset\nHello\n/exit\n")
+    assert done.returncode == 0
+    first, again, afresh = filter(None, (line.strip("> ") for line in done.stdout.splitlines()))
+    assert first == afresh
+    assert first != again
+    assert "told to fail" in done.stderr
+
+
+def test_the_guides_chat_mode_ends_with_its_input() -> None:
+    done = command("--mode", "chat", stdin="Hello\n")
+    assert done.returncode == 0
+    assert len(done.stdout.replace("> ", "").split()) == 24
+
+
+def test_check_validates_and_names_the_mistake(tmp_path: Path) -> None:
+    assert command("check").returncode == 0
+    (tmp_path / "m.yaml").write_text("models: {m: {model_name: m, dtype: fp64}}")
+    for verb in ("check", "serve"):
+        done = command(verb, "--models", str(tmp_path / "m.yaml"))
+        assert done.returncode == 2
+        assert "m.yaml: model m: dtype: got 'fp64'" in done.stderr
+
+
+def test_a_wrong_option_is_a_usage_error() -> None:
+    done = command("serve", "--prot", "1")
+    assert done.returncode == 2
+    assert "--prot" in done.stderr
+    assert command().returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [("serve", "--help"), ("--help",), ("models",), ("check",)])
+def test_light_commands_import_neither_torch_nor_the_server(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "mm_gateway.main", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0
+    assert not {"torch", "transformers", "litestar", "uvicorn", "httpx"} & imported
+    assert "msgspec" in imported
+
+
+def test_outside_a_checkout_the_default_configuration_is_found(tmp_path: Path) -> None:
+    assert "qwen-7b-chat" in command("models", folder=tmp_path).stdout

@@ -1,0 +1,38 @@
+"""What leaves the repository: the wheel, and the Dockerfile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_wheel_holds_the_package_with_its_data(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        assert archive.read("mm_gateway/config/models.yaml") == (ROOT / "config" / "models.yaml").read_bytes()
+    templates = {f"mm_gateway/chat_templates/{name}.jinja" for name in ("qwen-chat", "chatml", "gpt2", "llama")}
+    assert names >= {"mm_gateway/main.py", "mm_gateway/config/gateway.yaml", *templates}
+    assert not any(name.startswith(("tests", "compat_tests", "benchmarks")) for name in names)
+
+
+def test_the_installed_wheel_finds_its_configuration(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = "import sys; sys.path.insert(0, 'site'); from mm_gateway.main import run; run(args=['models'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "qwen-7b-chat-int4" in done.stdout
+
+
+def test_the_dockerfile_is_clean() -> None:
+    done = subprocess.run([str(Path(sys.executable).parent / "hadolint"), str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
