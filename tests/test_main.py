@@ -85,9 +85,8 @@ def test_a_wrong_option_is_a_usage_error() -> None:
 
 @pytest.mark.parametrize("arguments", [("serve", "--help"), ("--help",), ("models",), ("check",)])
 def test_light_commands_import_neither_torch_nor_the_server(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "mm_gateway.main", *arguments], capture_output=True, text=True, cwd=ROOT
-    )
+    traced = [sys.executable, "-X", "importtime", "-m", "mm_gateway.main", *arguments]
+    done = subprocess.run(traced, capture_output=True, text=True, cwd=ROOT)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 0
     assert not {"torch", "transformers", "litestar", "uvicorn", "httpx"} & imported
