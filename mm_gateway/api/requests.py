@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -53,7 +54,15 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
         request_id=request_id,
         model=body.model,
         input=ChatInput(tuple(_message(index, message) for index, message in enumerate(body.messages))),
-        config=_config(body, max_new_tokens=limits[0] if limits else None, logprobs=(body.top_logprobs or 0) if body.logprobs else None),
+        config=_config(
+            body,
+            max_new_tokens=limits[0] if limits else None,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            names={
+                "max_new_tokens": "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+                "logprobs": "top_logprobs",
+            },
+        ),
         keep_alive=_keep_alive(body.keep_alive),
         metadata=body.metadata or {},
         user=body.user,
@@ -82,6 +91,7 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
             # OpenAI's default for this endpoint.
             max_new_tokens=16 if body.max_tokens is None else body.max_tokens,
             logprobs=body.logprobs,
+            names={"max_new_tokens": "max_tokens"},
             prompt_logprobs=echo and body.logprobs is not None,
         ),
         best_of=body.best_of,
@@ -91,26 +101,37 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
 
 
 def _config(
-    body: ChatCompletionRequest | CompletionRequest, *, max_new_tokens: int | None, logprobs: int | None, prompt_logprobs: bool = False
+    body: ChatCompletionRequest | CompletionRequest,
+    *,
+    max_new_tokens: int | None,
+    logprobs: int | None,
+    names: Mapping[str, str],
+    prompt_logprobs: bool = False,
 ) -> GenerationConfig:
+    """names: field of GenerationConfig -> field of the body, where they differ; an error names the latter."""
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
-        min_p=body.min_p or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
-        frequency_penalty=body.frequency_penalty or 0.0,
-        repetition_penalty=body.repetition_penalty,
-        logit_bias=_logit_bias(body.logit_bias or {}),
-        seed=body.seed,
-        stop=stop,
-        ignore_eos=bool(body.ignore_eos),
-        n=1 if body.n is None else body.n,
-        logprobs=logprobs,
-        prompt_logprobs=prompt_logprobs,
-    )
+    try:
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            temperature=body.temperature,
+            top_p=body.top_p,
+            top_k=body.top_k,
+            min_p=body.min_p or 0.0,
+            presence_penalty=body.presence_penalty or 0.0,
+            frequency_penalty=body.frequency_penalty or 0.0,
+            repetition_penalty=body.repetition_penalty,
+            logit_bias=_logit_bias(body.logit_bias or {}),
+            seed=body.seed,
+            stop=stop,
+            ignore_eos=bool(body.ignore_eos),
+            n=1 if body.n is None else body.n,
+            logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
+        )
+    except InvalidRequestError as error:
+        if error.param not in names:
+            raise
+        raise InvalidRequestError(str(error).replace(error.param, names[error.param], 1), param=names[error.param]) from None
 
 
 def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:
