@@ -47,6 +47,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
         raise InvalidRequestError("messages must hold at least one message", param="messages", code="empty_array")
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
+    limit_name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     limits = [limit for limit in (body.max_completion_tokens, body.max_tokens) if limit is not None]
     if len(set(limits)) > 1:
         raise InvalidRequestError("max_tokens and max_completion_tokens are the same limit; give one of them", param="max_tokens")
@@ -58,10 +59,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
             body,
             max_new_tokens=limits[0] if limits else None,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            names={
-                "max_new_tokens": "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
-                "logprobs": "top_logprobs",
-            },
+            names={"max_new_tokens": limit_name, "logprobs": "top_logprobs"},
         ),
         keep_alive=_keep_alive(body.keep_alive),
         metadata=body.metadata or {},
@@ -129,9 +127,10 @@ def _config(
             prompt_logprobs=prompt_logprobs,
         )
     except InvalidRequestError as error:
-        if error.param not in names:
+        field = error.param
+        if field is None or field not in names:
             raise
-        raise InvalidRequestError(str(error).replace(error.param, names[error.param], 1), param=names[error.param]) from None
+        raise InvalidRequestError(str(error).replace(field, names[field], 1), param=names[field]) from None
 
 
 def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:

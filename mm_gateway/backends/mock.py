@@ -161,8 +161,8 @@ class _MockChoice:
         self._length = length
         self._limit = limit
         # Which words follow depends on the prompt, the choice, and, where the request samples, on its seed.
-        key = f"{prompt}\0{index % config.n}\0{config.seed if config.temperature != 0 else None}"
-        self._offset = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest())
+        key = f"{prompt}\0{config.seed if config.temperature != 0 else None}"
+        self._offset = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) + index % config.n
         self._text = ""
         self._sent = 0
         self.generated = 0

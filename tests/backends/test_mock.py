@@ -1,0 +1,107 @@
+"""The mock as a product: deterministic, obedient to limits, and failing on demand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mm_gateway.backends.mock import MockBackend
+from mm_gateway.core import (
+    ChatInput,
+    ChoiceFinished,
+    CompletionInput,
+    GenerationConfig,
+    GenerationRequest,
+    Message,
+    Progress,
+    TextDelta,
+    Usage,
+)
+from mm_gateway.errors import ContextLengthExceededError, GatewayError, InvalidRequestError, ModelUnavailableError, RateLimitError
+from mm_gateway.settings import ModelConfig
+
+MOCK = MockBackend("mock", ModelConfig(model_name="mock", backend="mock"), created=0)
+
+
+def chat(text: str, **config: Any) -> GenerationRequest:
+    return GenerationRequest(request_id="r", model="mock", input=ChatInput((Message("user", text),)), config=GenerationConfig(**config))
+
+
+async def events_of(request: GenerationRequest, backend: MockBackend = MOCK) -> list[Any]:
+    return [event async for event in backend.generate(request)]
+
+
+def text_of(events: list[Any], index: int = 0) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta) and event.index == index)
+
+
+async def test_the_same_request_gives_the_same_text_and_another_seed_another() -> None:
+    texts = [text_of(await events_of(chat("Hi", seed=seed))) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert text_of(await events_of(chat("Hi", seed=1, temperature=0))) == text_of(await events_of(chat("Hi", seed=2, temperature=0)))
+
+
+async def test_limits_are_obeyed_and_counted() -> None:
+    *_, finished, usage = await events_of(chat("one two", max_new_tokens=5))
+    assert finished == ChoiceFinished(0, "length")
+    assert usage == Usage(2, 5)
+    *_, finished, usage = await events_of(chat("!mock tokens=3", max_new_tokens=5))
+    assert (finished, usage.completion_tokens) == (ChoiceFinished(0, "stop"), 3)
+    *_, finished, usage = await events_of(chat("!mock tokens=3", max_new_tokens=5, ignore_eos=True))
+    assert (finished, usage.completion_tokens) == (ChoiceFinished(0, "length"), 5)
+
+
+async def test_stop_strings_across_tokens_end_the_text_and_never_leak() -> None:
+    whole = text_of(await events_of(chat("!mock tokens=40")))
+    stop = whole[30:45]
+    events = await events_of(chat("!mock tokens=40", stop=(stop,)))
+    assert text_of(events) == whole[: whole.index(stop)]
+    assert events[-2] == ChoiceFinished(0, "stop")
+
+
+async def test_choices_differ_and_each_finishes_once() -> None:
+    events = await events_of(chat("Hi", n=3))
+    assert len({text_of(events, index) for index in range(3)}) == 3
+    assert sorted(event.index for event in events if isinstance(event, ChoiceFinished)) == [0, 1, 2]
+
+
+async def test_echo_and_best_of() -> None:
+    prompts = CompletionInput(("a b", "c"), echo=True)
+    request = GenerationRequest(request_id="r", model="mock", input=prompts, config=GenerationConfig(n=1, max_new_tokens=2), best_of=3)
+    events = await events_of(request)
+    assert text_of(events, 0).startswith("a b")
+    assert text_of(events, 1).startswith("c")
+    assert events[-1] == Usage(3, 12)
+
+
+async def test_loading_is_shown_as_progress() -> None:
+    first, *_ = await events_of(chat("!mock load=0.01 tokens=1"))
+    assert isinstance(first, Progress)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [("400", InvalidRequestError), ("429", RateLimitError), ("503", ModelUnavailableError), ("context", ContextLengthExceededError)],
+)
+async def test_errors_come_on_demand_before_or_amid_the_text(error: str, kind: type[GatewayError]) -> None:
+    with pytest.raises(kind):
+        await events_of(chat(f"!mock error={error}"))
+    seen = []
+    with pytest.raises(kind):
+        async for event in MOCK.generate(chat(f"!mock error={error} after=3")):
+            seen.append(event)
+    assert len(text_of(seen).split()) == 3
+
+
+@pytest.mark.parametrize("directive", ["error=418", "tokens=many", "colour=red"])
+async def test_a_wrong_directive_is_refused(directive: str) -> None:
+    with pytest.raises(InvalidRequestError, match="!mock"):
+        await events_of(chat(f"!mock {directive}"))
+
+
+async def test_its_context_has_an_end() -> None:
+    small = MockBackend("mock", ModelConfig(model_name="mock", backend="mock", max_context_length=4), created=0)
+    assert len(await events_of(chat("a b c", max_new_tokens=1), small)) == 3
+    with pytest.raises(ContextLengthExceededError):
+        await events_of(chat("a b c", max_new_tokens=2), small)

@@ -1,0 +1,221 @@
+"""The remote backend against upstream servers on loopback: requests in their words, streams passed on, every failure typed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from mm_gateway.backends.remote import RemoteBackend
+from mm_gateway.core import (
+    ChatInput,
+    ChoiceFinished,
+    CompletionInput,
+    GenerationConfig,
+    GenerationRequest,
+    Message,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+)
+from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
+from mm_gateway.settings import ModelConfig
+
+HELLO = GenerationRequest(request_id="r", model="far", input=ChatInput((Message("user", "Hi"),)))
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+
+
+Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+class Upstream:
+    """What arrived at a scripted server."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str], Any]] = []
+        self.left = asyncio.Event()
+
+
+@asynccontextmanager
+async def upstream(
+    answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]], **config: Any
+) -> AsyncIterator[tuple[RemoteBackend, Upstream]]:
+    """A server that answers every request with the same bytes, and a backend that asks it."""
+    seen = Upstream()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        seen.requests.append((first, headers, body))
+        if isinstance(answer, bytes):
+            writer.write(answer)
+            await writer.drain()
+        else:
+            await answer(writer)
+            await reader.read()  # until the other side goes
+            seen.left.set()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = ModelConfig(model_name="their-name", backend="remote", base_url=f"http://127.0.0.1:{port}/v1", **config)
+    backend = RemoteBackend("far", settings, created=0)
+    try:
+        yield backend, seen
+    finally:
+        await backend.close()
+        server.close()
+
+
+def sse(*chunks: Any, done: bool = True) -> bytes:
+    lines = [b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks]
+    return STREAM + b"".join(lines) + (b"data: [DONE]\n\n" if done else b"")
+
+
+def delta(text: str | None = None, *, reason: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
+    content = {} if text is None else {"content": text}
+    return {"id": "x", "object": "chat.completion.chunk", "choices": [{"index": index, "delta": content, "finish_reason": reason, **more}]}
+
+
+def refusal(status: int, body: Any, **headers: str) -> bytes:
+    data = json.dumps(body).encode() if not isinstance(body, bytes) else body
+    extra = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status} X\r\ncontent-length: {len(data)}\r\nconnection: close\r\n{extra}\r\n".encode() + data
+
+
+async def events_of(backend: RemoteBackend, request: GenerationRequest = HELLO) -> list[Any]:
+    return [event async for event in backend.generate(request)]
+
+
+async def test_a_stream_is_passed_on_event_by_event() -> None:
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}}
+    script = sse(
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}, delta("He"), delta("y 世"), delta(reason="stop"), usage
+    )
+    async with upstream(script) as (backend, _):
+        assert await events_of(backend) == [
+            TextDelta(0, "He"),
+            TextDelta(0, "y 世"),
+            ChoiceFinished(0, "stop"),
+            Usage(9, 2, cached_tokens=4),
+        ]
+
+
+async def test_the_request_arrives_in_the_upstreams_words_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAR_KEY", "k-1")
+    config = GenerationConfig(max_new_tokens=7, temperature=0.5, top_k=3, stop=("a",), seed=1, n=2, logit_bias={5: 1.0}, logprobs=2)
+    request = GenerationRequest(
+        request_id="r", model="far", input=ChatInput((Message("system", "S"), Message("user", "Hi"))), config=config
+    )
+    async with upstream(sse(delta("a", reason="stop")), api_key_env="FAR_KEY") as (backend, seen):
+        await events_of(backend, request)
+    first, headers, body = seen.requests[0]
+    assert first == "POST /v1/chat/completions HTTP/1.1"
+    assert headers["authorization"] == "bearer k-1"
+    assert body == {
+        "model": "their-name",
+        "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "top_k": 3,
+        "stop": ["a"],
+        "seed": 1,
+        "n": 2,
+        "logit_bias": {"5": 1.0},
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
+
+
+async def test_completions_and_their_logprobs() -> None:
+    logprobs = {"tokens": ["a", "b"], "token_logprobs": [None, -1.0], "top_logprobs": [None, {"b": -1.0}], "text_offset": [0, 1]}
+    script = sse({"choices": [{"index": 0, "text": "ab", "logprobs": logprobs, "finish_reason": "length"}]})
+    request = GenerationRequest(
+        request_id="r",
+        model="far",
+        input=CompletionInput(("a", (1, 2)), echo=True),
+        config=GenerationConfig(logprobs=1, prompt_logprobs=True, max_new_tokens=1),
+    )
+    async with upstream(script) as (backend, seen):
+        events = await events_of(backend, request)
+    first, _, body = seen.requests[0]
+    assert first == "POST /v1/completions HTTP/1.1"
+    assert (body["prompt"], body["echo"], body["logprobs"]) == (["a", [1, 2]], True, 1)
+    tokens = (TokenLogprob("a", (97,), None), TokenLogprob("b", (98,), -1.0, (("b", (98,), -1.0),)))
+    assert events == [TextDelta(0, "ab", logprobs=tokens), ChoiceFinished(0, "length"), Usage(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "says"),
+    [
+        (refusal(400, {"error": {"message": "no", "type": "t", "param": "p", "code": "c"}}), 400, "no"),
+        (refusal(429, {"error": {"message": "slow down"}}, retry_after="4"), 429, "slow down"),
+        (refusal(500, b"<html>oops</html>"), 500, "500"),
+        (refusal(401, {"error": {"message": "bad key k-1"}}), 502, "key"),
+        (refusal(200, {"choices": []}), 502, "streaming"),
+        (sse(delta("a"), {"error": {"message": "died", "type": "server_error"}}), 502, "died"),
+        (sse(delta("a"), done=False), 502, "before the reply was complete"),
+        (STREAM + b"data: {broken\n\n", 502, "broken stream"),
+        (b"", 502, "Is it running"),
+    ],
+    ids=["400", "429", "500", "401", "not a stream", "error event", "cut off", "broken JSON", "hang up"],
+)
+async def test_every_failure_is_typed(answer: bytes, status: int, says: str) -> None:
+    async with upstream(answer) as (backend, _):
+        with pytest.raises(UpstreamError, match=says) as caught:
+            await events_of(backend)
+    assert caught.value.status == status
+    if status == 429:
+        assert caught.value.retry_after_s == 4
+    if status == 400:
+        assert (caught.value.type, caught.value.param, caught.value.code) == ("t", "p", "c")
+
+
+async def test_an_upstream_that_is_not_there_or_silent_is_said() -> None:
+    nowhere = RemoteBackend("far", ModelConfig(model_name="m", backend="remote", base_url="http://127.0.0.1:9/v1"), created=0)
+    with pytest.raises(UpstreamError, match="Is it running") as caught:
+        await events_of(nowhere)
+    assert caught.value.status == 502
+
+    async def silence(_: asyncio.StreamWriter) -> None:
+        return
+
+    async with upstream(silence, timeout_s=0.1) as (backend, _):
+        with pytest.raises(UpstreamError, match="in time") as caught:
+            await events_of(backend)
+    assert caught.value.status == 504
+
+
+async def test_closing_the_generator_closes_the_connection() -> None:
+    async def one_token(writer: asyncio.StreamWriter) -> None:
+        writer.write(sse(delta("a"), done=False))
+        await writer.drain()
+
+    async with upstream(one_token) as (backend, seen):
+        events = backend.generate(HELLO)
+        assert await anext(events) == TextDelta(0, "a")
+        await events.aclose()
+        await asyncio.wait_for(seen.left.wait(), 5)
+
+
+async def test_a_missing_key_is_named_before_anything_is_sent() -> None:
+    async with upstream(b"", api_key_env="MM_TEST_NOT_SET") as (backend, seen):
+        with pytest.raises(ConfigurationError, match="MM_TEST_NOT_SET"):
+            await events_of(backend)
+    assert seen.requests == []
+
+
+async def test_best_of_is_refused_by_name() -> None:
+    request = GenerationRequest(request_id="r", model="far", input=CompletionInput(("a",)), best_of=2)
+    async with upstream(b"") as (backend, _):
+        with pytest.raises(UnsupportedParameterError) as caught:
+            await events_of(backend, request)
+    assert caught.value.param == "best_of"
