@@ -21,7 +21,8 @@ from mm_gateway.core import (
 from mm_gateway.settings import ModelConfig
 
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
-    from mm_gateway.runtime.real_model_manager import Lease, RealModelManager
+    from mm_gateway.runtime.real_model_manager import RealModelManager
+    from mm_gateway.runtime.residents import Lease
 
 
 class LocalBackend:

@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from mm_gateway.core import Progress
 from mm_gateway.errors import GatewayError, ModelLoadError, ModelNotFoundError, ShuttingDownError
+from mm_gateway.runtime.residents import Lease, ManagerStats, ProgressCallback, Resident, Waiter
 from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 State = Literal["cold", "loading", "ready", "busy", "evicting"]
-ProgressCallback = Callable[[Progress], object]
 
 SWAP_PATIENCE_S = 10.0
 """How long requests of a model in memory may overtake a model that waits for its room."""
@@ -45,61 +44,6 @@ class EngineFactory(Protocol):
     """What InferenceEngine.for_loaded_model does."""
 
     def __call__(self, loaded: LoadedModel, settings: EngineSettings) -> InferenceEngine: ...
-
-
-class Lease:
-    """The right to use a model; it stays in memory until `release`. A context manager."""
-
-    def __init__(self, loaded: LoadedModel, engine: InferenceEngine, on_release: Callable[[], None]) -> None:
-        self.loaded = loaded
-        self.engine = engine
-        self._on_release: Callable[[], None] | None = on_release
-
-    def release(self) -> None:
-        """Give the model back; idempotent."""
-        on_release, self._on_release = self._on_release, None
-        if on_release is not None:
-            on_release()
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-@dataclass(eq=False)
-class _Waiter:
-    future: Future[Lease]
-    on_progress: ProgressCallback | None
-    keep_alive: float | None
-
-
-@dataclass(eq=False)
-class _Entry:
-    """One model that is, or is to be, in memory."""
-
-    config: ModelConfig
-    state: Literal["waiting", "loading", "ready", "evicting"] = "waiting"
-    waiting_since: float = 0.0
-    waiters: list[_Waiter] = field(default_factory=list)
-    loaded: LoadedModel | None = None
-    engine: InferenceEngine | None = None
-    leases: int = 0
-    last_used: float = 0.0
-    expires_at: float | None = None
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True)
-class ManagerStats:
-    """loads, evictions, hits: since the start. resident: models in memory. leases: in use now."""
-
-    loads: int
-    evictions: int
-    hits: int
-    resident: int
-    leases: int
 
 
 class RealModelManager:
@@ -135,7 +79,7 @@ class RealModelManager:
         self._clock = clock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # an entry left: those who wait for that look again
-        self._entries: dict[ModelConfig, _Entry] = {}
+        self._entries: dict[ModelConfig, Resident] = {}
         self._timer: threading.Timer | None = None
         self._closing = False
         self._loads = self._evictions = self._hits = 0
@@ -157,7 +101,7 @@ class RealModelManager:
         Returns:
             A future; cancelling it withdraws. It fails with ModelLoadError, OutOfMemoryError or ShuttingDownError.
         """
-        waiter = _Waiter(Future(), on_progress, keep_alive)
+        waiter = Waiter(Future(), on_progress, keep_alive)
         with self._lock:
             if self._closing:
                 raise ShuttingDownError("The gateway is shutting down")
@@ -167,7 +111,7 @@ class RealModelManager:
                 granted = self._grant(entry, waiter)
             else:
                 if entry is None:
-                    entry = self._entries[_key(config)] = _Entry(config, waiting_since=self._clock())
+                    entry = self._entries[_key(config)] = Resident(config, waiting_since=self._clock())
                 entry.waiters.append(waiter)
                 granted = None
         if granted is not None:
@@ -265,7 +209,7 @@ class RealModelManager:
         with self._changed:
             self._changed.wait_for(lambda: not self._entries)
 
-    def _named(self, name: str) -> list[_Entry]:
+    def _named(self, name: str) -> list[Resident]:
         return [entry for entry in self._entries.values() if entry.config.model_name == name or name in entry.config.aliases]
 
     def _must_yield(self) -> bool:
@@ -275,7 +219,7 @@ class RealModelManager:
 
     def _pump(self) -> None:
         """Start whatever can start: grants, loads in order of arrival, evictions that make room for them."""
-        granted: list[tuple[_Waiter, Lease]] = []
+        granted: list[tuple[Waiter, Lease]] = []
         with self._lock:
             yielding = self._must_yield()
             for entry in self._entries.values():
@@ -299,26 +243,26 @@ class RealModelManager:
                     self._start_eviction(victim)
         self._resolve(granted)
 
-    def _victim(self) -> _Entry | None:
+    def _victim(self) -> Resident | None:
         """1. neither leased nor pinned; 2. expired first; 3. least recently used."""
         now = self._clock()
         idle = [e for e in self._entries.values() if e.state == "ready" and e.leases == 0 and not e.waiters and not e.config.pin]
         return min(idle, key=lambda entry: (entry.expires_at is None or entry.expires_at > now, entry.last_used), default=None)
 
-    def _grant(self, entry: _Entry, waiter: _Waiter) -> Lease:
+    def _grant(self, entry: Resident, waiter: Waiter) -> Lease:
         assert entry.loaded is not None and entry.engine is not None
         entry.leases += 1
         entry.expires_at = None
         return Lease(entry.loaded, entry.engine, lambda: self._release(entry, waiter.keep_alive))
 
-    def _resolve(self, granted: list[tuple[_Waiter, Lease]]) -> None:
+    def _resolve(self, granted: list[tuple[Waiter, Lease]]) -> None:
         for waiter, lease in granted:
             try:
                 waiter.future.set_result(lease)
             except InvalidStateError:  # cancelled in the meantime
                 lease.release()
 
-    def _release(self, entry: _Entry, keep_alive: float | None) -> None:
+    def _release(self, entry: Resident, keep_alive: float | None) -> None:
         with self._changed:
             entry.leases -= 1
             entry.last_used = now = self._clock()
@@ -354,16 +298,16 @@ class RealModelManager:
         with self._lock:
             self._expire()
 
-    def _start_load(self, entry: _Entry) -> None:
+    def _start_load(self, entry: Resident) -> None:
         entry.state = "loading"
         threading.Thread(target=self._load, args=(entry,), name=f"load {entry.config.model_name}", daemon=True).start()
 
-    def _start_eviction(self, entry: _Entry) -> None:
+    def _start_eviction(self, entry: Resident) -> None:
         if entry.state == "ready":
             entry.state = "evicting"
             threading.Thread(target=self._evict, args=(entry,), name=f"evict {entry.config.model_name}", daemon=True).start()
 
-    def _load(self, entry: _Entry) -> None:
+    def _load(self, entry: Resident) -> None:
         shown: set[tuple[str, int]] = set()
 
         def report(progress: Progress) -> None:
@@ -420,7 +364,7 @@ class RealModelManager:
                 self._engine_factory = InferenceEngine.for_loaded_model
             return self._loader, self._engine_factory
 
-    def _evict(self, entry: _Entry) -> None:
+    def _evict(self, entry: Resident) -> None:
         logger.info("unloading %s", entry.config.model_name)
         assert entry.engine is not None
         entry.engine.close()
@@ -429,7 +373,7 @@ class RealModelManager:
             self._evictions += 1
             del self._entries[_key(entry.config)]
             if entry.waiters:  # asked for again while it went
-                again = _Entry(entry.config, waiting_since=self._clock(), waiters=entry.waiters)
+                again = Resident(entry.config, waiting_since=self._clock(), waiters=entry.waiters)
                 self._entries[_key(entry.config)] = again
             self._changed.notify_all()
         self._pump()
@@ -440,7 +384,7 @@ def _key(config: ModelConfig) -> ModelConfig:
     return msgspec.structs.replace(config, aliases=(), pin=False, preload=False, ttl_s=None)
 
 
-def _fail(waiters: list[_Waiter], error: GatewayError) -> None:
+def _fail(waiters: list[Waiter], error: GatewayError) -> None:
     for waiter in waiters:
         try:
             waiter.future.set_exception(error)
