@@ -57,6 +57,10 @@ def _download(config: ModelConfig, progress: ProgressCallback) -> Path:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ModelLoadError(f"{name}: the disk is full. Free some space, or set HF_HOME to a larger disk", retryable=True) from error
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+            raise ModelLoadError(
+                f"{name}: the hub refused access ({error.response.status_code}). Check model_name, and that HF_TOKEN holds a valid token"
+            ) from error
         if isinstance(error, HfHubHTTPError):
             raise ModelLoadError(f"{name}: the hub answered {error.response.status_code}. Try again later", retryable=True) from error
         raise _unreachable(name) from error

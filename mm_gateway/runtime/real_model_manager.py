@@ -222,10 +222,6 @@ class RealModelManager:
         granted: list[tuple[Waiter, Lease]] = []
         with self._lock:
             yielding = self._must_yield()
-            for entry in self._entries.values():
-                if entry.state == "ready" and entry.waiters and not (yielding and entry.leases):
-                    granted += [(waiter, self._grant(entry, waiter)) for waiter in entry.waiters]
-                    entry.waiters = []
             waiting = sorted((e for e in self._entries.values() if e.state == "waiting"), key=lambda entry: entry.waiting_since)
             for entry in waiting:
                 entry.waiters = [waiter for waiter in entry.waiters if not waiter.future.cancelled()]
@@ -238,16 +234,25 @@ class RealModelManager:
                     continue
                 coming = sum(other.state == "evicting" for other in self._entries.values())
                 ahead = waiting.index(entry)
-                victim = self._victim() if coming <= ahead else None
+                victim = self._victim(yielding) if coming <= ahead else None
                 if victim is not None:
                     self._start_eviction(victim)
+            # After the evictions, so that who was told to yield is not served before whom it yields to.
+            for entry in self._entries.values():
+                if entry.state == "ready" and not (yielding and entry.leases):
+                    granted += self._grant_all(entry)
         self._resolve(granted)
 
-    def _victim(self) -> Resident | None:
-        """1. neither leased nor pinned; 2. expired first; 3. least recently used."""
+    def _victim(self, yielding: bool) -> Resident | None:
+        """1. neither leased nor pinned; 2. asked for only where it must yield, and last; 3. expired first; 4. least recently used."""
         now = self._clock()
-        idle = [e for e in self._entries.values() if e.state == "ready" and e.leases == 0 and not e.waiters and not e.config.pin]
-        return min(idle, key=lambda entry: (entry.expires_at is None or entry.expires_at > now, entry.last_used), default=None)
+        idle = [e for e in self._entries.values() if e.state == "ready" and e.leases == 0 and not e.config.pin]
+        able = [entry for entry in idle if yielding or not entry.waiters]
+        return min(able, key=lambda e: (bool(e.waiters), e.expires_at is None or e.expires_at > now, e.last_used), default=None)
+
+    def _grant_all(self, entry: Resident) -> list[tuple[Waiter, Lease]]:
+        waiters, entry.waiters = entry.waiters, []
+        return [(waiter, self._grant(entry, waiter)) for waiter in waiters]
 
     def _grant(self, entry: Resident, waiter: Waiter) -> Lease:
         assert entry.loaded is not None and entry.engine is not None
@@ -347,9 +352,12 @@ class RealModelManager:
                 entry.loaded, entry.engine, entry.state, entry.progress = loaded, engine, "ready", None
                 entry.last_used = self._clock()
                 self._loads += 1
+                # At once: a model that came in for somebody serves them before it can have to yield again.
+                granted = self._grant_all(entry)
                 if self._closing:
                     self._start_eviction(entry)
                 self._changed.notify_all()
+            self._resolve(granted)
         self._pump()
 
     def _parts(self) -> tuple[Loader, EngineFactory]:

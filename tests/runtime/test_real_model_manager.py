@@ -1,0 +1,304 @@
+"""The manager: joined loads, leases that hold, least recently used first, clear failures, and the guide's methods over real models."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from mm_gateway.core import GenerationConfig, Progress
+from mm_gateway.errors import ModelLoadError, ModelNotFoundError, OutOfMemoryError, ShuttingDownError
+from mm_gateway.runtime.loaded_model import LoadedModel
+from mm_gateway.runtime.real_model_manager import RealModelManager
+from mm_gateway.runtime.residents import Lease
+from mm_gateway.settings import EngineSettings, ModelConfig
+
+MakeManager = Callable[..., RealModelManager]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeModel:
+    """What the manager looks at of a loaded model and of its engine."""
+
+    weight_bytes = 1000
+    kv_cache_bytes = 100
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeLoader:
+    """Loads at once, or when the test opens the gate. loaded: names in order of their loads."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.failures: dict[str, Exception] = {}
+        self.gate: threading.Event | None = None
+        self.models: dict[str, FakeModel] = {}
+
+    def load(
+        self,
+        config: ModelConfig,
+        *,
+        progress: Callable[[Progress], object] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> LoadedModel:
+        assert progress is not None and should_stop is not None
+        progress(Progress("loading", f"{config.model_name}: half", 0.5))
+        while self.gate is not None and not self.gate.wait(0.005):
+            if should_stop():
+                raise ModelLoadError("abandoned", retryable=True)
+        if config.model_name in self.failures:
+            raise self.failures[config.model_name]
+        self.loaded.append(config.model_name)
+        model = self.models[config.model_name] = FakeModel(config.model_name)
+        return cast(LoadedModel, model)
+
+
+def config(name: str, **more: Any) -> ModelConfig:
+    return ModelConfig(model_name=name, **more)
+
+
+@pytest.fixture
+def loader() -> FakeLoader:
+    return FakeLoader()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(loader: FakeLoader, clock: Clock) -> Iterator[MakeManager]:
+    managers: list[RealModelManager] = []
+
+    def build(max_cached_models: int = 2, **more: Any) -> RealModelManager:
+        manager = RealModelManager(
+            max_cached_models, loader=loader, engine_factory=lambda loaded, settings: cast(Any, loaded), clock=clock, **more
+        )
+        managers.append(manager)
+        return manager
+
+    yield build
+    for manager in managers:
+        manager.close()
+
+
+def use(manager: RealModelManager, clock: Clock, name: str, **more: Any) -> None:
+    clock.now += 1
+    manager.acquire(config(name), **more).result(5).release()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_a_model_loads_once_and_stays(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make()
+    for _ in range(3):
+        use(manager, clock, "a")
+    assert loader.loaded == ["a"]
+    assert (manager.stats().loads, manager.stats().hits, manager.stats().leases) == (1, 2, 0)
+
+
+def test_all_who_ask_during_a_load_join_it(make: MakeManager, loader: FakeLoader) -> None:
+    manager = make()
+    loader.gate = threading.Event()
+    seen: list[Progress] = []
+    futures = [manager.acquire(config("a"), on_progress=seen.append) for _ in range(20)]
+    until(lambda: manager.state(config("a"))[1] is not None)
+    state, progress = manager.state(config("a"))
+    assert (state, progress) == ("loading", Progress("loading", "a: half", 0.5))
+    loader.gate.set()
+    leases = [future.result(5) for future in futures]
+    assert loader.loaded == ["a"]
+    assert manager.state(config("a")) == ("busy", None)
+    for lease in leases:
+        lease.release()
+        lease.release()  # idempotent
+    assert manager.state(config("a")) == ("ready", None)
+
+
+def test_the_least_recently_used_goes_first(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make(2)
+    for name in ("a", "b", "a", "c"):
+        use(manager, clock, name)
+    assert sorted(manager.list_models()) == ["a", "c"]
+    assert loader.models["b"].closed
+
+
+def test_what_is_leased_is_never_evicted_and_the_waiter_gets_the_room_afterwards(make: MakeManager, loader: FakeLoader) -> None:
+    manager = make(1)
+    lease = manager.acquire(config("a")).result(5)
+    waiting = manager.acquire(config("b"))
+    time.sleep(0.05)
+    assert not waiting.done()
+    assert not loader.models["a"].closed
+    lease.release()
+    waiting.result(5).release()
+    assert loader.models["a"].closed
+
+
+def test_any_number_of_models_share_one_place_without_deadlock(make: MakeManager) -> None:
+    manager = make(1)
+    futures: list[Future[Lease]] = [manager.acquire(config(f"m{index % 8}")) for index in range(64)]
+
+    def finish(future: Future[Lease]) -> None:
+        future.result(20).release()
+
+    threads = [threading.Thread(target=finish, args=(future,)) for future in futures]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert manager.stats().leases == 0
+    # requests of one model are served together, so each was loaded about once
+    assert manager.stats().loads <= 16
+
+
+def test_requests_for_a_resident_model_overtake_within_a_bound(make: MakeManager, clock: Clock) -> None:
+    manager = make(1)
+    first = manager.acquire(config("a")).result(5)
+    waiting = manager.acquire(config("b"))
+    second = manager.acquire(config("a")).result(5)  # overtakes
+    clock.now += 60
+    late = manager.acquire(config("a"))  # no longer
+    assert not late.done()
+    first.release()
+    second.release()
+    waiting.result(5).release()
+    late.result(5).release()
+
+
+def test_a_resident_model_does_not_wait_for_another_ones_load(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make(2)
+    use(manager, clock, "a")
+    loader.gate = threading.Event()
+    slow = manager.acquire(config("b"))
+    manager.acquire(config("a")).result(0.5).release()
+    loader.gate.set()
+    slow.result(5).release()
+
+
+def test_a_failed_load_fails_all_who_wait_and_the_next_one_tries_again(make: MakeManager, loader: FakeLoader) -> None:
+    manager = make()
+    loader.gate = threading.Event()
+    loader.failures["a"] = OSError("disk on fire")
+    futures = [manager.acquire(config("a")) for _ in range(3)]
+    loader.gate.set()
+    for future in futures:
+        with pytest.raises(ModelLoadError, match="Failed to load a: disk on fire"):
+            future.result(5)
+    assert manager.state(config("a")) == ("cold", None)
+    del loader.failures["a"]
+    manager.acquire(config("a")).result(5).release()
+
+
+def test_typed_failures_keep_their_type(make: MakeManager, loader: FakeLoader) -> None:
+    loader.failures["a"] = OutOfMemoryError("too big")
+    with pytest.raises(OutOfMemoryError, match="too big"):
+        make().acquire(config("a")).result(5)
+
+
+def test_a_load_that_nobody_waits_for_is_abandoned(make: MakeManager, loader: FakeLoader) -> None:
+    manager = make()
+    loader.gate = threading.Event()
+    futures = [manager.acquire(config("a")) for _ in range(2)]
+    until(lambda: manager.state(config("a"))[0] == "loading")
+    assert all(future.cancel() for future in futures)
+    until(lambda: manager.state(config("a"))[0] == "cold")
+    assert loader.loaded == []
+    with pytest.raises(CancelledError):
+        futures[0].result(1)
+
+
+def test_pinned_models_stay(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make(2)
+    manager.acquire(config("a", pin=True)).result(5).release()
+    for name in ("b", "c", "d"):
+        use(manager, clock, name)
+    assert "a" in manager.list_models()
+
+
+def test_idle_models_expire(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make(3)
+    manager.acquire(config("a", ttl_s=10)).result(5).release()
+    manager.acquire(config("b")).result(5).release()
+    clock.now += 11
+    use(manager, clock, "c")  # whatever happens next notices it
+    until(lambda: sorted(manager.list_models()) == ["b", "c"])
+
+
+def test_keep_alive_of_zero_unloads_after_the_lease(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make()
+    use(manager, clock, "a", keep_alive=0)
+    until(lambda: manager.list_models() == [])
+    assert loader.models["a"].closed
+
+
+def test_closing_fails_those_who_wait_and_unloads_the_rest(make: MakeManager, loader: FakeLoader) -> None:
+    manager = make(1)
+    manager.acquire(config("a")).result(5)
+    waiting = manager.acquire(config("b"))
+    manager.close()
+    with pytest.raises(ShuttingDownError):
+        waiting.result(5)
+    with pytest.raises(ShuttingDownError):
+        manager.acquire(config("a"))
+    assert loader.models["a"].closed
+    manager.close()
+
+
+def test_two_forms_of_a_model_are_two_models(make: MakeManager, loader: FakeLoader) -> None:
+    manager = make(3)
+    for form in (config("a"), config("a", dtype="fp16"), config("a", revision="r"), config("a", aliases=("x",), pin=True)):
+        manager.acquire(form).result(5).release()
+    assert loader.loaded == ["a", "a", "a"]  # names and pins make no difference
+
+
+def test_the_guides_methods_over_a_real_model(gpt2_checkpoint: Path) -> None:
+    manager = RealModelManager(max_cached_models=1, memory_threshold=0.8, engine_settings=EngineSettings(max_running=4))
+    name = str(gpt2_checkpoint)
+    loaded = manager.load_model(ModelConfig(model_name=name, model_type="gpt2", device="cpu", dtype="fp32", aliases=("small",)))
+    assert manager.get_model(name) is loaded
+    assert manager.get_model("small") is loaded
+    assert manager.list_models() == [name]
+    with manager.acquire(ModelConfig(model_name=name, model_type="gpt2", device="cpu", dtype="fp32")).result() as lease:
+        result = lease.engine.generate("Hello", config=GenerationConfig(max_new_tokens=3, temperature=0, ignore_eos=True))
+        assert result.completion_tokens == 3
+    moved = manager.switch_device("small", "cpu")
+    assert moved is not loaded
+    manager.unload_model(name)
+    assert manager.get_model(name) is None
+    with pytest.raises(ModelNotFoundError):
+        manager.unload_model(name)
+    with pytest.raises(ModelNotFoundError):
+        manager.switch_device(name, "cpu")
+    manager.load_model(ModelConfig(model_name=name, device="cpu"))
+    manager.clear_cache()
+    assert manager.list_models() == []
+    manager.close()
+
+
+def test_models_without_number_are_refused() -> None:
+    with pytest.raises(ValueError, match="max_cached_models"):
+        RealModelManager(max_cached_models=0)
