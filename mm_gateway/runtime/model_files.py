@@ -73,12 +73,15 @@ def _download(config: ModelConfig, progress: ProgressCallback) -> Path:
 def _weight_files(config: ModelConfig) -> list[str]:
     """safetensors where the repository has them, PyTorch's own format otherwise: never both."""
     try:
-        files = HfApi().list_repo_files(config.model_name, revision=config.revision)
+        # The listing by tree would try again for half a minute where there is no network.
+        siblings = HfApi().model_info(config.model_name, revision=config.revision).siblings or []
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
         raise
     except Exception:  # no network: the cache decides
         return ["*.safetensors", "*.bin"]
-    return ["*.safetensors"] if any(file.endswith(".safetensors") and "/" not in file for file in files) else ["*.bin"]
+    return (
+        ["*.safetensors"] if any(file.rfilename.endswith(".safetensors") and "/" not in file.rfilename for file in siblings) else ["*.bin"]
+    )
 
 
 def _unreachable(name: str) -> ModelLoadError:
