@@ -86,6 +86,11 @@ def start_gateway(folder: Path, models: dict[str, dict[str, object]], port: int,
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MM_GATEWAY_")}
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stderr=stderr, env={**clean, "OMP_NUM_THREADS": "1", **environment})
+    return wait_for(process, port, log)
+
+
+def wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> Gateway:
+    """The gateway once it answers."""
     address = f"http://127.0.0.1:{port}"
     for _ in range(600):
         if process.poll() is not None:

@@ -1,0 +1,74 @@
+"""Every example of the README that needs no download runs as written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateways import free_port, stop_gateway, wait_for
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [match.groups() for match in re.finditer(r"```(\w+)\n(.*?)```", README, re.DOTALL)]
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway on its built-in default."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("readme") / "stderr.txt"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MM_GATEWAY_")}
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mm_gateway.main", "serve", "--port", str(port)], stderr=stderr, cwd=ROOT, env=clean
+        )
+    gateway = wait_for(process, port, log)
+    yield gateway.address
+    stop_gateway(gateway)
+
+
+@pytest.mark.parametrize("script", [text for language, text in BLOCKS if language == "bash"])
+def test_curl_examples(address: str, script: str) -> None:
+    done = subprocess.run(["sh", "-c", script.replace(ADDRESS, address)], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0
+    if "stream" in script:
+        assert done.stdout.endswith("data: [DONE]\n\n")
+    elif "429" in script:
+        assert "HTTP/1.1 429" in done.stdout and "retry-after: 1" in done.stdout
+    else:
+        assert '"id":"mock"' in done.stdout
+
+
+@pytest.mark.parametrize("script", [text for language, text in BLOCKS if language == "python"])
+def test_python_examples(address: str, script: str, gpt2_checkpoint: Path, tmp_path: Path) -> None:
+    # A folder of that name is found before the hub.
+    (tmp_path / "gpt2").symlink_to(gpt2_checkpoint)
+    script = script.replace(ADDRESS, address)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 10
+
+
+def test_the_configuration_examples_are_valid(tmp_path: Path) -> None:
+    (tmp_path / "my-model").mkdir()
+    for language, text in BLOCKS:
+        if language == "yaml":
+            file = tmp_path / "models.yaml"
+            file.write_text(text)
+            done = subprocess.run(
+                [sys.executable, "-m", "mm_gateway.main", "check", "--models", str(file)], capture_output=True, text=True, cwd=ROOT
+            )
+            assert done.returncode == 0, done.stderr
+
+
+def test_every_key_of_a_model_is_in_the_table() -> None:
+    from mm_gateway.settings import ModelConfig
+
+    table = README[README.index("| key | meaning |") : README.index("`config/gateway.yaml` says how")]
+    assert [name for name in ModelConfig.__struct_fields__ if f"`{name}`" not in table and name != "aliases"] == []
