@@ -122,13 +122,23 @@ class Connection:
             self._streams = None
 
     async def _exchange(self, request: bytes) -> Reply:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, self._port, ssl=self._tls or None, limit=READ_BYTES)
-        reader, writer = self._streams
-        writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        reused = self._streams is not None
+        try:
+            reader, head = await self._send(request)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            if not reused:
+                raise
+            self.close()  # the server had closed a connection that it kept alive
+            reader, head = await self._send(request)
         status_line, *lines = head.rstrip("\r\n").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         if headers.get("connection", "").lower() == "close":
             self._streams = None
         return Reply(int(status_line.split(" ", 2)[1]), headers, reader)
+
+    async def _send(self, request: bytes) -> tuple[asyncio.StreamReader, str]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._host, self._port, ssl=self._tls or None, limit=READ_BYTES)
+        reader, writer = self._streams
+        writer.write(request)
+        return reader, (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

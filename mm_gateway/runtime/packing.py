@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -65,11 +64,13 @@ def _stored_dtype(weights: Weights) -> torch.dtype:
     return torch.bfloat16 if weights == "bf16" else torch.float16
 
 
-class _JoinedLinear(nn.Module):
+class _JoinedLinear:
     """Several projections of one input as one. The first member that is called computes; the others take their slices."""
 
+    # No nn.Module: setting an attribute of one costs microseconds, and this is set several times a layer and step.
+    __slots__ = ("_input", "_linear", "_sizes", "_slices", "linear")
+
     def __init__(self, members: list[nn.Linear], weights: Weights) -> None:
-        super().__init__()
         weight = torch.cat([member.weight.detach() for member in members])
         bias = None
         if any(member.bias is not None for member in members):
@@ -77,14 +78,15 @@ class _JoinedLinear(nn.Module):
                 [member.bias.detach() if member.bias is not None else weight.new_zeros(member.out_features) for member in members]
             )
         self.linear = packed_linear(weight, bias, weights)
+        self._linear = self.linear.forward
         self._sizes = [member.out_features for member in members]
-        self._input: Any = None
+        self._input: torch.Tensor | None = None
         self._slices: list[torch.Tensor | None] = []
 
     def take(self, index: int, x: torch.Tensor) -> torch.Tensor:
         # The input is held until every slice is taken, so that its identity cannot pass to another tensor.
         if self._input is not x or self._slices[index] is None:
-            self._input, self._slices = x, list(self.linear(x).split(self._sizes, dim=-1))
+            self._input, self._slices = x, list(torch.split_with_sizes(self._linear(x), self._sizes, -1))
         taken = self._slices[index]
         self._slices[index] = None
         if not any(piece is not None for piece in self._slices):
@@ -98,9 +100,9 @@ class _Member(nn.Module):
 
     def __init__(self, group: _JoinedLinear, index: int) -> None:
         super().__init__()
-        # Only the first member owns the group, so that it appears once among the model's modules.
+        # Only the first member owns the layer, so that it appears once among the model's modules.
         if index == 0:
-            self.group = group
+            self.linear = group.linear
         self._take = group.take
         self._index = index
 
