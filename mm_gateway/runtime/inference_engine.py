@@ -15,24 +15,16 @@ from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 
 import msgspec
-import psutil
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, TextDelta, Usage
-from mm_gateway.errors import (
-    OUT_OF_MEMORY_ADVICE,
-    ContextLengthExceededError,
-    InvalidRequestError,
-    ModelLoadError,
-    OutOfMemoryError,
-    RateLimitError,
-)
+from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, RateLimitError
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.engine_thread import EngineStats, EngineThread, Job
 from mm_gateway.runtime.generation import Generation
-from mm_gateway.runtime.kv_cache import AttentionShape, KVCache
-from mm_gateway.runtime.kv_slot_cache import SlotKVCache
+from mm_gateway.runtime.kv_caches import Layout, make_kv_cache
+from mm_gateway.runtime.kv_paged_cache import BLOCK_SIZE
 from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.model_runner import ModelRunner, probe, verify
 from mm_gateway.runtime.sampler import Sampler
@@ -77,6 +69,8 @@ class InferenceEngine:
         stop_token_ids: tokens that end a text; None: what model and tokenizer say.
         defaults: sampling parameters of requests that leave them open.
         settings: sizes of queues and steps. kv_cache_bytes: memory for keys and values; None: a share of what is free.
+        flash_attention: on a GPU, use the flash-attn package where it is there and works; torch's own attention otherwise.
+        kv_layout, kv_block_size: slots or pages, and tokens of a page; by default what fits the device.
         verify_tolerance: how far packed logits may be from the model's own, in standard deviations.
 
     Raises:
@@ -95,6 +89,9 @@ class InferenceEngine:
         defaults: GenerationDefaults | None = None,
         settings: EngineSettings | None = None,
         kv_cache_bytes: int | None = None,
+        flash_attention: bool = False,
+        kv_layout: Layout | None = None,
+        kv_block_size: int = BLOCK_SIZE,
         name: str = "",
         verify_tolerance: float = 0.02,
     ) -> None:
@@ -111,9 +108,20 @@ class InferenceEngine:
         longest = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
         with torch.inference_mode():
             shape = probe(model)
-            cache = _make_cache(shape, model, longest, settings, kv_cache_bytes)
+            cache = make_kv_cache(
+                shape,
+                device=model.device,
+                dtype=model.dtype,
+                context_length=longest,
+                settings=settings,
+                budget_bytes=kv_cache_bytes,
+                flash_attention=flash_attention,
+                layout=kv_layout,
+                block_size=kv_block_size,
+            )
             runner = ModelRunner(model, cache, shape)
             verify(model, runner, tolerance=verify_tolerance)
+            runner.capture_decodes(settings.max_running)
         self.context_length = min(longest, cache.allocator.max_tokens)
         self.kv_cache_bytes = cache.capacity_bytes
         scheduler = Scheduler(cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
@@ -122,7 +130,15 @@ class InferenceEngine:
         self._thread = EngineThread(name, runner, scheduler, sampler)
 
     @classmethod
-    def for_loaded_model(cls, loaded: LoadedModel, settings: EngineSettings, kv_cache_bytes: int | None = None) -> InferenceEngine:
+    def for_loaded_model(
+        cls,
+        loaded: LoadedModel,
+        settings: EngineSettings,
+        kv_cache_bytes: int | None = None,
+        *,
+        kv_layout: Layout | None = None,
+        kv_block_size: int = BLOCK_SIZE,
+    ) -> InferenceEngine:
         """The engine of what ModelLoader returned, with its context, stops and defaults."""
         config = loaded.config
         if config.max_running is not None:
@@ -136,6 +152,9 @@ class InferenceEngine:
             defaults=loaded.generation_defaults,
             settings=settings,
             kv_cache_bytes=config.kv_cache_bytes if config.kv_cache_bytes is not None else kv_cache_bytes,
+            flash_attention=config.flash_attention,
+            kv_layout=kv_layout,
+            kv_block_size=kv_block_size,
             name=config.model_name,
             # int8 arithmetic depends on the rows that are computed together, 16-bit less so.
             verify_tolerance=0.5 if config.quantization else 0.02 if loaded.dtype == torch.float32 else 0.2,
@@ -266,18 +285,3 @@ class InferenceEngine:
                 case Usage(completion_tokens=completion_tokens):
                     pass
         return GenerationResult("".join(pieces), reason, prompt_tokens, completion_tokens, time.monotonic() - started)
-
-
-def _make_cache(
-    shape: AttentionShape, model: PreTrainedModel, context_length: int, settings: EngineSettings, kv_cache_bytes: int | None
-) -> KVCache:
-    # As many again as run, so that finished conversations stay for their next turn; what is never used costs nothing.
-    slots = 2 * settings.max_running if settings.prefix_cache else settings.max_running
-    per_token = shape.bytes_per_token(torch.float32)
-    budget = kv_cache_bytes if kv_cache_bytes is not None else psutil.virtual_memory().available // 4
-    budget = min(budget, slots * context_length * per_token)
-    if budget < 64 * per_token:
-        raise OutOfMemoryError(
-            f"The KV cache has {budget} bytes, but 64 tokens of this model need {64 * per_token}. {OUT_OF_MEMORY_ADVICE}"
-        )
-    return SlotKVCache(shape, slots=slots, slot_len=context_length, budget_bytes=budget, reuse=settings.prefix_cache)

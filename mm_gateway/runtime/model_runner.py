@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,13 @@ from transformers import PreTrainedModel
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.attention import AttentionProbe, forward, take_over
+from mm_gateway.runtime.decode_graphs import DecodeGraphs
 from mm_gateway.runtime.kv_cache import AttentionShape, KVCache
+from mm_gateway.runtime.kv_paged_cache import PagedKVCache
 from mm_gateway.runtime.scheduler import ScheduledSequence
 from mm_gateway.runtime.sequence import Sequence
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +48,23 @@ class ModelRunner:
         self.cache = cache
         self._layers = shape.layers
         self._device = model.device
+        self._graphs: DecodeGraphs | None = None
+
+    def capture_decodes(self, max_running: int) -> None:
+        """Capture decode steps as CUDA graphs, where cache and model allow it; otherwise steps run as they are."""
+        cache = self.cache
+        if not isinstance(cache, PagedKVCache) or not cache.kernel.graphs:
+            return
+        try:
+            self._graphs = DecodeGraphs(self._model, cache, layers=self._layers, max_running=max_running)
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            torch.cuda.synchronize(self._device)
+            logger.warning("no CUDA graphs for this model: %s", str(error).splitlines()[0])
 
     def execute(self, step: list[ScheduledSequence]) -> StepLogits:
         """Compute a step. On any error the step's sequences have undefined contents in the cache."""
+        if self._graphs is not None and all(s.count == 1 and s.sample and not s.seq.config.prompt_logprobs for s in step):
+            return StepLogits([scheduled.seq for scheduled in step], self._graphs.run(step).float(), [])
         step, attention = self.cache.begin_step(step)
         tokens: list[int] = []
         positions: list[int] = []

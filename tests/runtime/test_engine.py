@@ -27,15 +27,18 @@ GREEDY = GenerationConfig(max_new_tokens=24, temperature=0, ignore_eos=True)
 EngineFactory = Callable[..., InferenceEngine]
 
 
-@pytest.fixture
-def make_engine() -> Iterator[EngineFactory]:
+@pytest.fixture(params=["slots", "paged"])
+def make_engine(request: pytest.FixtureRequest) -> Iterator[EngineFactory]:
+    """Engines over both layouts of the KV cache: that of a CPU, and that of a GPU with the kernel that runs anywhere."""
     engines: list[InferenceEngine] = []
 
     def make(
         folder: Path, *, quantization: Any = None, dtype: Any = "fp32", kv_cache_bytes: int | None = None, **settings: Any
     ) -> InferenceEngine:
         config = ModelConfig(model_name=str(folder), device="cpu", dtype=dtype, quantization=quantization)
-        engine = InferenceEngine.for_loaded_model(ModelLoader().load(config), EngineSettings(**settings), kv_cache_bytes)
+        loaded = ModelLoader().load(config)
+        layout: Any = {"kv_layout": request.param, "kv_block_size": 16}
+        engine = InferenceEngine.for_loaded_model(loaded, EngineSettings(**settings), kv_cache_bytes, **layout)
         engines.append(engine)
         return engine
 
@@ -90,7 +93,8 @@ def test_prefix_reuse_is_exact_and_counted(checkpoint: Path, reference: PreTrain
     assert tokens_of(engine, prompts) == expected
     following = prompts[0] + expected[0] + engine.encode("and then")
     usage = list(engine.submit([following], GREEDY))[-1]
-    assert isinstance(usage, Usage) and usage.cached_tokens == len(prompts[0]) + 23
+    # Of a page, fewer than 16 tokens in common are computed again.
+    assert isinstance(usage, Usage) and len(prompts[0]) + 8 <= usage.cached_tokens <= len(prompts[0]) + 23
     assert engine.stats().cached_tokens > 2 * len(shared)
 
 
