@@ -12,6 +12,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -57,6 +59,13 @@ def gpt2(folder: Path, **overrides: Any) -> Path:
 def llama(folder: Path, **overrides: Any) -> Path:
     tokenizer = make_tokenizer(["<unk>", "<s>", "</s>"], unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     return _save(folder, LlamaForCausalLM, LlamaConfig(**_decoder(tokenizer, bos_token_id=1, eos_token_id=2) | overrides), tokenizer)
+
+
+def mistral(folder: Path, **overrides: Any) -> Path:
+    """With a sliding window of 24 tokens."""
+    tokenizer = make_tokenizer(["<unk>", "<s>", "</s>"], unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    shape = _decoder(tokenizer, bos_token_id=1, eos_token_id=2) | {"sliding_window": 24} | overrides
+    return _save(folder, MistralForCausalLM, MistralConfig(**shape), tokenizer)
 
 
 def qwen2(folder: Path, **overrides: Any) -> Path:

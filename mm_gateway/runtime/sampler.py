@@ -74,8 +74,9 @@ class Sampler:
         scores: dict[int, TokenScores] = {}
         if raw is not None and log_normalizer is not None:
             scores = _scores(raw, log_normalizer, drawn[batch.scored], batch.top, batch.scored_rows)
-        good = usable.tolist()
-        return [Sampled(token if good[row] else None, scores.get(row)) for row, token in enumerate(drawn.tolist())]
+        # The one transfer to the host of a step without log-probabilities.
+        tokens = torch.where(usable, drawn, -1).tolist()
+        return [Sampled(token if token >= 0 else None, scores.get(row)) for row, token in enumerate(tokens)]
 
     def forget(self, seq: Sequence) -> None:
         """The sequence is finished; its counts go."""

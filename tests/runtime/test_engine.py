@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import psutil
 import pytest
 import torch
@@ -106,6 +107,14 @@ def test_preemption_is_exact(checkpoint: Path, reference: PreTrainedModel, make_
     assert tokens_of(engine, prompts) == [generate(reference, ids, 24) for ids in prompts]
     if "gpt2" in str(checkpoint):  # the others have half the heads in their cache, hence twice the room
         assert engine.stats().preemptions > 0
+
+
+def test_a_sliding_window_is_exact(tmp_path: Path, make_engine: EngineFactory) -> None:
+    folder = checkpoints.mistral(tmp_path)
+    reference = AutoModelForCausalLM.from_pretrained(folder)
+    engine = make_engine(folder, max_step_tokens=20)
+    prompts = [engine.encode(prompt) for prompt in ("Hello", "The quick brown fox jumps over the lazy dog. " * 3)]
+    assert tokens_of(engine, prompts) == [generate(reference, ids, 24) for ids in prompts]
 
 
 def test_log_probabilities_equal_a_plain_forward(checkpoint: Path, reference: PreTrainedModel, make_engine: EngineFactory) -> None:
