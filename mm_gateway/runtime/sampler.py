@@ -3,8 +3,8 @@
 Order of operations: repetition, presence and frequency penalties, logit bias, temperature, top-k, top-p (of what top-k
 left), min-p. Log-probabilities are those of the model's own distribution, before all of it.
 
-A draw is the inverse of the cumulated distribution at one uniform number, and that number is a hash of the sequence's
-seed and the token's position: neither neighbours nor preemption can change it.
+The random numbers of a draw are hashes of the sequence's seed, the token's position and its id (`token_noise`): neither
+neighbours nor preemption can change them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from mm_gateway.runtime.sequence import Sequence
 from mm_gateway.runtime.token_counts import TokenCounts
+from mm_gateway.runtime.token_noise import gumbel_noise, noise_keys
 
 CANDIDATES = 256
 """Top-p and min-p look at this many most probable tokens first, and at all only where these do not suffice."""
+
+_BLOCK = 256
+_FIRST_BLOCK_NAME = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +91,13 @@ class Sampler:
             if len(batch.greedy_rows) == len(sequences):
                 return logits.argmax(-1)
             drawn[batch.greedy] = logits[batch.greedy].argmax(-1)
-        uniforms = torch.from_numpy(uniform([(seq.seed, seq.output_len) for seq in sequences])).to(self._device)
+        keys = noise_keys([(seq.seed, seq.output_len) for seq in sequences]).to(self._device)
         if batch.free_rows:
-            drawn[batch.free] = _draw_free(logits[batch.free] / batch.temperature[batch.free, None], uniforms[batch.free])
+            drawn[batch.free] = draw_free(logits[batch.free] / batch.temperature[batch.free, None], keys[batch.free])
         if batch.truncated_rows:
             rows = batch.truncated
-            drawn[rows] = _draw_truncated(
-                logits[rows] / batch.temperature[rows, None], uniforms[rows], batch.top_k[rows], batch.top_p[rows], batch.min_p[rows]
+            drawn[rows] = draw_truncated(
+                logits[rows] / batch.temperature[rows, None], keys[rows], batch.top_k[rows], batch.top_p[rows], batch.min_p[rows]
             )
         return drawn
 
@@ -147,41 +150,24 @@ def score_tokens(logits: torch.Tensor, tokens: list[int], top: int) -> list[Toke
     return [scores[row] for row in range(len(tokens))]
 
 
-def uniform(keys: list[tuple[int, int]]) -> np.ndarray:
-    """One number in [0, 1) per (seed, position), by two rounds of SplitMix64 (Steele et al., OOPSLA 2014) as a counter-based generator."""
-    pairs = np.array([(seed & 0xFFFFFFFFFFFFFFFF, position) for seed, position in keys], dtype=np.uint64).reshape(-1, 2)
-    bits = _mix(_mix(pairs[:, 0] + np.uint64(0x9E3779B97F4A7C15)) + pairs[:, 1] * np.uint64(0x9E3779B97F4A7C15))
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(state: np.ndarray) -> np.ndarray:
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
-
-
-def _draw_free(scaled: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Inverse of the cumulated distribution in two levels, blocks then tokens, for speed and because long fp32 sums drift."""
+def draw_free(scaled: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """In two levels, a block of tokens by its whole weight, then a token of it: a few hundred random numbers, not one a token."""
     rows, vocab_size = scaled.shape
-    block = 256
-    blocks = -(-vocab_size // block)
-    weights = scaled.new_zeros((rows, blocks * block))
+    blocks = -(-vocab_size // _BLOCK)
+    weights = scaled.new_zeros((rows, blocks * _BLOCK))
     weights[:, :vocab_size] = torch.exp(scaled - scaled.amax(-1, keepdim=True))
-    weights = weights.view(rows, blocks, block)
-    ends = weights.sum(-1, dtype=torch.float64).cumsum(-1)
-    target = uniforms[:, None] * ends[:, -1:]
-    chosen = torch.searchsorted(ends, target, right=True).clamp_(max=blocks - 1)
-    inside = weights.gather(1, chosen[..., None].expand(-1, 1, block))[:, 0].double().cumsum(-1)
-    before = ends.gather(1, chosen) - inside[:, -1:]
-    token = torch.searchsorted(inside, target - before, right=True)
-    # Rounding may point just past the last token that has any weight.
-    last = (inside < inside[:, -1:]).sum(-1, keepdim=True)
-    return (chosen * block + torch.minimum(token, last))[:, 0]
+    weights = weights.view(rows, blocks, _BLOCK)
+    # Numbers of their own: no token has an id as large as these.
+    names = torch.arange(_FIRST_BLOCK_NAME, _FIRST_BLOCK_NAME + blocks, dtype=torch.int32, device=scaled.device)
+    block = (weights.sum(-1).log_() + gumbel_noise(keys, names)).argmax(-1, keepdim=True)
+    inside = weights.gather(1, block[..., None].expand(-1, 1, _BLOCK))[:, 0]
+    tokens = block * _BLOCK + torch.arange(_BLOCK, device=scaled.device)
+    return tokens.gather(1, (inside.log_() + gumbel_noise(keys, tokens)).argmax(-1, keepdim=True))[:, 0]
 
 
-def _draw_truncated(
+def draw_truncated(
     scaled: torch.Tensor,
-    uniforms: torch.Tensor,
+    keys: torch.Tensor,
     top_k: torch.Tensor,
     top_p: torch.Tensor,
     min_p: torch.Tensor,
@@ -196,16 +182,14 @@ def _draw_truncated(
     probabilities = torch.exp(values - mass[:, None])
     cumulated = probabilities.cumsum(-1)
     kept = ((cumulated - probabilities) < top_p[:, None]) & (probabilities >= min_p[:, None] * probabilities[:, :1])
-    weights = (probabilities * kept).double().cumsum(-1)
-    target = uniforms[:, None] * weights[:, -1:]
-    place = torch.minimum(torch.searchsorted(weights, target, right=True), kept.sum(-1, keepdim=True) - 1)
+    place = (values.masked_fill(~kept, -torch.inf) + gumbel_noise(keys, tokens)).argmax(-1, keepdim=True)
     drawn = tokens.gather(1, place)[:, 0]
     if candidates < vocab_size:
         # Every candidate was kept and there was no top-k: tokens beyond may belong to the set as well.
         open_rows = (kept[:, -1] & (top_k == 0)).nonzero()[:, 0]
         if len(open_rows):
-            again = _draw_truncated(
-                scaled[open_rows], uniforms[open_rows], top_k[open_rows], top_p[open_rows], min_p[open_rows], candidates=vocab_size
+            again = draw_truncated(
+                scaled[open_rows], keys[open_rows], top_k[open_rows], top_p[open_rows], min_p[open_rows], candidates=vocab_size
             )
             drawn[open_rows] = again
     return drawn
