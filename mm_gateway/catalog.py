@@ -11,7 +11,7 @@ from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.mock import MockBackend
 from mm_gateway.backends.remote import RemoteBackend
 from mm_gateway.core import Backend, ModelInfo
-from mm_gateway.errors import GatewayError, ModelNotFoundError
+from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import RealModelManager
 from mm_gateway.settings import ModelConfig, Settings
 
@@ -23,7 +23,7 @@ class Catalog:
 
     Args:
         backends: by the name that listings show. aliases: further name -> listed name.
-        manager: of the local models, closed with the catalog. preload: local models to load at start.
+        manager: of the local models, closed with the catalog. local: the entries of those models.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class Catalog:
         *,
         aliases: Mapping[str, str] | None = None,
         manager: RealModelManager | None = None,
-        preload: tuple[ModelConfig, ...] = (),
+        local: Mapping[str, ModelConfig] | None = None,
     ) -> None:
         self._backends = dict(backends)
         self._aliases = dict(aliases or {})
         self._manager = manager
-        self._preload = preload
+        self._local = dict(local or {})
 
     def resolve(self, name: str) -> Backend:
         """The backend of a name or alias.
@@ -56,9 +56,37 @@ class Catalog:
 
     async def start(self) -> None:
         """Begin to load what is to be preloaded; does not wait for it. A failure is logged, and tried again on first use."""
-        for config in self._preload:
-            assert self._manager is not None
-            self._manager.acquire(config).add_done_callback(_release_preloaded)
+        for config in self._local.values():
+            if config.preload or config.pin:
+                assert self._manager is not None
+                self._manager.acquire(config).add_done_callback(_release_preloaded)
+
+    async def load(self, name: str) -> None:
+        """Bring a local model into memory; returns when it is there.
+
+        Raises:
+            ModelNotFoundError: there is no such model. InvalidRequestError: it is not local. Else what loading raises.
+        """
+        manager, config = self._managed(name)
+        with await asyncio.wrap_future(manager.acquire(config)):
+            return
+
+    async def unload(self, name: str) -> None:
+        """Take a local model out of memory once nobody uses it, which is waited for; errors as for `load`."""
+        manager, config = self._managed(name)
+        await asyncio.to_thread(manager.unload, config)
+
+    async def pin(self, name: str, pinned: bool) -> None:
+        """Keep a local model in memory once it is there, or no longer; errors as for `load`."""
+        manager, config = self._managed(name)
+        manager.pin(config, pinned)
+
+    def _managed(self, name: str) -> tuple[RealModelManager, ModelConfig]:
+        self.resolve(name)
+        config = self._local.get(self._aliases.get(name, name))
+        if config is None or self._manager is None:
+            raise InvalidRequestError(f"The model `{name}` is not a local one, so there is nothing to load or unload", param="model")
+        return self._manager, config
 
     async def close(self) -> None:
         """Close every backend and unload every model; idempotent."""
@@ -86,7 +114,7 @@ def build_catalog(settings: Settings) -> Catalog:
         backends,
         aliases={alias: name for name, config in settings.models.items() for alias in config.aliases},
         manager=manager,
-        preload=tuple(config for config in settings.models.values() if config.backend == "local" and (config.preload or config.pin)),
+        local={name: config for name, config in settings.models.items() if config.backend == "local"},
     )
 
 

@@ -6,6 +6,7 @@ GatewayError
  │    ├── UnsupportedParameterError  a field or value that this backend does not implement
  │    └── ContextLengthExceededError prompt plus requested tokens do not fit the model's context
  ├── AuthenticationError             key missing or wrong
+ ├── PermissionDeniedError           the key does not open this, or nothing does
  ├── ModelNotFoundError              no model of that name is configured
  ├── RateLimitError                  a limit or a queue is full; `retry_after_s` says when to come back
  ├── ModelUnavailableError           the model cannot serve now; `retryable` says whether trying again can help
@@ -80,6 +81,10 @@ class ContextLengthExceededError(InvalidRequestError):
 
 class AuthenticationError(GatewayError):
     """The API key is missing or wrong."""
+
+
+class PermissionDeniedError(GatewayError):
+    """What was asked for is not open to this key, or to anybody."""
 
 
 class ModelNotFoundError(GatewayError):

@@ -49,7 +49,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ttl_s: float | None = None
     """Seconds without use after which the model is unloaded; None: stays until its room is needed."""
     kv_cache_bytes: int | None = None
-    """Memory for the KV cache; None: from what the device has left."""
+    """Memory for the KV cache; None: what its sequences can use, at most a quarter of what the budget leaves."""
     max_running: int | None = None
     """Sequences decoded together; None: `engine.max_running`."""
 
@@ -71,6 +71,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """[0, 65535]; 0: any free port."""
     api_keys: tuple[str, ...] = ()
     """Keys that clients may use, best given as MM_GATEWAY_API_KEYS; none: no key is asked for."""
+    admin_keys: tuple[str, ...] = ()
+    """Keys for `/admin`, best given as MM_GATEWAY_ADMIN_KEYS; none: it is off."""
     max_body_bytes: int = 16 * 2**20
     early_commit_s: float = 5.0
     """A stream whose first token takes longer is answered with 200 and heartbeats from then on."""
@@ -87,7 +89,7 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_cached_models: int = 3
     """Models resident at a time, >= 1."""
     memory_threshold: float = 0.8
-    """(0, 1]: share of each device's memory that models may take."""
+    """(0, 1]: share of each device's memory that models, their KV caches included, may take together."""
     budget_bytes: int | None = None
     """Instead of memory_threshold: bytes that models may take on each device."""
     host_tier_bytes: int = 0

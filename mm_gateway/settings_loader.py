@@ -17,7 +17,12 @@ from mm_gateway.errors import ConfigurationError
 from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, ServerSettings, Settings
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {"server": ServerSettings, "memory": MemorySettings, "engine": EngineSettings}
-_SHORT = {"MM_GATEWAY_HOST": "server.host", "MM_GATEWAY_PORT": "server.port", "MM_GATEWAY_API_KEYS": "server.api_keys"}
+_SHORT = {
+    "MM_GATEWAY_HOST": "server.host",
+    "MM_GATEWAY_PORT": "server.port",
+    "MM_GATEWAY_API_KEYS": "server.api_keys",
+    "MM_GATEWAY_ADMIN_KEYS": "server.admin_keys",
+}
 _FILES = ("MM_GATEWAY_MODELS", "MM_GATEWAY_CONFIG")
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]i?B)")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}

@@ -13,6 +13,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.types import Message, Receive, Scope, Send
 
 import mm_gateway
+from mm_gateway.api.admin import RequireAdminKey, manage_model
 from mm_gateway.api.auth import RequireKey
 from mm_gateway.api.completions import chat_completions, completions
 from mm_gateway.api.errors import handle_exception
@@ -60,8 +61,9 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     guarded = Router(
         "/", route_handlers=[chat_completions, completions, list_models, get_model], guards=[RequireKey(settings.server.api_keys)]
     )
+    admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
     return GatewayApp(
-        route_handlers=[guarded, health],
+        route_handlers=[guarded, admin, health],
         exception_handlers={Exception: handle_exception},
         lifespan=[lifespan],
         state=State({"catalog": catalog, "server": settings.server, "draining": False}),

@@ -18,6 +18,7 @@ from mm_gateway.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     ModelUnavailableError,
+    PermissionDeniedError,
     RateLimitError,
     ShuttingDownError,
     UpstreamError,
@@ -32,6 +33,7 @@ MAX_MESSAGE = 2000
 _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (InvalidRequestError, 400, "invalid_request_error", None),
     (AuthenticationError, 401, "invalid_request_error", "invalid_api_key"),
+    (PermissionDeniedError, 403, "invalid_request_error", "permission_denied"),
     (ModelNotFoundError, 404, "invalid_request_error", "model_not_found"),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded"),
     (ModelUnavailableError, 503, "server_error", "model_overloaded"),

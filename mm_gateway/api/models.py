@@ -11,16 +11,17 @@ from mm_gateway.protocol import ModelCard, ModelList
 
 @get("/v1/models", sync_to_thread=False, summary="What is served")
 def list_models(state: State) -> ModelList:
-    return ModelList([_card(info) for info in state.catalog.infos()])
+    return ModelList([card(info) for info in state.catalog.infos()])
 
 
 @get("/v1/models/{model_id:path}", sync_to_thread=False, summary="One model; ids may hold slashes")
 def get_model(state: State, model_id: str) -> ModelCard:
     # Litestar's path parameters begin with the slash that separates them.
-    return _card(state.catalog.resolve(str(model_id).removeprefix("/")).info())
+    return card(state.catalog.resolve(str(model_id).removeprefix("/")).info())
 
 
-def _card(info: ModelInfo) -> ModelCard:
+def card(info: ModelInfo) -> ModelCard:
+    """A model as the endpoints show it."""
     return ModelCard(
         id=info.id,
         created=info.created,

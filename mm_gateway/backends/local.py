@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -40,15 +41,25 @@ class LocalBackend:
         self._created = created
 
     def info(self) -> ModelInfo:
-        state, progress = self._manager.state(self._config)
-        details = {"model_name": self._config.model_name}
-        if progress is not None:
-            details["progress"] = progress.detail
+        status = self._manager.status(self._config)
+        details: dict[str, object] = {"model_name": self._config.model_name, "pinned": status.pinned}
+        if status.progress is not None:
+            details["progress"] = status.progress.detail
+            details["fraction"] = status.progress.fraction
+        if status.footprint_bytes is not None:
+            details["footprint_bytes"] = status.footprint_bytes
+        if status.device is not None:
+            details["device"] = status.device
+        if status.idle_s is not None:
+            details["last_used"] = int(time.time() - status.idle_s)
+        if status.in_host_memory:
+            details["in_host_memory"] = True
+        details["requests"] = {"running": status.leases, "waiting": status.waiting}
         return ModelInfo(
             id=self._name,
             created=self._created,
             backend="local",
-            state=state,
+            state=status.state,
             context_length=self._config.max_context_length,
             aliases=self._config.aliases,
             details=details,

@@ -14,6 +14,7 @@ from mm_gateway.core import GenerationEvent, Usage
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError, ShuttingDownError
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.generation import Generation, Outbox
+from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.model_runner import ModelRunner, StepLogits
 from mm_gateway.runtime.sampler import Sampler, TokenScores, score_tokens
 from mm_gateway.runtime.scheduler import ScheduledSequence, Scheduler
@@ -216,8 +217,10 @@ class EngineThread:
 
     def _fail_step(self, step: list[ScheduledSequence], error: Exception) -> None:
         typed: GatewayError
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             logger.error("out of memory in a forward pass of %d sequences", len(step))
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # what the failed step left in pieces
             typed = OutOfMemoryError(f"Device memory ran out while generating. {OUT_OF_MEMORY_ADVICE}")
         else:
             logger.exception("a forward pass of %d sequences failed", len(step))

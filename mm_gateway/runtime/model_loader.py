@@ -17,12 +17,14 @@ from mm_gateway.chat_templates.table import BUILT_IN, built_in_for
 from mm_gateway.core import Progress
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
 from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
+from mm_gateway.runtime.memory_errors import is_out_of_memory
+from mm_gateway.runtime.memory_estimate import MemoryNeed, estimate
 from mm_gateway.runtime.model_files import ProgressCallback, checkpoint_folder
 from mm_gateway.runtime.packed_linear import Weights
 from mm_gateway.runtime.packing import pack_model, weight_bytes
 from mm_gateway.runtime.stops import stop_token_ids_of
 from mm_gateway.runtime.tokenization import ChatTokenizer, load_tokenizer
-from mm_gateway.settings import ModelConfig
+from mm_gateway.settings import EngineSettings, ModelConfig
 
 __all__ = ["LoadedModel", "ModelConfig", "ModelLoader"]
 
@@ -42,6 +44,27 @@ class ModelLoader:
     def __init__(self, *, pack: bool = True) -> None:
         self._pack = pack
 
+    def prepare(
+        self,
+        config: ModelConfig,
+        settings: EngineSettings,
+        budget_of: Callable[[str], int | None],
+        *,
+        progress: ProgressCallback | None = None,
+    ) -> tuple[str, MemoryNeed]:
+        """Fetch the files; the device that the model will be on, and the memory it needs there, with a KV cache.
+
+        Raises:
+            ModelLoadError: what failed and what to try.
+        """
+        device = resolve_device(config.device)
+        folder = checkpoint_folder(config, progress or (lambda _: None))
+        try:
+            need = estimate(folder, config, settings, device_type=device.type, budget_bytes=budget_of(str(device)))
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelLoadError(f"Failed to load {config.model_name}: {error}. Download the checkpoint again") from error
+        return str(device), need
+
     def load(
         self, config: ModelConfig, *, progress: ProgressCallback | None = None, should_stop: Callable[[], bool] | None = None
     ) -> LoadedModel:
@@ -58,14 +81,11 @@ class ModelLoader:
             return self._load(config, report, should_stop or (lambda: False))
         except GatewayError:
             raise
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemoryError(f"{config.model_name}: memory ran out while loading. {OUT_OF_MEMORY_ADVICE}") from error.with_traceback(
-                None
-            )
         except Exception as error:
             logger.debug("loading %s failed", config.model_name, exc_info=True)
-            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-                raise OutOfMemoryError(f"{config.model_name}: memory ran out while loading. {OUT_OF_MEMORY_ADVICE}") from error
+            if is_out_of_memory(error):
+                text = f"{config.model_name}: memory ran out while loading. {OUT_OF_MEMORY_ADVICE}"
+                raise OutOfMemoryError(text) from error.with_traceback(None)
             raise ModelLoadError(
                 f"Failed to load {config.model_name}: {type(error).__name__}: {str(error)[:500]}"
             ) from error.with_traceback(None)

@@ -1,7 +1,7 @@
-"""Resident models as a cache: loaded on first use, leased while in use, evicted least recently used; owns which models are in memory.
+"""Resident models as a cache: loaded on first use, leased while in use, evicted when their room is needed; owns which are in memory.
 
-One lock guards the bookkeeping and is never held across a load, an eviction or a callback. Loads and evictions run on
-threads of their own, so no model waits on another's. torch is imported when the first model loads.
+What happens is decided by `Residency`, under one lock that is never held across a load, an eviction or a callback.
+Loads and evictions run on threads of their own, so no model waits on another's. torch is imported when the first model loads.
 """
 
 from __future__ import annotations
@@ -9,41 +9,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import TYPE_CHECKING, Literal, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mm_gateway.core import Progress
-from mm_gateway.errors import GatewayError, ModelLoadError, ModelNotFoundError, ShuttingDownError
-from mm_gateway.runtime.residents import Lease, ManagerStats, ProgressCallback, Resident, Waiter
+from mm_gateway.errors import GatewayError, ModelNotFoundError, OutOfMemoryError, ShuttingDownError
+from mm_gateway.runtime.held_model import BudgetOf, DeviceBudgets, EngineFactory, HeldModel, Loader, Parts
+from mm_gateway.runtime.residency import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, Residency
+from mm_gateway.runtime.residents import Lease, ManagerStats, ModelStatus, ProgressCallback, Waiter, status_of
 from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig
 
 if TYPE_CHECKING:
-    from mm_gateway.runtime.inference_engine import InferenceEngine
     from mm_gateway.runtime.loaded_model import LoadedModel
 
 logger = logging.getLogger(__name__)
-
-State = Literal["cold", "loading", "ready", "busy", "evicting"]
-
-SWAP_PATIENCE_S = 10.0
-"""How long requests of a model in memory may overtake a model that waits for its room."""
-
-
-class Loader(Protocol):
-    """What ModelLoader does."""
-
-    def load(
-        self, config: ModelConfig, *, progress: ProgressCallback | None = None, should_stop: Callable[[], bool] | None = None
-    ) -> LoadedModel: ...
-
-
-class EngineFactory(Protocol):
-    """What InferenceEngine.for_loaded_model does."""
-
-    def __call__(self, loaded: LoadedModel, settings: EngineSettings) -> InferenceEngine: ...
 
 
 class RealModelManager:
@@ -51,10 +34,14 @@ class RealModelManager:
 
     Args:
         max_cached_models: models in memory at a time, >= 1.
-        memory_threshold: (0, 1], share of the device's memory beyond which idle models are unloaded before a load.
+        memory_threshold: (0, 1], share of a device's memory that models may take together.
+        budget_bytes: instead of the share, bytes on each device.
+        host_tier_bytes: host memory for the weights of models that had to leave a GPU, so that they come back without the disk.
+        fallback_to_cpu: serve on the CPU what a GPU has no room for.
         ttl_s: idle seconds after which a model is unloaded where its entry sets none; None: never.
         engine_settings: of every model's engine.
-        loader, engine_factory, clock: for tests; by default ModelLoader, InferenceEngine and time.monotonic.
+        patience_s: how long requests for models in memory may overtake one that waits for room.
+        loader, engine_factory, budget_of, clock: for tests; by default ModelLoader, InferenceEngine, the devices' memory, time.monotonic.
     """
 
     def __init__(
@@ -62,32 +49,51 @@ class RealModelManager:
         max_cached_models: int = 3,
         memory_threshold: float = 0.8,
         *,
+        budget_bytes: int | None = None,
+        host_tier_bytes: int = 0,
+        fallback_to_cpu: bool = False,
         ttl_s: float | None = None,
         engine_settings: EngineSettings | None = None,
+        patience_s: float = 10.0,
         loader: Loader | None = None,
         engine_factory: EngineFactory | None = None,
+        budget_of: BudgetOf | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_cached_models < 1:
             raise ValueError(f"max_cached_models must be at least 1, got {max_cached_models}")
-        self._max_cached_models = max_cached_models
-        self._memory_threshold = memory_threshold
-        self._ttl_s = ttl_s
-        self._engine_settings = engine_settings or EngineSettings()
-        self._loader = loader
-        self._engine_factory = engine_factory
+        if not 0 < memory_threshold <= 1:
+            raise ValueError(f"memory_threshold must be greater than 0 and at most 1, got {memory_threshold}")
+        self._budget_of = budget_of or DeviceBudgets(memory_threshold, budget_bytes)
+        self._fallback_to_cpu = fallback_to_cpu
+        self._parts = Parts(loader, engine_factory, engine_settings or EngineSettings())
         self._clock = clock
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)  # an entry left: those who wait for that look again
-        self._entries: dict[ModelConfig, Resident] = {}
+        self._changed = threading.Condition()
+        self._state: Residency[Waiter] = Residency(
+            max_models=max_cached_models,
+            budget_of=self._budget_of,
+            ttl_s=ttl_s,
+            host_budget_bytes=host_tier_bytes,
+            patience_s=patience_s,
+        )
+        self._held: dict[Hashable, HeldModel] = {}
         self._timer: threading.Timer | None = None
+        self._timer_at: float | None = None
         self._closing = False
-        self._loads = self._evictions = self._hits = 0
+        self._loads = self._loads_from_host = self._evictions = self._hits = 0
 
     @classmethod
     def from_settings(cls, memory: MemorySettings, engine: EngineSettings) -> RealModelManager:
         """The manager that `gateway.yaml` describes."""
-        return cls(memory.max_cached_models, memory.memory_threshold, ttl_s=memory.ttl_s, engine_settings=engine)
+        return cls(
+            memory.max_cached_models,
+            memory.memory_threshold,
+            budget_bytes=memory.budget_bytes,
+            host_tier_bytes=memory.host_tier_bytes,
+            fallback_to_cpu=memory.fallback_to_cpu,
+            ttl_s=memory.ttl_s,
+            engine_settings=engine,
+        )
 
     def acquire(
         self, config: ModelConfig, *, keep_alive: float | None = None, on_progress: ProgressCallback | None = None
@@ -96,305 +102,291 @@ class RealModelManager:
 
         Args:
             keep_alive: idle seconds to keep it after this lease, 0: unload; None: as configured.
-            on_progress: told how the load goes, from the loading thread.
+            on_progress: told how the load goes, from other threads.
 
         Returns:
-            A future; cancelling it withdraws. It fails with ModelLoadError, OutOfMemoryError or ShuttingDownError.
+            A future; cancelling it withdraws, and a load that nobody waits for any more is abandoned at its next stage (a
+            download goes on). It fails with ModelLoadError, OutOfMemoryError, ModelUnavailableError or ShuttingDownError.
         """
-        waiter = Waiter(Future(), on_progress, keep_alive)
-        with self._lock:
-            if self._closing:
-                raise ShuttingDownError("The gateway is shutting down")
-            entry = self._entries.get(_key(config))
-            if entry is not None and entry.state == "ready" and not self._must_yield():
-                self._hits += 1
-                granted = self._grant(entry, waiter)
-            else:
-                if entry is None:
-                    entry = self._entries[_key(config)] = Resident(config, waiting_since=self._clock())
-                entry.waiters.append(waiter)
-                granted = None
-        if granted is not None:
-            self._resolve([(waiter, granted)])
-        else:
-            self._pump()
+        waiter = Waiter(config, Future(), on_progress, keep_alive)
+        self._request(waiter)
+        waiter.future.add_done_callback(lambda future: self._withdraw(waiter) if future.cancelled() else None)
         return waiter.future
 
     def load_model(self, config: ModelConfig) -> LoadedModel:
         """Load a model, or find it loaded; blocks. It stays until its room is needed.
 
         Raises:
-            ModelLoadError, OutOfMemoryError: what failed and what to try.
+            ModelLoadError, OutOfMemoryError, ModelUnavailableError: what failed and what to try.
         """
         with self.acquire(config).result() as lease:
             return lease.loaded
 
     def get_model(self, name: str) -> LoadedModel | None:
         """The loaded model of that name, or None where it is not in memory. Does not load."""
-        with self._lock:
-            return next((entry.loaded for entry in self._named(name) if entry.loaded is not None), None)
+        with self._changed:
+            return next((held.loaded for model, held in self._named(name) if model.phase == "ready"), None)
 
     def list_models(self) -> list[str]:
         """Names of the models in memory."""
-        with self._lock:
-            return [entry.config.model_name for entry in self._entries.values() if entry.state == "ready"]
+        with self._changed:
+            return [held.config.model_name for key, held in self._held.items() if self._state.models[key].phase == "ready"]
 
-    def state(self, config: ModelConfig) -> tuple[State, Progress | None]:
-        """How a model is now, and how far its load is."""
-        with self._lock:
-            entry = self._entries.get(_key(config))
-            if entry is None:
-                return "cold", None
-            if entry.state == "ready":
-                return ("busy" if entry.leases else "ready"), None
-            return ("evicting" if entry.state == "evicting" else "loading"), entry.progress
+    def model_info(self, name: str) -> ModelStatus:
+        """The status of the model of that name.
+
+        Raises:
+            ModelNotFoundError: it was never asked for.
+        """
+        with self._changed:
+            config = next((held.config for _, held in self._named(name)), None)
+        if config is None:
+            raise ModelNotFoundError(name)
+        return self.status(config)
+
+    def status(self, config: ModelConfig) -> ModelStatus:
+        """How a model is now."""
+        with self._changed:
+            model, held = self._state.models.get(_key(config)), self._held.get(_key(config))
+            if model is None or held is None:
+                return ModelStatus("cold")
+            return status_of(model, held.progress, self._clock())
+
+    def pin(self, config: ModelConfig, pinned: bool = True) -> None:
+        """Keep a model once it is in memory, whatever needs its room; or no longer."""
+        with self._deciding() as effects:
+            model = self._model_of(config)
+            model.pinned = pinned
+            effects += self._state.advance(self._clock())
 
     def unload_model(self, name: str) -> None:
-        """Unload every form of the model of that name; waits until nobody uses it.
+        """Unload every form of the model of that name; waits until nobody uses it. New requests wait, and load it again.
 
         Raises:
             ModelNotFoundError: none of that name is in memory.
         """
         with self._changed:
-            entries = [entry for entry in self._named(name) if entry.state == "ready"]
-            if not entries:
-                raise ModelNotFoundError(name)
-            self._changed.wait_for(lambda: all(entry.leases == 0 or entry.state == "evicting" for entry in entries))
-            for entry in entries:
-                self._start_eviction(entry)
-            self._changed.wait_for(lambda: all(self._entries.get(_key(entry.config)) is not entry for entry in entries))
+            models = [model for model, _ in self._named(name) if model.phase == "ready"]
+        if not models:
+            raise ModelNotFoundError(name)
+        self._unload(models)
+
+    def unload(self, config: ModelConfig) -> None:
+        """Unload one model, where it is in memory; waits until nobody uses it."""
+        with self._changed:
+            model = self._state.models.get(_key(config))
+        if model is not None and model.phase == "ready":
+            self._unload([model])
 
     def clear_cache(self) -> None:
-        """Unload every model that nobody uses; returns when they are gone."""
+        """Unload every model that nobody uses, pinned ones too; returns when they are gone."""
         with self._changed:
-            idle = [entry for entry in self._entries.values() if entry.state == "ready" and entry.leases == 0]
-            for entry in idle:
-                self._start_eviction(entry)
-            self._changed.wait_for(lambda: not any(self._entries.get(_key(entry.config)) is entry for entry in idle))
+            models = [model for model in self._state.models.values() if model.phase == "ready" and not model.leases]
+        self._unload(models)
 
     def switch_device(self, name: str, device: str) -> LoadedModel:
-        """Move a model to another device: waits until nobody uses it, unloads it, and loads it there."""
-        with self._lock:
-            config = next((entry.config for entry in self._named(name)), None)
+        """Move a model to another device: waits until nobody uses it, unloads it, and loads it there.
+
+        Raises:
+            ModelNotFoundError: none of that name is in memory. Else as `load_model`.
+        """
+        with self._changed:
+            config = next((held.config for model, held in self._named(name) if model.phase == "ready"), None)
         if config is None:
             raise ModelNotFoundError(name)
         self.unload_model(name)
         return self.load_model(msgspec.structs.replace(config, device=device))
 
     def stats(self) -> ManagerStats:
-        with self._lock:
-            entries = list(self._entries.values())
+        """A glance at the cache."""
+        with self._changed:
+            models = list(self._state.models.values())
+            devices = sorted({model.device for model in models if model.device is not None and model.resident})
             return ManagerStats(
                 loads=self._loads,
+                loads_from_host=self._loads_from_host,
                 evictions=self._evictions,
                 hits=self._hits,
-                resident=sum(entry.loaded is not None for entry in entries),
-                leases=sum(entry.leases for entry in entries),
+                resident=sum(model.resident for model in models),
+                leases=sum(model.leases for model in models),
+                memory={device: self._state.bytes_on(device) for device in devices},
             )
 
     def close(self) -> None:
         """Fail who waits, unload everything; returns when the engines have ended. Leases that are out end with ShuttingDownError."""
-        with self._changed:
+        with self._deciding() as effects:
             self._closing = True
-            waiters = [waiter for entry in self._entries.values() for waiter in entry.waiters]
-            for entry in list(self._entries.values()):
-                entry.waiters = []
-                if entry.state == "waiting":
-                    del self._entries[_key(entry.config)]
-                elif entry.state == "ready":
-                    self._start_eviction(entry)
-            if self._timer is not None:
-                self._timer.cancel()
-        _fail(waiters, ShuttingDownError("The gateway is shutting down"))
+            error = ShuttingDownError("The gateway is shutting down")
+            for model in self._state.models.values():
+                waiters, model.waiters = model.waiters, []
+                effects += [Refuse(model, waiter, error) for waiter, _ in waiters]
+                if model.phase == "ready":
+                    model.phase = "evicting"
+                    effects.append(Evict(model))
+            self._set_timer()
         with self._changed:
-            self._changed.wait_for(lambda: not self._entries)
+            self._changed.wait_for(lambda: not any(model.resident for model in self._state.models.values()))
+            for held in self._held.values():
+                held.drop()
 
-    def _named(self, name: str) -> list[Resident]:
-        return [entry for entry in self._entries.values() if entry.config.model_name == name or name in entry.config.aliases]
+    # --- deciding, under the lock ---
 
-    def _must_yield(self) -> bool:
-        """Some model has waited long enough for its room: models in memory take no new leases until one of them can go."""
-        now = self._clock()
-        return any(entry.state == "waiting" and now - entry.waiting_since > SWAP_PATIENCE_S for entry in self._entries.values())
-
-    def _pump(self) -> None:
-        """Start whatever can start: grants, loads in order of arrival, evictions that make room for them."""
-        granted: list[tuple[Waiter, Lease]] = []
-        with self._lock:
-            yielding = self._must_yield()
-            waiting = sorted((e for e in self._entries.values() if e.state == "waiting"), key=lambda entry: entry.waiting_since)
-            for entry in waiting:
-                entry.waiters = [waiter for waiter in entry.waiters if not waiter.future.cancelled()]
-                if not entry.waiters:
-                    del self._entries[_key(entry.config)]
-                    continue
-                taken = sum(other.state in ("loading", "ready", "evicting") for other in self._entries.values())
-                if taken < self._max_cached_models:
-                    self._start_load(entry)
-                    continue
-                coming = sum(other.state == "evicting" for other in self._entries.values())
-                ahead = waiting.index(entry)
-                victim = self._victim(yielding) if coming <= ahead else None
-                if victim is not None:
-                    self._start_eviction(victim)
-            # After the evictions, so that who was told to yield is not served before whom it yields to.
-            for entry in self._entries.values():
-                if entry.state == "ready" and not (yielding and entry.leases):
-                    granted += self._grant_all(entry)
-        self._resolve(granted)
-
-    def _victim(self, yielding: bool) -> Resident | None:
-        """1. neither leased nor pinned; 2. asked for only where it must yield, and last; 3. expired first; 4. least recently used."""
-        now = self._clock()
-        idle = [e for e in self._entries.values() if e.state == "ready" and e.leases == 0 and not e.config.pin]
-        able = [entry for entry in idle if yielding or not entry.waiters]
-        return min(able, key=lambda e: (bool(e.waiters), e.expires_at is None or e.expires_at > now, e.last_used), default=None)
-
-    def _grant_all(self, entry: Resident) -> list[tuple[Waiter, Lease]]:
-        waiters, entry.waiters = entry.waiters, []
-        return [(waiter, self._grant(entry, waiter)) for waiter in waiters]
-
-    def _grant(self, entry: Resident, waiter: Waiter) -> Lease:
-        assert entry.loaded is not None and entry.engine is not None
-        entry.leases += 1
-        entry.expires_at = None
-        return Lease(entry.loaded, entry.engine, lambda: self._release(entry, waiter.keep_alive))
-
-    def _resolve(self, granted: list[tuple[Waiter, Lease]]) -> None:
-        for waiter, lease in granted:
-            try:
-                waiter.future.set_result(lease)
-            except InvalidStateError:  # cancelled in the meantime
-                lease.release()
-
-    def _release(self, entry: Resident, keep_alive: float | None) -> None:
+    @contextmanager
+    def _deciding(self) -> Iterator[list[Effect[Waiter]]]:
+        """Collects effects under the lock, and carries them out after it."""
+        effects: list[Effect[Waiter]] = []
         with self._changed:
-            entry.leases -= 1
-            entry.last_used = now = self._clock()
-            ttl = keep_alive if keep_alive is not None else entry.config.ttl_s if entry.config.ttl_s is not None else self._ttl_s
-            if entry.leases == 0 and entry.state == "ready" and ttl is not None and not entry.config.pin:
-                entry.expires_at = now + ttl
-            self._expire()
+            yield effects
+            self._set_timer()
             self._changed.notify_all()
-        self._pump()
+        for effect in effects:
+            self._carry_out(effect)
 
-    def _expire(self) -> None:
-        """Evict what has expired; wake up again when the next one does. Holds the lock."""
-        now = self._clock()
-        for entry in list(self._entries.values()):
-            if (
-                entry.state == "ready"
-                and entry.leases == 0
-                and not entry.waiters
-                and entry.expires_at is not None
-                and entry.expires_at <= now
-            ):
-                self._start_eviction(entry)
-        times = [entry.expires_at for entry in self._entries.values() if entry.state == "ready" and entry.expires_at is not None]
-        if self._timer is not None:
+    def _request(self, waiter: Waiter) -> None:
+        with self._deciding() as effects:
+            if self._closing:
+                raise ShuttingDownError("The gateway is shutting down")
+            model = self._model_of(waiter.config)
+            self._hits += model.phase == "ready"
+            effects += self._state.request(model, waiter, self._clock())
+
+    def _withdraw(self, waiter: Waiter) -> None:
+        with self._deciding() as effects:
+            effects += self._state.withdraw(self._model_of(waiter.config), waiter, self._clock())
+
+    def _release(self, model: Model[Waiter], keep_alive: float | None) -> None:
+        with self._deciding() as effects:
+            effects += self._state.released(model, keep_alive, self._clock())
+
+    def _unload(self, models: Sequence[Model[Waiter]]) -> None:
+        with self._deciding() as effects:
+            for model in models:
+                effects += self._state.unload(model, self._clock())
+        with self._changed:
+            self._changed.wait_for(lambda: not any(model.doomed for model in models))
+
+    def _model_of(self, config: ModelConfig) -> Model[Waiter]:
+        key = _key(config)
+        model = self._state.models.get(key)
+        if model is None:
+            model = self._state.models[key] = Model(key, pinned=config.pin, ttl_s=config.ttl_s)
+            self._held[key] = HeldModel(config, self._parts)
+        return model
+
+    def _named(self, name: str) -> list[tuple[Model[Waiter], HeldModel]]:
+        found = [(self._state.models[key], held) for key, held in self._held.items()]
+        return [(model, held) for model, held in found if name in (held.config.model_name, *held.config.aliases)]
+
+    def _set_timer(self) -> None:
+        """One that fires too early is harmless and sets itself again, so only an earlier time needs a new one."""
+        at = None if self._closing else self._state.next_time(self._clock())
+        if self._timer is not None and (self._closing or (at is not None and self._timer_at is not None and at < self._timer_at)):
             self._timer.cancel()
             self._timer = None
-        if times and not self._closing:
-            self._timer = threading.Timer(max(0.01, min(times) - now), self._on_timer)
+        if at is not None and self._timer is None:
+            self._timer_at = at
+            self._timer = threading.Timer(max(0.01, at - self._clock()), self._on_timer)
             self._timer.daemon = True
             self._timer.start()
 
     def _on_timer(self) -> None:
-        with self._lock:
-            self._expire()
+        with self._deciding() as effects:
+            self._timer = None
+            effects += self._state.advance(self._clock())
 
-    def _start_load(self, entry: Resident) -> None:
-        entry.state = "loading"
-        threading.Thread(target=self._load, args=(entry,), name=f"load {entry.config.model_name}", daemon=True).start()
+    # --- doing, without it ---
 
-    def _start_eviction(self, entry: Resident) -> None:
-        if entry.state == "ready":
-            entry.state = "evicting"
-            threading.Thread(target=self._evict, args=(entry,), name=f"evict {entry.config.model_name}", daemon=True).start()
+    def _carry_out(self, effect: Effect[Waiter]) -> None:
+        match effect:
+            case Prepare(model):
+                self._start(self._prepare, model, "prepare")
+            case Load(model):
+                self._start(self._load, model, "load")
+            case Evict(model, to_host):
+                self._start(self._evict, model, "evict", to_host)
+            case DropFromHost(model):
+                self._held[model.key].drop()
+            case Grant(model, waiter):
+                self._grant(model, waiter)
+            case Refuse(_, waiter, error, no_room):
+                if no_room and self._fall_back(waiter, error):
+                    return
+                try:
+                    waiter.future.set_exception(error)
+                except InvalidStateError:  # cancelled
+                    return
 
-    def _load(self, entry: Resident) -> None:
-        shown: set[tuple[str, int]] = set()
+    def _start(self, work: Callable[..., None], model: Model[Waiter], verb: str, *arguments: object) -> None:
+        name = f"{verb} {self._held[model.key].config.model_name}"
+        threading.Thread(target=work, args=(model, *arguments), name=name, daemon=True).start()
 
-        def report(progress: Progress) -> None:
-            entry.progress = progress
-            # A download reports many times a second; a log wants its tenths.
-            step = (progress.stage, int(progress.fraction * 10)) if progress.fraction is not None else (progress.detail, 0)
-            if step not in shown:
-                shown.add(step)
-                logger.info("%s", progress.detail or progress.stage)
-            for waiter in list(entry.waiters):
-                if waiter.on_progress is not None:
-                    waiter.on_progress(progress)
+    def _grant(self, model: Model[Waiter], waiter: Waiter) -> None:
+        held = self._held[model.key]
+        assert held.loaded is not None and held.engine is not None
+        lease = Lease(held.loaded, held.engine, lambda: self._release(model, waiter.keep_alive))
+        try:
+            waiter.future.set_result(lease)
+        except InvalidStateError:  # cancelled
+            lease.release()
 
-        def unwanted() -> bool:
-            with self._lock:
-                return self._closing or all(waiter.future.cancelled() for waiter in entry.waiters)
+    def _fall_back(self, waiter: Waiter, error: GatewayError) -> bool:
+        if not self._fallback_to_cpu or waiter.fell_back or waiter.config.device == "cpu" or waiter.future.done():
+            return False
+        text = f"{waiter.config.model_name}: loading on the CPU instead, because {error}"
+        logger.warning("%s", text)
+        if waiter.on_progress is not None:
+            waiter.on_progress(Progress("loading", text))
+        waiter.fell_back = True
+        waiter.config = msgspec.structs.replace(waiter.config, device="cpu", flash_attention=False)
+        self._request(waiter)
+        return True
 
+    def _prepare(self, model: Model[Waiter]) -> None:
+        try:
+            device, need_bytes = self._held[model.key].prepare(self._budget_of, self._reporter(model))
+        except GatewayError as error:
+            self._fail(model, error)
+            return
+        with self._deciding() as effects:
+            effects += self._state.prepared(model, device, need_bytes, self._clock())
+
+    def _load(self, model: Model[Waiter]) -> None:
         started = self._clock()
         try:
-            loader, engine_factory = self._parts()
-            loaded = loader.load(entry.config, progress=report, should_stop=unwanted)
-            engine = engine_factory(loaded, self._engine_settings)
-        except BaseException as error:
-            logger.warning("loading %s failed: %s", entry.config.model_name, error)
-            typed = error if isinstance(error, GatewayError) else ModelLoadError(f"Failed to load {entry.config.model_name}: {error}")
-            with self._changed:
-                waiters, entry.waiters = entry.waiters, []
-                del self._entries[_key(entry.config)]
-                self._changed.notify_all()
-            # The traceback's frames would keep the half-loaded model alive for as long as somebody holds the error.
-            _fail(waiters, typed.with_traceback(None))
-        else:
-            megabytes = (loaded.weight_bytes / 1e6, engine.kv_cache_bytes / 1e6)
-            seconds = self._clock() - started
-            logger.info("%s: ready after %.1f s, weights %.0f MB, KV cache up to %.0f MB", entry.config.model_name, seconds, *megabytes)
-            with self._changed:
-                entry.loaded, entry.engine, entry.state, entry.progress = loaded, engine, "ready", None
-                entry.last_used = self._clock()
-                self._loads += 1
-                # At once: a model that came in for somebody serves them before it can have to yield again.
-                granted = self._grant_all(entry)
-                if self._closing:
-                    self._start_eviction(entry)
-                self._changed.notify_all()
-            self._resolve(granted)
-        self._pump()
+            footprint, from_host = self._held[model.key].load(self._reporter(model), lambda: not self._wanted(model))
+        except GatewayError as error:
+            self._fail(model, error)
+            return
+        with self._deciding() as effects:
+            now = self._clock()
+            self._held[model.key].progress = None
+            self._loads += 1
+            self._loads_from_host += from_host
+            effects += self._state.loaded(model, footprint, now - started, now)
+            if self._closing and model.phase == "ready":
+                model.phase = "evicting"
+                effects.append(Evict(model))
 
-    def _parts(self) -> tuple[Loader, EngineFactory]:
-        with self._lock:
-            if self._loader is None:
-                from mm_gateway.runtime.model_loader import ModelLoader
-
-                self._loader = ModelLoader()
-            if self._engine_factory is None:
-                from mm_gateway.runtime.inference_engine import InferenceEngine
-
-                self._engine_factory = InferenceEngine.for_loaded_model
-            return self._loader, self._engine_factory
-
-    def _evict(self, entry: Resident) -> None:
-        logger.info("unloading %s", entry.config.model_name)
-        assert entry.engine is not None
-        entry.engine.close()
-        with self._changed:
-            entry.loaded = entry.engine = None
+    def _evict(self, model: Model[Waiter], to_host: bool) -> None:
+        kept = self._held[model.key].evict(to_host)
+        with self._deciding() as effects:
             self._evictions += 1
-            del self._entries[_key(entry.config)]
-            if entry.waiters:  # asked for again while it went
-                again = Resident(entry.config, waiting_since=self._clock(), waiters=entry.waiters)
-                self._entries[_key(entry.config)] = again
-            self._changed.notify_all()
-        self._pump()
+            effects += self._state.evicted(model, self._clock(), in_host=kept)
+
+    def _fail(self, model: Model[Waiter], error: GatewayError) -> None:
+        with self._deciding() as effects:
+            self._held[model.key].progress = None
+            out_of_memory = isinstance(error, OutOfMemoryError)
+            effects += self._state.failed(model, error, self._clock(), out_of_memory=out_of_memory)
+
+    def _reporter(self, model: Model[Waiter]) -> ProgressCallback:
+        return self._held[model.key].reporter(lambda: [waiter.on_progress for waiter, _ in list(model.waiters)])
+
+    def _wanted(self, model: Model[Waiter]) -> bool:
+        with self._changed:
+            return bool(model.waiters) and not self._closing
 
 
 def _key(config: ModelConfig) -> ModelConfig:
     """What makes two loads the same: every key but those that only say how long it stays and what it is called."""
     return msgspec.structs.replace(config, aliases=(), pin=False, preload=False, ttl_s=None)
-
-
-def _fail(waiters: list[Waiter], error: GatewayError) -> None:
-    for waiter in waiters:
-        try:
-            waiter.future.set_exception(error)
-        except InvalidStateError:  # cancelled
-            continue

@@ -17,7 +17,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from mm_gateway.core import ChoiceFinished, GenerationConfig, TextDelta, Usage
-from mm_gateway.errors import ContextLengthExceededError, EngineError, InvalidRequestError, RateLimitError, ShuttingDownError
+from mm_gateway.errors import (
+    ContextLengthExceededError,
+    EngineError,
+    InvalidRequestError,
+    OutOfMemoryError,
+    RateLimitError,
+    ShuttingDownError,
+)
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 from mm_gateway.settings import EngineSettings
@@ -188,21 +195,31 @@ def test_wrong_requests_are_refused_before_they_reach_the_model(gpt2_checkpoint:
         engine.submit([[5]], GenerationConfig(n=5))
 
 
-def test_a_failing_forward_fails_its_requests_and_spares_the_engine(gpt2_checkpoint: Path, make_engine: EngineFactory) -> None:
+@pytest.mark.parametrize(
+    ("error", "typed", "says"),
+    [
+        (RuntimeError("broken kernel"), EngineError, "failed while computing"),
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemoryError, "enable quantization"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), OutOfMemoryError, "enable quantization"),
+    ],
+)
+def test_a_failing_forward_fails_its_requests_and_spares_the_engine(
+    gpt2_checkpoint: Path, error: Exception, typed: type[Exception], says: str
+) -> None:
     loaded = ModelLoader().load(ModelConfig(model_name=str(gpt2_checkpoint), device="cpu", dtype="fp32"))
     armed = threading.Event()
 
     def explode(*_: object) -> None:
         if armed.is_set():
             armed.clear()
-            raise RuntimeError("broken kernel")
+            raise error
 
     loaded.model.register_forward_pre_hook(explode)
     engine = InferenceEngine.for_loaded_model(loaded, EngineSettings())
     try:
         before = engine.batch_generate(PROMPTS[:2], GREEDY)
         armed.set()
-        with pytest.raises(EngineError, match="failed while computing"):
+        with pytest.raises(typed, match=says):
             engine.generate("Hello", GREEDY)
         after = engine.batch_generate(PROMPTS[:2], GREEDY)
         assert [result.text for result in after] == [result.text for result in before]

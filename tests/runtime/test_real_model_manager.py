@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from mm_gateway.core import GenerationConfig, Progress
-from mm_gateway.errors import ModelLoadError, ModelNotFoundError, OutOfMemoryError, ShuttingDownError
+from mm_gateway.errors import ModelLoadError, ModelNotFoundError, ModelUnavailableError, OutOfMemoryError, ShuttingDownError
 from mm_gateway.runtime.loaded_model import LoadedModel
+from mm_gateway.runtime.memory_estimate import MemoryNeed
 from mm_gateway.runtime.real_model_manager import RealModelManager
 from mm_gateway.runtime.residents import Lease
 from mm_gateway.settings import EngineSettings, ModelConfig
@@ -49,7 +50,18 @@ class FakeLoader:
         self.loaded: list[str] = []
         self.failures: dict[str, Exception] = {}
         self.gate: threading.Event | None = None
+        self.needs: dict[str, int] = {}
         self.models: dict[str, FakeModel] = {}
+
+    def prepare(
+        self,
+        config: ModelConfig,
+        settings: EngineSettings,
+        budget_of: Callable[[str], int | None],
+        *,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> tuple[str, MemoryNeed]:
+        return "cuda:0" if config.device == "cuda" else "cpu", MemoryNeed(self.needs.get(config.model_name, 1000), 100)
 
     def load(
         self,
@@ -90,7 +102,7 @@ def make(loader: FakeLoader, clock: Clock) -> Iterator[MakeManager]:
 
     def build(max_cached_models: int = 2, **more: Any) -> RealModelManager:
         manager = RealModelManager(
-            max_cached_models, loader=loader, engine_factory=lambda loaded, settings: cast(Any, loaded), clock=clock, **more
+            max_cached_models, loader=loader, engine_factory=lambda loaded, settings, kv_cache_bytes: cast(Any, loaded), clock=clock, **more
         )
         managers.append(manager)
         return manager
@@ -125,17 +137,18 @@ def test_all_who_ask_during_a_load_join_it(make: MakeManager, loader: FakeLoader
     loader.gate = threading.Event()
     seen: list[Progress] = []
     futures = [manager.acquire(config("a"), on_progress=seen.append) for _ in range(20)]
-    until(lambda: manager.state(config("a"))[1] is not None)
-    state, progress = manager.state(config("a"))
-    assert (state, progress) == ("loading", Progress("loading", "a: half", 0.5))
+    until(lambda: manager.status(config("a")).progress is not None)
+    status = manager.status(config("a"))
+    assert (status.state, status.progress, status.waiting) == ("loading", Progress("loading", "a: half", 0.5), 20)
     loader.gate.set()
     leases = [future.result(5) for future in futures]
     assert loader.loaded == ["a"]
-    assert manager.state(config("a")) == ("busy", None)
+    status = manager.status(config("a"))
+    assert (status.state, status.leases, status.footprint_bytes, status.device) == ("busy", 20, 1100, "cpu")
     for lease in leases:
         lease.release()
         lease.release()  # idempotent
-    assert manager.state(config("a")) == ("ready", None)
+    assert manager.status(config("a")).state == "ready"
 
 
 def test_the_least_recently_used_goes_first(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
@@ -208,7 +221,7 @@ def test_a_failed_load_fails_all_who_wait_and_the_next_one_tries_again(make: Mak
     for future in futures:
         with pytest.raises(ModelLoadError, match="Failed to load a: disk on fire"):
             future.result(5)
-    assert manager.state(config("a")) == ("cold", None)
+    assert manager.status(config("a")).state == "cold"
     del loader.failures["a"]
     manager.acquire(config("a")).result(5).release()
 
@@ -223,9 +236,9 @@ def test_a_load_that_nobody_waits_for_is_abandoned(make: MakeManager, loader: Fa
     manager = make()
     loader.gate = threading.Event()
     futures = [manager.acquire(config("a")) for _ in range(2)]
-    until(lambda: manager.state(config("a"))[0] == "loading")
+    until(lambda: manager.status(config("a")).progress is not None)
     assert all(future.cancel() for future in futures)
-    until(lambda: manager.state(config("a"))[0] == "cold")
+    until(lambda: manager.status(config("a")).state == "cold")
     assert loader.loaded == []
     with pytest.raises(CancelledError):
         futures[0].result(1)
@@ -273,6 +286,65 @@ def test_two_forms_of_a_model_are_two_models(make: MakeManager, loader: FakeLoad
     for form in (config("a"), config("a", dtype="fp16"), config("a", revision="r"), config("a", aliases=("x",), pin=True)):
         manager.acquire(form).result(5).release()
     assert loader.loaded == ["a", "a", "a"]  # names and pins make no difference
+
+
+def test_models_share_a_budget_of_bytes(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make(10, budget_of=lambda _: 3300)
+    for name in ("a", "b", "c", "a", "d"):
+        use(manager, clock, name)
+    assert sorted(manager.list_models()) == ["a", "c", "d"]
+    assert manager.stats().memory == {"cpu": 3300}
+
+
+def test_a_model_that_can_never_fit_is_refused_and_nothing_is_evicted(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make(10, budget_bytes=3300)
+    use(manager, clock, "a")
+    loader.needs["huge"] = 5000
+    with pytest.raises(ModelUnavailableError, match="needs") as caught:
+        manager.acquire(config("huge")).result(5)
+    assert not caught.value.retryable
+    assert manager.list_models() == ["a"]
+
+
+def test_out_of_memory_in_a_load_evicts_others_and_tries_again(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make(10, budget_bytes=100_000)
+    use(manager, clock, "a")
+    failures = iter([OutOfMemoryError("too much")])
+    plain_load = loader.load
+
+    def load(config: ModelConfig, **more: Any) -> LoadedModel:
+        if config.model_name == "b" and (failure := next(failures, None)) is not None:
+            raise failure
+        return plain_load(config, **more)
+
+    loader.load = load  # type: ignore[method-assign]
+    manager.acquire(config("b")).result(5).release()
+    assert manager.list_models() == ["b"]
+
+
+def test_what_a_gpu_has_no_room_for_falls_back_to_the_cpu_where_that_is_configured(make: MakeManager, loader: FakeLoader) -> None:
+    budgets = {"cuda:0": 500, "cpu": 10_000}
+    with pytest.raises(ModelUnavailableError):
+        make(2, budget_of=budgets.get).acquire(config("a", device="cuda")).result(5)
+    manager = make(2, budget_of=budgets.get, fallback_to_cpu=True)
+    seen: list[Progress] = []
+    manager.acquire(config("a", device="cuda"), on_progress=seen.append).result(5).release()
+    assert manager.status(config("a", device="cpu")).device == "cpu"
+    assert any("on the CPU instead" in progress.detail for progress in seen)
+
+
+def test_unloading_waits_for_leases_and_those_who_ask_meanwhile_get_it_again(make: MakeManager, loader: FakeLoader) -> None:
+    manager = make()
+    lease = manager.acquire(config("a")).result(5)
+    unloading = threading.Thread(target=manager.unload_model, args=("a",))
+    unloading.start()
+    time.sleep(0.02)
+    late = manager.acquire(config("a"))
+    assert unloading.is_alive() and not late.done() and not loader.models["a"].closed
+    lease.release()
+    unloading.join(5)
+    late.result(5).release()
+    assert loader.loaded.count("a") == 2
 
 
 def test_the_guides_methods_over_a_real_model(gpt2_checkpoint: Path) -> None:

@@ -1,0 +1,49 @@
+"""`POST /admin/models/{id}/load | unload | pin | unpin`: for the operator, behind an admin key; off where none is configured."""
+
+from __future__ import annotations
+
+from litestar import post
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.handlers import BaseRouteHandler
+
+from mm_gateway.api.auth import RequireKey
+from mm_gateway.api.models import card
+from mm_gateway.catalog import Catalog
+from mm_gateway.errors import InvalidRequestError, PermissionDeniedError
+from mm_gateway.protocol import ModelCard
+
+ACTIONS = ("load", "unload", "pin", "unpin")
+
+
+class RequireAdminKey:
+    """A Litestar guard.
+
+    Args:
+        keys: those that open; none: nothing opens.
+    """
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._require = RequireKey(keys) if keys else None
+
+    def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+        if self._require is None:
+            raise PermissionDeniedError("The admin endpoints are off. Set MM_GATEWAY_ADMIN_KEYS to turn them on")
+        self._require(connection, route_handler)
+
+
+@post("/admin/models/{target:path}", status_code=200, summary="Load, unload, pin or unpin a local model: /admin/models/{id}/{action}")
+async def manage_model(state: State, target: str) -> ModelCard:
+    """Answers with the model as it is afterwards; `load` and `unload` wait until it is done."""
+    # Ids may hold slashes, so the action is what follows the last one.
+    name, _, action = str(target).removeprefix("/").rpartition("/")
+    if action not in ACTIONS or not name:
+        raise InvalidRequestError(f"The path must be /admin/models/ID/ACTION with one of the actions {', '.join(ACTIONS)}")
+    catalog: Catalog = state.catalog
+    if action == "load":
+        await catalog.load(name)
+    elif action == "unload":
+        await catalog.unload(name)
+    else:
+        await catalog.pin(name, action == "pin")
+    return card(catalog.resolve(name).info())
