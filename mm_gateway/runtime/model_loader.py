@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,10 @@ class ModelLoader:
     Args:
         pack: on a CPU, replace linear layers by packed ones. False leaves the model as transformers makes it.
     """
+
+    # transformers replaces methods of its own and torch's for the time of a from_pretrained, and two at once would leave the
+    # replacements in place for good. Everything else of a load (download, packing, engine) runs beside other loads.
+    _from_pretrained = threading.Lock()
 
     def __init__(self, *, pack: bool = True) -> None:
         self._pack = pack
@@ -106,7 +111,9 @@ class ModelLoader:
         progress(Progress("loading", f"{name}: reading the weights"))
         stored = getattr(checkpoint, "dtype", None) or torch.float32
         dtype = stored if config.dtype == "auto" else _DTYPES[config.dtype]
-        model = _read_weights(folder, config, checkpoint, device, dtype)
+        with self._from_pretrained:
+            _check_stop(should_stop, name)
+            model = _read_weights(folder, config, checkpoint, device, dtype)
         if device.type == "cpu" and config.quantization in (None, "8bit"):
             progress(Progress("loading", f"{name}: packing the weights"))
             weights = "int8" if config.quantization == "8bit" else _WEIGHTS[dtype]

@@ -58,7 +58,7 @@ class DecodeRun:
         seen = positions < ends[:, None]
         if window is not None:
             seen &= positions >= ends[:, None] - window
-        return torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None, None, :]
+        return torch.zeros(seen.shape, dtype=torch.float32).masked_fill_(~seen, -torch.inf)[:, None, None, :]
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class PrefillChunk:
         hidden = positions > rows
         if window is not None:
             hidden |= positions <= rows - window
-        return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+        return torch.zeros(hidden.shape, dtype=torch.float32).masked_fill_(hidden, -torch.inf)
 
 
 class SlotAttention:

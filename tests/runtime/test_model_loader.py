@@ -6,10 +6,12 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import huggingface_hub.constants
 import pytest
 import torch
@@ -44,6 +46,15 @@ def test_what_a_model_needs_is_settled(checkpoint: Path) -> None:
     assert loaded.weight_bytes > 0
     assert [progress.stage for progress in seen] == ["loading"] * len(seen)
     assert len(seen) >= 3
+
+
+def test_models_load_at_the_same_time_without_disturbing_each_other(tmp_path: Path, qwen2_checkpoint: Path) -> None:
+    tied = checkpoints.llama(tmp_path / "tied", tie_word_embeddings=True)
+    configs = [config_of(tied), config_of(qwen2_checkpoint, dtype="bf16"), config_of(tied, dtype="fp16")] * 4
+    with ThreadPoolExecutor(6) as pool:
+        loaded = list(pool.map(ModelLoader().load, configs))
+    alone = [ModelLoader().load(config).weight_bytes for config in configs[:3]]
+    assert [model.weight_bytes for model in loaded] == alone * 4
 
 
 def test_a_name_may_stand_for_a_folder(llama_checkpoint: Path) -> None:
