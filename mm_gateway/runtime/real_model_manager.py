@@ -249,6 +249,9 @@ class RealModelManager:
             model = self._model_of(waiter.config)
             self._hits += model.phase == "ready"
             effects += self._state.request(model, waiter, self._clock())
+            queued = model.phase == "waiting"
+        if queued and waiter.on_progress is not None:
+            waiter.on_progress(_queued(waiter.config))
 
     def _withdraw(self, waiter: Waiter) -> None:
         with self._deciding() as effects:
@@ -349,6 +352,9 @@ class RealModelManager:
             return
         with self._deciding() as effects:
             effects += self._state.prepared(model, device, need_bytes, self._clock())
+            queued = model.phase == "waiting"
+        if queued:
+            self._reporter(model)(_queued(self._held[model.key].config))
 
     def _load(self, model: Model[Waiter]) -> None:
         started = self._clock()
@@ -385,6 +391,10 @@ class RealModelManager:
     def _wanted(self, model: Model[Waiter]) -> bool:
         with self._changed:
             return bool(model.waiters) and not self._closing
+
+
+def _queued(config: ModelConfig) -> Progress:
+    return Progress("queued", f"{config.model_name}: waiting until other models make room")
 
 
 def _key(config: ModelConfig) -> ModelConfig:

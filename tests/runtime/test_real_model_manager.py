@@ -171,6 +171,17 @@ def test_what_is_leased_is_never_evicted_and_the_waiter_gets_the_room_afterwards
     assert loader.models["a"].closed
 
 
+def test_those_who_wait_for_room_are_told(make: MakeManager, clock: Clock) -> None:
+    manager = make(1)
+    use(manager, clock, "b")  # what it needs is known from now on
+    lease = manager.acquire(config("a")).result(5)
+    seen: list[Progress] = []
+    waiting = manager.acquire(config("b"), on_progress=seen.append)
+    assert seen == [Progress("queued", "b: waiting until other models make room")]
+    lease.release()
+    waiting.result(5).release()
+
+
 def test_any_number_of_models_share_one_place_without_deadlock(make: MakeManager) -> None:
     manager = make(1)
     futures: list[Future[Lease]] = [manager.acquire(config(f"m{index % 8}")) for index in range(64)]
