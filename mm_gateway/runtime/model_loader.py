@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +18,7 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.table import BUILT_IN, built_in_for
 from mm_gateway.core import Progress
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
+from mm_gateway.runtime import qwen_v1
 from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.memory_estimate import MemoryNeed, estimate
@@ -104,6 +106,11 @@ class ModelLoader:
         folder = checkpoint_folder(config, progress)
         _check_stop(should_stop, name)
         progress(Progress("loading", f"{name}: reading the configuration"))
+        if qwen_v1.is_qwen_v1(folder):
+            qwen_v1.register()
+            if config.trust_remote_code:
+                config = msgspec.structs.replace(config, trust_remote_code=False)
+            logger.info("%s: Qwen v1 is served natively, as the same network as Qwen2; no remote code is run", name)
         checkpoint = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
         _check_architecture(checkpoint, config)
         tokenizer = load_tokenizer(folder, name=name, trust_remote_code=config.trust_remote_code)
@@ -222,7 +229,7 @@ def _check_flash_attention(device: torch.device) -> None:
 
 def _check_architecture(checkpoint: transformers.PreTrainedConfig, config: ModelConfig) -> None:
     architectures = getattr(checkpoint, "architectures", None) or []
-    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    causal = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(), qwen_v1.ARCHITECTURE}
     remote = config.trust_remote_code and getattr(checkpoint, "auto_map", None)
     if architectures and not causal.intersection(architectures) and not remote:
         raise ModelLoadError(

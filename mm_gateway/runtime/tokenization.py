@@ -9,11 +9,14 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime import qwen_v1
 
 
 def load_tokenizer(folder: Path, *, name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """Raises ModelLoadError where the folder has no tokenizer that can be read."""
     try:
+        if (folder / "qwen.tiktoken").is_file():
+            return qwen_v1.load_tokenizer(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:
         raise ModelLoadError(f"{name}: its tokenizer cannot be loaded ({_first_line(error)}). Are all tokenizer files there?") from error
