@@ -20,7 +20,16 @@ from mm_gateway.runtime.kv_cache import AttentionShape, StepAttention
 IMPLEMENTATION = "mm_gateway"
 
 # Arguments that some attentions pass and that leave the result as it is.
-_HARMLESS = {"position_ids", "cache_position", "output_attentions", "output_hidden_states", "use_cache", "is_causal", "position_embeddings"}
+_HARMLESS = {
+    "position_ids",
+    "cache_position",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "use_cache",
+    "is_causal",
+    "position_embeddings",
+}
 
 
 def take_over(model: PreTrainedModel) -> None:

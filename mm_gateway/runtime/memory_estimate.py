@@ -78,9 +78,14 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
         files = sum(file.stat().st_size for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern))
         return int(files / stored * _QUANTIZED_BYTES.get(config.quantization or "", item))
     embeddings = {header.name for header in headers if len(header.shape) == 2 and _is_embedding(header.name)}
+    bits = int((checkpoint.get("quantization_config") or {}).get("bits", 4))
     total = 0.0
     for header in headers:
-        if header.dtype not in ("F64", "F32", "F16", "BF16"):
+        part = header.name.rpartition(".")[2]
+        if config.quantization == "gptq" and part in ("qweight", "qzeros", "scales", "g_idx"):
+            # Held as the weights that they stand for; a GPU with gptqmodel's kernels takes less.
+            total += header.items * (32 // bits) * item if part == "qweight" else 0
+        elif header.dtype not in ("F64", "F32", "F16", "BF16"):
             total += header.items * _ITEM_BYTES.get(header.dtype, 4)  # quantized in the file: held as it is
         elif len(header.shape) != 2:
             total += header.items * (4 if device_type == "cpu" else item)  # norms and biases

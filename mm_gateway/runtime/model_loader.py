@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
@@ -27,6 +27,7 @@ from mm_gateway.runtime.packed_linear import Weights
 from mm_gateway.runtime.packing import pack_model, weight_bytes
 from mm_gateway.runtime.stops import stop_token_ids_of
 from mm_gateway.runtime.tokenization import ChatTokenizer, load_tokenizer
+from mm_gateway.runtime.weight_reading import read_weights
 from mm_gateway.settings import EngineSettings, ModelConfig
 
 __all__ = ["LoadedModel", "ModelConfig", "ModelLoader"]
@@ -120,8 +121,10 @@ class ModelLoader:
         dtype = stored if config.dtype == "auto" else _DTYPES[config.dtype]
         with self._from_pretrained:
             _check_stop(should_stop, name)
-            model = _read_weights(folder, config, checkpoint, device, dtype)
-        if device.type == "cpu" and config.quantization in (None, "8bit"):
+            if config.flash_attention:
+                _check_flash_attention(device)
+            model = read_weights(folder, config, checkpoint, device, dtype)
+        if device.type == "cpu" and config.quantization in (None, "8bit", "gptq"):
             progress(Progress("loading", f"{name}: packing the weights"))
             weights = "int8" if config.quantization == "8bit" else _WEIGHTS[dtype]
             if self._pack:
@@ -161,62 +164,6 @@ def resolve_device(device: str) -> torch.device:
             raise ModelLoadError(f"device: {device} is configured, but there are {torch.cuda.device_count()} CUDA devices")
         return torch.device("cuda", resolved.index or 0)
     return resolved
-
-
-def _read_weights(
-    folder: Path, config: ModelConfig, checkpoint: transformers.PreTrainedConfig, device: torch.device, dtype: torch.dtype
-) -> PreTrainedModel:
-    options: dict[str, object] = {}
-    if config.quantization in ("8bit", "4bit") and not (device.type == "cpu" and config.quantization == "8bit"):
-        options["quantization_config"] = _bitsandbytes_config(config, dtype)
-    if config.quantization == "gptq":
-        _require("gptqmodel", config, "gptq")
-    if config.flash_attention:
-        _check_flash_attention(device)
-    try:
-        # With output_loading_info a pair comes back, which the annotation does not say.
-        model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
-            folder,
-            config=checkpoint,
-            dtype=dtype,
-            device_map={"": device},
-            attn_implementation="sdpa",
-            trust_remote_code=config.trust_remote_code,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
-    except OSError as error:
-        if "no file named" in str(error) or "not found" in str(error).lower():
-            raise ModelLoadError(
-                f"{config.model_name}: weight files are missing ({str(error).splitlines()[0][:300]}). Download the checkpoint again"
-            ) from error
-        raise
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelLoadError(
-            f"{config.model_name}: the checkpoint lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}…): "
-            "files are missing, or it belongs to another architecture"
-        )
-    return model.eval().requires_grad_(False)
-
-
-def _bitsandbytes_config(config: ModelConfig, dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
-    _require("bitsandbytes", config, "bnb")
-    if config.quantization == "8bit":
-        return transformers.BitsAndBytesConfig(load_in_8bit=True)
-    return transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-
-
-def _require(package: str, config: ModelConfig, extra: str) -> None:
-    from importlib.util import find_spec
-
-    if find_spec(package) is None:
-        raise ModelLoadError(
-            f"{config.model_name}: quantization: {config.quantization} needs the package {package}: pip install 'mm-gateway[{extra}]'"
-        )
 
 
 def _check_flash_attention(device: torch.device) -> None:

@@ -14,6 +14,7 @@ from mm_gateway.runtime.attention import AttentionProbe, forward, take_over
 from mm_gateway.runtime.decode_graphs import DecodeGraphs
 from mm_gateway.runtime.kv_cache import AttentionShape, KVCache
 from mm_gateway.runtime.kv_paged_cache import PagedKVCache
+from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.scheduler import ScheduledSequence
 from mm_gateway.runtime.sequence import Sequence
 
@@ -122,8 +123,12 @@ def probe(model: PreTrainedModel) -> AttentionShape:
     tokens = _probe_tokens(model)
     try:
         forward(model, tokens, torch.arange(len(tokens), device=tokens.device), tokens[:1] * 0, attention)
-    except (TypeError, AttributeError) as error:
-        raise ModelLoadError(f"The engine cannot drive {type(model).__name__}: {error}") from error
+    except ModelLoadError:
+        raise
+    except Exception as error:  # whatever a model class says of being called in another way than its own
+        if is_out_of_memory(error):
+            raise
+        raise ModelLoadError(f"The engine cannot drive {type(model).__name__}: {str(error)[:300]}") from error
     return attention.shape()
 
 
