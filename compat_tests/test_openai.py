@@ -217,3 +217,12 @@ async def test_streams_that_are_left_do_not_disturb_others(async_client: openai.
         await stream.close()
     reply = await async_client.chat.completions.create(model="gpt2", messages=HELLO, max_tokens=4)
     assert reply.choices[0].finish_reason in ("length", "stop")
+
+
+def test_a_conversation_that_outgrew_the_context_goes_on_without_its_oldest_turns(client: openai.OpenAI) -> None:
+    turns: list[Any] = [{"role": "system", "content": "Be brief."}]
+    for index in range(40):
+        turns += [{"role": "user", "content": f"Question {index}: how are you?"}, {"role": "assistant", "content": "Fine, thank you."}]
+    turns.append({"role": "user", "content": "Hello"})
+    reply = client.chat.completions.create(model="gpt2", messages=turns, max_tokens=8, temperature=0)
+    assert reply.usage is not None and 100 < reply.usage.prompt_tokens <= 512 - 8

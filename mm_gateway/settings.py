@@ -42,6 +42,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Branch, tag or commit of the hub repository."""
     path: str | None = None
     """Local folder to load from in place of the hub; `model_name` stays the name."""
+    truncate_history: bool = True
+    """Leave out the oldest turns of a conversation that does not fit the context; False: refuse it."""
     pin: bool = False
     """Never evicted once loaded."""
     preload: bool = False

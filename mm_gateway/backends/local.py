@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
+from mm_gateway.chat_templates.history import encode_fitting
 from mm_gateway.core import (
     ChatInput,
     CompletionInput,
     GenerationEvent,
     GenerationRequest,
+    Message,
     ModelInfo,
     Progress,
     TextDelta,
@@ -94,7 +96,7 @@ class LocalBackend:
         echo_texts: list[str] | None = None
         match request.input:
             case ChatInput(messages):
-                prompts = [await asyncio.to_thread(lease.loaded.chat.encode, messages)]
+                prompts = [await asyncio.to_thread(self._encode_chat, lease, messages, request.config.max_new_tokens)]
                 stop_strings, param = lease.loaded.chat.stop_strings, "messages"
             case CompletionInput(texts, echo):
                 prompts = await asyncio.to_thread(_encode_all, lease, texts)
@@ -119,6 +121,12 @@ class LocalBackend:
                 yield event
         finally:
             generation.cancel()
+
+    def _encode_chat(self, lease: Lease, messages: Sequence[Message], reply_tokens: int | None) -> list[int]:
+        encode = lease.loaded.chat.encode
+        if not self._config.truncate_history:
+            return encode(messages)
+        return encode_fitting(encode, messages, context_length=lease.engine.context_length, reply_tokens=reply_tokens)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Queue[Progress | None]) -> None:

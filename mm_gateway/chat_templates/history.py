@@ -1,0 +1,44 @@
+"""Makes a conversation fit a context by leaving out its oldest turns; knows no tokenizer beyond a function that encodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mm_gateway.core import Message
+
+REPLY_TOKENS = 256
+"""Room for the reply where the request sets no limit, at most a quarter of the context."""
+
+
+def encode_fitting(
+    encode: Callable[[Sequence[Message]], list[int]], messages: Sequence[Message], *, context_length: int, reply_tokens: int | None
+) -> list[int]:
+    """Token ids of a conversation, without as many of its oldest turns as have to go.
+
+    System messages at its beginning stay, and so does everything from the last user message on. What is left of the
+    turns between begins with a user message, since many templates ask for that. A conversation that fits is not touched.
+
+    Args:
+        encode: of a conversation. context_length: tokens of prompt and reply together.
+        reply_tokens: tokens that the request asks for at most; None: no limit set.
+
+    Returns:
+        The ids; those of the whole conversation where even the shortest form does not fit, for the engine to refuse.
+    """
+    whole = encode(messages)
+    if len(whole) + (1 if reply_tokens is None else reply_tokens) <= context_length:
+        return whole
+    limit = context_length - (min(REPLY_TOKENS, context_length // 4) if reply_tokens is None else reply_tokens)
+    head = next((index for index, message in enumerate(messages) if message.role not in ("system", "developer")), len(messages))
+    # Where the rest may begin: at each user message after the first turn, the last one at the latest.
+    starts = [index for index, message in enumerate(messages) if index > head and message.role == "user"]
+    low, high = 0, len(starts)
+    fitting: list[int] | None = None
+    while low < high:  # the more is left out, the shorter it is
+        middle = (low + high) // 2
+        ids = encode([*messages[:head], *messages[starts[middle] :]])
+        if len(ids) <= limit:
+            fitting, high = ids, middle
+        else:
+            low = middle + 1
+    return whole if fitting is None else fitting
