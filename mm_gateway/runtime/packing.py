@@ -48,8 +48,9 @@ def pack_model(model: nn.Module, weights: Weights) -> PackingReport:
             elif isinstance(child, nn.Embedding) and weights != "fp32":
                 setattr(module, name, PackedEmbedding(child, torch.float16 if weights == "int8" else _stored_dtype(weights)))
     for parameter in model.parameters():
-        if parameter.dtype.itemsize < 4 and parameter.ndim == 1:
-            parameter.data = parameter.data.float()  # norms
+        norm = parameter.dtype.itemsize < 4 and parameter.ndim == 1
+        # A copy even where nothing changes: one tensor that lies in a mapped file would keep all of the file in memory.
+        parameter.data = parameter.data.float() if norm else parameter.data.clone()
     modules = sum(isinstance(module, PackedLinear) for module in model.modules())
     return PackingReport(modules=modules, joined=joined, bytes_before=before, bytes_after=weight_bytes(model))
 
