@@ -20,7 +20,7 @@ from mm_gateway.core import Progress
 from mm_gateway.errors import GatewayError, ModelNotFoundError, OutOfMemoryError, ShuttingDownError
 from mm_gateway.runtime.held_model import BudgetOf, DeviceBudgets, EngineFactory, HeldModel, Loader, Parts
 from mm_gateway.runtime.residency import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, Residency
-from mm_gateway.runtime.residents import Lease, ManagerStats, ModelStatus, ProgressCallback, Waiter, status_of
+from mm_gateway.runtime.residents import Lease, ManagerStats, ModelStatus, ProgressCallback, Waiter, queued_progress, status_of
 from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class RealModelManager:
             effects += self._state.request(model, waiter, self._clock())
             queued = model.phase == "waiting"
         if queued and waiter.on_progress is not None:
-            waiter.on_progress(_queued(waiter.config))
+            waiter.on_progress(queued_progress(waiter.config))
 
     def _withdraw(self, waiter: Waiter) -> None:
         with self._deciding() as effects:
@@ -354,7 +354,7 @@ class RealModelManager:
             effects += self._state.prepared(model, device, need_bytes, self._clock())
             queued = model.phase == "waiting"
         if queued:
-            self._reporter(model)(_queued(self._held[model.key].config))
+            self._reporter(model)(queued_progress(self._held[model.key].config))
 
     def _load(self, model: Model[Waiter]) -> None:
         started = self._clock()
@@ -391,10 +391,6 @@ class RealModelManager:
     def _wanted(self, model: Model[Waiter]) -> bool:
         with self._changed:
             return bool(model.waiters) and not self._closing
-
-
-def _queued(config: ModelConfig) -> Progress:
-    return Progress("queued", f"{config.model_name}: waiting until other models make room")
 
 
 def _key(config: ModelConfig) -> ModelConfig:

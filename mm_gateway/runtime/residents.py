@@ -104,3 +104,8 @@ def status_of(model: Model[Waiter], progress: Progress | None, now: float) -> Mo
         idle_s=now - model.last_used if model.load_s is not None else None,
         in_host_memory=model.in_host,
     )
+
+
+def queued_progress(config: ModelConfig) -> Progress:
+    """What those are told who wait for a model's room."""
+    return Progress("queued", f"{config.model_name}: waiting until other models make room")
