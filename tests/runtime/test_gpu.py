@@ -9,6 +9,7 @@ from typing import Any
 import checkpoints
 import pytest
 import torch
+from gptq_checkpoint import quantize_checkpoint
 from transformers import AutoModelForCausalLM
 
 from mm_gateway.core import GenerationConfig, TextDelta
@@ -102,4 +103,11 @@ def test_a_cache_without_room_is_refused_with_advice(llama_checkpoint: Path) -> 
 def test_bitsandbytes_models_answer(tmp_path: Path, make_engine: Callable[..., InferenceEngine], quantization: str) -> None:
     pytest.importorskip("bitsandbytes", reason="the extra bnb is not installed")
     engine = make_engine(wide(tmp_path), dtype="fp16", quantization=quantization)
+    assert len(tokens_of(engine, [engine.encode("Hello")])[0]) == 32
+
+
+def test_gptq_models_answer(tmp_path: Path, make_engine: Callable[..., InferenceEngine]) -> None:
+    folder = wide(tmp_path)
+    quantize_checkpoint(folder, group_size=128)
+    engine = make_engine(folder, dtype="fp16", quantization="gptq")
     assert len(tokens_of(engine, [engine.encode("Hello")])[0]) == 32
