@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
+import pydantic
 import pytest
 from gateways import Gateway
 
@@ -226,3 +228,34 @@ def test_a_conversation_that_outgrew_the_context_goes_on_without_its_oldest_turn
     turns.append({"role": "user", "content": "Hello"})
     reply = client.chat.completions.create(model="gpt2", messages=turns, max_tokens=8, temperature=0)
     assert reply.usage is not None and 100 < reply.usage.prompt_tokens <= 512 - 8
+
+
+class Answer(pydantic.BaseModel):
+    """What `.parse()` is asked for."""
+
+    verdict: Literal["yes", "no"]
+    score: int = pydantic.Field(ge=0, le=10)
+
+
+def test_parse_gives_objects_even_from_random_weights(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.parse(model="llama", messages=HELLO, response_format=Answer, max_tokens=60, n=3)
+    assert all(isinstance(choice.message.parsed, Answer) for choice in reply.choices)
+
+
+def test_a_schema_streams_and_a_wrong_one_is_refused(client: openai.OpenAI) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer", "minimum": 0, "maximum": 99}}}
+    stream = client.chat.completions.create(model="gpt2", messages=HELLO, response_format=form, stream=True, max_tokens=20)
+    assert 0 <= int("".join(chunk.choices[0].delta.content or "" for chunk in stream)) <= 99
+    form["json_schema"]["schema"] = {"type": "nothing"}
+    with pytest.raises(openai.BadRequestError, match="cannot be compiled") as caught:
+        client.chat.completions.create(model="gpt2", messages=HELLO, response_format=form)
+    assert caught.value.param == "response_format.json_schema.schema"
+    with pytest.raises(openai.BadRequestError, match="mock model does not support response_format"):
+        client.chat.completions.create(model="mock", messages=HELLO, response_format={"type": "json_object"})
+
+
+def test_guided_extensions_on_both_endpoints(client: openai.OpenAI) -> None:
+    chat = client.chat.completions.create(model="qwen2", messages=HELLO, max_tokens=20, extra_body={"guided_choice": ["red", "green"]})
+    assert chat.choices[0].message.content in ("red", "green")
+    text = client.completions.create(model="qwen2", prompt="Hello", max_tokens=20, extra_body={"guided_regex": "[ab]{3}"})
+    assert re.fullmatch("[ab]{3}", text.choices[0].text)

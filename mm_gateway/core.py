@@ -29,6 +29,20 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str | None = None
 
 
+class Grammar(msgspec.Struct, frozen=True):
+    """What the output has to be, token by token.
+
+    Attributes:
+        kind: `json_schema` (text: the schema as JSON), `json_object` (any JSON object), `regex`, `choice` (text: a JSON list of the
+            texts), `lark` (text: a grammar in llguidance's dialect of Lark).
+        param: the field of the request that asked for it, to be named in errors.
+    """
+
+    kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]
+    text: str = ""
+    param: str = "response_format"
+
+
 class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to continue a prompt. Every field is validated when the object is made.
 
@@ -64,6 +78,8 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """Choices per prompt, [1, 128]."""
     logprobs: int | None = None
     """None: no log-probabilities. k in [0, 20]: the sampled token's and the k most probable ones'."""
+    grammar: Grammar | None = None
+    """Only tokens that keep the output within it can be sampled; the text ends when it is complete, whatever `ignore_eos` says."""
     prompt_logprobs: bool = False
     """Also report log-probabilities of the prompt's tokens (`echo` with `logprobs`)."""
 

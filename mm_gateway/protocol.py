@@ -38,6 +38,20 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
+class JsonSchemaFormat(msgspec.Struct, forbid_unknown_fields=True):
+    """`schema` of None means any JSON object. `strict` changes nothing: every schema is enforced."""
+
+    name: str
+    schema: dict[str, Any] | bool | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
 class _SharedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What chat and completion requests have in common."""
 
@@ -61,6 +75,10 @@ class _SharedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     repetition_penalty: float | None = None
     ignore_eos: bool | None = None
     keep_alive: float | str | None = None
+    guided_json: dict[str, Any] | bool | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
 
 
 class ChatCompletionRequest(_SharedFields, kw_only=True, forbid_unknown_fields=True):
@@ -79,13 +97,14 @@ class ChatCompletionRequest(_SharedFields, kw_only=True, forbid_unknown_fields=T
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
 
+    response_format: ResponseFormat | None = None
+
     # decoded so that they can be refused by name
     tools: list[Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     functions: list[Any] | None = None
     function_call: Any = None
-    response_format: dict[str, Any] | None = None
     modalities: list[str] | None = None
     audio: Any = None
     prediction: Any = None

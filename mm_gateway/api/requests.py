@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mm_gateway.core import MAX_CHOICES, ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Message
+from mm_gateway.core import MAX_CHOICES, ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar, Message
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest
+from mm_gateway.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, ResponseFormat
 
 Body = TypeVar("Body", ChatCompletionRequest, CompletionRequest)
 
@@ -60,6 +60,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
             max_new_tokens=limits[0] if limits else None,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             names={"max_new_tokens": limit_name, "logprobs": "top_logprobs"},
+            grammar=_grammar(body, body.response_format),
         ),
         keep_alive=_keep_alive(body.keep_alive),
         metadata=body.metadata or {},
@@ -90,6 +91,7 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
             max_new_tokens=16 if body.max_tokens is None else body.max_tokens,
             logprobs=body.logprobs,
             names={"max_new_tokens": "max_tokens"},
+            grammar=_grammar(body, None),
             prompt_logprobs=echo and body.logprobs is not None,
         ),
         best_of=body.best_of,
@@ -104,6 +106,7 @@ def _config(
     max_new_tokens: int | None,
     logprobs: int | None,
     names: Mapping[str, str],
+    grammar: Grammar | None,
     prompt_logprobs: bool = False,
 ) -> GenerationConfig:
     """names: field of GenerationConfig -> field of the body, where they differ; an error names the latter."""
@@ -124,6 +127,7 @@ def _config(
             ignore_eos=bool(body.ignore_eos),
             n=1 if body.n is None else body.n,
             logprobs=logprobs,
+            grammar=grammar,
             prompt_logprobs=prompt_logprobs,
         )
     except InvalidRequestError as error:
@@ -133,13 +137,39 @@ def _config(
         raise InvalidRequestError(str(error).replace(field, names[field], 1), param=names[field]) from None
 
 
+def _grammar(body: ChatCompletionRequest | CompletionRequest, form: ResponseFormat | None) -> Grammar | None:
+    """What constrains the output: response_format, or one of the guided_… extensions."""
+    found: list[Grammar] = []
+    if form is not None and form.type == "json_object":
+        found.append(Grammar("json_object"))
+    elif form is not None and form.type == "json_schema":
+        if form.json_schema is None:
+            raise InvalidRequestError("You must provide the parameter: response_format.json_schema", param="response_format.json_schema")
+        schema = form.json_schema.schema
+        kind = "json_object" if schema is None else "json_schema"
+        found.append(Grammar(kind, msgspec.json.encode(schema).decode(), "response_format.json_schema.schema"))
+    if body.guided_json is not None:
+        text = body.guided_json if isinstance(body.guided_json, str) else msgspec.json.encode(body.guided_json).decode()
+        found.append(Grammar("json_schema", text, "guided_json"))
+    if body.guided_regex is not None:
+        found.append(Grammar("regex", body.guided_regex, "guided_regex"))
+    if body.guided_choice is not None:
+        if not body.guided_choice:
+            raise InvalidRequestError("guided_choice must hold at least one text", param="guided_choice")
+        found.append(Grammar("choice", msgspec.json.encode(body.guided_choice).decode(), "guided_choice"))
+    if body.guided_grammar is not None:
+        found.append(Grammar("lark", body.guided_grammar, "guided_grammar"))
+    if len(found) > 1:
+        raise InvalidRequestError(f"{found[0].param} and {found[1].param} exclude each other", param=found[1].param)
+    return found[0] if found else None
+
+
 def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:
     unserved: dict[str, Any] = {
         "tools": body.tools,
         "tool_choice": None if body.tool_choice in ("none", "auto") else body.tool_choice,
         "functions": body.functions,
         "function_call": None if body.function_call in ("none", "auto") else body.function_call,
-        "response_format": None if (body.response_format or {}).get("type") == "text" else body.response_format,
         "modalities": None if body.modalities == ["text"] else body.modalities,
         "audio": body.audio,
         "prediction": body.prediction,

@@ -107,8 +107,10 @@ class LocalBackend:
         best_of = request.best_of if request.best_of is not None and request.best_of > config.n else None
         if best_of is not None:
             config = msgspec.structs.replace(config, n=best_of, logprobs=config.logprobs or 0)
+        grammar = await asyncio.to_thread(lease.engine.compile, config.grammar) if config.grammar is not None else None
+        loop = asyncio.get_running_loop()
         generation = lease.engine.submit(
-            prompts, config, stop_strings=stop_strings, echo_texts=echo_texts, param=param, loop=asyncio.get_running_loop()
+            prompts, config, stop_strings=stop_strings, grammar=grammar, echo_texts=echo_texts, param=param, loop=loop
         )
         try:
             if echo_texts is not None and not config.prompt_logprobs:

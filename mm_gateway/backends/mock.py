@@ -42,6 +42,7 @@ from mm_gateway.errors import (
     ModelNotFoundError,
     ModelUnavailableError,
     RateLimitError,
+    UnsupportedParameterError,
 )
 from mm_gateway.settings import ModelConfig
 
@@ -82,6 +83,8 @@ class MockBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         config = request.config
+        if config.grammar is not None:
+            raise UnsupportedParameterError(f"The mock model does not support {config.grammar.param}", param=config.grammar.param)
         best_of = request.best_of
         if best_of is None or best_of <= config.n:
             async for event in self._generate(request):

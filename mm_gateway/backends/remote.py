@@ -21,6 +21,7 @@ from mm_gateway.core import (
     GenerationConfig,
     GenerationEvent,
     GenerationRequest,
+    Grammar,
     ModelInfo,
     TextDelta,
     TokenLogprob,
@@ -190,7 +191,7 @@ def _upstream_body(request: GenerationRequest, model: str) -> tuple[str, dict[st
 
 def _parameters(config: GenerationConfig) -> dict[str, Any]:
     renamed = {"max_new_tokens": "max_tokens"}
-    apart = {"logprobs", "prompt_logprobs", "logit_bias", "stop"}
+    apart = {"logprobs", "prompt_logprobs", "logit_bias", "stop", "grammar"}
     defaults = GenerationConfig()
     body: dict[str, Any] = {
         renamed.get(name, name): getattr(config, name)
@@ -201,7 +202,23 @@ def _parameters(config: GenerationConfig) -> dict[str, Any]:
         body["logit_bias"] = {str(token): bias for token, bias in config.logit_bias.items()}
     if config.stop:
         body["stop"] = list(config.stop)
+    if config.grammar is not None:
+        body |= _grammar(config.grammar)
     return body
+
+
+def _grammar(grammar: Grammar) -> dict[str, Any]:
+    """In the words of the field that asked for it, so that a server refuses what it does not know."""
+    match grammar.kind:
+        case "json_object":
+            return {"response_format": {"type": "json_object"}}
+        case "json_schema" if grammar.param.startswith("response_format"):
+            schema = msgspec.json.decode(grammar.text)
+            return {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}}
+        case "json_schema" | "choice":
+            return {grammar.param: msgspec.json.decode(grammar.text)}
+        case "regex" | "lark":
+            return {grammar.param: grammar.text}
 
 
 def _choice_events(choice: UpstreamChoice) -> list[GenerationEvent]:

@@ -31,7 +31,7 @@ class Choice:
         self._text = text
         self._detokenizer = Detokenizer(text.decode, seq.tokens[max(0, seq.prompt_len - _PROMPT_TAIL) : seq.prompt_len])
         self._stops = StopStrings(stop_strings)
-        self._stop_token_ids = frozenset() if seq.config.ignore_eos else stop_token_ids
+        self._stop_token_ids = frozenset() if seq.config.ignore_eos and seq.config.grammar is None else stop_token_ids
         self._decoded = 0  # characters that came out of the detokenizer
         self._sent = 0  # characters that went out in events
         self._pending: deque[tuple[int, int, TokenLogprob | None]] = deque()  # (end of its text, id, scores) of tokens held back

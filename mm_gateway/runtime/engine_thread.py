@@ -19,6 +19,7 @@ from mm_gateway.runtime.model_runner import ModelRunner, StepLogits
 from mm_gateway.runtime.sampler import Sampler, TokenScores, score_tokens
 from mm_gateway.runtime.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.sequence import Sequence
+from mm_gateway.runtime.structured_output import CompiledGrammar, GrammarState, TokenMasks
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Job:
         choices: those that have not ended, by sequence id.
         prompt_tokens: over all prompts, each counted once.
         echo: text of each prompt whose log-probabilities were asked for, by sequence id.
+        grammar: what every choice has to follow.
     """
 
     generation: Generation
@@ -38,6 +40,7 @@ class Job:
     prompt_tokens: int
     choices_per_prompt: int
     echo: dict[int, str]
+    grammar: CompiledGrammar | None = None
     completion_tokens: int = 0
     cached_tokens: int = 0
 
@@ -61,8 +64,10 @@ class EngineThread:
     Commands go in through a queue that is drained before each step; events go out after each step, in one hand-over.
     """
 
-    def __init__(self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler) -> None:
+    def __init__(self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks) -> None:
         self._runner = runner
+        self._masks = masks
+        self._grammars: dict[int, GrammarState] = {}  # by sequence id
         self._scheduler = scheduler
         self._sampler = sampler
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -119,6 +124,7 @@ class EngineThread:
                 if step:
                     self._step(step)
                 self._outbox.flush()
+        self._masks.close()
         for generation in list(self._jobs):
             self._fail(generation, ShuttingDownError("The model was unloaded"))
         self._outbox.flush()
@@ -141,6 +147,8 @@ class EngineThread:
         self._prompt_tokens += job.prompt_tokens
         for seq_id, choice in job.choices.items():
             self._job_of[seq_id] = job
+            if job.grammar is not None:
+                self._grammars[seq_id] = job.grammar.new_state()
             self._scheduler.add(choice.seq)
 
     def _cancel(self, generation: Generation) -> None:
@@ -162,13 +170,20 @@ class EngineThread:
         self._sampler.forget(seq)
         self._job_of.pop(seq.id, None)
         self._prompt_scores.pop(seq.id, None)
+        self._grammars.pop(seq.id, None)
 
     def _step(self, step: list[ScheduledSequence]) -> None:
         self._steps += 1
+        constrained = [scheduled.seq.id for scheduled in step if scheduled.sample and scheduled.seq.id in self._grammars]
+        masks = self._masks.start([self._grammars[id] for id in constrained]) if constrained else None
         try:
             result = self._runner.execute(step)
             self._score_prompts(result)
-            sampled = self._sampler.sample(result.logits, result.sampled) if result.sampled else []
+            masked = None
+            if masks is not None:
+                row_of = {seq.id: row for row, seq in enumerate(result.sampled)}
+                masked = [row_of[id] for id in constrained], masks.result()
+            sampled = self._sampler.sample(result.logits, result.sampled, masked) if result.sampled else []
         except Exception as error:  # whatever went wrong in a forward pass is the fault of this step's requests alone
             self._fail_step(step, error)
             return
@@ -180,6 +195,11 @@ class EngineThread:
             if draw.token is None:
                 logger.error("NaN or infinite logits; the request fails")
                 self._fail(job.generation, EngineError("The model computed NaN or infinite values for this request"), discard=True)
+                continue
+            state = self._grammars.get(seq.id)
+            if state is not None and not state.advance(draw.token):
+                logger.error("a token left its grammar: %s", state.matcher.get_error())
+                self._fail(job.generation, EngineError("The output left its grammar; the request fails"))
                 continue
             self._advance(job, seq, draw.token, draw.scores)
 

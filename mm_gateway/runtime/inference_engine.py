@@ -18,7 +18,7 @@ import msgspec
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, TextDelta, Usage
+from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, Grammar, TextDelta, Usage
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, RateLimitError
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.engine_thread import EngineStats, EngineThread, Job
@@ -31,6 +31,7 @@ from mm_gateway.runtime.sampler import Sampler
 from mm_gateway.runtime.scheduler import Scheduler
 from mm_gateway.runtime.sequence import Sequence
 from mm_gateway.runtime.stops import stop_token_ids_of
+from mm_gateway.runtime.structured_output import CompiledGrammar, GrammarCompiler, TokenMasks
 from mm_gateway.runtime.token_text import TokenText
 from mm_gateway.settings import EngineSettings
 
@@ -127,7 +128,8 @@ class InferenceEngine:
         scheduler = Scheduler(cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
         sampler = Sampler(self._vocab_size, model.device, max_sequences=settings.max_running + settings.max_waiting)
         self._ids = itertools.count()
-        self._thread = EngineThread(name, runner, scheduler, sampler)
+        self._grammars = GrammarCompiler(tokenizer, self._vocab_size, self._stop_token_ids)
+        self._thread = EngineThread(name, runner, scheduler, sampler, TokenMasks(self._vocab_size))
 
     @classmethod
     def for_loaded_model(
@@ -171,6 +173,7 @@ class InferenceEngine:
         *,
         stop_strings: AbstractSequence[str] = (),
         echo_texts: AbstractSequence[str] | None = None,
+        grammar: CompiledGrammar | None = None,
         param: str = "prompt",
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> Generation:
@@ -179,6 +182,7 @@ class InferenceEngine:
         Args:
             prompts: token ids of each prompt, at least one id each.
             config: what to do; `stop` of it and `stop_strings` (the chat template's) both end the text.
+            grammar: `config.grammar` compiled, where that was done before; an event loop should not wait for it here.
             echo_texts: with `prompt_logprobs`, the text to report each prompt as.
             param: the field to name in errors about the prompts.
             loop: the event loop that will iterate the result; None for a thread.
@@ -198,6 +202,8 @@ class InferenceEngine:
         waiting = self._thread.stats().waiting
         if waiting + len(prompts) * config.n > self._settings.max_waiting:
             raise RateLimitError(f"The model's queue is full: {waiting} sequences are waiting", retry_after_s=1 + waiting / 16)
+        if config.grammar is not None and grammar is None:
+            grammar = self.compile(config.grammar)
         generation = Generation(self._thread.cancel, loop)
         seed = secrets.randbits(64) if config.seed is None else config.seed
         group = next(self._ids)
@@ -221,8 +227,16 @@ class InferenceEngine:
                 choices[seq.id] = Choice(index, seq, self._text, stop_strings=stops, stop_token_ids=self._stop_token_ids)
                 if config.prompt_logprobs:
                     echo[seq.id] = echo_texts[position] if echo_texts is not None else self._text.decode(prompt)
-        self._thread.submit(Job(generation, choices, sum(len(prompt) for prompt in prompts), config.n, echo))
+        self._thread.submit(Job(generation, choices, sum(len(prompt) for prompt in prompts), config.n, echo, grammar))
         return generation
+
+    def compile(self, grammar: Grammar) -> CompiledGrammar:
+        """A grammar for this model's tokens; milliseconds, the first time a second.
+
+        Raises:
+            InvalidRequestError: it is wrong; UnsupportedParameterError: this model's tokenizer cannot follow one.
+        """
+        return self._grammars.compile(grammar)
 
     def generate(self, prompt: str, config: GenerationConfig | None = None) -> GenerationResult:
         """Continue one prompt; blocks until it is done."""

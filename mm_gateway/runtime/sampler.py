@@ -53,11 +53,14 @@ class Sampler:
         self._counts = TokenCounts(vocab_size, max_sequences, device)
         self._batch: _Batch | None = None
 
-    def sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
+    def sample(
+        self, logits: torch.Tensor, sequences: list[Sequence], masked: tuple[list[int], torch.Tensor] | None = None
+    ) -> list[Sampled]:
         """Draw one token per row.
 
         Args:
             logits: [len(sequences), vocabulary] fp32; may be overwritten.
+            masked: rows whose tokens are restricted, and [len(rows), vocabulary] bool, True for those that may be drawn.
         """
         batch = self._batch
         ids = [seq.id for seq in sequences]
@@ -71,6 +74,9 @@ class Sampler:
         if batch.biases is not None:
             rows, tokens, values = batch.biases
             logits.index_put_((rows, tokens), values, accumulate=True)
+        if masked is not None:
+            rows = torch.tensor(masked[0], dtype=torch.int64).to(self._device)
+            logits[rows] = logits[rows].masked_fill_(~masked[1].to(self._device), -torch.inf)
         drawn = self._draw(logits, batch, sequences)
         if batch.penalized_rows:
             self._counts.add([sequences[row] for row in batch.penalized_rows], drawn[batch.penalized])

@@ -13,12 +13,20 @@ from mm_gateway.core import (
     CompletionInput,
     GenerationConfig,
     GenerationRequest,
+    Grammar,
     Message,
     Progress,
     TextDelta,
     Usage,
 )
-from mm_gateway.errors import ContextLengthExceededError, GatewayError, InvalidRequestError, ModelUnavailableError, RateLimitError
+from mm_gateway.errors import (
+    ContextLengthExceededError,
+    GatewayError,
+    InvalidRequestError,
+    ModelUnavailableError,
+    RateLimitError,
+    UnsupportedParameterError,
+)
 from mm_gateway.settings import ModelConfig
 
 MOCK = MockBackend("mock", ModelConfig(model_name="mock", backend="mock"), created=0)
@@ -92,6 +100,12 @@ async def test_errors_come_on_demand_before_or_amid_the_text(error: str, kind: t
         async for event in MOCK.generate(chat(f"!mock error={error} after=3")):
             seen.append(event)
     assert len(text_of(seen).split()) == 3
+
+
+async def test_what_it_cannot_follow_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedParameterError) as caught:
+        await events_of(chat("Hi", grammar=Grammar("regex", "a", "guided_regex")))
+    assert caught.value.param == "guided_regex"
 
 
 @pytest.mark.parametrize("directive", ["error=418", "tokens=many", "colour=red"])

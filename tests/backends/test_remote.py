@@ -17,6 +17,7 @@ from mm_gateway.core import (
     CompletionInput,
     GenerationConfig,
     GenerationRequest,
+    Grammar,
     Message,
     TextDelta,
     TokenLogprob,
@@ -133,6 +134,28 @@ async def test_the_request_arrives_in_the_upstreams_words_with_its_key(monkeypat
         "logprobs": True,
         "top_logprobs": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("grammar", "sent"),
+    [
+        (Grammar("json_object"), {"response_format": {"type": "json_object"}}),
+        (
+            Grammar("json_schema", '{"type":"integer"}', "response_format.json_schema.schema"),
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": {"type": "integer"}, "strict": True}}},
+        ),
+        (Grammar("json_schema", '{"type":"integer"}', "guided_json"), {"guided_json": {"type": "integer"}}),
+        (Grammar("choice", '["a"]', "guided_choice"), {"guided_choice": ["a"]}),
+        (Grammar("regex", "a+", "guided_regex"), {"guided_regex": "a+"}),
+        (Grammar("lark", "start: x", "guided_grammar"), {"guided_grammar": "start: x"}),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Grammar) else "",
+)
+async def test_grammars_are_passed_on_in_the_words_they_came_in(grammar: Grammar, sent: dict[str, Any]) -> None:
+    request = GenerationRequest(request_id="r", model="far", input=HELLO.input, config=GenerationConfig(grammar=grammar))
+    async with upstream(sse(delta("1", reason="stop"))) as (backend, seen):
+        await events_of(backend, request)
+    assert {name: value for name, value in seen.requests[0][2].items() if name in sent} == sent
 
 
 async def test_completions_and_their_logprobs() -> None:
