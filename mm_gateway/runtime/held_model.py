@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import psutil
@@ -201,7 +203,12 @@ def _reclaim() -> None:
 
 def _total_memory(device: str) -> int:
     if device == "cpu":
-        return psutil.virtual_memory().total
+        # A container may be allowed less than the machine has (https://docs.kernel.org/admin-guide/cgroup-v2.html).
+        try:
+            limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            limit = sys.maxsize
+        return min(psutil.virtual_memory().total, limit)
     import torch
 
     return torch.cuda.get_device_properties(torch.device(device)).total_memory

@@ -92,9 +92,8 @@ def test_regex_choice_and_lark(engine: InferenceEngine) -> None:
 def test_a_grammar_does_not_touch_its_neighbours(engine: InferenceEngine) -> None:
     config = GenerationConfig(max_new_tokens=20, temperature=0, ignore_eos=True)
     alone = engine.generate("The quick brown", config).text
-    constrained = [
-        engine.submit([engine.encode("Hello")], GenerationConfig(max_new_tokens=100, grammar=schema(SCHEMA), seed=i)) for i in range(4)
-    ]
+    people = [GenerationConfig(max_new_tokens=100, grammar=schema(SCHEMA), seed=seed) for seed in range(4)]
+    constrained = [engine.submit([engine.encode("Hello")], person) for person in people]
     assert engine.generate("The quick brown", config).text == alone
     for generation in constrained:
         text = "".join(event.text for event in generation if isinstance(event, TextDelta))
