@@ -19,14 +19,16 @@ ADDRESS = "http://127.0.0.1:8000"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A gateway on its built-in default."""
+def address(tmp_path_factory: pytest.TempPathFactory, gpt2_checkpoint: Path) -> Iterator[str]:
+    """A gateway on its built-in default, in a folder where a small checkpoint is found under the name of the one on the hub."""
     port = free_port()
-    log = tmp_path_factory.mktemp("readme") / "stderr.txt"
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "gpt2").symlink_to(gpt2_checkpoint)
+    log = folder / "stderr.txt"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MM_GATEWAY_")}
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mm_gateway.main", "serve", "--port", str(port)], stderr=stderr, cwd=ROOT, env=clean
+            [sys.executable, "-m", "mm_gateway.main", "serve", "--port", str(port)], stderr=stderr, cwd=folder, env=clean
         )
     gateway = wait_for(process, port, log)
     yield gateway.address
@@ -53,6 +55,14 @@ def test_python_examples(address: str, script: str, gpt2_checkpoint: Path, tmp_p
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) > 10
+
+
+def test_the_example_of_structured_output(address: str) -> None:
+    (script,) = [text for language, text in BLOCKS if language == "py"]
+    client = f"from openai import OpenAI\nclient = OpenAI(base_url='{address}/v1', api_key='none')\n"
+    done = subprocess.run([sys.executable, "-c", client + script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("name=") and "inhabitants=" in done.stdout
 
 
 def test_the_configuration_examples_are_valid(tmp_path: Path) -> None:

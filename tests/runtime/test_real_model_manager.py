@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -380,6 +381,26 @@ def test_the_guides_methods_over_a_real_model(gpt2_checkpoint: Path) -> None:
     manager.clear_cache()
     assert manager.list_models() == []
     manager.close()
+
+
+def test_threads_over_three_real_models_with_room_for_one(gpt2_checkpoint: Path, llama_checkpoint: Path, qwen2_checkpoint: Path) -> None:
+    manager = RealModelManager(max_cached_models=1, engine_settings=EngineSettings(max_running=4))
+    configs = [config(str(path), device="cpu", dtype="fp32") for path in (gpt2_checkpoint, llama_checkpoint, qwen2_checkpoint)]
+    greedy = GenerationConfig(max_new_tokens=8, temperature=0, ignore_eos=True)
+
+    def ask(index: int) -> str:
+        with manager.acquire(configs[index]).result(60) as lease:
+            return lease.engine.generate("Hello", greedy).text
+
+    expected = [ask(index) for index in range(3)]
+    order = [index % 3 for index in range(30)]
+    random.Random(1).shuffle(order)
+    with ThreadPoolExecutor(30) as pool:
+        assert list(pool.map(ask, order)) == [expected[index] for index in order]
+    assert manager.stats().leases == 0
+    assert manager.stats().loads <= 3 + 12
+    manager.close()
+    assert manager.stats().resident == 0
 
 
 def test_models_without_number_are_refused() -> None:
