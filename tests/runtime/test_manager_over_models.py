@@ -40,9 +40,8 @@ def test_the_guides_methods_over_a_real_model(gpt2_checkpoint: Path) -> None:
 
 def test_threads_over_three_real_models_with_room_for_one(gpt2_checkpoint: Path, llama_checkpoint: Path, qwen2_checkpoint: Path) -> None:
     manager = RealModelManager(max_cached_models=1, engine_settings=EngineSettings(max_running=4))
-    configs = [
-        ModelConfig(model_name=str(path), device="cpu", dtype="fp32") for path in (gpt2_checkpoint, llama_checkpoint, qwen2_checkpoint)
-    ]
+    folders = (gpt2_checkpoint, llama_checkpoint, qwen2_checkpoint)
+    configs = [ModelConfig(model_name=str(path), device="cpu", dtype="fp32") for path in folders]
     greedy = GenerationConfig(max_new_tokens=8, temperature=0, ignore_eos=True)
 
     def ask(index: int) -> str:
