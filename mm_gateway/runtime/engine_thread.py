@@ -15,7 +15,7 @@ from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, O
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.generation import Generation, Outbox
 from mm_gateway.runtime.memory_errors import is_out_of_memory
-from mm_gateway.runtime.model_runner import ModelRunner, StepLogits
+from mm_gateway.runtime.model_runner import ModelRunner, StepLogits, current_device
 from mm_gateway.runtime.sampler import Sampler, TokenScores, score_tokens
 from mm_gateway.runtime.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.sequence import Sequence
@@ -118,7 +118,7 @@ class EngineThread:
         )
 
     def _run(self) -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), current_device(self._runner.device):
             while self._drain():
                 step = self._scheduler.schedule()
                 if step:

@@ -26,7 +26,7 @@ from mm_gateway.runtime.generation import Generation
 from mm_gateway.runtime.kv_caches import Layout, make_kv_cache
 from mm_gateway.runtime.kv_paged_cache import BLOCK_SIZE
 from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
-from mm_gateway.runtime.model_runner import ModelRunner, probe, verify
+from mm_gateway.runtime.model_runner import ModelRunner, current_device, probe, verify
 from mm_gateway.runtime.sampler import Sampler
 from mm_gateway.runtime.scheduler import Scheduler
 from mm_gateway.runtime.sequence import Sequence
@@ -107,7 +107,7 @@ class InferenceEngine:
         head = model.get_output_embeddings()
         self._vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
         longest = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
-        with torch.inference_mode():
+        with torch.inference_mode(), current_device(model.device):
             shape = probe(model)
             cache = make_kv_cache(
                 shape,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class ModelRunner:
         self._model = model
         self.cache = cache
         self._layers = shape.layers
-        self._device = model.device
+        self.device = model.device
         self._graphs: DecodeGraphs | None = None
 
     def capture_decodes(self, max_running: int) -> None:
@@ -59,7 +60,7 @@ class ModelRunner:
         try:
             self._graphs = DecodeGraphs(self._model, cache, layers=self._layers, max_running=max_running)
         except (RuntimeError, torch.OutOfMemoryError) as error:
-            torch.cuda.synchronize(self._device)
+            torch.cuda.synchronize(self.device)
             logger.warning("no CUDA graphs for this model: %s", str(error).splitlines()[0])
 
     def execute(self, step: list[ScheduledSequence]) -> StepLogits:
@@ -103,7 +104,12 @@ class ModelRunner:
         return StepLogits(sampled, logits[first_sampled : first_sampled + len(sampled)], prompts)
 
     def _tensor(self, numbers: list[int]) -> torch.Tensor:
-        return torch.tensor(numbers, dtype=torch.int64).to(self._device, non_blocking=True)
+        return torch.tensor(numbers, dtype=torch.int64).to(self.device, non_blocking=True)
+
+
+def current_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Makes a GPU the current one of this thread: kernels and graphs that are not told a device use that. Nothing on a CPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def padded_rows(rows: int) -> int:
