@@ -8,7 +8,7 @@ import time
 import msgspec
 from litestar import Request, post
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 
@@ -98,7 +98,11 @@ async def _json_body(request: Request) -> bytes:
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(status_code=415, detail="The body must be JSON: send it with Content-Type: application/json")
-    return await request.body()
+    try:
+        return await request.body()
+    except InternalServerException as error:
+        # Litestar's word for a client that hung up amid its body: no fault of ours, and nobody reads the answer.
+        raise HTTPException(status_code=400, detail="The connection was closed before the body was complete") from error
 
 
 def _include_usage(body: ChatCompletionRequest | CompletionRequest) -> bool:

@@ -217,6 +217,23 @@ async def test_a_client_that_hangs_up_ends_the_work(stream: bool, script: list[S
         assert again["choices"][0]["finish_reason"] == "stop"
 
 
+async def test_a_client_that_hangs_up_amid_its_body_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    backend = ScriptedBackend(HELLO)
+    with served(app_over(backend)) as port:
+        for body in (b"", b'{"model"'):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+            writer.write(head + body)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.close()
+            await writer.wait_closed()
+        again = await asyncio.to_thread(ask, port, json.dumps(CHAT).encode())
+    assert again["choices"][0]["finish_reason"] == "stop"
+    assert "unexpected error" not in caplog.text
+    assert backend.started == 1
+
+
 def ask(port: int, body: bytes) -> Any:
     from urllib.request import Request, urlopen
 
