@@ -172,7 +172,7 @@ class Residency(Generic[WaiterT]):
 
         out_of_memory: the estimate was too low. Where others can make room, they do, and it is tried once more.
         """
-        if out_of_memory and not model.had_no_memory and model.waiters and self._others_can_leave(model, now):
+        if out_of_memory and not model.had_no_memory and model.waiters and self._others_can_leave(model):
             model.had_no_memory = True
             model.phase = "waiting"
             model.need_bytes = self._free_bytes(model) + 1
@@ -333,7 +333,7 @@ class Residency(Generic[WaiterT]):
         cost = model.load_s if model.load_s is not None else (model.need_bytes or 0) * ASSUMED_RELOAD_S_PER_BYTE
         return cost * FROM_HOST_SHARE if self._host_has_room(model) else cost
 
-    def _others_can_leave(self, model: Model[WaiterT], now: float) -> bool:
+    def _others_can_leave(self, model: Model[WaiterT]) -> bool:
         return any(
             other is not model and other.device == model.device and not other.pinned and other.phase in ("ready", "evicting")
             for other in self._resident()
