@@ -57,7 +57,7 @@ def test_bad_requests_get_the_envelope(gateway: Gateway, tmp_path: Path) -> None
         (400, (*JSON, "-d", '{"model": "mock", "messages": "hi"}'), "messages"),
         (400, (*JSON, "-d", '{"model": "mock", "messages": [{"role": "user", "content": 1}]}'), "messages[0].content"),
         (400, (*JSON, "-d", '{"model": "mock", "messages": [{"role": "user", "content": "a"}], "temperature": 3}'), "temperature"),
-        (400, (*JSON, "-d", '{"model": "mock", "messages": [{"role": "user", "content": "a"}], "tools": [{}]}'), "tools"),
+        (400, (*JSON, "-d", '{"model": "mock", "messages": [{"role": "user", "content": "a"}], "tools": [{}]}'), "tools[0].type"),
         (400, (*JSON, "-d", '{"model": "mock", "messages": [{"role": "user", "content": "a"}], "nonsense": 1}'), "nonsense"),
         (404, (*JSON, "-d", '{"model": "nope", "messages": [{"role": "user", "content": "a"}]}'), "model"),
         (405, ("-X", "GET"), None),

@@ -21,12 +21,49 @@ MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 128
 
 
+class ToolCall(msgspec.Struct, frozen=True):
+    """A function that the assistant called; `arguments` is JSON as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One turn of a conversation; `content` is plain text and is never interpreted as control tokens."""
 
     role: Role
     content: str
     name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    """assistant: the functions it called."""
+    tool_call_id: str | None = None
+    """tool: the call that this is the result of."""
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A function that the model may call. parameters: JSON schema of an object; None: no arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+    strict: bool = False
+    """Without effect: arguments always follow the schema."""
+
+
+class ToolUse(msgspec.Struct, frozen=True):
+    """What may and what must be called.
+
+    Attributes:
+        tools: at least one. required: the reply has to be a call.
+        only: the one that has to be called, with `required`.
+        parallel: several calls in one reply are allowed.
+    """
+
+    tools: tuple[Tool, ...]
+    required: bool = False
+    only: str | None = None
+    parallel: bool = True
 
 
 class Grammar(msgspec.Struct, frozen=True):
@@ -118,6 +155,7 @@ class ChatInput(msgspec.Struct, frozen=True, tag="chat"):
     """A conversation to be rendered by the model's chat template; at least one message."""
 
     messages: tuple[Message, ...]
+    tools: ToolUse | None = None
 
 
 class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
@@ -173,6 +211,17 @@ class TextDelta(msgspec.Struct, frozen=True, tag="text"):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
+class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call"):
+    """A piece of one call of one choice; `id` and `name` come with the first, `arguments` are to be joined."""
+
+    index: int
+    call: int
+    """Counts the calls of the choice."""
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
 class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
     """The last event of one choice."""
 
@@ -190,7 +239,7 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     reasoning_tokens: int = 0
 
 
-GenerationEvent = Progress | TextDelta | ChoiceFinished | Usage
+GenerationEvent = Progress | TextDelta | ToolCallDelta | ChoiceFinished | Usage
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +265,7 @@ class Backend(Protocol):
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
-        """Yield Progress*, then TextDelta and ChoiceFinished of all choices interleaved, then one Usage.
+        """Yield Progress*, then TextDelta, ToolCallDelta and ChoiceFinished of all choices interleaved, then one Usage.
 
         An async generator: closing it (`aclose`, or cancelling the task that awaits it) cancels the work within one
         step and frees all that it held.

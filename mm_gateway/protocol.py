@@ -18,13 +18,67 @@ class ContentPart(msgspec.Struct):
     text: str | None = None
 
 
+class FunctionCall(msgspec.Struct, forbid_unknown_fields=True):
+    """`arguments` is JSON as text."""
+
+    name: str
+    arguments: str
+
+
+class FunctionToolCall(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+    index: int | msgspec.UnsetType | None = msgspec.UNSET
+    """Some clients send back what they put together from a stream."""
+
+
+class FunctionDefinition(msgspec.Struct, forbid_unknown_fields=True):
+    """`parameters`: JSON schema of an object. `strict` changes nothing: arguments always follow the schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(msgspec.Struct):
+    """Only `function` tools are served."""
+
+    type: str
+    function: FunctionDefinition | None = None
+
+
+class FunctionName(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class AllowedTool(msgspec.Struct):
+    type: str
+    function: FunctionName | None = None
+    name: str | None = None
+
+
+class AllowedTools(msgspec.Struct, forbid_unknown_fields=True):
+    mode: Literal["auto", "required"]
+    tools: list[AllowedTool]
+
+
+class ToolChoice(msgspec.Struct):
+    """`{"type": "function", "function": {"name"}}`, or `allowed_tools`."""
+
+    type: str
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
+
+
 class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
     """One message of a chat request."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[FunctionToolCall] | None = None
     tool_call_id: str | None = None
     function_call: Any = None
     refusal: str | None = None
@@ -98,11 +152,11 @@ class ChatCompletionRequest(_SharedFields, kw_only=True, forbid_unknown_fields=T
     prompt_cache_retention: str | None = None
 
     response_format: ResponseFormat | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: str | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
     # decoded so that they can be refused by name
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
     functions: list[Any] | None = None
     function_call: Any = None
     modalities: list[str] | None = None
@@ -175,6 +229,7 @@ class AssistantMessage(msgspec.Struct):
     content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    tool_calls: list[FunctionToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChoice(msgspec.Struct):
@@ -250,9 +305,20 @@ class ModelList(msgspec.Struct):
 # What comes back from an upstream server: every field optional, unknown ones ignored, because servers differ.
 
 
+class UpstreamFunction(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class UpstreamToolCall(msgspec.Struct):
+    index: int = 0
+    id: str | None = None
+    function: UpstreamFunction | None = None
+
+
 class UpstreamDelta(msgspec.Struct):
     content: str | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[UpstreamToolCall] | None = None
 
 
 class UpstreamTopLogprob(msgspec.Struct):

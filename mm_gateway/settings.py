@@ -13,6 +13,7 @@ import msgspec
 ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
 Quantization = Literal["8bit", "4bit", "gptq"]
+ToolFormatName = Literal["hermes", "llama", "react", "plain"]
 BackendName = Literal["local", "mock", "remote"]
 
 
@@ -38,6 +39,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Further names that clients may use."""
     chat_template: str | None = None
     """A built-in template's name or a Jinja file; wins over the checkpoint's own. None: see `model_type`."""
+    tool_format: ToolFormatName | None = None
+    """How tools are written for the model and its calls read back; None: by the chat template."""
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
     path: str | None = None

@@ -9,7 +9,7 @@ import msgspec
 
 import mm_gateway
 from mm_gateway.api.logprobs import chat_logprobs, completion_logprobs
-from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta, TokenLogprob, Usage
+from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, Usage
 from mm_gateway.protocol import (
     AssistantMessage,
     ChatChoice,
@@ -17,6 +17,8 @@ from mm_gateway.protocol import (
     Completion,
     CompletionChoice,
     CompletionTokensDetails,
+    FunctionCall,
+    FunctionToolCall,
     PromptTokensDetails,
     UsageReply,
 )
@@ -90,6 +92,10 @@ class ChatReply:
                 return self._template.choice(
                     b'{"index":%d,"delta":{"content":%b},"logprobs":%b,"finish_reason":null}' % (index, _encode(text), logprobs)
                 )
+            case ToolCallDelta():
+                return self._template.choice(
+                    b'{"index":%d,"delta":{"tool_calls":[%b]},"logprobs":null,"finish_reason":null}' % (event.index, _call_delta(event))
+                )
             case ChoiceFinished(index=index, finish_reason=reason):
                 return self._template.choice(b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%b}' % (index, _encode(reason)))
             case Usage() if self._include_usage:
@@ -101,13 +107,24 @@ class ChatReply:
         choices = [
             ChatChoice(
                 index,
-                AssistantMessage("".join(folded.texts[index])),
+                _assistant_message("".join(folded.texts[index]), folded.calls[index]),
                 folded.reasons[index],
                 chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
             )
             for index in range(self._choices)
         ]
         return _encode(ChatCompletion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT))
+
+
+def _call_delta(event: ToolCallDelta) -> bytes:
+    if event.id is None:
+        return b'{"index":%d,"function":{"arguments":%b}}' % (event.call, _encode(event.arguments))
+    function = {"name": event.name, "arguments": event.arguments}
+    return _encode({"index": event.call, "id": event.id, "type": "function", "function": function})
+
+
+def _assistant_message(text: str, calls: list[FunctionToolCall]) -> AssistantMessage:
+    return AssistantMessage(text or None, tool_calls=calls) if calls else AssistantMessage(text)
 
 
 class CompletionReply:
@@ -165,6 +182,7 @@ class _Folded:
     def __init__(self, events: Iterable[GenerationEvent], choices: int) -> None:
         self.texts: list[list[str]] = [[] for _ in range(choices)]
         self.logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
+        self.calls: list[list[FunctionToolCall]] = [[] for _ in range(choices)]
         self.reasons = ["stop"] * choices
         self.usage = UsageReply()
         for event in events:
@@ -172,6 +190,10 @@ class _Folded:
                 case TextDelta(index=index, text=text, logprobs=tokens):
                     self.texts[index].append(text)
                     self.logprobs[index] += tokens
+                case ToolCallDelta(index=index, id=id, name=name, arguments=arguments):
+                    if id is not None:
+                        self.calls[index].append(FunctionToolCall(id, FunctionCall(name or "", "")))
+                    self.calls[index][-1].function.arguments += arguments
                 case ChoiceFinished(index=index, finish_reason=reason):
                     self.reasons[index] = reason
                 case Usage():

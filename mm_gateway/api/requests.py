@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mm_gateway.core import MAX_CHOICES, ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar, Message
+from mm_gateway.api.messages import read_messages
+from mm_gateway.api.tools import read_tools
+from mm_gateway.core import MAX_CHOICES, ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, ResponseFormat
+from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, ResponseFormat
 
 Body = TypeVar("Body", ChatCompletionRequest, CompletionRequest)
 
@@ -51,16 +53,20 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
     limits = [limit for limit in (body.max_completion_tokens, body.max_tokens) if limit is not None]
     if len(set(limits)) > 1:
         raise InvalidRequestError("max_tokens and max_completion_tokens are the same limit; give one of them", param="max_tokens")
+    tools = read_tools(body)
+    grammar = _grammar(body, body.response_format)
+    if tools is not None and grammar is not None and not grammar.param.startswith("response_format"):
+        raise InvalidRequestError(f"tools and {grammar.param} exclude each other", param=grammar.param)
     return GenerationRequest(
         request_id=request_id,
         model=body.model,
-        input=ChatInput(tuple(_message(index, message) for index, message in enumerate(body.messages))),
+        input=ChatInput(read_messages(body.messages), tools),
         config=_config(
             body,
             max_new_tokens=limits[0] if limits else None,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             names={"max_new_tokens": limit_name, "logprobs": "top_logprobs"},
-            grammar=_grammar(body, body.response_format),
+            grammar=grammar,
         ),
         keep_alive=_keep_alive(body.keep_alive),
         metadata=body.metadata or {},
@@ -166,8 +172,6 @@ def _grammar(body: ChatCompletionRequest | CompletionRequest, form: ResponseForm
 
 def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:
     unserved: dict[str, Any] = {
-        "tools": body.tools,
-        "tool_choice": None if body.tool_choice in ("none", "auto") else body.tool_choice,
         "functions": body.functions,
         "function_call": None if body.function_call in ("none", "auto") else body.function_call,
         "modalities": None if body.modalities == ["text"] else body.modalities,
@@ -180,31 +184,6 @@ def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:
     for name, value in unserved.items():
         if value:
             raise UnsupportedParameterError(f"{name} is not supported by this server", param=name)
-
-
-def _message(index: int, message: ChatMessage) -> Message:
-    at = f"messages[{index}]"
-    if message.role in ("tool", "function"):
-        raise UnsupportedParameterError(f"Messages of role {message.role} are not supported by this server", param=f"{at}.role")
-    for name in ("tool_calls", "tool_call_id", "function_call", "audio"):
-        if getattr(message, name):
-            raise UnsupportedParameterError(f"{name} is not supported by this server", param=f"{at}.{name}")
-    if message.content is None:
-        raise InvalidRequestError(f"{at}.content must be a string or a list of text parts", param=f"{at}.content")
-    if isinstance(message.content, str):
-        return Message(role=message.role, content=message.content, name=message.name)
-    texts: list[str] = []
-    for position, part in enumerate(message.content):
-        if part.type != "text":
-            raise UnsupportedParameterError(
-                f"Content parts of type '{part.type[:50]}' are not supported by this server, only 'text'",
-                param=f"{at}.content[{position}]",
-                code="unsupported_value",
-            )
-        if part.text is None:
-            raise InvalidRequestError(f"{at}.content[{position}].text is missing", param=f"{at}.content[{position}].text")
-        texts.append(part.text)
-    return Message(role=message.role, content="".join(texts), name=message.name)
 
 
 def _prompts(prompt: str | list[str | int | list[int]] | None) -> tuple[str | tuple[int, ...], ...]:

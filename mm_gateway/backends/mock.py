@@ -6,6 +6,7 @@ The last message (or the prompt) may hold directives: `!mock tokens=50 delay=0.1
     delay=S    seconds per token, in place of the configured delay_s
     load=S     seconds of "loading" before the first token
     error=E    fail: 400, 401, 404, 429, 500, 503, context, or hang (never answers)
+    call=NAME  call that function of the request's tools
     after=N    fail after N tokens of the text, mid-stream; default 0: before the first
 
 A token is a word with the space before it. Log-probabilities are made up, and always the same.
@@ -16,11 +17,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
+from mm_gateway.backends.mock_call import arguments_for, called_tool
+from mm_gateway.backends.tool_calls import finish_reason, new_call_id
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
@@ -31,6 +34,8 @@ from mm_gateway.core import (
     Progress,
     TextDelta,
     TokenLogprob,
+    Tool,
+    ToolCallDelta,
     Usage,
 )
 from mm_gateway.errors import (
@@ -45,6 +50,7 @@ from mm_gateway.errors import (
     UnsupportedParameterError,
 )
 from mm_gateway.settings import ModelConfig
+from mm_gateway.text import held_back
 
 CONTEXT_LENGTH = 32768
 
@@ -53,7 +59,7 @@ _TEXT = (
     "against it without waiting for a real one and its text holds a comma, a full stop. and a café"
 )
 _WORDS = _TEXT.split()
-_DIRECTIVES = re.compile(r"!mock((?:\s+\w+=[\w.]+)+)")
+_DIRECTIVES = re.compile(r"!mock((?:\s+\w+=[\w.-]+)+)")
 _TOKEN = re.compile(r"\s*\S+|\s+$")
 _YIELD_EVERY = 64
 """Tokens between two returns to the event loop where there is no delay."""
@@ -65,6 +71,7 @@ class _Directives(msgspec.Struct, forbid_unknown_fields=True):
     load: float = 0.0
     error: str | None = None
     after: int = 0
+    call: str | None = None
 
 
 class MockBackend:
@@ -120,6 +127,11 @@ class MockBackend:
         if isinstance(request.input, CompletionInput) and request.input.echo:
             for choice in choices:
                 yield choice.echo()
+        if isinstance(request.input, ChatInput) and (tool := called_tool(request.input, orders.call)) is not None:
+            for event in _calls(request.input, tool, choices):
+                yield event
+            yield Usage(sum(sizes), len(choices))
+            return
         running = list(choices)
         steps = 0
         while running:
@@ -158,7 +170,7 @@ class _MockChoice:
 
     def __init__(self, index: int, prompt: str, request: GenerationRequest, length: int, limit: int) -> None:
         config = request.config
-        self._index = index
+        self.index = index
         self._prompt = prompt
         self._config = config
         self._length = length
@@ -174,7 +186,7 @@ class _MockChoice:
     def echo(self) -> TextDelta:
         tokens = _TOKEN.findall(self._prompt)
         scored = self._config.prompt_logprobs
-        return TextDelta(self._index, self._prompt, logprobs=tuple(self._logprob(t, i) for i, t in enumerate(tokens)) if scored else ())
+        return TextDelta(self.index, self._prompt, logprobs=tuple(self._logprob(t, i) for i, t in enumerate(tokens)) if scored else ())
 
     def step(self) -> list[GenerationEvent]:
         if self.generated >= self._limit:
@@ -192,26 +204,19 @@ class _MockChoice:
             return self._end("stop", self._text, logprobs)
         if self.generated >= self._limit:
             return self._end("length", self._text, logprobs)
-        held = self._held()
+        held = held_back(self._text, self._config.stop)
         event = self._delta(self._text[: len(self._text) - held], logprobs)
         return [event] if event.text or logprobs else []
 
     def _end(self, reason: str, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> list[GenerationEvent]:
         self.finished = True
         event = self._delta(text, logprobs)
-        end = ChoiceFinished(self._index, "length" if reason == "length" else "stop")
+        end = ChoiceFinished(self.index, "length" if reason == "length" else "stop")
         return [event, end] if event.text or logprobs else [end]
 
     def _delta(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> TextDelta:
         new, self._sent = text[self._sent :], max(self._sent, len(text))
-        return TextDelta(self._index, new, logprobs=logprobs)
-
-    def _held(self) -> int:
-        """Characters at the end that may become a stop string."""
-        longest = 0
-        for stop in self._config.stop:
-            longest = max([longest, *(n for n in range(1, len(stop)) if self._text.endswith(stop[:n]))])
-        return longest
+        return TextDelta(self.index, new, logprobs=logprobs)
 
     def _logprob(self, token: str, position: int) -> TokenLogprob:
         raw = tuple(token.encode())
@@ -222,6 +227,16 @@ class _MockChoice:
             for rank in range(self._config.logprobs or 0)
         )
         return TokenLogprob(token, raw, -0.5, top)
+
+
+def _calls(chat: ChatInput, tool: Tool, choices: list[_MockChoice]) -> Iterator[GenerationEvent]:
+    assert chat.tools is not None
+    arguments = arguments_for(tool)
+    for choice in choices:
+        yield ToolCallDelta(choice.index, 0, id=new_call_id(), name=tool.name)
+        for piece in _TOKEN.findall(arguments):
+            yield ToolCallDelta(choice.index, 0, arguments=piece)
+        yield ChoiceFinished(choice.index, finish_reason(chat.tools, "stop", called=True))
 
 
 def _prompts(request: GenerationRequest) -> list[str]:

@@ -13,6 +13,8 @@ import httpx
 import msgspec
 
 from mm_gateway.backends.event_stream import EventStreamError, data_lines
+from mm_gateway.backends.tool_calls import new_call_id
+from mm_gateway.chat_templates.tool_formats.format import declaration
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
@@ -22,13 +24,16 @@ from mm_gateway.core import (
     GenerationEvent,
     GenerationRequest,
     Grammar,
+    Message,
     ModelInfo,
     TextDelta,
     TokenLogprob,
+    ToolCallDelta,
+    ToolUse,
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
-from mm_gateway.protocol import UpstreamChoice, UpstreamChunk, UpstreamLogprobs
+from mm_gateway.protocol import UpstreamChoice, UpstreamChunk, UpstreamFunction, UpstreamLogprobs
 from mm_gateway.protocol import UpstreamError as WireError
 from mm_gateway.settings import ModelConfig
 
@@ -170,8 +175,10 @@ def _upstream_body(request: GenerationRequest, model: str) -> tuple[str, dict[st
     if request.user is not None:
         body["user"] = request.user
     match request.input:
-        case ChatInput(messages):
-            body["messages"] = [msgspec.to_builtins(message) for message in messages]
+        case ChatInput(messages, tools):
+            body["messages"] = [_message(message) for message in messages]
+            if tools is not None:
+                body |= _tools(tools)
             if config.logprobs is not None:
                 body["logprobs"] = True
                 if config.logprobs:
@@ -187,6 +194,30 @@ def _upstream_body(request: GenerationRequest, model: str) -> tuple[str, dict[st
             if config.logprobs is not None:
                 body["logprobs"] = config.logprobs
             return "/completions", body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.to_builtins(message)
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in message.tool_calls
+        ]
+        body["content"] = message.content or None
+    return body
+
+
+def _tools(use: ToolUse) -> dict[str, Any]:
+    body: dict[str, Any] = {"tools": [declaration(tool) for tool in use.tools]}
+    for entry, tool in zip(body["tools"], use.tools, strict=True):
+        if tool.strict:
+            entry["function"]["strict"] = True
+    if use.only is not None:
+        body["tool_choice"] = {"type": "function", "function": {"name": use.only}}
+    elif use.required:
+        body["tool_choice"] = "required"
+    if not use.parallel and use.only is None:
+        body["parallel_tool_calls"] = False
+    return body
 
 
 def _parameters(config: GenerationConfig) -> dict[str, Any]:
@@ -225,6 +256,10 @@ def _choice_events(choice: UpstreamChoice) -> list[GenerationEvent]:
     text = choice.delta.content if choice.delta is not None else choice.text
     logprobs = _logprobs(choice.logprobs)
     events: list[GenerationEvent] = [TextDelta(choice.index, text or "", logprobs=logprobs)] if text or logprobs else []
+    for call in (choice.delta.tool_calls if choice.delta is not None else None) or ():
+        function = call.function or UpstreamFunction()
+        id = (call.id or new_call_id()) if function.name else None  # some servers repeat the id with every piece
+        events.append(ToolCallDelta(choice.index, call.index, function.arguments or "", id, function.name or None))
     if choice.finish_reason is not None:
         known: dict[str, FinishReason] = {"length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter"}
         events.append(ChoiceFinished(choice.index, known.get(choice.finish_reason, "stop")))

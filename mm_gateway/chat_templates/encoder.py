@@ -4,19 +4,24 @@ Templates only join strings, and a tokenizer would read `<|im_end|>` in a messag
 a message holds the text of a control token, a Unicode noncharacter is put inside it before rendering; it survives
 whatever the template does to the text, tells the template's own control tokens from the message's, and goes again
 before the text is encoded.
+
+A template that knows tools gets them; for others the model's tool format writes tools, calls and results as text.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jinja2
 
 from mm_gateway.chat_templates.environment import compile_template
-from mm_gateway.core import Message
-from mm_gateway.errors import ConfigurationError, InvalidRequestError
+from mm_gateway.chat_templates.tool_formats.format import ToolFormat, arguments_of, call_names, declaration
+from mm_gateway.chat_templates.tool_formats.table import tool_format_of, writes_tools
+from mm_gateway.core import Message, Tool
+from mm_gateway.errors import ConfigurationError, InvalidRequestError, UnsupportedParameterError
 
 _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
@@ -45,6 +50,7 @@ class ChatEncoder:
         variables: what the template finds besides the messages: `bos_token`, `eos_token`…
         stop_strings: end the assistant's turn.
         default_system: for templates that ask for it.
+        tool_format: how tools and calls are written; None: what the template shows of it.
 
     Raises:
         ConfigurationError: the source is no Jinja template.
@@ -58,12 +64,15 @@ class ChatEncoder:
         variables: Mapping[str, str] | None = None,
         stop_strings: tuple[str, ...] = (),
         default_system: str | None = None,
+        tool_format: ToolFormat | None = None,
     ) -> None:
         try:
             self._template = compile_template(source) if source is not None else None
         except jinja2.TemplateSyntaxError as error:
             raise ConfigurationError(f"The chat template is no valid Jinja: line {error.lineno}: {error.message}") from error
         self._knows_developer = source is not None and "developer" in source
+        self._writes_tools = source is not None and writes_tools(source)
+        self._tool_format = tool_format or tool_format_of(source or "")
         self._tokenizer = tokenizer
         self._variables = {**(variables or {}), "default_system": default_system}
         self.stop_strings = stop_strings
@@ -71,35 +80,79 @@ class ChatEncoder:
         self._control = re.compile("|".join(map(re.escape, names))) if names else None
         self._beginnings = {name[:length] for name in names for length in range(1, len(name))}
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How this model calls tools.
+
+        Raises:
+            UnsupportedParameterError: its template has a format of its own that is not among ours.
+        """
+        if self._tool_format is None:
+            raise UnsupportedParameterError(
+                "tools: this model's chat template writes them in a format that the gateway cannot read back. "
+                "Set tool_format in its configuration to hermes, llama, react or plain where one of them fits",
+                param="tools",
+            )
+        return self._tool_format
+
+    def begun(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+        """Text with which the assistant's turn has begun already, before it goes on."""
+        return self._turns(messages, tools)[1]
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, add_generation_prompt: bool = True) -> str:
         """The conversation as the template writes it.
 
         Raises:
             InvalidRequestError: the template refuses the conversation, for example for the order of its roles.
+            UnsupportedParameterError: as for `tool_format`.
         """
-        return self._render(messages, boundary="", add_generation_prompt=add_generation_prompt)
+        turns, begun = self._turns(messages, tools)
+        return self._render(turns, _declarations(tools), boundary="", add_generation_prompt=add_generation_prompt) + begun
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Token ids of the conversation, ready for the assistant's turn.
 
         Raises:
-            InvalidRequestError: as for `render`.
+            InvalidRequestError, UnsupportedParameterError: as for `render`.
         """
-        texts = [text for message in messages for text in (message.content, message.name or "")]
-        boundary, mark = _unused(texts)
-        marked = [
-            Message(role=m.role, content=self._mark(m.content, mark), name=self._mark(m.name, mark) if m.name else None) for m in messages
-        ]
-        rendered = self._render(marked, boundary=boundary, add_generation_prompt=True)
+        turns, begun = self._turns(messages, tools)
+        declarations = _declarations(tools)
+        boundary, mark = _unused(json.dumps([turns, declarations], ensure_ascii=False))
+        turns, declarations = _each_text((turns, declarations), lambda text: self._mark(text, mark))
+        rendered = self._render(turns, declarations, boundary=boundary, add_generation_prompt=True)
+        beginning = self._tokenizer.encode_plain(begun) if begun else []
         if mark not in rendered and boundary not in rendered:
-            return self._tokenizer.encode(rendered)
+            return self._tokenizer.encode(rendered) + beginning
         ids: list[int] = []
         start = 0
         for match in self._control.finditer(rendered) if self._control else ():
             ids += self._encode_plain(rendered[start : match.start()], boundary, mark)
             ids.append(self._tokenizer.control_tokens[match[0]])
             start = match.end()
-        return ids + self._encode_plain(rendered[start:], boundary, mark)
+        return ids + self._encode_plain(rendered[start:], boundary, mark) + beginning
+
+    def _turns(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[dict[str, Any]], str]:
+        """The messages as templates want them; calls and results become text where the template knows none."""
+        begun = ""
+        used = tools or any(message.tool_calls or message.role == "tool" for message in messages)
+        if used and not self._writes_tools:
+            messages, begun = self.tool_format.flatten(messages, tools)
+        names = call_names(messages)
+        turns: list[dict[str, Any]] = []
+        for message in messages:
+            role = "system" if message.role == "developer" and not self._knows_developer else message.role
+            turn: dict[str, Any] = {"role": role, "content": message.content}
+            if message.name:
+                turn["name"] = message.name
+            if message.tool_calls:
+                turn["tool_calls"] = [
+                    {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments_of(call)}}
+                    for call in message.tool_calls
+                ]
+            if message.role == "tool":
+                turn |= {"tool_call_id": message.tool_call_id, "name": names.get(message.tool_call_id or "", "")}
+            turns.append(turn)
+        return turns, begun
 
     def _encode_plain(self, text: str, boundary: str, mark: str) -> list[int]:
         pieces = text.replace(mark, "").split(boundary)
@@ -114,22 +167,21 @@ class ChatEncoder:
             text += mark
         return text
 
-    def _render(self, messages: Sequence[Message], *, boundary: str, add_generation_prompt: bool) -> str:
+    def _render(
+        self, turns: list[dict[str, Any]], declarations: list[dict[str, Any]], *, boundary: str, add_generation_prompt: bool
+    ) -> str:
         if self._template is None:
             raise InvalidRequestError(
                 "This model has no chat template: use /v1/completions, or set chat_template in its configuration", param="messages"
             )
-        turns = []
-        for message in messages:
-            role = "system" if message.role == "developer" and not self._knows_developer else message.role
-            turn = {"role": role, "content": message.content}
-            turns.append({**turn, "name": message.name} if message.name else turn)
+        if declarations and self._writes_tools:
+            _ = self.tool_format  # refuses what could not be read back
         try:
             return self._template.render(
                 messages=turns,
                 boundary=boundary,
                 add_generation_prompt=add_generation_prompt,
-                tools=None,
+                tools=declarations if declarations and self._writes_tools else None,
                 documents=None,
                 **self._variables,
             )
@@ -137,9 +189,26 @@ class ChatEncoder:
             raise InvalidRequestError(f"The model's chat template refuses these messages: {error}", param="messages") from error
 
 
-def _unused(texts: Sequence[str]) -> tuple[str, str]:
-    """Two noncharacters that occur in none of the texts; Unicode reserves them for use within a program."""
-    free = [char for char in _NONCHARACTERS if not any(char in text for text in texts)]
+def _declarations(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    return [declaration(tool) for tool in tools]
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of nested lists and mappings with every text in it changed; roles are names, not text."""
+    match value:
+        case str():
+            return change(value)
+        case dict():
+            return {change(key): item if key in ("role", "type") else _each_text(item, change) for key, item in value.items()}
+        case list() | tuple():
+            return [_each_text(item, change) for item in value]
+        case _:
+            return value
+
+
+def _unused(text: str) -> tuple[str, str]:
+    """Two noncharacters that do not occur in the text; Unicode reserves them for use within a program."""
+    free = [char for char in _NONCHARACTERS if char not in text]
     if len(free) < 2:
         raise InvalidRequestError("The messages hold too many different Unicode noncharacters (U+FDD0 to U+FDEF)", param="messages")
     return free[0], free[1]

@@ -12,12 +12,14 @@ class BuiltInTemplate:
 
     Attributes:
         name: the value of `model_type` or `chat_template`; its file is `<name>.jinja`.
+        tool_format: how tools are written and called, see `tool_formats/table.py`.
         stop_strings: end the assistant's turn, left out of the text.
         stop_tokens: tokens that end it, where the vocabulary has them.
         default_system: system message where the conversation has none.
     """
 
     name: str
+    tool_format: str
     stop_strings: tuple[str, ...] = ()
     stop_tokens: tuple[str, ...] = ()
     default_system: str | None = None
@@ -32,12 +34,13 @@ BUILT_IN = {
     for template in (
         BuiltInTemplate(
             "qwen-chat",
+            tool_format="react",
             stop_tokens=("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
             default_system="You are a helpful assistant.",
         ),
-        BuiltInTemplate("chatml", stop_tokens=("<|im_end|>", "<|endoftext|>")),
-        BuiltInTemplate("gpt2", stop_strings=("\nUser:", "\nSystem:", "\nAssistant:"), stop_tokens=("<|endoftext|>",)),
-        BuiltInTemplate("llama", stop_tokens=("</s>",)),
+        BuiltInTemplate("chatml", tool_format="hermes", stop_tokens=("<|im_end|>", "<|endoftext|>")),
+        BuiltInTemplate("gpt2", tool_format="plain", stop_strings=("\nUser:", "\nSystem:", "\nAssistant:"), stop_tokens=("<|endoftext|>",)),
+        BuiltInTemplate("llama", tool_format="llama", stop_tokens=("</s>",)),
     )
 }
 

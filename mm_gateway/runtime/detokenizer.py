@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mm_gateway.text import held_back
+
 REPLACEMENT = "\ufffd"
 _MAX_OPEN_TOKENS = 8
 
@@ -64,7 +66,6 @@ class StopStrings:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
-        self._longest = max((len(stop) for stop in stops), default=0)
         self._held = ""
 
     def add(self, text: str) -> tuple[str, bool]:
@@ -76,9 +77,7 @@ class StopStrings:
         if found >= 0:
             self._held = ""
             return text[:found], True
-        held = next(
-            (n for n in range(min(self._longest - 1, len(text)), 0, -1) if any(stop.startswith(text[-n:]) for stop in self._stops)), 0
-        )
+        held = held_back(text, self._stops)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False
 

@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.table import BUILT_IN, built_in_for
+from mm_gateway.chat_templates.tool_formats.table import TOOL_FORMATS
 from mm_gateway.core import Progress
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
 from mm_gateway.runtime import qwen_v1
@@ -211,6 +212,7 @@ def _chat_encoder(
         built_in = built_in or by_type
     variables = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     chat_tokenizer = ChatTokenizer(tokenizer)
+    tool_format = TOOL_FORMATS[config.tool_format] if config.tool_format is not None else None
     if built_in is not None:
         encoder = ChatEncoder(
             built_in.source,
@@ -218,11 +220,12 @@ def _chat_encoder(
             variables=variables,
             stop_strings=built_in.stop_strings,
             default_system=built_in.default_system,
+            tool_format=tool_format or TOOL_FORMATS[built_in.tool_format],
         )
         return encoder, built_in.stop_tokens
     # Tokens of its type that the checkpoint's own template writes end a turn in it as well.
     stop_tokens = tuple(token for token in (by_type.stop_tokens if by_type else ()) if source and token in source)
-    return ChatEncoder(source, chat_tokenizer, variables=variables), stop_tokens
+    return ChatEncoder(source, chat_tokenizer, variables=variables, tool_format=tool_format), stop_tokens
 
 
 def _generation_defaults(config: GenerationConfig | None) -> GenerationDefaults:

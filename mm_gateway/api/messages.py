@@ -1,0 +1,86 @@
+"""From the messages of a chat body to a conversation: what is in them, and whether calls and their results fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mm_gateway.core import Message, ToolCall
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.protocol import ChatMessage, ContentPart
+
+
+def read_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+    """The conversation.
+
+    Raises:
+        InvalidRequestError: content is missing, a result has no call before it, a call has no result after it.
+        UnsupportedParameterError: something that is not served.
+    """
+    conversation = tuple(_message(f"messages[{index}]", message) for index, message in enumerate(messages))
+    _check_results(conversation)
+    return conversation
+
+
+def _message(at: str, message: ChatMessage) -> Message:
+    if message.role == "function":
+        raise UnsupportedParameterError("Messages of role function are not supported by this server, use role tool", param=f"{at}.role")
+    for name in ("function_call", "audio"):
+        if getattr(message, name):
+            raise UnsupportedParameterError(f"{name} is not supported by this server", param=f"{at}.{name}")
+    if message.tool_calls and message.role != "assistant":
+        raise InvalidRequestError("Only messages of role assistant can have tool_calls", param=f"{at}.tool_calls")
+    if message.role == "tool" and message.tool_call_id is None:
+        raise InvalidRequestError(f"You must provide the parameter: {at}.tool_call_id", param=f"{at}.tool_call_id")
+    if message.tool_call_id is not None and message.role != "tool":
+        raise InvalidRequestError("Only messages of role tool can have a tool_call_id", param=f"{at}.tool_call_id")
+    if message.content is None and not message.tool_calls:
+        raise InvalidRequestError(f"{at}.content must be a string or a list of text parts", param=f"{at}.content")
+    return Message(
+        role=message.role,
+        content=_text(f"{at}.content", message.content),
+        name=message.name,
+        tool_calls=tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()),
+        tool_call_id=message.tool_call_id,
+    )
+
+
+def _text(at: str, content: str | list[ContentPart] | None) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts: list[str] = []
+    for position, part in enumerate(content):
+        if part.type != "text":
+            raise UnsupportedParameterError(
+                f"Content parts of type '{part.type[:50]}' are not supported by this server, only 'text'",
+                param=f"{at}[{position}]",
+                code="unsupported_value",
+            )
+        if part.text is None:
+            raise InvalidRequestError(f"{at}[{position}].text is missing", param=f"{at}[{position}].text")
+        texts.append(part.text)
+    return "".join(texts)
+
+
+def _check_results(conversation: Sequence[Message]) -> None:
+    """OpenAI's rule: after calls come their results, each once, before anything else."""
+    waiting: list[str] = []
+    caller = 0
+    for index, message in enumerate(conversation):
+        if message.role == "tool":
+            if message.tool_call_id not in waiting:
+                raise InvalidRequestError(
+                    "Invalid parameter: messages with role 'tool' must be a response to a preceding message with 'tool_calls'.",
+                    param=f"messages[{index}].tool_call_id",
+                )
+            waiting.remove(message.tool_call_id)
+            continue
+        if waiting:
+            break
+        waiting = [call.id for call in message.tool_calls]
+        caller = index
+    if waiting:
+        raise InvalidRequestError(
+            "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+            f"No response for: {', '.join(waiting)[:200]}",
+            param=f"messages[{caller}].tool_calls",
+        )

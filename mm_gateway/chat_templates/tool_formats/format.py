@@ -1,0 +1,153 @@
+"""What a tool format is: how tools, calls and results are written for a model, what it may answer, and how calls are read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from mm_gateway.core import Grammar, Message, Tool, ToolCall, ToolUse
+
+
+class ParsedText(NamedTuple):
+    """Text that is part of the answer."""
+
+    text: str
+
+
+class ParsedCall(NamedTuple):
+    """A call begins."""
+
+    name: str
+
+
+class ParsedArguments(NamedTuple):
+    """A piece of the JSON of the call that began last."""
+
+    text: str
+
+
+Parsed = ParsedText | ParsedCall | ParsedArguments
+
+
+class ToolParser(Protocol):
+    """Reads one choice's text as it comes; nothing of it is lost: what is no call comes out as text."""
+
+    def feed(self, text: str) -> list[Parsed]: ...
+
+    def end(self) -> list[Parsed]:
+        """What was held back, once no more text can come."""
+        ...
+
+
+class ToolFormat(Protocol):
+    """One format. Adding one is a module here and a row in `table.py`."""
+
+    name: str
+
+    def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
+        """The conversation for a template that knows no tools.
+
+        Returns:
+            Messages of plain text, and the text with which the assistant's turn has begun already.
+        """
+        ...
+
+    def grammar(self, use: ToolUse, text: str | None) -> str:
+        """What may be answered, in llguidance's dialect of Lark.
+
+        Args:
+            text: the rule body of an answer without calls; None: any text.
+
+        Raises:
+            UnsupportedParameterError: the format cannot tell such an answer from a call.
+        """
+        ...
+
+    def parser(self, begun: str = "") -> ToolParser:
+        """begun: what `flatten` says that the assistant's turn has begun with."""
+        ...
+
+
+def declaration(tool: Tool) -> dict[str, Any]:
+    """A tool as OpenAI's API writes it, which is how templates and models know it."""
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    function["parameters"] = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
+    return {"type": "function", "function": function}
+
+
+def write_json(value: object) -> str:
+    """JSON as models are trained on it: a blank after commas and colons."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def arguments_of(call: ToolCall) -> Any:
+    """The arguments as an object; as the text they are where that is no JSON."""
+    try:
+        return json.loads(call.arguments)
+    except ValueError:
+        return call.arguments
+
+
+def arguments_rule(tool: Tool) -> str:
+    """A Lark rule body for a tool's arguments, spaced like `write_json`."""
+    schema: Mapping[str, Any] = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
+    spacing = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    return f"%json {json.dumps({**schema, 'x-guidance': spacing})}"
+
+
+def json_rule(grammar: Grammar) -> str:
+    """A Lark rule body for the JSON that an answer without calls has to be."""
+    schema: Any = json.loads(grammar.text) if grammar.kind == "json_schema" else {"type": "object"}
+    if not isinstance(schema, dict):
+        schema = {} if schema else {"not": {}}
+    return f"%json {json.dumps({**schema, 'x-guidance': {'whitespace_flexible': False}})}"
+
+
+def callable_tools(use: ToolUse) -> list[Tool]:
+    """Those that may be called: all, or the one that has to be."""
+    return [tool for tool in use.tools if use.only is None or tool.name == use.only]
+
+
+def quoted(text: str) -> str:
+    """A text as a Lark literal."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def with_system(messages: Sequence[Message], text: str) -> list[Message]:
+    """The conversation with `text` at the end of its system message, which is made where there is none."""
+    if messages and messages[0].role in ("system", "developer"):
+        first = msgspec.structs.replace(messages[0], content=f"{messages[0].content}\n\n{text}")
+        return [first, *messages[1:]]
+    return [Message(role="system", content=text), *messages]
+
+
+def call_names(messages: Sequence[Message]) -> dict[str, str]:
+    """Id of every call in the conversation -> the function's name."""
+    return {call.id: call.name for message in messages for call in message.tool_calls}
+
+
+def as_turns(messages: Sequence[Message], write_call: Any, write_result: Any) -> list[Message]:
+    """Calls as text of the assistant, results as turns of the user; results that follow each other share a turn.
+
+    Args:
+        write_call: text of a ToolCall. write_result: text of a result, from its function's name and its content.
+    """
+    names = call_names(messages)
+    turns: list[Message] = []
+    for position, message in enumerate(messages):
+        if message.role == "tool":
+            text = write_result(names.get(message.tool_call_id or "", ""), message.content)
+            if turns and position and messages[position - 1].role == "tool":
+                text = f"{turns.pop().content}\n{text}"
+            turns.append(Message(role="user", content=text))
+        elif message.tool_calls:
+            pieces = [message.content, *(write_call(call) for call in message.tool_calls)]
+            turns.append(Message(role="assistant", content="\n".join(piece for piece in pieces if piece)))
+        else:
+            turns.append(message)
+    return turns

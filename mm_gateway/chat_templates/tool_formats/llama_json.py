@@ -1,0 +1,69 @@
+"""Llama 3's JSON: a reply that is a call begins with {"name": …, "parameters": …} and is nothing else.
+
+Source: https://www.llama.com/docs/model-cards-and-prompt-formats/llama3_1 (JSON based tool calling)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
+from mm_gateway.chat_templates.tool_formats.format import (
+    arguments_of,
+    arguments_rule,
+    as_turns,
+    callable_tools,
+    declaration,
+    quoted,
+    with_system,
+    write_json,
+)
+from mm_gateway.core import Message, Tool, ToolCall, ToolUse
+from mm_gateway.errors import UnsupportedParameterError
+
+_HEADER = re.compile(r'\{\s*"name"\s*:\s*"(?P<name>[^"]*)"\s*,\s*"(?:parameters|arguments)"\s*:\s*(?=[{\[])')
+_CLOSING = re.compile(r"\s*\}")
+
+
+class LlamaJson:
+    name = "llama"
+
+    def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
+        turns = as_turns(messages, _call, lambda name, content: write_json({"function": name, "output": content}))
+        return (with_system(turns, _describe(tools)) if tools else turns), ""
+
+    def grammar(self, use: ToolUse, text: str | None) -> str:
+        tools = callable_tools(use)
+        rules = [f"arguments_{i}: {arguments_rule(tool)}" for i, tool in enumerate(tools)]
+        bodies = [f"{quoted(_opened(tool))} arguments_{i}" for i, tool in enumerate(tools)]
+        more = '("; " call)*' if use.parallel and use.only is None else ""
+        rules.append(f'call: ({" | ".join(bodies)}) "}}"')
+        if use.required:
+            return "\n".join([f"start: call {more}", *rules])
+        if text is not None:
+            # Both begin with a brace, so neither a grammar nor a reader could tell which one it is.
+            raise UnsupportedParameterError(
+                "response_format cannot be combined with tools for this model: it writes calls as plain JSON", param="response_format"
+            )
+        return "\n".join([f"start: TEXT? | call {more}", "TEXT: /[^{](?s:.*)/", *rules])
+
+    def parser(self, begun: str = "") -> CallParser:
+        return CallParser('{"name"', _HEADER, _CLOSING, only_at_start=True, between=" ;\n")
+
+
+def _describe(tools: Sequence[Tool]) -> str:
+    listed = "\n".join(write_json(declaration(tool)) for tool in tools)
+    return (
+        f"These functions can be called:\n{listed}\n\n"
+        'To call one, reply only with {"name": "function name", "parameters": {"parameter": "value"}}; '
+        "separate several calls with a semicolon."
+    )
+
+
+def _opened(tool: Tool) -> str:
+    return f'{{"name": {write_json(tool.name)}, "parameters": '
+
+
+def _call(call: ToolCall) -> str:
+    return write_json({"name": call.name, "parameters": arguments_of(call)})

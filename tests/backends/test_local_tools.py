@@ -1,0 +1,168 @@
+"""Tool calls of real engines with random weights: whatever the format, what has to be called is called with arguments that fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import msgspec
+import openai
+import pytest
+from litestar.testing import AsyncTestClient
+
+from mm_gateway.api.app import create_app
+from mm_gateway.catalog import build_catalog
+from mm_gateway.settings import ModelConfig, Settings
+
+MODELS = {"hermes": "chatml", "react": "qwen-chat", "plain": "gpt2", "llama": "llama"}
+
+
+class Weather(msgspec.Struct, forbid_unknown_fields=True):
+    """What WEATHER describes."""
+
+    city: str
+    days: int
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 8}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+CLOCK = {
+    "type": "function",
+    "function": {"name": "clock", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}},
+}
+ARGUMENTS = {"get_weather": Weather, "clock": dict[str, str]}
+
+
+@pytest.fixture(scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncTestClient]:
+    folder: Path = checkpoints.llama(tmp_path_factory.mktemp("llama"), max_position_embeddings=4096)
+    models = {
+        name: ModelConfig(model_name=name, path=str(folder), model_type=model_type, device="cpu", dtype="fp32")
+        for name, model_type in MODELS.items()
+    }
+    settings = Settings(models=models)  # type: ignore[arg-type]
+    async with AsyncTestClient(create_app(settings, build_catalog(settings))) as client:
+        yield client
+
+
+def body(model: str, choice: object = "auto", **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Weather in Ems?"}]
+    limits = {"max_tokens": 500, "seed": 5, "tool_choice": choice, "parallel_tool_calls": False}
+    return {"model": model, "messages": messages, "tools": [WEATHER, CLOCK], **limits, **more}
+
+
+async def complete(client: AsyncTestClient, body: dict[str, Any]) -> openai.types.chat.ChatCompletion:
+    reply = await client.post("/v1/chat/completions", json=body, timeout=120)
+    assert reply.status_code == 200, reply.text
+    return openai.types.chat.ChatCompletion.model_validate(reply.json())
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("model", MODELS)
+async def test_required_calls_fit_their_schema(client: AsyncTestClient, model: str) -> None:
+    completion = await complete(client, body(model, "required", n=6))
+    for choice in completion.choices:
+        assert choice.message.tool_calls is not None and len(choice.message.tool_calls) == 1
+        (call,) = choice.message.tool_calls
+        assert call.type == "function" and call.id.startswith("call_")
+        msgspec.json.decode(call.function.arguments, type=ARGUMENTS[call.function.name])
+        assert choice.finish_reason == "tool_calls"
+    ids = [call.id for choice in completion.choices for call in choice.message.tool_calls or ()]
+    assert len(set(ids)) == 6
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_named_function_is_called_and_ends_with_stop(client: AsyncTestClient, model: str) -> None:
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    (choice,) = (await complete(client, body(model, named))).choices
+    (call,) = choice.message.tool_calls or ()
+    assert call.type == "function" and call.function.name == "get_weather"
+    msgspec.json.decode(call.function.arguments, type=Weather)
+    assert choice.finish_reason == "stop"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_stream_carries_the_same_calls(client: AsyncTestClient, model: str) -> None:
+    whole = (await complete(client, body(model, "required"))).choices[0]
+    assert whole.message.tool_calls is not None
+    async with client.stream("POST", "/v1/chat/completions", json=body(model, "required", stream=True), timeout=120) as reply:
+        lines = [line.removeprefix("data: ") async for line in reply.aiter_lines() if line.startswith("data: {")]
+    chunks = [openai.types.chat.ChatCompletionChunk.model_validate_json(line) for line in lines]
+    deltas = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert (deltas[0].id or "").startswith("call_") and deltas[0].type == "function" and deltas[0].index == 0
+    first = deltas[0].function
+    assert first is not None and first.name is not None and first.arguments == ""
+    assert all(delta.id is None and delta.index == 0 for delta in deltas[1:])
+    arguments = "".join(delta.function.arguments or "" for delta in deltas if delta.function)
+    call = whole.message.tool_calls[0]
+    assert call.type == "function"
+    assert (first.name, arguments) == (call.function.name, call.function.arguments)
+    assert len(deltas) > 3 or call.function.name == "clock"  # in pieces
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("model", MODELS)
+async def test_what_may_be_called_need_not_be(client: AsyncTestClient, model: str) -> None:
+    for choice in (await complete(client, body(model, "auto", n=4, max_tokens=60))).choices:
+        assert choice.message.content or choice.message.tool_calls
+        for call in choice.message.tool_calls or ():
+            assert call.type == "function" and call.function.name in ARGUMENTS
+    (choice,) = (await complete(client, body(model, "none", max_tokens=20))).choices
+    assert choice.message.tool_calls is None
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("model", MODELS)
+async def test_the_conversation_goes_on_with_results(client: AsyncTestClient, model: str) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Ems", "days": 1}'}}
+    turns = [
+        {"role": "user", "content": "Weather in Ems?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
+    ]
+    (choice,) = (await complete(client, body(model, "auto", max_tokens=30) | {"messages": turns})).choices
+    assert choice.message.content or choice.message.tool_calls
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_log_probabilities_are_those_of_every_token(client: AsyncTestClient) -> None:
+    completion = await complete(client, body("hermes", "required", logprobs=True))
+    assert completion.usage is not None and completion.choices[0].logprobs is not None
+    content = completion.choices[0].logprobs.content or []
+    assert len(content) == completion.usage.completion_tokens - 1  # the end-of-sequence token
+    assert "get_weather" in "".join(entry.token for entry in content) or "clock" in "".join(entry.token for entry in content)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_schema_that_cannot_be_compiled_is_named(client: AsyncTestClient) -> None:
+    wrong = json.loads(json.dumps(WEATHER))
+    wrong["function"]["name"] = "wrong"
+    wrong["function"]["parameters"]["properties"]["city"] = {"type": "string", "pattern": "(?<=a)b"}
+    reply = await client.post("/v1/chat/completions", json=body("hermes", "auto") | {"tools": [CLOCK, wrong]}, timeout=60)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "tools[1].function.parameters"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_answer_without_calls_may_have_to_be_json(client: AsyncTestClient) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER["function"]["parameters"]}}  # type: ignore[index]
+    for choice in (await complete(client, body("hermes", "auto", n=4, response_format=form))).choices:
+        if not choice.message.tool_calls:
+            msgspec.json.decode(choice.message.content or "", type=Weather)
