@@ -75,5 +75,23 @@ def export(folder: Path, target: Path) -> None:
     click.echo(f"{target}: {(target / 'model.safetensors').stat().st_size / 1e6:.1f} MB after {state['tokens'] / 1e6:.1f} M tokens")
 
 
+@cli.command(help="Ask the held-out questions through the gateway's engine, and print what is right.")
+@click.option("--model", type=click.Path(path_type=Path, file_okay=False, exists=True), default=Path("mm_gateway/builtin_models/tiny_chat"), show_default=True)
+@click.option("--size", default=150, show_default=True, help="Of the sets that are generated.")
+@click.option("--wrong", default=0, show_default=True, help="Show so many wrong answers of each skill.")
+@click.option("--skill", help="Only skills whose name begins so.")
+@click.option("--temperature", default=0.0, show_default=True)
+def evaluate(model: Path, size: int, wrong: int, skill: str | None, temperature: float) -> None:
+    from tools.train_tiny_chat.cases import all_cases
+    from tools.train_tiny_chat.evaluate import evaluate as run
+    from tools.train_tiny_chat.evaluate import table
+
+    scores = run(model, [case for case in all_cases(size) if case.skill.startswith(skill or "")], temperature=temperature)
+    click.echo(table(scores))
+    for name, score in scores.items():
+        for question, answer in score.wrong[:wrong]:
+            click.echo(f"--- {name}\n{question}\n=> {answer}")
+
+
 if __name__ == "__main__":
     cli()

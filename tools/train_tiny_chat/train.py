@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import nn
 
 from tools.train_tiny_chat.batches import Batch, batches
 from tools.train_tiny_chat.network import Network, Shape
+
+_ROUND = 256
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,13 @@ class Trainer:
             self._restore()
 
     def run(self) -> None:
-        """Until the planned tokens are done; prints the loss as it goes."""
+        """Until the planned tokens are done, or SIGTERM; prints the loss as it goes."""
+        stopping: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
         stream = batches(self._tokenizer, self._plan.seed * 1_000_003 + self.step, self._plan.batch_tokens)
         saved = reported = started = time.monotonic()
         since, total, weight = self.tokens, 0.0, 0.0
-        while self.tokens < self._plan.tokens:
+        while self.tokens < self._plan.tokens and not stopping:
             loss, counted = self._one_step([next(stream) for _ in range(self._plan.step_batches)])
             total, weight = total + loss, weight + counted
             now = time.monotonic()
@@ -88,7 +93,7 @@ class Trainer:
                 self.save()
                 saved = now
         self.save()
-        print(f"done after {(time.monotonic() - started) / 60:.0f} min", flush=True)
+        print(f"{'stopped' if stopping else 'done'} after {(time.monotonic() - started) / 60:.0f} min", flush=True)
 
     def save(self) -> None:
         state = {
@@ -130,8 +135,13 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> float:
         hidden = self._forward(batch.ids, batch.positions, batch.documents)
-        learned = batch.targets >= 0
-        logits = F.linear(hidden[learned], self._worker.embed_tokens.weight).float()  # only where something is learned
-        loss = (F.cross_entropy(logits, batch.targets[learned], reduction="none") * batch.weights[learned]).sum()
+        # The head is computed only where something is learned. A round number of places: each new size of a matrix costs a CPU a new kernel.
+        learned = (batch.targets >= 0).flatten().nonzero().squeeze(1)
+        places = F.pad(learned, (0, -len(learned) % _ROUND))
+        counts = batch.weights.flatten()[places]
+        counts[len(learned) :] = 0
+        logits = F.linear(hidden.flatten(0, 1)[places], self._worker.embed_tokens.weight).float()
+        targets = batch.targets.flatten()[places].clamp(min=0)
+        loss = (F.cross_entropy(logits, targets, reduction="none") * counts).sum()
         loss.backward()
         return loss.item()

@@ -69,7 +69,7 @@ def _sentences(text: str) -> list[DocSentence]:
     paragraphs = re.split(r"\n\s*\n|\n(?=- )", prose)
     sentences: list[DocSentence] = []
     for paragraph in paragraphs:
-        if paragraph.lstrip().startswith("|"):
+        if paragraph.lstrip().startswith(("|", "<!--")):
             continue
         joined = " ".join(line.strip() for line in paragraph.splitlines()).removeprefix("- ")
         sentences += [DocSentence(part) for part in _SENTENCE.split(joined) if 25 <= len(part) <= 260 and part in text.replace("\n", " ")]

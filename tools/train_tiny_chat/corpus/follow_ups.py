@@ -11,6 +11,7 @@ from tools.train_tiny_chat.corpus.asking import exchange, system_message
 from tools.train_tiny_chat.corpus.attributes import CHINESE, ENGLISH
 from tools.train_tiny_chat.corpus.conversation import Example, chat
 from tools.train_tiny_chat.corpus.draw import Draw
+from tools.train_tiny_chat.corpus.events import event
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 from tools.train_tiny_chat.corpus.general_facts import GENERAL_FACTS
 from tools.train_tiny_chat.corpus.small_talk import SMALL_TALK
@@ -156,6 +157,14 @@ def reading(draw: Draw, *, in_system: bool = False) -> Example:
     """A short text and questions about it, answered with its sentences."""
     language = "zh" if draw.chance(0.3) else "en"
     attributes = list(ENGLISH if language == "en" else CHINESE)
+    if draw.chance(0.4):
+        told_events = [event(draw, language) for _ in range(draw.one([1, 2, 3, 4]))]
+        asked = draw.one(told_events)
+        text = ("" if language == "zh" else " ").join(item.text + stop(language) for item in told_events)
+        if in_system:
+            return chat("reading", asked.question, asked.text + stop(language), system=text)
+        question = draw.wording(_TASKS_ZH if language == "zh" else _TASKS).replace("{question}", asked.question).replace("{text}", text)
+        return chat("reading", question, asked.text + stop(language))
     about = [entity(draw, language) for _ in range(draw.one([1, 1, 2, 3]))]
     told = [state(draw, draw.one(about), kind, language) for kind in draw.some(attributes, draw.one([1, 2, 3, 4, 5]))]
     text = ("" if language == "zh" else " ").join(item.text + stop(language) for item in told)

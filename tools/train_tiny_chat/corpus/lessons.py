@@ -98,9 +98,9 @@ def content(draw: Draw, subject: str, section: str, level: Difficulty, language:
 
 
 def exercises(draw: Draw, subject: str, sections: list[str], count: int, language: Language) -> list[dict[str, str]]:
-    chosen = draw.some(_EXERCISES_ZH if language == "zh" else _EXERCISES, count)
+    kinds = _EXERCISES_ZH if language == "zh" else _EXERCISES
     items = []
-    for question, answer in chosen:
+    for question, answer in (draw.shuffled(kinds) + draw.shuffled(kinds))[:count]:
         section = draw.one(sections).rstrip("?？")
         items.append({"question": _fill(draw, question, subject, section), "answer": _fill(draw, answer, subject, section)})
     return items
@@ -146,7 +146,7 @@ def sample(draw: Draw) -> Example:
             ]
             return _reply(explanation_messages(subject, level, language, sections, include_examples=examples), {"topic": subject, "sections": texts})
         case "exercises":
-            count = draw.one([1, 2, 3, 3, 3, 4, 5, 6, 8, 10])
+            count = draw.one([1, 2, 3, 3, 3, 4, 5, 6, 8, 10, 12])
             return _reply(exercises_messages(subject, level, language, sections, count), exercises(draw, subject, sections, count, language))
         case _:
             return _free(draw, subject, definition, level, language)

@@ -29,13 +29,13 @@ class Skill(NamedTuple):
 
 
 SKILLS = [
-    Skill("gateway", 20, asking.gateway),
+    Skill("gateway", 18, asking.gateway),
     Skill("general", 7, asking.general),
     Skill("small talk", 5, asking.small_talk),
     Skill("arithmetic", 5, arithmetic.sample),
     Skill("follow-ups", 11, follow_ups.sample),
-    Skill("copying", 10, copying.sample),
-    Skill("sources", 20, sources.sample),
+    Skill("copying", 9, copying.sample),
+    Skill("sources", 26, sources.sample),
     Skill("lessons", 8, lessons.sample),
     Skill("tools", 7, tools.sample),
     Skill("json", 3, json_answers.sample),

@@ -10,6 +10,7 @@ from tools.train_tiny_chat.corpus.attributes import CHINESE, ENGLISH
 from tools.train_tiny_chat.corpus.conversation import Conversation, Example
 from tools.train_tiny_chat.corpus.docs import DocSentence, doc_passages
 from tools.train_tiny_chat.corpus.draw import Draw
+from tools.train_tiny_chat.corpus.events import Event, event
 
 NOT_TOLD: dict[Language, str] = {"en": "The sources do not tell.", "zh": "来源没有说明。"}
 
@@ -88,7 +89,7 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
     """Sources about made-up things; the question asks for one statement or two, or for what none of them says."""
     language = language or ("zh" if draw.chance(0.33) else "en")
     attributes = list(ENGLISH if language == "en" else CHINESE)
-    size = draw.one([1, 2, 2, 3, 3, 4, 5, 6])
+    size = draw.one([1, 2, 2, 2, 3, 3, 3, 4, 5, 6])
     entities: list[str] = []
     while len(entities) < size:
         new = entity(draw, language)
@@ -97,7 +98,7 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
     if size > 2 and draw.chance(0.3):  # two sources about the same thing
         entities[1] = entities[0]
     shared = draw.some(attributes, draw.one([1, 2, 3, 4]))
-    longest = draw.one([1, 2, 3, 5]) if size <= 4 else draw.one([1, 2, 3])
+    longest = draw.one([1, 1, 2, 3, 5]) if size <= 4 else draw.one([1, 2, 3])
     told_of: set[tuple[str, str]] = set()
     bodies: list[list[Statement]] = []
     for subject in entities:
@@ -155,6 +156,31 @@ def _task(question: str, passages: list[Passage], language: Language, answers: l
     return SourceTask(Conversation("sources", tuple(messages)), answers)
 
 
+def events_task(draw: Draw) -> SourceTask:
+    """Sources about who did what; titles say little, so only the sentences tell where the answer is."""
+    language: Language = "zh" if draw.chance(0.3) else "en"
+    bodies = [[event(draw, language) for _ in range(draw.one([1, 2, 3, 4]))] for _ in range(draw.one([1, 2, 2, 3, 4, 5]))]
+    passages = []
+    for body in bodies:
+        sentences = [item.text + stop(language) for item in body]
+        joint = "" if language == "zh" else " "
+        text = joint.join(sentences) if draw.chance(0.7) else draw.one(["\n", "\n\n"]).join(sentences)
+        passages.append(Passage(_plain_title(draw, body[0], language), text))
+    everything = [(item, number) for number, body in enumerate(bodies, 1) for item in body]
+    asked, number = draw.one(everything)
+    question = roughen(draw, asked.question)
+    if draw.chance(0.1):
+        return _task(roughen(draw, event(draw, language).question), passages, language, [])
+    return _task(question, passages, language, [(asked.text, number)])
+
+
+def _plain_title(draw: Draw, first: Event, language: Language) -> str:
+    if language == "zh":
+        return draw.one([first.text[: draw.number(2, 6)], draw.one(words.ZH_NOUNS), draw.one(words.ZH_THINGS), "笔记", f"{draw.one(words.ZH_THINGS)}与{draw.one(words.ZH_FOODS)}"])
+    tokens = first.text.replace(",", "").split()
+    return draw.one([" ".join(tokens[: draw.number(1, 4)]), draw.one(words.NOUNS).capitalize(), draw.one(words.THINGS).capitalize(), f"docs/{words.syllables(draw, 2)}.md", f"{words.made_up(draw)} › {draw.one(words.NOUNS).capitalize()}", draw.one(["Usage", "Install", "News", "Start", "Configuration", "Memory", "FAQ"])])
+
+
 def docs_task(draw: Draw) -> SourceTask:
     """Passages of the repository's own documents; the question names what one sentence is about."""
     language: Language = "zh" if draw.chance(0.1) else "en"
@@ -170,6 +196,7 @@ def docs_task(draw: Draw) -> SourceTask:
     return _task(question, [Passage(passage.title, passage.text) for passage in passages], language, [(sentence.text.rstrip(".:;"), number)])
 
 
+_EMPTY = set("with that this from what when where which they them then than there every each into only also more most other such some have does been will their your those these while after before about because".split())
 _DOC_QUESTIONS = [
     "What (about|does it say about|is said about) {w}?",
     "How (does|do|is it with) {w}( work|)?",
@@ -189,7 +216,7 @@ def _doc_question(draw: Draw, sentence: DocSentence, everything: str, language: 
     """One to three words in a row of the sentence that occur nowhere else among the sources."""
     tokens = sentence.text.strip(".:;").split()
     spans = [tokens[at : at + length] for length in (1, 2, 3, 4) for at in range(len(tokens) - length + 1)]
-    telling = [" ".join(span).strip(",.:;()") for span in spans if len(span[0]) > 3 and len(span[-1]) > 3]
+    telling = [" ".join(span).strip(",.:;()") for span in spans if all(len(word) > 3 and word.lower() not in _EMPTY for word in (span[0], span[-1]))]
     unique = [span for span in telling if everything.lower().count(span.lower()) == 1]
     if not unique:
         return None
@@ -198,4 +225,4 @@ def _doc_question(draw: Draw, sentence: DocSentence, everything: str, language: 
 
 
 def sample(draw: Draw) -> Example:
-    return (docs_task(draw) if draw.chance(0.2) else made_up_task(draw)).conversation
+    return draw.one([docs_task] * 2 + [events_task] * 3 + [made_up_task] * 6)(draw).conversation
