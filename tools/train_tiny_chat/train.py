@@ -36,7 +36,7 @@ class Plan:
     muon_rate: float = 0.02
     adam_rate: float = 0.004
     weight_decay: float = 0.02
-    early: float = 0.35
+    early: float = 0.45
     warm_up: int = 60
     decay: float = 0.4
     seed: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tools.train_tiny_chat.corpus.facts import Fact
+from tools.train_tiny_chat.corpus.gateway_held_out import HELD_OUT
 
 HOW = "(How do I|How can I|How to|How does one|What is the way to|I want to|Please explain how to)"
 WHAT = "(What is|What's|Explain|Tell me about|Describe|What do you know about)"
@@ -10,7 +11,7 @@ GW = "(mm_gateway|mm-gateway|the gateway|this gateway|this server)"
 GW_ZH = "(mm_gateway|网关|这个网关|mm-gateway|这个服务)"
 HOW_ZH = "(怎么|如何|怎样|请问怎么|我想知道怎么)"
 
-GATEWAY_FACTS: list[Fact] = [
+_FACTS: list[Fact] = [
     Fact(
         ["OpenAI", "models"],
         "mm_gateway serves many Hugging Face models behind one OpenAI-compatible address, on hardware you own.",
@@ -524,4 +525,9 @@ GATEWAY_FACTS: list[Fact] = [
         ["你会(说|)(什么|哪些)语言？", "你会(说|)(中文|英文|英语|汉语)吗？", "语言", "可以用(中文|英文)(聊天|提问|回答)吗？", "你懂中文吗？", "你能用哪几种话回答？"],
         ["英文", "中文"],
     ),
+]
+
+GATEWAY_FACTS: list[Fact] = [
+    fact._replace(questions=[*fact.questions, english], questions_zh=[*fact.questions_zh, chinese])
+    for fact, (english, chinese) in zip(_FACTS, HELD_OUT, strict=True)
 ]

@@ -32,13 +32,13 @@ class Skill(NamedTuple):
 
 
 SKILLS = [
-    Skill("repetition", 2, 25, repetition.sample),
-    Skill("gateway", 18, 9, asking.gateway),
+    Skill("repetition", 3, 25, repetition.sample),
+    Skill("gateway", 20, 9, asking.gateway),
     Skill("general", 7, 4, asking.general),
     Skill("small talk", 5, 2, asking.small_talk),
     Skill("arithmetic", 5, 2, arithmetic.sample),
     Skill("follow-ups", 11, 10, follow_ups.sample),
-    Skill("copying", 9, 25, copying.sample),
+    Skill("copying", 11, 25, copying.sample),
     Skill("sources", 26, 10, sources.sample),
     Skill("lessons", 8, 5, lessons.sample),
     Skill("tools", 7, 3, tools.sample),
