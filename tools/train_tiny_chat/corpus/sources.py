@@ -11,6 +11,7 @@ from tools.train_tiny_chat.corpus.conversation import Conversation, Example
 from tools.train_tiny_chat.corpus.docs import DocSentence, doc_passages
 from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.events import Event, event
+from tools.train_tiny_chat.corpus.framing import framed
 
 NOT_TOLD: dict[Language, str] = {"en": "The sources do not tell.", "zh": "来源没有说明。"}
 
@@ -59,7 +60,10 @@ def ask(draw: Draw, statement: Statement, language: Language) -> str:
     counted = "".join(c for c in statement.value if not (c.isdigit() or c in ".,")).strip()
     if language == "zh":
         counted = counted.lstrip("名间本位棵家个")
-    return roughen(draw, draw.question(kind.questions).replace("{e}", statement.entity).replace("{n}", counted))
+    question = draw.question(kind.questions)
+    if draw.split == "train" and draw.chance(0.3):
+        question = framed(draw, question, language)
+    return roughen(draw, question.replace("{e}", statement.entity).replace("{n}", counted))
 
 
 def roughen(draw: Draw, question: str) -> str:
@@ -107,7 +111,7 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
         told_of |= {(subject, kind) for kind in new_ones}
         bodies.append([state(draw, subject, kind, language) for kind in new_ones])
     passages = [Passage(title(draw, subject, language), _body(draw, body, language)) for subject, body in zip(entities, bodies, strict=True)]
-    if told is False or (told is None and draw.chance(0.14)):
+    if told is False or (told is None and draw.chance(0.1)):
         subject = draw.one(entities) if draw.chance(0.6) else entity(draw, language)
         missing = [kind for kind in attributes if (subject, kind) not in told_of]
         question = ask(draw, state(draw, subject, draw.one(missing), language), language)
@@ -168,8 +172,8 @@ def events_task(draw: Draw) -> SourceTask:
         passages.append(Passage(_plain_title(draw, body[0], language), text))
     everything = [(item, number) for number, body in enumerate(bodies, 1) for item in body]
     asked, number = draw.one(everything)
-    question = roughen(draw, asked.question)
-    if draw.chance(0.1):
+    question = roughen(draw, framed(draw, asked.question, language) if draw.chance(0.25) else asked.question)
+    if draw.chance(0.07):
         return _task(roughen(draw, event(draw, language).question), passages, language, [])
     return _task(question, passages, language, [(asked.text, number)])
 
