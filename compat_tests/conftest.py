@@ -26,7 +26,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "missing": {"model_name": "missing", "path": str(folder / "nowhere")},
         **local,
     }
-    started = start_gateway(folder, models, port, UPSTREAM_KEY="secret")
+    started = start_gateway(folder, models, port, UPSTREAM_KEY="secret", XDG_DATA_HOME=str(folder / "data"))
     started.checkpoints = checkpoints
     yield started
     stop_gateway(started)

@@ -179,6 +179,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to keep the model after this request; 0 unloads after it; None: the configured ttl_s."""
     metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
     """OpenAI's `metadata`, as given."""
+    workflow: Mapping[str, Any] | None = None
+    """The body's `workflow` object, as given, for backends that are workflows to check; None: there was none."""
     user: str | None = None
 
 
@@ -222,11 +224,33 @@ class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call"):
     name: str | None = None
 
 
+class UrlCitation(msgspec.Struct, frozen=True, tag="citation"):
+    """A part of one choice's text that comes from a source; follows the text that it is about.
+
+    Attributes:
+        start_index, end_index: characters of the choice's whole text, end exclusive.
+    """
+
+    index: int
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
 class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
     """The last event of one choice."""
 
     index: int
     finish_reason: FinishReason
+
+
+class StageUsage(msgspec.Struct, frozen=True):
+    """Tokens of one stage of a workflow."""
+
+    stage: str
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class Usage(msgspec.Struct, frozen=True, tag="usage"):
@@ -237,9 +261,11 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     cached_tokens: int = 0
     """Prompt tokens whose KV entries were reused instead of computed."""
     reasoning_tokens: int = 0
+    stages: tuple[StageUsage, ...] = ()
+    """Of a workflow: what each stage took of it."""
 
 
-GenerationEvent = Progress | TextDelta | ToolCallDelta | ChoiceFinished | Usage
+GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | ChoiceFinished | Usage
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,7 +291,7 @@ class Backend(Protocol):
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
-        """Yield Progress*, then TextDelta, ToolCallDelta and ChoiceFinished of all choices interleaved, then one Usage.
+        """Yield Progress*, then TextDelta, ToolCallDelta, UrlCitation and ChoiceFinished of all choices interleaved, then one Usage.
 
         An async generator: closing it (`aclose`, or cancelling the task that awaits it) cancels the work within one
         step and frees all that it held.

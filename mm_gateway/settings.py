@@ -5,7 +5,9 @@ Knows the keys, their allowed values and defaults. Knows nothing of HTTP, torch 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -118,6 +120,19 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Reuse KV entries of prompts that share a beginning."""
 
 
+class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`storage:` of `gateway.yaml`: what outlives a restart."""
+
+    folder: str | None = None
+    """Where sessions, stored responses and the search index live; None: `mm-gateway` in XDG_DATA_HOME, else in ~/.local/share."""
+
+    def path(self, name: str) -> Path:
+        """The path of a file in the folder; neither is made here."""
+        if self.folder is not None:
+            return Path(self.folder).expanduser() / name
+        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "mm-gateway" / name
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is configured."""
 
@@ -128,3 +143,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     memory: MemorySettings = MemorySettings()
     engine: EngineSettings = EngineSettings()
+    storage: StorageSettings = StorageSettings()

@@ -14,9 +14,14 @@ import msgspec
 import yaml
 
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, ServerSettings, Settings
+from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, ServerSettings, Settings, StorageSettings
 
-_SECTIONS: dict[str, type[msgspec.Struct]] = {"server": ServerSettings, "memory": MemorySettings, "engine": EngineSettings}
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "server": ServerSettings,
+    "memory": MemorySettings,
+    "engine": EngineSettings,
+    "storage": StorageSettings,
+}
 _SHORT = {
     "MM_GATEWAY_HOST": "server.host",
     "MM_GATEWAY_PORT": "server.port",
