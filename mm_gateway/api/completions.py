@@ -12,6 +12,8 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 
+from mm_gateway.api.admission import output_tokens, ticket_of
+from mm_gateway.api.auth import resolve
 from mm_gateway.api.replies import ChatReply, CompletionReply, Reply
 from mm_gateway.api.requests import chat_request, completion_request, decode
 from mm_gateway.api.serve_events import stream_response, whole_response
@@ -44,7 +46,8 @@ _ERRORS = {
     responses={200: ResponseSpec(ChatCompletion, generate_examples=False), **_ERRORS},
 )
 async def chat_completions(request: Request, state: State) -> ASGIResponse:
-    body = decode(_chat_decoder, await _json_body(request))
+    raw = await _json_body(request)
+    body = decode(_chat_decoder, raw)
     id = f"chatcmpl-{secrets.token_hex(16)}"
     generation = chat_request(body, id)
     reply = ChatReply(
@@ -55,7 +58,7 @@ async def chat_completions(request: Request, state: State) -> ASGIResponse:
         logprobs=generation.config.logprobs is not None,
         include_usage=_include_usage(body),
     )
-    return await _respond(request, state, generation, reply, stream=bool(body.stream))
+    return await _respond(request, state, raw, generation, reply, stream=bool(body.stream))
 
 
 @post(
@@ -66,7 +69,8 @@ async def chat_completions(request: Request, state: State) -> ASGIResponse:
     responses={200: ResponseSpec(Completion, generate_examples=False), **_ERRORS},
 )
 async def completions(request: Request, state: State) -> ASGIResponse:
-    body = decode(_completion_decoder, await _json_body(request))
+    raw = await _json_body(request)
+    body = decode(_completion_decoder, raw)
     id = f"cmpl-{secrets.token_hex(16)}"
     generation = completion_request(body, id)
     assert isinstance(generation.input, CompletionInput)
@@ -78,20 +82,25 @@ async def completions(request: Request, state: State) -> ASGIResponse:
         logprobs=generation.config.logprobs,
         include_usage=_include_usage(body),
     )
-    return await _respond(request, state, generation, reply, stream=bool(body.stream))
+    return await _respond(request, state, raw, generation, reply, stream=bool(body.stream))
 
 
-async def _respond(request: Request, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool) -> ASGIResponse:
+async def _respond(
+    request: Request, state: State, raw: bytes, generation: GenerationRequest, reply: Reply, *, stream: bool
+) -> ASGIResponse:
     if state.draining:
         raise ShuttingDownError("The server is shutting down")
     catalog: Catalog = state.catalog
     settings: ServerSettings = state.server
-    events = catalog.resolve(generation.model).generate(generation)
+    backend = resolve(request, catalog, generation.model)
+    ticket = ticket_of(request)
+    ticket.begin(raw, output_tokens(generation))
+    events = backend.generate(generation)
     if stream:
         return await stream_response(
-            events, reply, request.receive, early_commit_s=settings.early_commit_s, heartbeat_s=settings.heartbeat_s
+            events, reply, request.receive, ticket, early_commit_s=settings.early_commit_s, heartbeat_s=settings.heartbeat_s
         )
-    return await whole_response(events, reply, request.receive)
+    return await whole_response(events, reply, request.receive, ticket)
 
 
 async def _json_body(request: Request) -> bytes:

@@ -14,18 +14,20 @@ from collections.abc import AsyncIterator, Callable
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
+from mm_gateway.api.admission import Ticket
 from mm_gateway.api.errors import error_response, http_error
 from mm_gateway.api.replies import DONE, Reply
-from mm_gateway.core import GenerationEvent, Progress
+from mm_gateway.core import GenerationEvent, Progress, Usage
 
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
 
 
 class Pump:
-    """Reads events as they come, until they end, fail, or are no longer wanted."""
+    """Reads events as they come, until they end, fail, or are no longer wanted. ticket: told of the first and of the end."""
 
-    def __init__(self, events: AsyncIterator[GenerationEvent]) -> None:
+    def __init__(self, events: AsyncIterator[GenerationEvent], ticket: Ticket) -> None:
         self._events = events
+        self._ticket = ticket
         self.buffer: deque[GenerationEvent] = deque()
         self.progress: Progress | None = None
         self.error: BaseException | None = None
@@ -34,18 +36,25 @@ class Pump:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
+        event: GenerationEvent | None = None
+        count = 0
         try:
             # Closed here, in the task that iterated: its clean-up must not wait for the garbage collector.
             async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
                 async for event in events:
                     if isinstance(event, Progress):
                         self.progress = event
-                    else:
-                        self.buffer.append(event)
-                        self._changed.set()
+                        continue
+                    if not count:
+                        self._ticket.first_event()
+                    count += 1
+                    self.buffer.append(event)
+                    self._changed.set()
         except Exception as error:
             self.error = error
         finally:
+            usage = event if isinstance(event, Usage) else None
+            self._ticket.end(usage, count, failed=self.error is not None)
             self.ended = True
             self._changed.set()
 
@@ -99,9 +108,9 @@ class _Disconnect:
         self._task.cancel()
 
 
-async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive) -> ASGIResponse:
+async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, ticket: Ticket) -> ASGIResponse:
     """The folded reply; the work is cancelled when the client hangs up before it is there."""
-    pump, client = Pump(events), _Disconnect(receive)
+    pump, client = Pump(events, ticket), _Disconnect(receive)
     try:
         if not await client.race(asyncio.create_task(pump.wait_end())):
             return ASGIResponse(status_code=CLIENT_CLOSED)
@@ -114,14 +123,14 @@ async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, r
 
 
 async def stream_response(
-    events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, *, early_commit_s: float, heartbeat_s: float
+    events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, ticket: Ticket, *, early_commit_s: float, heartbeat_s: float
 ) -> ASGIResponse:
     """A response whose status is decided: an error before the first event keeps its own, otherwise 200 and a stream.
 
     Args:
         early_commit_s: seconds after which 200 is sent without an event. heartbeat_s: interval of comments from then on.
     """
-    pump, client = Pump(events), _Disconnect(receive)
+    pump, client = Pump(events, ticket), _Disconnect(receive)
     try:
         arrived = await client.race(asyncio.create_task(pump.wait(early_commit_s)))
         if not arrived:
