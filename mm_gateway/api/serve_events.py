@@ -36,7 +36,7 @@ class Pump:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        event: GenerationEvent | None = None
+        last: GenerationEvent | None = None
         count = 0
         try:
             # Closed here, in the task that iterated: its clean-up must not wait for the garbage collector.
@@ -48,13 +48,13 @@ class Pump:
                     if not count:
                         self._ticket.first_event()
                     count += 1
+                    last = event
                     self.buffer.append(event)
                     self._changed.set()
         except Exception as error:
             self.error = error
         finally:
-            usage = event if isinstance(event, Usage) else None
-            self._ticket.end(usage, count, failed=self.error is not None)
+            self._ticket.end(last if isinstance(last, Usage) else None, count, failed=self.error is not None)
             self.ended = True
             self._changed.set()
 

@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, Grammar, TextDelta, Usage
-from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, RateLimitError
+from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.engine_thread import EngineStats, EngineThread, Job
 from mm_gateway.runtime.generation import Generation
@@ -126,10 +126,11 @@ class InferenceEngine:
         self.context_length = min(longest, cache.allocator.max_tokens)
         self.kv_cache_bytes = cache.capacity_bytes
         scheduler = Scheduler(cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
-        sampler = Sampler(self._vocab_size, model.device, max_sequences=settings.max_running + settings.max_waiting)
+        max_sequences = settings.max_running + settings.max_waiting
+        sampler = Sampler(self._vocab_size, model.device, max_sequences=max_sequences)
         self._ids = itertools.count()
         self._grammars = GrammarCompiler(tokenizer, self._vocab_size, self._stop_token_ids)
-        self._thread = EngineThread(name, runner, scheduler, sampler, TokenMasks(self._vocab_size))
+        self._thread = EngineThread(name, runner, scheduler, sampler, TokenMasks(self._vocab_size), max_sequences=max_sequences)
 
     @classmethod
     def for_loaded_model(
@@ -199,9 +200,6 @@ class InferenceEngine:
                 raise InvalidRequestError(
                     f"logit_bias: token id {token} is outside the vocabulary of {self._vocab_size}", param="logit_bias"
                 )
-        waiting = self._thread.stats().waiting
-        if waiting + len(prompts) * config.n > self._settings.max_waiting:
-            raise RateLimitError(f"The model's queue is full: {waiting} sequences are waiting", retry_after_s=1 + waiting / 16)
         if config.grammar is not None and grammar is None:
             grammar = self.compile(config.grammar)
         generation = Generation(self._thread.cancel, loop)
