@@ -107,6 +107,8 @@ async def _json_body(request: Request) -> bytes:
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(status_code=415, detail="The body must be JSON: send it with Content-Type: application/json")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(status_code=415, detail="The body must not be compressed: send it without Content-Encoding")
     try:
         return await request.body()
     except InternalServerException as error:
