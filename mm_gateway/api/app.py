@@ -16,9 +16,11 @@ import mm_gateway
 from mm_gateway.api.admin import RequireAdminKey, manage_model
 from mm_gateway.api.auth import RequireKey
 from mm_gateway.api.completions import chat_completions, completions
+from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.errors import handle_exception
 from mm_gateway.api.health import health
 from mm_gateway.api.models import get_model, list_models
+from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.catalog import Catalog
 from mm_gateway.settings import Settings
 
@@ -58,9 +60,8 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
             app.state.draining = True
             await catalog.close()
 
-    guarded = Router(
-        "/", route_handlers=[chat_completions, completions, list_models, get_model], guards=[RequireKey(settings.server.api_keys)]
-    )
+    endpoints = [chat_completions, completions, embeddings, tokenize, detokenize, list_models, get_model]
+    guarded = Router("/", route_handlers=endpoints, guards=[RequireKey(settings.server.api_keys)])
     admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
     return GatewayApp(
         route_handlers=[guarded, admin, health],
