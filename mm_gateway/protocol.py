@@ -178,6 +178,45 @@ class CompletionRequest(_SharedFields, kw_only=True, forbid_unknown_fields=True)
     suffix: str | None = None
 
 
+class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/embeddings`."""
+
+    model: str
+    input: str | list[str | int | list[int]]
+    """A text, texts, token ids, or lists of token ids; not mixed, none empty, at most 2048."""
+    encoding_format: Literal["float", "base64"] | None = None
+    """base64: of little-endian float32."""
+    dimensions: int | None = None
+    """Only for models that were trained for it."""
+    user: str | None = None
+    keep_alive: float | str | None = None
+    """Ours."""
+
+
+class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /tokenize`, as vLLM has it: either `prompt` or `messages`."""
+
+    model: str
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    add_special_tokens: bool | None = None
+    """With `prompt`: what the tokenizer puts in front (BOS); default true. The chat template writes its own."""
+    return_token_strs: bool | None = None
+    add_generation_prompt: bool | None = None
+    """With `messages`: the beginning of the assistant's turn; default true."""
+    continue_final_message: bool | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: str | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /detokenize`."""
+
+    model: str
+    tokens: list[int]
+
+
 class TopLogprob(msgspec.Struct):
     token: str
     logprob: float
@@ -268,6 +307,43 @@ class Completion(msgspec.Struct):
     usage: UsageReply
     system_fingerprint: str
     object: Literal["text_completion"] = "text_completion"
+
+
+class EmbeddingUsage(msgspec.Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingItem(msgspec.Struct):
+    """`embedding`: numbers, or base64 of little-endian float32."""
+
+    index: int
+    embedding: list[float] | str
+    object: Literal["embedding"] = "embedding"
+
+
+class EmbeddingList(msgspec.Struct):
+    """Reply of `POST /v1/embeddings`."""
+
+    data: list[EmbeddingItem]
+    model: str
+    usage: EmbeddingUsage
+    object: Literal["list"] = "list"
+
+
+class TokenizeReply(msgspec.Struct):
+    """Reply of `POST /tokenize`. token_strs: as the vocabulary spells them, where asked for."""
+
+    count: int
+    max_model_len: int | None
+    tokens: tuple[int, ...]
+    token_strs: tuple[str, ...] | None = None
+
+
+class DetokenizeReply(msgspec.Struct):
+    """Reply of `POST /detokenize`."""
+
+    prompt: str
 
 
 class ErrorBody(msgspec.Struct):

@@ -18,6 +18,7 @@ ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
 Quantization = Literal["8bit", "4bit", "gptq"]
 ToolFormatName = Literal["hermes", "llama", "react", "plain"]
+Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
 
 
@@ -45,6 +46,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A built-in template's name or a Jinja file; wins over the checkpoint's own. None: see `model_type`."""
     tool_format: ToolFormatName | None = None
     """How tools are written for the model and its calls read back; None: by the chat template."""
+    embedding_pooling: Pooling | None = None
+    """How `/v1/embeddings` pools the last hidden states; None: as the checkpoint's sentence-transformers files say, else `mean`."""
+    matryoshka: bool = False
+    """Trained so that the beginning of an embedding is one too: `dimensions` may shorten it."""
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
     path: str | None = None

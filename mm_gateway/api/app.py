@@ -18,9 +18,11 @@ from mm_gateway.api.admin import RequireAdminKey, manage_model
 from mm_gateway.api.admission import Admission
 from mm_gateway.api.auth import RequireKey, client_keys
 from mm_gateway.api.completions import chat_completions, completions
+from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.errors import handle_exception
 from mm_gateway.api.health import health
 from mm_gateway.api.models import get_model, list_models
+from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.catalog import Catalog
 from mm_gateway.settings import Settings
 
@@ -76,11 +78,8 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
             app.state.draining = True
             await catalog.close()
 
-    guarded = Router(
-        "/",
-        route_handlers=[chat_completions, completions, list_models, get_model],
-        guards=[RequireKey(client_keys(settings)), Admission(settings.limits)],
-    )
+    endpoints = [chat_completions, completions, embeddings, tokenize, detokenize, list_models, get_model]
+    guarded = Router("/", route_handlers=endpoints, guards=[RequireKey(client_keys(settings)), Admission(settings.limits)])
     admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
     return GatewayApp(
         route_handlers=[guarded, admin, health],

@@ -14,7 +14,7 @@ from mm_gateway.core import MAX_CHOICES, ChatInput, CompletionInput, GenerationC
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, ResponseFormat
 
-Body = TypeVar("Body", ChatCompletionRequest, CompletionRequest)
+Body = TypeVar("Body", bound=msgspec.Struct)
 
 _AT = re.compile(r"^(?P<what>.*?) - at `(?:key in )?\$(?P<path>.*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
@@ -68,7 +68,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
             names={"max_new_tokens": limit_name, "logprobs": "top_logprobs"},
             grammar=grammar,
         ),
-        keep_alive=_keep_alive(body.keep_alive),
+        keep_alive=keep_alive_s(body.keep_alive),
         metadata=body.metadata or {},
         user=body.user,
     )
@@ -78,7 +78,7 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
     """What a completion body asks for; errors as for `chat_request`."""
     if body.suffix:
         raise UnsupportedParameterError("suffix is not supported by this server", param="suffix")
-    prompts = _prompts(body.prompt)
+    prompts = texts_or_tokens(body.prompt, "prompt")
     n = body.n or 1
     if body.best_of is not None and not n <= body.best_of <= MAX_CHOICES:
         raise InvalidRequestError(f"best_of must be between n ({n}) and {MAX_CHOICES}, got {body.best_of}", param="best_of")
@@ -101,7 +101,7 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
             prompt_logprobs=echo and body.logprobs is not None,
         ),
         best_of=body.best_of,
-        keep_alive=_keep_alive(body.keep_alive),
+        keep_alive=keep_alive_s(body.keep_alive),
         user=body.user,
     )
 
@@ -186,19 +186,24 @@ def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:
             raise UnsupportedParameterError(f"{name} is not supported by this server", param=name)
 
 
-def _prompts(prompt: str | list[str | int | list[int]] | None) -> tuple[str | tuple[int, ...], ...]:
-    if prompt is None:
-        raise InvalidRequestError("You must provide the parameter: prompt", param="prompt")
-    if isinstance(prompt, str):
-        return (prompt,)
-    kinds = {type(entry) for entry in prompt}
+def texts_or_tokens(given: str | list[str | int | list[int]] | None, param: str) -> tuple[str | tuple[int, ...], ...]:
+    """What a field holds that takes a text, texts, token ids, or lists of token ids: one entry each.
+
+    Raises:
+        InvalidRequestError: nothing, or different kinds.
+    """
+    if given is None:
+        raise InvalidRequestError(f"You must provide the parameter: {param}", param=param)
+    if isinstance(given, str):
+        return (given,)
+    kinds = {type(entry) for entry in given}
     if len(kinds) != 1:
         what = "must not be empty" if not kinds else "must be a text, a list of texts, token ids, or a list of lists of token ids"
-        raise InvalidRequestError(f"prompt {what}", param="prompt")
-    ids = tuple(entry for entry in prompt if isinstance(entry, int))
+        raise InvalidRequestError(f"{param} {what}", param=param)
+    ids = tuple(entry for entry in given if isinstance(entry, int))
     if ids:
         return (ids,)
-    return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in prompt if not isinstance(entry, int))
+    return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in given if not isinstance(entry, int))
 
 
 def _logit_bias(biases: dict[str, float]) -> dict[int, float]:
@@ -208,7 +213,7 @@ def _logit_bias(biases: dict[str, float]) -> dict[int, float]:
     return {int(token): bias for token, bias in biases.items()}
 
 
-def _keep_alive(value: float | str | None) -> float | None:
+def keep_alive_s(value: float | str | None) -> float | None:
     """Seconds; a text may carry a unit as in `5m`. Negative: for good."""
     if isinstance(value, str):
         match = _DURATION.fullmatch(value)

@@ -21,6 +21,9 @@ from mm_gateway.core import GenerationEvent, Progress, Usage
 
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
 
+_LARGE_REPLY = 64
+"""Events from which on a whole reply is put together off the event loop."""
+
 
 class Pump:
     """Reads events as they come, until they end, fail, or are no longer wanted. ticket: told of the first and of the end."""
@@ -119,7 +122,9 @@ async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, r
         await pump.cancel()
     if pump.error is not None:
         return error_response(pump.error)
-    return ASGIResponse(body=reply.fold(pump.buffer), media_type="application/json")
+    # A thread gives the event loop its turns while it folds a large reply.
+    body = await asyncio.to_thread(reply.fold, pump.buffer) if len(pump.buffer) > _LARGE_REPLY else reply.fold(pump.buffer)
+    return ASGIResponse(body=body, media_type="application/json")
 
 
 async def stream_response(

@@ -6,13 +6,13 @@ import re
 
 from mm_gateway.core import Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.protocol import ChatCompletionRequest, FunctionTool, ToolChoice
+from mm_gateway.protocol import ChatCompletionRequest, FunctionTool, TokenizeRequest, ToolChoice
 
 MAX_TOOLS = 128
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def read_tools(body: ChatCompletionRequest) -> ToolUse | None:
+def read_tools(body: ChatCompletionRequest | TokenizeRequest) -> ToolUse | None:
     """None: nothing may be called.
 
     Raises:

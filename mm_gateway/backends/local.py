@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
+from mm_gateway.backends.embed import embed
 from mm_gateway.backends.tool_calls import read_tool_calls
 from mm_gateway.chat_templates.history import encode_fitting
 from mm_gateway.chat_templates.tool_formats.format import json_rule
 from mm_gateway.core import (
     ChatInput,
     CompletionInput,
+    EmbeddingInput,
     GenerationConfig,
     GenerationEvent,
     GenerationRequest,
@@ -25,12 +27,14 @@ from mm_gateway.core import (
     ModelInfo,
     Progress,
     TextDelta,
+    Tokenized,
     ToolUse,
 )
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.settings import ModelConfig
 
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
+    from mm_gateway.runtime.model_text import ModelText
     from mm_gateway.runtime.real_model_manager import RealModelManager
     from mm_gateway.runtime.residents import Lease
     from mm_gateway.runtime.structured_output import CompiledGrammar
@@ -49,6 +53,8 @@ class LocalBackend:
         self._config = config
         self._manager = manager
         self._created = created
+        self._text: ModelText | None = None
+        self._text_lock = asyncio.Lock()
 
     def info(self) -> ModelInfo:
         status = self._manager.status(self._config)
@@ -96,8 +102,27 @@ class LocalBackend:
             async for event in self._run(lease, request):
                 yield event
 
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+        text = await self._model_text()
+        return await asyncio.to_thread(
+            text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt
+        )
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        text = await self._model_text()
+        return await asyncio.to_thread(text.detokenize, tokens)
+
     async def close(self) -> None:
         """The manager owns what there is to close."""
+
+    async def _model_text(self) -> ModelText:
+        """The text side alone, kept for good: counting tokens must neither wait for the weights nor push another model out."""
+        async with self._text_lock:
+            if self._text is None:
+                from mm_gateway.runtime.model_loader import load_model_text
+
+                self._text = await asyncio.to_thread(load_model_text, self._config)
+            return self._text
 
     async def _run(self, lease: Lease, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         stop_strings: Sequence[str] = ()
@@ -105,6 +130,10 @@ class LocalBackend:
         grammar: CompiledGrammar | None = None
         config = request.config
         match request.input:
+            case EmbeddingInput() as embedding:
+                async for event in embed(lease.engine, embedding):
+                    yield event
+                return
             case ChatInput() as chat:
                 prompts = [await asyncio.to_thread(self._encode_chat, lease, chat, config.max_new_tokens)]
                 stop_strings, param = lease.loaded.chat.stop_strings, "messages"

@@ -17,22 +17,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
 from mm_gateway.backends.mock_call import arguments_for, called_tool
+from mm_gateway.backends.mock_vectors import MockVocabulary, mock_vector
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
     CompletionInput,
+    Embedding,
+    EmbeddingInput,
     GenerationEvent,
     GenerationRequest,
     ModelInfo,
     Progress,
     TextDelta,
+    Tokenized,
     TokenLogprob,
     Tool,
     ToolCallDelta,
@@ -82,6 +86,7 @@ class MockBackend:
         self._config = config
         self._created = created
         self._context_length = config.max_context_length or CONTEXT_LENGTH
+        self._vocabulary = MockVocabulary()
 
     def info(self) -> ModelInfo:
         return ModelInfo(
@@ -102,6 +107,13 @@ class MockBackend:
         async for event in keep_best(self._generate(wider), prompts=prompts, best_of=best_of, n=config.n, logprobs=config.logprobs):
             yield event
 
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+        words = tuple(_TOKEN.findall(_chat_text(input) if isinstance(input, ChatInput) else input))
+        return Tokenized(self._vocabulary.ids(words), words, self._context_length)
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        return self._vocabulary.text(tokens)
+
     async def close(self) -> None:
         """Nothing is held."""
 
@@ -115,6 +127,10 @@ class MockBackend:
         if orders.error is not None and not orders.after:
             await self._fail(orders.error)
         sizes = [len(_TOKEN.findall(prompt)) for prompt in prompts]
+        if isinstance(request.input, EmbeddingInput):
+            for event in self._embeddings(prompts, sizes, request.input.dimensions):
+                yield event
+            return
         room = self._context_length - max(sizes)
         limit = room if config.max_new_tokens is None else config.max_new_tokens
         if room < max(limit, 1):
@@ -147,6 +163,13 @@ class MockBackend:
                     yield event
             running = [choice for choice in running if not choice.finished]
         yield Usage(sum(sizes), sum(choice.generated for choice in choices))
+
+    def _embeddings(self, prompts: list[str], sizes: list[int], dimensions: int | None) -> Iterator[GenerationEvent]:
+        if max(sizes) > self._context_length:
+            raise ContextLengthExceededError(self._context_length, max(sizes), param="input")
+        for index, prompt in enumerate(prompts):
+            yield Embedding.of(index, mock_vector(prompt, dimensions))
+        yield Usage(sum(sizes), 0)
 
     async def _fail(self, error: str) -> None:
         failures: dict[str, GatewayError] = {
@@ -241,10 +264,14 @@ def _calls(chat: ChatInput, tool: Tool, choices: list[_MockChoice]) -> Iterator[
 
 def _prompts(request: GenerationRequest) -> list[str]:
     match request.input:
-        case ChatInput(messages):
-            return ["\n".join(message.content for message in messages)]
-        case CompletionInput(prompts):
+        case ChatInput() as chat:
+            return [_chat_text(chat)]
+        case CompletionInput(prompts=prompts) | EmbeddingInput(inputs=prompts):
             return [prompt if isinstance(prompt, str) else " ".join(map(str, prompt)) for prompt in prompts]
+
+
+def _chat_text(chat: ChatInput) -> str:
+    return "\n".join(message.content for message in chat.messages)
 
 
 def _directives(prompt: str) -> _Directives:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from mm_gateway.core import GenerationEvent, Progress, Usage
+from mm_gateway.core import Embedding, GenerationEvent, Progress, Usage
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError, RateLimitError, ShuttingDownError
 from mm_gateway.runtime.choice import Choice
+from mm_gateway.runtime.embedding_job import EmbeddingJob
 from mm_gateway.runtime.generation import Generation, Outbox
+from mm_gateway.runtime.hidden_states import Pooler, unit_vector
 from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.model_runner import ModelRunner, StepLogits, current_device
 from mm_gateway.runtime.sampler import Sampler, TokenScores, score_tokens
@@ -49,6 +51,16 @@ class Job:
     completion_tokens: int = 0
     cached_tokens: int = 0
     told: Progress | None = None
+
+    @property
+    def places(self) -> int:
+        """Places of the queue that it takes."""
+        return len(self.choices)
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Those that the scheduler holds."""
+        return [choice.seq for choice in self.choices.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +100,9 @@ class EngineThread:
         self._scheduler = scheduler
         self._sampler = sampler
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._jobs: dict[Generation, Job] = {}
-        self._job_of: dict[int, Job] = {}  # by sequence id
+        self._jobs: dict[Generation, Job | EmbeddingJob] = {}
+        self._job_of: dict[int, Job | EmbeddingJob] = {}  # by sequence id
+        self._pooler = Pooler()
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._outbox = Outbox()
         self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
@@ -98,13 +111,13 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job | EmbeddingJob) -> None:
         """Queue a job.
 
         Raises:
             ShuttingDownError: the engine is closing. RateLimitError: the queue is full.
         """
-        count = len(job.choices)
+        count = job.places
         with self._gate:
             if self._closing:
                 raise ShuttingDownError("The model is being unloaded")
@@ -170,7 +183,7 @@ class EngineThread:
         """Tell those without a token yet where they stand."""
         places = self._scheduler.places()
         for job in self._jobs.values():
-            if job.completion_tokens or not job.choices:
+            if isinstance(job, EmbeddingJob) or job.completion_tokens or not job.choices:
                 continue
             seq = next(iter(job.choices.values())).seq
             if self._scheduler.is_running(seq):
@@ -195,33 +208,43 @@ class EngineThread:
             command()
             idle = False
 
-    def _add(self, job: Job) -> None:
+    def _add(self, job: Job | EmbeddingJob) -> None:
         self._jobs[job.generation] = job
         self._prompt_tokens += job.prompt_tokens
+        if isinstance(job, EmbeddingJob):
+            self._feed(job)
+            return
         for seq_id, choice in job.choices.items():
             self._job_of[seq_id] = job
             if job.grammar is not None:
                 self._grammars[seq_id] = job.grammar.new_state()
             self._scheduler.add(choice.seq)
 
+    def _feed(self, job: EmbeddingJob) -> None:
+        for seq in job.feed():
+            self._job_of[seq.id] = job
+            self._scheduler.add(seq)
+
     def _cancel(self, generation: Generation) -> None:
         job = self._jobs.pop(generation, None)
         if job is not None:
-            for choice in job.choices.values():
-                self._release(choice.seq)
+            for seq in job.sequences:
+                self._release(seq)
 
     def _fail(self, generation: Generation, error: GatewayError, *, discard: bool = False) -> None:
         job = self._jobs.pop(generation, None)
         if job is None:
             return
-        for choice in job.choices.values():
-            self._release(choice.seq, discard=discard)
+        for seq in job.sequences:
+            self._release(seq, discard=discard)
         self._outbox.add(generation, [error])
 
     def _release(self, seq: Sequence, *, discard: bool = False) -> None:
         self._released += 1
-        self._scheduler.remove(seq, discard=discard)
+        # Nobody continues what was embedded, so its keys and values are not to push out those of conversations.
+        self._scheduler.remove(seq, discard=discard or seq.pooling is not None)
         self._sampler.forget(seq)
+        self._pooler.forget(seq)
         self._job_of.pop(seq.id, None)
         self._prompt_scores.pop(seq.id, None)
         self._grammars.pop(seq.id, None)
@@ -233,6 +256,7 @@ class EngineThread:
         try:
             result = self._runner.execute(step)
             self._score_prompts(result)
+            pooled = self._pooler.add(result.hidden)
             masked = None
             if masks is not None:
                 row_of = {seq.id: row for row, seq in enumerate(result.sampled)}
@@ -242,9 +266,11 @@ class EngineThread:
             self._fail_step(step, error)
             return
         self._scheduler.computed(step)
+        for seq_id, vector in pooled.items():
+            self._embed(seq_id, vector)
         for seq, draw in zip(result.sampled, sampled, strict=True):
             job = self._job_of.get(seq.id)
-            if job is None:
+            if not isinstance(job, Job):
                 continue  # another choice of its request failed in this very step
             if draw.token is None:
                 logger.error("NaN or infinite logits; the request fails")
@@ -256,6 +282,26 @@ class EngineThread:
                 self._fail(job.generation, EngineError("The output left its grammar; the request fails"))
                 continue
             self._advance(job, seq, draw.token, draw.scores)
+
+    def _embed(self, seq_id: int, pooled: torch.Tensor) -> None:
+        job = self._job_of.get(seq_id)
+        if not isinstance(job, EmbeddingJob):
+            return  # another input of its request failed in this very step
+        vector = unit_vector(pooled, job.dimensions)
+        if vector is None:
+            logger.error("NaN or infinite hidden states; the request fails")
+            self._fail(job.generation, EngineError("The model computed NaN or infinite values for this request"), discard=True)
+            return
+        index, seq = job.live.pop(seq_id)
+        self._release(seq)
+        if job.backlog:
+            self._released -= 1  # the place goes to the next input
+            self._feed(job)
+        events: list[GenerationEvent] = [Embedding(index, vector)]
+        if not job.live:
+            del self._jobs[job.generation]
+            events.append(Usage(job.prompt_tokens, 0))
+        self._outbox.add(job.generation, list(events))
 
     def _advance(self, job: Job, seq: Sequence, token: int, scores: TokenScores | None) -> None:
         choice = job.choices[seq.id]

@@ -37,7 +37,7 @@ class Scheduler:
         kv: gives room to sequences.
         max_running: sequences in the running queue, >= 1.
         max_step_tokens: tokens of one forward pass, >= max_running.
-        max_prefills: sequences in prefill at a time, >= 1.
+        max_prefills: sequences in prefill at a time, >= 1, unless one step has room for all of them.
     """
 
     def __init__(self, kv: KVAllocator, *, max_running: int, max_step_tokens: int, max_prefills: int = 16) -> None:
@@ -133,9 +133,11 @@ class Scheduler:
         self.preemptions += 1
 
     def _admit(self, budget: int) -> None:
-        prefilling = sum(seq.remaining > 1 for seq in self._running.values())
+        prefills = [seq.remaining for seq in self._running.values() if seq.remaining > 1]
+        prefilling, tokens = len(prefills), sum(prefills)
         skipped: set[int] = set()
-        while len(self._running) < self._max_running and prefilling < self._max_prefills and prefilling < budget:
+        # Many short ones that fit one step together wait for nothing.
+        while len(self._running) < self._max_running and prefilling < budget and (prefilling < self._max_prefills or tokens < budget):
             seq = self._next_waiting(skipped)
             if seq is None:
                 return
@@ -153,6 +155,7 @@ class Scheduler:
                 seq.cached = cached
             self._running[seq.id] = seq
             prefilling += 1
+            tokens += seq.remaining
 
     def _next_waiting(self, skipped: set[int]) -> Sequence | None:
         if self._preempted:

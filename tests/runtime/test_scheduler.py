@@ -150,3 +150,12 @@ def test_random_arrivals_and_cancels_leave_nothing_behind(seed: int, layout: str
     assert scheduler.running == scheduler.waiting == 0
     assert all(seq.output_len == seq.max_tokens for seq in everything if seq.id not in cancelled)
     assert not isinstance(kv, BlockAllocator) or kv.free_blocks == 16
+
+
+def test_short_prompts_that_fit_one_step_are_all_in_it_and_long_ones_come_a_few_at_a_time() -> None:
+    for length, together in ((4, 20), (40, 16)):
+        scheduler, _ = make(slots=24, max_running=24, step_tokens=100)
+        for id in range(20):
+            scheduler.add(sequence(id, prompt(length, id)))
+        run_step(scheduler)
+        assert scheduler.running == together
