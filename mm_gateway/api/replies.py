@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 import mm_gateway
+from mm_gateway.api.errors import http_error
 from mm_gateway.api.logprobs import chat_logprobs, completion_logprobs
 from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, Usage
 from mm_gateway.protocol import (
@@ -30,19 +31,37 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Reply(Protocol):
-    """One request's reply: `start` and `chunk` for a stream, `fold` for a whole one."""
+    """One request's reply: `start`, `chunk` and `end` for a stream, `fold` for a whole one."""
 
     def start(self) -> bytes:
-        """What a stream begins with."""
+        """What a stream begins with, sent with the first event."""
         ...
 
     def chunk(self, event: GenerationEvent) -> bytes:
         """The server-sent events of one event; empty where it has none."""
         ...
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    async def end(self, error: BaseException | None) -> bytes:
+        """What a stream ends with, after its last event or the error that broke it off."""
+        ...
+
+    async def fold(self, events: Iterable[GenerationEvent]) -> bytes:
         """The whole reply."""
         ...
+
+    def named(self, error: BaseException) -> BaseException:
+        """A backend's error, with `param` in the words of this endpoint's body."""
+        ...
+
+
+class _ChunkedReply:
+    """How streams of chunks end, and the names of fields, which are those that backends use."""
+
+    async def end(self, error: BaseException | None) -> bytes:
+        return DONE if error is None else b"data: " + http_error(error).encode() + b"\n\n" + DONE
+
+    def named(self, error: BaseException) -> BaseException:
+        return error
 
 
 class _Template:
@@ -60,7 +79,7 @@ class _Template:
         return self._head + b'],"usage":' + _encode(usage) + b"}\n\n"
 
 
-class ChatReply:
+class ChatReply(_ChunkedReply):
     """Reply of `/v1/chat/completions`.
 
     Args:
@@ -102,7 +121,7 @@ class ChatReply:
                 return self._template.usage(usage_reply(event))
         return b""
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    async def fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = _Folded(events, self._choices)
         choices = [
             ChatChoice(
@@ -127,7 +146,7 @@ def _assistant_message(text: str, calls: list[FunctionToolCall]) -> AssistantMes
     return AssistantMessage(text or None, tool_calls=calls) if calls else AssistantMessage(text)
 
 
-class CompletionReply:
+class CompletionReply(_ChunkedReply):
     """Reply of `/v1/completions`; arguments as for ChatReply, `logprobs` as in the body."""
 
     def __init__(self, *, id: str, created: int, model: str, choices: int, logprobs: int | None, include_usage: bool) -> None:
@@ -153,7 +172,7 @@ class CompletionReply:
                 return self._template.usage(usage_reply(event))
         return b""
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    async def fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = _Folded(events, self._choices)
         choices = [
             CompletionChoice(

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Callable
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from mm_gateway.api.errors import error_response, http_error
-from mm_gateway.api.replies import DONE, Reply
+from mm_gateway.api.errors import error_response
+from mm_gateway.api.replies import Reply
 from mm_gateway.core import GenerationEvent, Progress
 
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
@@ -109,8 +109,8 @@ async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, r
         client.stop()
         await pump.cancel()
     if pump.error is not None:
-        return error_response(pump.error)
-    return ASGIResponse(body=reply.fold(pump.buffer), media_type="application/json")
+        return error_response(reply.named(pump.error))
+    return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json")
 
 
 async def stream_response(
@@ -130,7 +130,7 @@ async def stream_response(
             return ASGIResponse(status_code=CLIENT_CLOSED)
         if pump.error is not None and not pump.buffer:
             client.stop()
-            return error_response(pump.error)
+            return error_response(reply.named(pump.error))
     except BaseException:
         client.stop()
         await pump.cancel()
@@ -190,9 +190,7 @@ class _EventStream(ASGIResponse):
             while pump.buffer:
                 pieces.append(reply.chunk(pump.buffer.popleft()))
             if pump.ended:
-                if pump.error is not None:
-                    pieces.append(b"data: " + http_error(pump.error).encode() + b"\n\n")
-                pieces.append(DONE)
+                pieces.append(await reply.end(pump.error))
                 await send({"type": "http.response.body", "body": b"".join(pieces), "more_body": False})
                 return
             await _write(send, b"".join(pieces))

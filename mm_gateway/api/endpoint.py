@@ -1,0 +1,52 @@
+"""What the generating endpoints share: reading a JSON body, and answering it with a Backend's events."""
+
+from __future__ import annotations
+
+from litestar import Request
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException, InternalServerException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.response.base import ASGIResponse
+
+from mm_gateway.api.replies import Reply
+from mm_gateway.api.serve_events import stream_response, whole_response
+from mm_gateway.catalog import Catalog
+from mm_gateway.core import GenerationRequest
+from mm_gateway.errors import ShuttingDownError
+from mm_gateway.protocol import ErrorReply
+from mm_gateway.settings import ServerSettings
+
+ERRORS = {
+    status: ResponseSpec(ErrorReply, description=description, generate_examples=False)
+    for status, description in {
+        400: "The request is wrong; `param` names the field",
+        401: "API key missing or wrong",
+        404: "Unknown model",
+        429: "Too many requests; see Retry-After",
+        503: "The model cannot serve now",
+    }.items()
+}
+
+
+async def respond(request: Request, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool) -> ASGIResponse:
+    if state.draining:
+        raise ShuttingDownError("The server is shutting down")
+    catalog: Catalog = state.catalog
+    settings: ServerSettings = state.server
+    events = catalog.resolve(generation.model).generate(generation)
+    if stream:
+        return await stream_response(
+            events, reply, request.receive, early_commit_s=settings.early_commit_s, heartbeat_s=settings.heartbeat_s
+        )
+    return await whole_response(events, reply, request.receive)
+
+
+async def json_body(request: Request) -> bytes:
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HTTPException(status_code=415, detail="The body must be JSON: send it with Content-Type: application/json")
+    try:
+        return await request.body()
+    except InternalServerException as error:
+        # Litestar's word for a client that hung up amid its body: no fault of ours, and nobody reads the answer.
+        raise HTTPException(status_code=400, detail="The connection was closed before the body was complete") from error
