@@ -53,6 +53,9 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_cached_models": ("at least 1", lambda v: v >= 1),
     "memory_threshold": ("greater than 0, at most 1", lambda v: 0 < v <= 1),
     "max_step_tokens": ("at least 1", lambda v: v >= 1),
+    "max_responses": ("at least 1", lambda v: v >= 1),
+    "response_ttl_s": ("greater than 0, or null", lambda v: v is None or v > 0),
+    "response_max_bytes": ("at least 1024", lambda v: v >= 1024),
     "max_waiting": ("at least 1", lambda v: v >= 1),
 }
 

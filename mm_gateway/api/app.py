@@ -19,6 +19,8 @@ from mm_gateway.api.completions import chat_completions, completions
 from mm_gateway.api.errors import handle_exception
 from mm_gateway.api.health import health
 from mm_gateway.api.models import get_model, list_models
+from mm_gateway.api.response_store import ResponseStore
+from mm_gateway.api.responses import cancel_response, create_response, delete_response, get_response, list_input_items
 from mm_gateway.catalog import Catalog
 from mm_gateway.settings import Settings
 
@@ -57,16 +59,30 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
         finally:
             app.state.draining = True
             await catalog.close()
+            await responses.close()
 
+    responses = ResponseStore(settings.storage)
     guarded = Router(
-        "/", route_handlers=[chat_completions, completions, list_models, get_model], guards=[RequireKey(settings.server.api_keys)]
+        "/",
+        route_handlers=[
+            chat_completions,
+            completions,
+            create_response,
+            get_response,
+            delete_response,
+            list_input_items,
+            cancel_response,
+            list_models,
+            get_model,
+        ],
+        guards=[RequireKey(settings.server.api_keys)],
     )
     admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
     return GatewayApp(
         route_handlers=[guarded, admin, health],
         exception_handlers={Exception: handle_exception},
         lifespan=[lifespan],
-        state=State({"catalog": catalog, "server": settings.server, "draining": False}),
+        state=State({"catalog": catalog, "server": settings.server, "responses": responses, "draining": False}),
         request_max_body_size=settings.server.max_body_bytes,
         openapi_config=OpenAPIConfig(title="mm_gateway", version=mm_gateway.__version__, path="/schema"),
         logging_config=None,

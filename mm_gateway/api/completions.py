@@ -21,6 +21,7 @@ from mm_gateway.protocol import ChatCompletion, ChatCompletionRequest, Completio
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _completion_decoder = msgspec.json.Decoder(CompletionRequest)
 
+
 @post(
     "/v1/chat/completions",
     status_code=200,

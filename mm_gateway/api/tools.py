@@ -57,7 +57,8 @@ def tool_use(tools: tuple[Tool, ...], choice: str | Named | Allowed | None, *, p
         raise InvalidRequestError(f"tools takes up to {MAX_TOOLS} functions, got {len(tools)}", param="tools")
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise InvalidRequestError(f"tools[{index}]: there is another function of the name '{name}'", param=f"tools[{index}].{name_field}")
+            at = f"tools[{index}]"
+            raise InvalidRequestError(f"{at}: there is another function of the name '{name}'", param=f"{at}.{name_field}")
     if not tools:
         if choice not in (None, "none", "auto"):
             raise InvalidRequestError("tool_choice is only allowed when tools are specified", param="tool_choice")
