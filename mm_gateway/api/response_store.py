@@ -46,10 +46,10 @@ class ResponseStore:
         """Raises:
         NotStoredError: there is none of that id, or no longer, or it is another owner's. ConfigurationError: as for `ready`.
         """
-        found = await asyncio.to_thread(lambda: self._open().get(_key(owner, id))) if is_response_id(id) else None
+        found = await asyncio.to_thread(self._get, owner, id) if is_response_id(id) else None
         if found is None:
             raise not_found(id)
-        return _decoder.decode(found)
+        return found
 
     async def items(self, owner: str, ids: Iterable[str]) -> dict[str, Item]:
         """Stored items by their ids, as far as there are any."""
@@ -64,9 +64,8 @@ class ResponseStore:
 
     async def put(self, owner: str, stored: StoredResponse) -> bool:
         """Whether it is kept; what prevents it is logged."""
-        value = msgspec.json.encode(stored)
         try:
-            await asyncio.to_thread(lambda: self._open().put(_key(owner, stored.response.id), value))
+            await asyncio.to_thread(self._put, owner, stored)
         except sqlite3.Error as error:
             logger.error("response %s could not be stored: %s", stored.response.id, error)
             return False
@@ -74,7 +73,7 @@ class ResponseStore:
 
     async def delete(self, owner: str, id: str) -> None:
         """Errors as for `get`."""
-        if not (is_response_id(id) and await asyncio.to_thread(lambda: self._open().delete(_key(owner, id)))):
+        if not (is_response_id(id) and await asyncio.to_thread(self._delete, owner, id)):
             raise not_found(id)
 
     def check_size(self, items: list[Item]) -> None:
@@ -93,6 +92,18 @@ class ResponseStore:
         """Idempotent."""
         if self._records is not None:
             await asyncio.to_thread(self._records.close)
+
+    # In a thread of their own: the disk, and a conversation's JSON, would hold up every other request.
+
+    def _get(self, owner: str, id: str) -> StoredResponse | None:
+        found = self._open().get(_key(owner, id))
+        return _decoder.decode(found) if found is not None else None
+
+    def _put(self, owner: str, stored: StoredResponse) -> None:
+        self._open().put(_key(owner, stored.response.id), msgspec.json.encode(stored))
+
+    def _delete(self, owner: str, id: str) -> bool:
+        return self._open().delete(_key(owner, id))
 
     def _open(self) -> RecordStore:
         with self._opening:

@@ -17,19 +17,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
 from mm_gateway.backends.mock_call import arguments_for, called_tool
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
+from mm_gateway.chat_templates.history import encode_fitting
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
     CompletionInput,
     GenerationEvent,
     GenerationRequest,
+    Message,
     ModelInfo,
     Progress,
     TextDelta,
@@ -115,6 +117,8 @@ class MockBackend:
         if orders.error is not None and not orders.after:
             await self._fail(orders.error)
         sizes = [len(_TOKEN.findall(prompt)) for prompt in prompts]
+        if isinstance(request.input, ChatInput) and request.input.truncate:
+            sizes = [self._fitting(request.input, config.max_new_tokens)]
         room = self._context_length - max(sizes)
         limit = room if config.max_new_tokens is None else config.max_new_tokens
         if room < max(limit, 1):
@@ -147,6 +151,17 @@ class MockBackend:
                     yield event
             running = [choice for choice in running if not choice.finished]
         yield Usage(sum(sizes), sum(choice.generated for choice in choices))
+
+    def _fitting(self, chat: ChatInput, reply_tokens: int | None) -> int:
+        """Tokens of the conversation without the oldest turns that do not fit."""
+        return len(
+            encode_fitting(
+                lambda messages: [0] * len(_TOKEN.findall(_joined(messages))),
+                chat.messages,
+                context_length=self._context_length,
+                reply_tokens=reply_tokens,
+            )
+        )
 
     async def _fail(self, error: str) -> None:
         failures: dict[str, GatewayError] = {
@@ -242,9 +257,13 @@ def _calls(chat: ChatInput, tool: Tool, choices: list[_MockChoice]) -> Iterator[
 def _prompts(request: GenerationRequest) -> list[str]:
     match request.input:
         case ChatInput(messages):
-            return ["\n".join(message.content for message in messages)]
+            return [_joined(messages)]
         case CompletionInput(prompts):
             return [prompt if isinstance(prompt, str) else " ".join(map(str, prompt)) for prompt in prompts]
+
+
+def _joined(messages: Sequence[Message]) -> str:
+    return "\n".join(message.content for message in messages)
 
 
 def _directives(prompt: str) -> _Directives:
