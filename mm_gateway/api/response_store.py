@@ -76,14 +76,14 @@ class ResponseStore:
         if not (is_response_id(id) and await asyncio.to_thread(self._delete, owner, id)):
             raise not_found(id)
 
-    def check_size(self, items: list[Item]) -> None:
+    def check_size(self, begun: StoredResponse) -> None:
         """Raises:
-        InvalidRequestError: the conversation is larger than what is stored.
+        InvalidRequestError: the conversation, and what else was asked with it, is larger than what is stored.
         """
         limit = self._settings.response_max_bytes
-        if (size := len(msgspec.json.encode(items))) > limit:
+        if (size := len(msgspec.json.encode(begun))) > limit:
             raise InvalidRequestError(
-                f"The conversation takes {size} bytes, and this server stores at most {limit} of one. Send store: false, "
+                f"The request and its conversation take {size} bytes, and this server stores at most {limit} of one. Send store: false, "
                 "and the whole conversation as input of each request",
                 param="input",
             )
@@ -97,7 +97,13 @@ class ResponseStore:
 
     def _get(self, owner: str, id: str) -> StoredResponse | None:
         found = self._open().get(_key(owner, id))
-        return _decoder.decode(found) if found is not None else None
+        if found is None:
+            return None
+        try:
+            return _decoder.decode(found)
+        except msgspec.DecodeError as error:
+            logger.warning("stored response %s is of another version and cannot be read: %s", id, error)
+            return None
 
     def _put(self, owner: str, stored: StoredResponse) -> None:
         self._open().put(_key(owner, stored.response.id), msgspec.json.encode(stored))

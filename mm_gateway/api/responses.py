@@ -51,7 +51,7 @@ async def create_response(request: Request, state: State) -> ASGIResponse:
     generation = response_request(body, ids.response, conversation(items, body.instructions))
     response = new_response(body, ids.response, int(time.time()))
     if response.store:
-        store.check_size(items)
+        store.check_size(StoredResponse(response, items))
         await store.ready()
 
     async def keep(final: ResponseObject) -> bool:

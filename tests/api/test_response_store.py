@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -239,12 +240,14 @@ async def test_an_old_response_is_gone(backend: ScriptedBackend, tmp_path: Path)
 
 
 async def test_a_conversation_too_large_to_be_stored_says_what_to_do(backend: ScriptedBackend, tmp_path: Path) -> None:
-    async with AsyncTestClient(app(backend, tmp_path, response_max_bytes=1024)) as client:
-        reply = await client.post("/v1/responses", json={"model": "scripted", "input": "x" * 1024})
-        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "input")
-        assert "store: false" in reply.json()["error"]["message"]
+    async with AsyncTestClient(app(backend, tmp_path, response_max_bytes=4096)) as client:
+        for field in ("input", "instructions"):
+            reply = await client.post("/v1/responses", json={"model": "scripted", "input": "Hi"} | {field: "x" * 4096})
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, "input")
+            assert "store: false" in reply.json()["error"]["message"]
         assert backend.requests == []
-        await create(client, input="x" * 1024, store=False)
+        await create(client, input="x" * 4096, store=False)
+        await create(client)
 
 
 async def test_a_folder_that_cannot_be_used_is_named_before_anything_is_generated(backend: ScriptedBackend, tmp_path: Path) -> None:
@@ -255,6 +258,13 @@ async def test_a_folder_that_cannot_be_used_is_named_before_anything_is_generate
         assert "storage.folder" in reply.json()["error"]["message"]
         assert backend.requests == []
         await create(client, store=False)
+
+
+async def test_a_record_of_another_version_counts_as_gone(client: AsyncTestClient[GatewayApp], tmp_path: Path) -> None:
+    id = (await create(client))["id"]
+    with sqlite3.connect(tmp_path / "gateway.sqlite") as database:
+        database.execute("UPDATE records SET value = ?", (b'{"answer": 42}',))
+    assert (await client.get(f"/v1/responses/{id}")).status_code == 404
 
 
 async def test_a_reply_that_could_not_be_stored_says_so(client: AsyncTestClient[GatewayApp], caplog: pytest.LogCaptureFixture) -> None:
