@@ -157,6 +157,8 @@ class ChatInput(msgspec.Struct, frozen=True, tag="chat"):
 
     messages: tuple[Message, ...]
     tools: ToolUse | None = None
+    truncate: bool | None = None
+    """Whether to leave out the oldest turns of a conversation that does not fit the context; None: as the model is configured."""
 
 
 class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):

@@ -8,6 +8,7 @@ GatewayError
  ├── AuthenticationError             key missing or wrong
  ├── PermissionDeniedError           the key does not open this, or nothing does
  ├── ModelNotFoundError              no model of that name is configured
+ ├── NotStoredError                  no stored response, or item of one, has that id
  ├── RateLimitError                  a limit or a queue is full; `retry_after_s` says when to come back
  ├── ModelUnavailableError           the model cannot serve now; `retryable` says whether trying again can help
  │    ├── ModelLoadError             loading failed: what failed and what to try
@@ -103,6 +104,14 @@ class ModelNotFoundError(GatewayError):
             listed = ", ".join(available[:20]) + (", …" if len(available) > 20 else "")
             message += f". Configured models: {listed}"
         super().__init__(message)
+
+
+class NotStoredError(GatewayError):
+    """Nothing is stored under an id, or no longer, or it belongs to another key. param: the field that named it, where one did."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class RateLimitError(GatewayError):

@@ -106,16 +106,11 @@ class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
     json_schema: JsonSchemaFormat | None = None
 
 
-class _SharedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What chat and completion requests have in common."""
+class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How to continue, the same at every endpoint that generates text."""
 
-    model: str
-    max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    n: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     stop: str | list[str] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -129,6 +124,18 @@ class _SharedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     repetition_penalty: float | None = None
     ignore_eos: bool | None = None
     keep_alive: float | str | None = None
+
+
+class _SharedFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """What chat and completion requests have in common."""
+
+    model: str
+    max_tokens: int | None = None
+    n: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    # extensions that peers share
     guided_json: dict[str, Any] | bool | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None

@@ -149,6 +149,12 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     folder: str | None = None
     """Where sessions, stored responses and the search index live; None: `mm-gateway` in XDG_DATA_HOME, else in ~/.local/share."""
+    max_responses: int = 10_000
+    """Responses of `/v1/responses` kept, >= 1; beyond it the oldest go."""
+    response_ttl_s: float | None = 30 * 86400.0
+    """Seconds for which a response is kept; None: until its room is needed."""
+    response_max_bytes: int = 2**20
+    """Conversation that a response may be stored with, >= 1024; a larger one is refused unless it is not to be stored."""
 
     def path(self, name: str) -> Path:
         """The path of a file in the folder; neither is made here."""

@@ -64,6 +64,9 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "*, or origins such as https://example.org",
         lambda v: all(o == "*" or re.fullmatch(r"https?://[^/]+", o) for o in v),
     ),
+    "max_responses": ("at least 1", lambda v: v >= 1),
+    "response_ttl_s": ("greater than 0, or null", lambda v: v is None or v > 0),
+    "response_max_bytes": ("at least 1024", lambda v: v >= 1024),
     "max_waiting": ("at least 1", lambda v: v >= 1),
 }
 

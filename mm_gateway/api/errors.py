@@ -18,6 +18,7 @@ from mm_gateway.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     ModelUnavailableError,
+    NotStoredError,
     PermissionDeniedError,
     RateLimitError,
     ShuttingDownError,
@@ -35,6 +36,7 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (AuthenticationError, 401, "invalid_request_error", "invalid_api_key"),
     (PermissionDeniedError, 403, "invalid_request_error", "permission_denied"),
     (ModelNotFoundError, 404, "invalid_request_error", "model_not_found"),
+    (NotStoredError, 404, "invalid_request_error", None),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded"),
     (ModelUnavailableError, 503, "server_error", "model_overloaded"),
     (ShuttingDownError, 503, "server_error", None),
@@ -64,7 +66,7 @@ def http_error(error: BaseException) -> HttpError:
         return _of_litestar(error)
     for kind, status, type_, code in _TABLE:
         if isinstance(error, kind):
-            param = getattr(error, "param", None) if isinstance(error, InvalidRequestError) else None
+            param = getattr(error, "param", None) if isinstance(error, InvalidRequestError | NotStoredError) else None
             if isinstance(error, ModelNotFoundError):
                 param = "model"
             own_code = error.code if isinstance(error, InvalidRequestError) else None

@@ -15,14 +15,11 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from mm_gateway.api.admission import Ticket
-from mm_gateway.api.errors import error_response, http_error
-from mm_gateway.api.replies import DONE, Reply
+from mm_gateway.api.errors import error_response
+from mm_gateway.api.replies import Reply
 from mm_gateway.core import GenerationEvent, Progress, Usage
 
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
-
-_LARGE_REPLY = 64
-"""Events from which on a whole reply is put together off the event loop."""
 
 
 class Pump:
@@ -121,10 +118,8 @@ async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, r
         client.stop()
         await pump.cancel()
     if pump.error is not None:
-        return error_response(pump.error)
-    # A thread gives the event loop its turns while it folds a large reply.
-    body = await asyncio.to_thread(reply.fold, pump.buffer) if len(pump.buffer) > _LARGE_REPLY else reply.fold(pump.buffer)
-    return ASGIResponse(body=body, media_type="application/json")
+        return error_response(reply.named(pump.error))
+    return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json")
 
 
 async def stream_response(
@@ -144,7 +139,7 @@ async def stream_response(
             return ASGIResponse(status_code=CLIENT_CLOSED)
         if pump.error is not None and not pump.buffer:
             client.stop()
-            return error_response(pump.error)
+            return error_response(reply.named(pump.error))
     except BaseException:
         client.stop()
         await pump.cancel()
@@ -204,9 +199,7 @@ class _EventStream(ASGIResponse):
             while pump.buffer:
                 pieces.append(reply.chunk(pump.buffer.popleft()))
             if pump.ended:
-                if pump.error is not None:
-                    pieces.append(b"data: " + http_error(pump.error).encode() + b"\n\n")
-                pieces.append(DONE)
+                pieces.append(await reply.end(pump.error))
                 await send({"type": "http.response.body", "body": b"".join(pieces), "more_body": False})
                 return
             await _write(send, b"".join(pieces))

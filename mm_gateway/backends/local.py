@@ -172,7 +172,7 @@ class LocalBackend:
     def _encode_chat(self, lease: Lease, chat: ChatInput, reply_tokens: int | None) -> list[int]:
         tools = chat.tools.tools if chat.tools is not None else ()
         encode = functools.partial(lease.loaded.chat.encode, tools=tools)
-        if not self._config.truncate_history:
+        if not (self._config.truncate_history if chat.truncate is None else chat.truncate):
             return encode(chat.messages)
         return encode_fitting(encode, chat.messages, context_length=lease.engine.context_length, reply_tokens=reply_tokens)
 

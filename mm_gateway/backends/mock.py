@@ -25,6 +25,7 @@ from mm_gateway.backends.best_of import keep_best
 from mm_gateway.backends.mock_call import arguments_for, called_tool
 from mm_gateway.backends.mock_vectors import MockVocabulary, mock_vector
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
+from mm_gateway.chat_templates.history import encode_fitting
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
@@ -33,6 +34,7 @@ from mm_gateway.core import (
     EmbeddingInput,
     GenerationEvent,
     GenerationRequest,
+    Message,
     ModelInfo,
     Progress,
     TextDelta,
@@ -108,7 +110,7 @@ class MockBackend:
             yield event
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
-        words = tuple(_TOKEN.findall(_chat_text(input) if isinstance(input, ChatInput) else input))
+        words = tuple(_TOKEN.findall(_joined(input.messages) if isinstance(input, ChatInput) else input))
         return Tokenized(self._vocabulary.ids(words), words, self._context_length)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
@@ -131,6 +133,8 @@ class MockBackend:
             for event in self._embeddings(prompts, sizes, request.input.dimensions):
                 yield event
             return
+        if isinstance(request.input, ChatInput) and request.input.truncate:
+            sizes = [self._fitting(request.input, config.max_new_tokens)]
         room = self._context_length - max(sizes)
         limit = room if config.max_new_tokens is None else config.max_new_tokens
         if room < max(limit, 1):
@@ -170,6 +174,17 @@ class MockBackend:
         for index, prompt in enumerate(prompts):
             yield Embedding.of(index, mock_vector(prompt, dimensions))
         yield Usage(sum(sizes), 0)
+
+    def _fitting(self, chat: ChatInput, reply_tokens: int | None) -> int:
+        """Tokens of the conversation without the oldest turns that do not fit."""
+        return len(
+            encode_fitting(
+                lambda messages: [0] * len(_TOKEN.findall(_joined(messages))),
+                chat.messages,
+                context_length=self._context_length,
+                reply_tokens=reply_tokens,
+            )
+        )
 
     async def _fail(self, error: str) -> None:
         failures: dict[str, GatewayError] = {
@@ -264,14 +279,14 @@ def _calls(chat: ChatInput, tool: Tool, choices: list[_MockChoice]) -> Iterator[
 
 def _prompts(request: GenerationRequest) -> list[str]:
     match request.input:
-        case ChatInput() as chat:
-            return [_chat_text(chat)]
+        case ChatInput(messages):
+            return [_joined(messages)]
         case CompletionInput(prompts=prompts) | EmbeddingInput(inputs=prompts):
             return [prompt if isinstance(prompt, str) else " ".join(map(str, prompt)) for prompt in prompts]
 
 
-def _chat_text(chat: ChatInput) -> str:
-    return "\n".join(message.content for message in chat.messages)
+def _joined(messages: Sequence[Message]) -> str:
+    return "\n".join(message.content for message in messages)
 
 
 def _directives(prompt: str) -> _Directives:

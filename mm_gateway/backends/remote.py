@@ -230,10 +230,16 @@ def _upstream_body(request: GenerationRequest, input: ChatInput | CompletionInpu
     if request.user is not None:
         body["user"] = request.user
     match input:
-        case ChatInput(messages, tools):
+        case ChatInput(messages, tools, truncate):
             body["messages"] = [_message(message) for message in messages]
             if tools is not None:
                 body |= _tools(tools)
+            if truncate:
+                raise UnsupportedParameterError(
+                    "truncation: a remote model cannot be told to leave out the oldest turns. Send the conversation without them",
+                    param="truncation",
+                    code="unsupported_value",
+                )
             if config.logprobs is not None:
                 body["logprobs"] = True
                 if config.logprobs:
@@ -298,7 +304,7 @@ def _grammar(grammar: Grammar) -> dict[str, Any]:
     match grammar.kind:
         case "json_object":
             return {"response_format": {"type": "json_object"}}
-        case "json_schema" if grammar.param.startswith("response_format"):
+        case "json_schema" if not grammar.param.startswith("guided_"):
             schema = msgspec.json.decode(grammar.text)
             return {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}}
         case "json_schema" | "choice":

@@ -66,11 +66,14 @@ class RecordStore:
             try:
                 self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (self._kind, key, value, self._clock()))
                 self._connection.execute("DELETE FROM records WHERE kind = ? AND used_at < ?", (self._kind, self._oldest()))
-                self._connection.execute(
-                    "DELETE FROM records WHERE kind = ?1 AND key IN "
-                    "(SELECT key FROM records WHERE kind = ?1 ORDER BY used_at DESC, key LIMIT -1 OFFSET ?2)",
-                    (self._kind, self._max_records),
-                )
+                # Counting walks an index; choosing by OFFSET would sort all of them at every write.
+                (count,) = self._connection.execute("SELECT count(*) FROM records WHERE kind = ?", (self._kind,)).fetchone()
+                if count > self._max_records:
+                    self._connection.execute(
+                        "DELETE FROM records WHERE kind = ?1 AND key IN "
+                        "(SELECT key FROM records WHERE kind = ?1 ORDER BY used_at, key DESC LIMIT ?2)",
+                        (self._kind, count - self._max_records),
+                    )
                 self._connection.execute("COMMIT")
             except BaseException:
                 self._connection.execute("ROLLBACK")
