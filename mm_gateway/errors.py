@@ -106,11 +106,17 @@ class ModelNotFoundError(GatewayError):
 
 
 class RateLimitError(GatewayError):
-    """A rate limit or a queue bound was hit; `retry_after_s` (seconds, > 0) says when to come back."""
+    """A rate limit or a queue bound was hit.
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    Args:
+        retry_after_s: seconds, > 0, after which to come back; None: never, the request itself is too large.
+        type: the envelope's `type`: which of a key's limits it was, `requests` or `tokens`; else it was a queue.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None, type: str = "rate_limit_error") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.type = type
 
 
 class ModelUnavailableError(GatewayError):

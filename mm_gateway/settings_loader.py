@@ -13,11 +13,14 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from mm_gateway.api_key import ApiKey, hashed
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.key_file import read_key_file
+from mm_gateway.settings import EngineSettings, LimitSettings, MemorySettings, ModelConfig, ServerSettings, Settings, StorageSettings
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
+    "limits": LimitSettings,
     "memory": MemorySettings,
     "engine": EngineSettings,
     "storage": StorageSettings,
@@ -53,6 +56,14 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_cached_models": ("at least 1", lambda v: v >= 1),
     "memory_threshold": ("greater than 0, at most 1", lambda v: 0 < v <= 1),
     "max_step_tokens": ("at least 1", lambda v: v >= 1),
+    "requests_per_minute": ("at least 1, or null", lambda v: v is None or v >= 1),
+    "tokens_per_minute": ("at least 1, or null", lambda v: v is None or v >= 1),
+    "max_requests": ("at least 1", lambda v: v >= 1),
+    "max_queued_requests": ("at least 1", lambda v: v >= 1),
+    "cors_origins": (
+        "*, or origins such as https://example.org",
+        lambda v: all(o == "*" or re.fullmatch(r"https?://[^/]+", o) for o in v),
+    ),
     "max_waiting": ("at least 1", lambda v: v >= 1),
 }
 
@@ -88,7 +99,23 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
         )
         for name, kind in _SECTIONS.items()
     }
-    return Settings(models=models, default_model=default_model, **sections)  # type: ignore[arg-type]
+    sections["server"], keys = _access(sections["server"], gateway_path, models)
+    return Settings(models=models, default_model=default_model, keys=keys, **sections)  # type: ignore[arg-type]
+
+
+def _access(server: Any, path: Path, models: Mapping[str, ModelConfig]) -> tuple[ServerSettings, tuple[ApiKey, ...]]:
+    """The section with hashes in the place of keys, so that no key stays in memory, and the keys of its file."""
+    changes: dict[str, Any] = {}
+    for name in ("api_keys", "admin_keys"):
+        try:
+            changes[name] = tuple(hashed(key) for key in getattr(server, name))
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: server: {name}: {error}") from None
+    keys: tuple[ApiKey, ...] = ()
+    if server.api_keys_file is not None:
+        names = {known: name for name, config in models.items() for known in (name, *config.aliases)}
+        keys = read_key_file(path.parent / Path(server.api_keys_file).expanduser(), names)
+    return msgspec.structs.replace(server, **changes), keys
 
 
 def _default_file(name: str, named: str | None) -> Path:

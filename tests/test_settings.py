@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mm_gateway.api_key import hashed
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, ServerSettings, Settings
+from mm_gateway.settings import EngineSettings, LimitSettings, MemorySettings, ModelConfig, ServerSettings, Settings
 from mm_gateway.settings_loader import load_settings
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -48,10 +49,11 @@ def test_the_shipped_configuration_holds_the_guides_models() -> None:
 
 def test_the_shipped_gateway_file_shows_every_key_with_its_default() -> None:
     shown = yaml.safe_load((CONFIG / "gateway.yaml").read_text())
-    for section, kind in (("server", ServerSettings), ("memory", MemorySettings), ("engine", EngineSettings)):
+    for section, kind in (("server", ServerSettings), ("limits", LimitSettings), ("memory", MemorySettings), ("engine", EngineSettings)):
         assert set(shown[section]) == set(kind.__struct_fields__)
     settings = load_settings(CONFIG / "models.yaml", CONFIG / "gateway.yaml", {})
-    assert (settings.server, settings.memory, settings.engine) == (ServerSettings(), MemorySettings(), EngineSettings())
+    assert (settings.server, settings.limits) == (ServerSettings(), LimitSettings())
+    assert (settings.memory, settings.engine) == (MemorySettings(), EngineSettings())
 
 
 def test_sizes_may_carry_units(tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         MM_GATEWAY_MEMORY_BUDGET_BYTES="4GiB",
         MM_GATEWAY_ENGINE_PREFIX_CACHE="false",
     )
-    assert (settings.server.host, settings.server.port, settings.server.api_keys) == ("a", 9000, ("one", "two"))
+    assert (settings.server.host, settings.server.port, settings.server.api_keys) == ("a", 9000, (hashed("one"), hashed("two")))
     assert settings.memory == MemorySettings(memory_threshold=0.5, max_cached_models=7, budget_bytes=2**32)
     assert settings.engine.prefix_cache is False
 

@@ -68,6 +68,8 @@ def http_error(error: BaseException) -> HttpError:
             if isinstance(error, ModelNotFoundError):
                 param = "model"
             own_code = error.code if isinstance(error, InvalidRequestError) else None
+            if isinstance(error, RateLimitError):
+                type_ = error.type
             return HttpError(status, ErrorBody(_bounded(str(error)), type_, param, own_code or code), _headers(error))
     logger.error("unexpected error", exc_info=error)
     return HttpError(*_INTERNAL, {})
@@ -100,7 +102,7 @@ def _of_litestar(error: HTTPException) -> HttpError:
 
 def _headers(error: GatewayError) -> dict[str, str]:
     if isinstance(error, RateLimitError):
-        return _retry_after(error.retry_after_s)
+        return {"x-should-retry": "false"} if error.retry_after_s is None else _retry_after(error.retry_after_s)
     if isinstance(error, ModelUnavailableError):
         # x-should-retry is what OpenAI's clients obey before their own rules.
         return _retry_after(error.retry_after_s or 1.0) if error.retryable else {"x-should-retry": "false"}
@@ -108,7 +110,10 @@ def _headers(error: GatewayError) -> dict[str, str]:
 
 
 def _retry_after(seconds: float | None) -> dict[str, str]:
-    return {} if seconds is None else {"retry-after": str(max(1, math.ceil(seconds)))}
+    """In whole seconds for everybody, and exactly for OpenAI's clients, which read `retry-after-ms` first."""
+    if seconds is None:
+        return {}
+    return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(seconds * 1000)))}
 
 
 def _bounded(message: str) -> str:

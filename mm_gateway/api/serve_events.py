@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Callable
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
+from mm_gateway.api.admission import Ticket
 from mm_gateway.api.errors import error_response, http_error
 from mm_gateway.api.replies import DONE, Reply
-from mm_gateway.core import GenerationEvent, Progress
+from mm_gateway.core import GenerationEvent, Progress, Usage
 
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
 
@@ -25,10 +26,11 @@ _LARGE_REPLY = 64
 
 
 class Pump:
-    """Reads events as they come, until they end, fail, or are no longer wanted."""
+    """Reads events as they come, until they end, fail, or are no longer wanted. ticket: told of the first and of the end."""
 
-    def __init__(self, events: AsyncIterator[GenerationEvent]) -> None:
+    def __init__(self, events: AsyncIterator[GenerationEvent], ticket: Ticket) -> None:
         self._events = events
+        self._ticket = ticket
         self.buffer: deque[GenerationEvent] = deque()
         self.progress: Progress | None = None
         self.error: BaseException | None = None
@@ -37,18 +39,25 @@ class Pump:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
+        last: GenerationEvent | None = None
+        count = 0
         try:
             # Closed here, in the task that iterated: its clean-up must not wait for the garbage collector.
             async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
                 async for event in events:
                     if isinstance(event, Progress):
                         self.progress = event
-                    else:
-                        self.buffer.append(event)
-                        self._changed.set()
+                        continue
+                    if not count:
+                        self._ticket.first_event()
+                    count += 1
+                    last = event
+                    self.buffer.append(event)
+                    self._changed.set()
         except Exception as error:
             self.error = error
         finally:
+            self._ticket.end(last if isinstance(last, Usage) else None, count, failed=self.error is not None)
             self.ended = True
             self._changed.set()
 
@@ -102,9 +111,9 @@ class _Disconnect:
         self._task.cancel()
 
 
-async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive) -> ASGIResponse:
+async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, ticket: Ticket) -> ASGIResponse:
     """The folded reply; the work is cancelled when the client hangs up before it is there."""
-    pump, client = Pump(events), _Disconnect(receive)
+    pump, client = Pump(events, ticket), _Disconnect(receive)
     try:
         if not await client.race(asyncio.create_task(pump.wait_end())):
             return ASGIResponse(status_code=CLIENT_CLOSED)
@@ -119,14 +128,14 @@ async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, r
 
 
 async def stream_response(
-    events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, *, early_commit_s: float, heartbeat_s: float
+    events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, ticket: Ticket, *, early_commit_s: float, heartbeat_s: float
 ) -> ASGIResponse:
     """A response whose status is decided: an error before the first event keeps its own, otherwise 200 and a stream.
 
     Args:
         early_commit_s: seconds after which 200 is sent without an event. heartbeat_s: interval of comments from then on.
     """
-    pump, client = Pump(events), _Disconnect(receive)
+    pump, client = Pump(events, ticket), _Disconnect(receive)
     try:
         arrived = await client.race(asyncio.create_task(pump.wait(early_commit_s)))
         if not arrived:

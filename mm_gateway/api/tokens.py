@@ -7,6 +7,7 @@ from litestar import Request, post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
+from mm_gateway.api.auth import resolve
 from mm_gateway.api.endpoint import json_body
 from mm_gateway.api.messages import read_messages
 from mm_gateway.api.requests import decode
@@ -28,7 +29,7 @@ _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
 )
 async def tokenize(request: Request, state: State) -> ASGIResponse:
     body = decode(_tokenize_decoder, await json_body(request))
-    found = await _backend(state, body.model).tokenize(
+    found = await _backend(request, state, body.model).tokenize(
         _tokenize_input(body),
         add_special_tokens=body.add_special_tokens is not False,
         add_generation_prompt=body.add_generation_prompt is not False,
@@ -44,7 +45,7 @@ async def tokenize(request: Request, state: State) -> ASGIResponse:
 )
 async def detokenize(request: Request, state: State) -> ASGIResponse:
     body = decode(_detokenize_decoder, await json_body(request))
-    return _json(DetokenizeReply(await _backend(state, body.model).detokenize(body.tokens)))
+    return _json(DetokenizeReply(await _backend(request, state, body.model).detokenize(body.tokens)))
 
 
 def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
@@ -66,11 +67,11 @@ def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
     return ChatInput(read_messages(body.messages), read_tools(body))
 
 
-def _backend(state: State, model: str) -> TokenizingBackend:
+def _backend(request: Request, state: State, model: str) -> TokenizingBackend:
     if state.draining:
         raise ShuttingDownError("The server is shutting down")
     catalog: Catalog = state.catalog
-    backend = catalog.resolve(model)
+    backend = resolve(request, catalog, model)
     if not isinstance(backend, TokenizingBackend):
         raise InvalidRequestError(f"The model `{model[:200]}` has no tokenizer of its own", param="model")
     return backend

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from mm_gateway.core import Embedding, GenerationEvent, Usage
-from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError, ShuttingDownError
+from mm_gateway.core import Embedding, GenerationEvent, Progress, Usage
+from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError, RateLimitError, ShuttingDownError
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.embedding_job import EmbeddingJob
 from mm_gateway.runtime.generation import Generation, Outbox
@@ -22,8 +23,12 @@ from mm_gateway.runtime.sampler import Sampler, TokenScores, score_tokens
 from mm_gateway.runtime.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.sequence import Sequence
 from mm_gateway.runtime.structured_output import CompiledGrammar, GrammarState, TokenMasks
+from mm_gateway.throughput import Throughput
 
 logger = logging.getLogger(__name__)
+
+REPORT_INTERVAL_S = 0.5
+"""Between two reports of progress to those that wait for their first token."""
 
 
 @dataclass(eq=False, slots=True)
@@ -45,6 +50,12 @@ class Job:
     grammar: CompiledGrammar | None = None
     completion_tokens: int = 0
     cached_tokens: int = 0
+    told: Progress | None = None
+
+    @property
+    def places(self) -> int:
+        """Places of the queue that it takes."""
+        return len(self.choices)
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -69,9 +80,20 @@ class EngineThread:
     """Runs jobs until closed. Methods may be called from any thread; the work happens in the engine's own.
 
     Commands go in through a queue that is drained before each step; events go out after each step, in one hand-over.
+
+    Args:
+        max_sequences: running and waiting together; beyond it jobs are refused.
     """
 
-    def __init__(self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks) -> None:
+    def __init__(
+        self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks, *, max_sequences: int
+    ) -> None:
+        self._name = name
+        self._max_sequences = max_sequences
+        self._sequences = 0  # submitted and not yet released; guarded by _gate
+        self._released = 0  # of them, in this step
+        self._releases = Throughput()
+        self._next_report = 0.0
         self._runner = runner
         self._masks = masks
         self._grammars: dict[int, GrammarState] = {}  # by sequence id
@@ -93,11 +115,18 @@ class EngineThread:
         """Queue a job.
 
         Raises:
-            ShuttingDownError: the engine is closing.
+            ShuttingDownError: the engine is closing. RateLimitError: the queue is full.
         """
+        count = job.places
         with self._gate:
             if self._closing:
                 raise ShuttingDownError("The model is being unloaded")
+            excess = self._sequences + count - self._max_sequences
+            if excess > 0:
+                # More than the whole queue holds will never find room in it.
+                retry_after_s = self._releases.seconds_for(excess) if count <= self._max_sequences else None
+                raise RateLimitError(f"The model's queue is full: {self._sequences} sequences run or wait", retry_after_s=retry_after_s)
+            self._sequences += count
             self._commands.put(lambda: self._add(job))
 
     def cancel(self, generation: Generation) -> None:
@@ -128,14 +157,43 @@ class EngineThread:
     def _run(self) -> None:
         with torch.inference_mode(), current_device(self._runner.device):
             while self._drain():
+                started = time.monotonic()
                 step = self._scheduler.schedule()
                 if step:
                     self._step(step)
+                if started >= self._next_report:
+                    self._next_report = started + REPORT_INTERVAL_S
+                    self._report()
                 self._outbox.flush()
+                self._measure(time.monotonic() - started)
         self._masks.close()
         for generation in list(self._jobs):
             self._fail(generation, ShuttingDownError("The model was unloaded"))
         self._outbox.flush()
+
+    def _measure(self, step_s: float) -> None:
+        """How fast sequences leave, which is how fast those that wait can come in."""
+        released, self._released = self._released, 0
+        self._releases.observe(released, step_s)
+        if released:
+            with self._gate:
+                self._sequences -= released
+
+    def _report(self) -> None:
+        """Tell those without a token yet where they stand."""
+        places = self._scheduler.places()
+        for job in self._jobs.values():
+            if isinstance(job, EmbeddingJob) or job.completion_tokens or not job.choices:
+                continue
+            seq = next(iter(job.choices.values())).seq
+            if self._scheduler.is_running(seq):
+                progress = Progress("prefill", f"{self._name}: reading the prompt", seq.computed / seq.prompt_len)
+            else:
+                detail = f"{self._name}: place {places.get(seq.group, 1)} of {len(places)} in the queue"
+                progress = Progress("queued", detail)
+            if progress != job.told:
+                job.told = progress
+                self._outbox.add(job.generation, [progress])
 
     def _drain(self) -> bool:
         """Carry out commands; blocks while there is no work. False: close."""
@@ -182,6 +240,7 @@ class EngineThread:
         self._outbox.add(generation, [error])
 
     def _release(self, seq: Sequence, *, discard: bool = False) -> None:
+        self._released += 1
         # Nobody continues what was embedded, so its keys and values are not to push out those of conversations.
         self._scheduler.remove(seq, discard=discard or seq.pooling is not None)
         self._sampler.forget(seq)
@@ -235,7 +294,9 @@ class EngineThread:
             return
         index, seq = job.live.pop(seq_id)
         self._release(seq)
-        self._feed(job)
+        if job.backlog:
+            self._released -= 1  # the place goes to the next input
+            self._feed(job)
         events: list[GenerationEvent] = [Embedding(index, vector)]
         if not job.live:
             del self._jobs[job.generation]

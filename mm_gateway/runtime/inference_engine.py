@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, Grammar, TextDelta, Usage
-from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, RateLimitError, UnsupportedParameterError
+from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, UnsupportedParameterError
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.embedding_job import WINDOW, EmbeddingJob
 from mm_gateway.runtime.embedding_style import EmbeddingStyle
@@ -136,10 +136,11 @@ class InferenceEngine:
         self.context_length = min(longest, cache.allocator.max_tokens)
         self.kv_cache_bytes = cache.capacity_bytes
         scheduler = Scheduler(cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
-        sampler = Sampler(self._vocab_size, model.device, max_sequences=settings.max_running + settings.max_waiting)
+        max_sequences = self._max_sequences = settings.max_running + settings.max_waiting
+        sampler = Sampler(self._vocab_size, model.device, max_sequences=max_sequences)
         self._ids = itertools.count()
         self._grammars = GrammarCompiler(tokenizer, self._vocab_size, self._stop_token_ids)
-        self._thread = EngineThread(name, runner, scheduler, sampler, TokenMasks(self._vocab_size))
+        self._thread = EngineThread(name, runner, scheduler, sampler, TokenMasks(self._vocab_size), max_sequences=max_sequences)
 
     @classmethod
     def for_loaded_model(
@@ -210,7 +211,6 @@ class InferenceEngine:
                 raise InvalidRequestError(
                     f"logit_bias: token id {token} is outside the vocabulary of {self._vocab_size}", param="logit_bias"
                 )
-        self._check_queue(len(prompts) * config.n)
         if config.grammar is not None and grammar is None:
             grammar = self.compile(config.grammar)
         generation = Generation(self._thread.cancel, loop)
@@ -272,7 +272,6 @@ class InferenceEngine:
             self._check_tokens(tokens, param)
             if len(tokens) > self.context_length:
                 raise ContextLengthExceededError(self.context_length, len(tokens), param=param)
-        self._check_queue(min(len(inputs), WINDOW))
         group, config = next(self._ids), GenerationConfig()
         backlog = deque(
             (
@@ -282,7 +281,8 @@ class InferenceEngine:
             for index, tokens in enumerate(inputs)
         )
         generation = Generation(self._thread.cancel, loop)
-        self._thread.submit(EmbeddingJob(generation, backlog, dimensions, sum(map(len, inputs))))
+        window = min(WINDOW, self._max_sequences)
+        self._thread.submit(EmbeddingJob(generation, backlog, dimensions, sum(map(len, inputs)), window))
         return generation
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
@@ -329,11 +329,6 @@ class InferenceEngine:
     def close(self) -> None:
         """Fail what is running and end the engine's thread; idempotent."""
         self._thread.close()
-
-    def _check_queue(self, more: int) -> None:
-        waiting = self._thread.stats().waiting
-        if waiting + more > self._settings.max_waiting:
-            raise RateLimitError(f"The model's queue is full: {waiting} sequences are waiting", retry_after_s=1 + waiting / 16)
 
     def _check_tokens(self, tokens: AbstractSequence[int], param: str) -> None:
         if not tokens:

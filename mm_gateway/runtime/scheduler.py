@@ -63,6 +63,14 @@ class Scheduler:
         self._waiting.setdefault(seq.group, deque()).append(seq)
         self._waiting_count += 1
 
+    def is_running(self, seq: Sequence) -> bool:
+        return seq.id in self._running
+
+    def places(self) -> dict[int, int]:
+        """Groups with waiting sequences -> place in the queue, from 1, in the order in which they will be admitted."""
+        groups = dict.fromkeys([*(seq.group for seq in self._preempted), *self._waiting])
+        return {group: place for place, group in enumerate(groups, 1)}
+
     def remove(self, seq: Sequence, *, discard: bool = False) -> None:
         """A sequence finished or was cancelled, wherever it is; its room is free at once. Unknown ones are ignored.
 
