@@ -297,6 +297,41 @@ class ChatCompletion(msgspec.Struct):
     object: Literal["chat.completion"] = "chat.completion"
 
 
+class ChunkToolCall(msgspec.Struct):
+    """A piece of a call: `id`, `type` and the name come with the first; pieces of one `index` belong together."""
+
+    index: int
+    function: dict[str, str]
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    type: Literal["function"] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChunkDelta(msgspec.Struct):
+    role: Literal["assistant"] | msgspec.UnsetType = msgspec.UNSET
+    content: str | msgspec.UnsetType | None = msgspec.UNSET
+    refusal: msgspec.UnsetType | None = msgspec.UNSET
+    tool_calls: list[ChunkToolCall] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChunkChoice(msgspec.Struct):
+    index: int
+    delta: ChunkDelta
+    finish_reason: str | None
+    logprobs: ChatLogprobs | None
+
+
+class ChatCompletionChunk(msgspec.Struct):
+    """One event of `POST /v1/chat/completions` with `stream`; only described by this, written by hand."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    system_fingerprint: str
+    object: Literal["chat.completion.chunk"]
+    usage: UsageReply | msgspec.UnsetType | None = msgspec.UNSET
+
+
 class CompletionChoice(msgspec.Struct):
     index: int
     text: str
@@ -314,6 +349,18 @@ class Completion(msgspec.Struct):
     usage: UsageReply
     system_fingerprint: str
     object: Literal["text_completion"] = "text_completion"
+
+
+class CompletionChunk(msgspec.Struct):
+    """One event of `POST /v1/completions` with `stream`; only described by this, written by hand."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    system_fingerprint: str
+    object: Literal["text_completion"]
+    usage: UsageReply | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class EmbeddingUsage(msgspec.Struct):
@@ -383,6 +430,13 @@ class ModelCard(msgspec.Struct):
 class ModelList(msgspec.Struct):
     data: list[ModelCard]
     object: Literal["list"] = "list"
+
+
+class Health(msgspec.Struct):
+    """Reply of `GET /health`."""
+
+    status: Literal["ok", "shutting down"]
+    version: str
 
 
 # What comes back from an upstream server: every field optional, unknown ones ignored, because servers differ.

@@ -10,10 +10,8 @@ from contextlib import asynccontextmanager
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
-from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler, Message, Receive, Scope, Send
 
-import mm_gateway
 from mm_gateway.api.admin import RequireAdminKey, manage_model
 from mm_gateway.api.admission import Admission
 from mm_gateway.api.auth import RequireKey, client_keys
@@ -24,6 +22,7 @@ from mm_gateway.api.health import health
 from mm_gateway.api.models import get_model, list_models
 from mm_gateway.api.response_store import ResponseStore
 from mm_gateway.api.responses import cancel_response, create_response, delete_response, get_response, list_input_items
+from mm_gateway.api.schema import schema_json, schema_page
 from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.catalog import Catalog
 from mm_gateway.settings import Settings
@@ -87,13 +86,13 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     guarded = Router("/", route_handlers=endpoints, guards=[RequireKey(client_keys(settings)), Admission(settings.limits)])
     admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
     return GatewayApp(
-        route_handlers=[guarded, admin, health],
+        route_handlers=[guarded, admin, health, schema_page, schema_json],
         exception_handlers={Exception: handle_exception},
         lifespan=[lifespan],
         state=State({"catalog": catalog, "server": settings.server, "responses": responses, "draining": False}),
         cors_config=_cors(settings.server.cors_origins),
         request_max_body_size=settings.server.max_body_bytes,
-        openapi_config=OpenAPIConfig(title="mm_gateway", version=mm_gateway.__version__, path="/schema"),
+        openapi_config=None,  # see api/openapi.py
         logging_config=None,
     )
 

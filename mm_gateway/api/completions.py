@@ -8,15 +8,14 @@ import time
 import msgspec
 from litestar import Request, post
 from litestar.datastructures import State
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.endpoint import ERRORS, json_body, respond
+from mm_gateway.api.endpoint import json_body, respond
 from mm_gateway.api.replies import ChatReply, CompletionReply
 from mm_gateway.api.requests import chat_request, completion_request, decode
 from mm_gateway.core import CompletionInput
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.protocol import ChatCompletion, ChatCompletionRequest, Completion, CompletionRequest
+from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest
 
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _completion_decoder = msgspec.json.Decoder(CompletionRequest)
@@ -26,8 +25,7 @@ _completion_decoder = msgspec.json.Decoder(CompletionRequest)
     "/v1/chat/completions",
     status_code=200,
     summary="Continue a conversation",
-    description="Body: ChatCompletionRequest. With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
-    responses={200: ResponseSpec(ChatCompletion, generate_examples=False), **ERRORS},
+    description="With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
 )
 async def chat_completions(request: Request, state: State) -> ASGIResponse:
     body = decode(_chat_decoder, await json_body(request))
@@ -48,8 +46,7 @@ async def chat_completions(request: Request, state: State) -> ASGIResponse:
     "/v1/completions",
     status_code=200,
     summary="Continue a text",
-    description="Body: CompletionRequest. With `stream: true` the reply is a stream of server-sent text_completion events.",
-    responses={200: ResponseSpec(Completion, generate_examples=False), **ERRORS},
+    description="With `stream: true` the reply is a stream of server-sent text_completion events.",
 )
 async def completions(request: Request, state: State) -> ASGIResponse:
     body = decode(_completion_decoder, await json_body(request))

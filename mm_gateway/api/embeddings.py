@@ -9,10 +9,9 @@ from collections.abc import Iterable
 import msgspec
 from litestar import Request, post
 from litestar.datastructures import State
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.endpoint import ERRORS, json_body, respond
+from mm_gateway.api.endpoint import json_body, respond
 from mm_gateway.api.replies import ChunkedReply
 from mm_gateway.api.requests import MAX_PROMPTS, decode, keep_alive_s, texts_or_tokens
 from mm_gateway.core import Embedding, EmbeddingInput, GenerationEvent, GenerationRequest, Usage
@@ -26,8 +25,7 @@ _decoder = msgspec.json.Decoder(EmbeddingRequest)
     "/v1/embeddings",
     status_code=200,
     summary="Turn texts into vectors",
-    description="Body: EmbeddingRequest. Vectors have length 1, so their dot product is their cosine similarity.",
-    responses={200: ResponseSpec(EmbeddingList, generate_examples=False), **ERRORS},
+    description="Vectors have length 1, so their dot product is their cosine similarity.",
 )
 async def embeddings(request: Request, state: State) -> ASGIResponse:
     body = decode(_decoder, await json_body(request))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from litestar import Request
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, InternalServerException
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.admission import output_tokens, ticket_of
@@ -15,19 +14,7 @@ from mm_gateway.api.serve_events import stream_response, whole_response
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import GenerationRequest
 from mm_gateway.errors import ShuttingDownError
-from mm_gateway.protocol import ErrorReply
 from mm_gateway.settings import ServerSettings
-
-ERRORS = {
-    status: ResponseSpec(ErrorReply, description=description, generate_examples=False)
-    for status, description in {
-        400: "The request is wrong; `param` names the field",
-        401: "API key missing or wrong",
-        404: "Unknown model",
-        429: "Too many requests; see Retry-After",
-        503: "The model cannot serve now",
-    }.items()
-}
 
 
 async def respond(request: Request, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool) -> ASGIResponse:

@@ -7,11 +7,10 @@ import time
 import msgspec
 from litestar import Request, delete, get, post
 from litestar.datastructures import State
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.auth import principal
-from mm_gateway.api.endpoint import ERRORS, json_body, respond
+from mm_gateway.api.endpoint import json_body, respond
 from mm_gateway.api.requests import decode
 from mm_gateway.api.response_items import ItemIds, read_items, referenced
 from mm_gateway.api.response_reply import ResponseReply
@@ -27,8 +26,6 @@ _decoder = msgspec.json.Decoder(ResponseRequest)
 MAX_PAGE = 100
 PAGE = 20
 
-_NOT_FOUND = {404: ResponseSpec(ErrorReply, description="No stored response of that id", generate_examples=False), 401: ERRORS[401]}
-
 
 @post(
     "/v1/responses",
@@ -36,7 +33,6 @@ _NOT_FOUND = {404: ResponseSpec(ErrorReply, description="No stored response of t
     summary="Create a response",
     description="Body: ResponseRequest. With `stream: true` the reply is a stream of named server-sent events, the last of which is "
     "response.completed, response.incomplete or response.failed.",
-    responses={200: ResponseSpec(ResponseObject, generate_examples=False), **ERRORS},
 )
 async def create_response(request: Request, state: State) -> ASGIResponse:
     body = decode(_decoder, await json_body(request))
@@ -81,7 +77,6 @@ async def _previous(store: ResponseStore, owner: str, id: str | None) -> list[It
 @get(
     "/v1/responses/{response_id:str}",
     summary="A stored response",
-    responses={200: ResponseSpec(ResponseObject, generate_examples=False), **_NOT_FOUND},
 )
 async def get_response(request: Request, state: State, response_id: str) -> ResponseObject:
     parameters = request.query_params
@@ -96,7 +91,6 @@ async def get_response(request: Request, state: State, response_id: str) -> Resp
     "/v1/responses/{response_id:str}",
     status_code=200,
     summary="Delete a stored response",
-    responses={200: ResponseSpec(DeletedResponse, generate_examples=False), **_NOT_FOUND},
 )
 async def delete_response(request: Request, state: State, response_id: str) -> DeletedResponse:
     """Responses that continue it keep their conversation."""
@@ -109,7 +103,6 @@ async def delete_response(request: Request, state: State, response_id: str) -> D
     "/v1/responses/{response_id:str}/cancel",
     status_code=200,
     summary="Cancel a background response: always an error, since there are none",
-    responses=_NOT_FOUND,
 )
 async def cancel_response(request: Request, state: State, response_id: str) -> ResponseObject:
     store: ResponseStore = state.responses
@@ -120,7 +113,6 @@ async def cancel_response(request: Request, state: State, response_id: str) -> R
 @get(
     "/v1/responses/{response_id:str}/input_items",
     summary="What a stored response was made from, earlier turns included; pages by `limit`, `order` and `after`",
-    responses={200: ResponseSpec(ItemList, generate_examples=False), 400: ERRORS[400], **_NOT_FOUND},
 )
 async def list_input_items(request: Request, state: State, response_id: str) -> ItemList:
     parameters = request.query_params

@@ -5,11 +5,10 @@ from __future__ import annotations
 import msgspec
 from litestar import Request, post
 from litestar.datastructures import State
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.auth import resolve
-from mm_gateway.api.endpoint import ERRORS, json_body
+from mm_gateway.api.endpoint import json_body
 from mm_gateway.api.messages import read_messages
 from mm_gateway.api.requests import decode
 from mm_gateway.api.tools import read_tools
@@ -26,8 +25,7 @@ _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
     "/tokenize",
     status_code=200,
     summary="The tokens of a text or a conversation",
-    description="Body: TokenizeRequest. A conversation is encoded as `/v1/chat/completions` would, tools included.",
-    responses={200: ResponseSpec(TokenizeReply, generate_examples=False), **ERRORS},
+    description="A conversation is encoded as `/v1/chat/completions` would, tools included.",
 )
 async def tokenize(request: Request, state: State) -> ASGIResponse:
     body = decode(_tokenize_decoder, await json_body(request))
@@ -43,8 +41,7 @@ async def tokenize(request: Request, state: State) -> ASGIResponse:
     "/detokenize",
     status_code=200,
     summary="The text of token ids",
-    description="Body: DetokenizeRequest. Special tokens are part of the text.",
-    responses={200: ResponseSpec(DetokenizeReply, generate_examples=False), **ERRORS},
+    description="Special tokens are part of the text.",
 )
 async def detokenize(request: Request, state: State) -> ASGIResponse:
     body = decode(_detokenize_decoder, await json_body(request))
