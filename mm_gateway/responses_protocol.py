@@ -27,6 +27,8 @@ Includable = Literal[
 
 
 class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """include_obfuscation: pad deltas with random text, so that their sizes tell nothing. OpenAI does unless told not to, we if told to."""
+
     include_obfuscation: bool | None = None
 
 

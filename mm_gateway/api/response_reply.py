@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -32,6 +33,9 @@ _encode = msgspec.json.Encoder().encode
 Keep = Callable[[ResponseObject], Awaitable[bool]]
 """Stores a response; False where that failed."""
 
+_PADDED_TO = 16
+"""Bytes of which an obfuscated delta has a multiple."""
+
 _RENAMED = {"max_tokens": "max_output_tokens", "response_format": "text.format", "response_format.json_schema.schema": "text.format.schema"}
 _TOOL_FIELD = re.compile(r"^(tools\[\d+\])\.function\.")
 
@@ -41,12 +45,16 @@ class ResponseReply:
 
     Args:
         response: as it is before the first event. new_id: makes an item's id.
-        logprobs: whether they were asked for. keep: called with the response once it is final; None: it is not stored.
+        logprobs: whether they were asked for. obfuscate: whether deltas are padded, so that their sizes tell nothing of the text.
+        keep: called with the response once it is final; None: it is not stored.
     """
 
-    def __init__(self, response: ResponseObject, new_id: Callable[[Kind], str], *, logprobs: bool, keep: Keep | None) -> None:
+    def __init__(
+        self, response: ResponseObject, new_id: Callable[[Kind], str], *, logprobs: bool, obfuscate: bool, keep: Keep | None
+    ) -> None:
         self._response = response
         self._output = Output(new_id, logprobs=logprobs)
+        self._obfuscate = obfuscate
         self._keep = keep
         self._sequence_number = 0
         self._heads: list[bytes] = []  # of each item's deltas, encoded once
@@ -138,6 +146,8 @@ class ResponseReply:
 
     def _delta(self, index: int, delta: bytes) -> bytes:
         self._sequence_number += 1
+        if self._obfuscate:
+            delta += b',"obfuscation":"%b"' % secrets.token_urlsafe(_PADDED_TO)[: -len(delta) % _PADDED_TO].encode()
         return b'%b%b,"sequence_number":%d}\n\n' % (self._heads[index], delta, self._sequence_number - 1)
 
     def _event(self, type: str, fields: Mapping[str, Any]) -> bytes:

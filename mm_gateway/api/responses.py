@@ -1,4 +1,9 @@
-"""`/v1/responses`: create, retrieve, delete, list the input of, and cancel a response."""
+"""`/v1/responses`: create, retrieve, delete, list the input of, and cancel a response.
+
+What becomes of a response, unless it is not to be stored: complete or cut by its length, it is kept before the client is told
+of its end, so that the next request finds it. Failed in mid-stream, it is kept as `failed`, without output, and cannot be
+continued. Refused before its first event, or left by its client, nothing of it is kept.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +58,13 @@ async def create_response(request: Request, state: State) -> ASGIResponse:
     async def keep(final: ResponseObject) -> bool:
         return await store.put(owner, StoredResponse(final, items))
 
-    reply = ResponseReply(response, ids.new, logprobs=wants_logprobs(body), keep=keep if response.store else None)
+    reply = ResponseReply(
+        response,
+        ids.new,
+        logprobs=wants_logprobs(body),
+        obfuscate=body.stream_options is not None and bool(body.stream_options.include_obfuscation),
+        keep=keep if response.store else None,
+    )
     return await respond(request, state, generation, reply, stream=bool(body.stream))
 
 

@@ -199,6 +199,15 @@ async def test_log_probabilities_come_where_they_are_asked_for() -> None:
     assert [event["logprobs"] for event in deltas] == [expected]
 
 
+async def test_deltas_are_padded_where_it_is_asked_for() -> None:
+    script = [TextDelta(0, "a" * length) for length in range(1, 40)] + HELLO
+    events = await stream_of(script, {"stream_options": {"include_obfuscation": True}})
+    deltas = [event for event in events if event["type"] == "response.output_text.delta"]
+    sizes = {len(json.dumps(event["delta"], ensure_ascii=False).encode()) + len(event["obfuscation"]) for event in deltas}
+    assert {(size + len(',"logprobs":[]')) % 16 for size in sizes} == {0}
+    assert not any("obfuscation" in event for event in await stream_of(script, {"stream_options": {}}))
+
+
 async def test_an_error_before_the_first_event_keeps_its_status() -> None:
     async with AsyncTestClient(app_over(ScriptedBackend([Progress("loading"), 0.05, ModelLoadError("gone")]))) as client:
         for stream in (False, True):

@@ -119,3 +119,13 @@ async def test_its_context_has_an_end() -> None:
     assert len(await events_of(chat("a b c", max_new_tokens=1), small)) == 3
     with pytest.raises(ContextLengthExceededError):
         await events_of(chat("a b c", max_new_tokens=2), small)
+
+
+async def test_a_conversation_that_does_not_fit_loses_its_oldest_turns_where_that_is_asked_for() -> None:
+    small = MockBackend("mock", ModelConfig(model_name="mock", backend="mock", max_context_length=32), created=0)
+    turns = (Message("user", "word " * 30), Message("assistant", "Yes."), Message("user", "And?"))
+    for truncate in (None, False):
+        with pytest.raises(ContextLengthExceededError):
+            await events_of(GenerationRequest(request_id="r", model="mock", input=ChatInput(turns, truncate=truncate)), small)
+    events = await events_of(GenerationRequest(request_id="r", model="mock", input=ChatInput(turns, truncate=True)), small)
+    assert events[-1].prompt_tokens == 1

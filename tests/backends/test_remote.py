@@ -102,6 +102,10 @@ async def test_the_request_arrives_in_the_upstreams_words_with_its_key(monkeypat
         (Grammar("json_schema", '{"type":"integer"}', "guided_json"), {"guided_json": {"type": "integer"}}),
         (Grammar("choice", '["a"]', "guided_choice"), {"guided_choice": ["a"]}),
         (Grammar("regex", "a+", "guided_regex"), {"guided_regex": "a+"}),
+        (
+            Grammar("json_schema", '{"type":"integer"}', "text.format.schema"),
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": {"type": "integer"}, "strict": True}}},
+        ),
         (Grammar("lark", "start: x", "guided_grammar"), {"guided_grammar": "start: x"}),
     ],
     ids=lambda value: value.kind if isinstance(value, Grammar) else "",
@@ -197,3 +201,11 @@ async def test_best_of_is_refused_by_name() -> None:
         with pytest.raises(UnsupportedParameterError) as caught:
             await events_of(backend, request)
     assert caught.value.param == "best_of"
+
+
+async def test_turns_cannot_be_left_out_by_a_remote_model() -> None:
+    request = GenerationRequest(request_id="r", model="far", input=ChatInput((Message("user", "Hi"),), truncate=True))
+    async with upstream(b"") as (backend, seen):
+        with pytest.raises(UnsupportedParameterError, match="truncation"):
+            await events_of(backend, request)
+    assert seen.requests == []
