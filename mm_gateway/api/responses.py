@@ -23,7 +23,6 @@ from mm_gateway.api.response_requests import check, new_response, response_reque
 from mm_gateway.api.response_store import ResponseStore
 from mm_gateway.api.response_turns import carried, conversation
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
-from mm_gateway.protocol import ErrorReply
 from mm_gateway.responses_protocol import DeletedResponse, Item, ItemList, ResponseObject, ResponseRequest, StoredResponse
 
 _decoder = msgspec.json.Decoder(ResponseRequest)
