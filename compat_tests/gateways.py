@@ -56,7 +56,7 @@ def make_checkpoint(folder: Path, family: str) -> Path:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "intermediate_size": 96,
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 2048,
     }
     if family == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(n_positions=512, n_embd=64, n_layer=2, n_head=4, **shared))
