@@ -59,7 +59,7 @@ def make_checkpoint(folder: Path, family: str) -> Path:
         "max_position_embeddings": 2048,
     }
     if family == "gpt2":
-        model = GPT2LMHeadModel(GPT2Config(n_positions=512, n_embd=64, n_layer=2, n_head=4, **shared))
+        model = GPT2LMHeadModel(GPT2Config(n_positions=2048, n_embd=64, n_layer=2, n_head=4, **shared))
     elif family == "llama":
         model = LlamaForCausalLM(LlamaConfig(**decoder))
     else:

@@ -41,7 +41,7 @@ def open_ticket(severity: Literal["low", "high"], hours: Annotated[int, pydantic
 
 
 def chat(gateway: Gateway, model: str, **options: Any) -> ChatOpenAI:
-    defaults = {"max_tokens": 130, "seed": 3, "max_retries": 0}
+    defaults = {"max_tokens": 160, "seed": 3, "max_retries": 0}
     return ChatOpenAI(base_url=f"{gateway.address}/v1", api_key="none", model=model, **{**defaults, **options})
 
 
