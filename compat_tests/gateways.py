@@ -108,3 +108,10 @@ def stop_gateway(gateway: Gateway) -> None:
     gateway.process.wait(timeout=30)
     log = gateway.log.read_text()
     assert "Traceback" not in log, log
+
+
+def environment(name: str) -> str:
+    """The Python of an environment that `make compat` makes."""
+    python = Path(__file__).parent.parent / ".compat" / name / "bin" / "python"
+    assert python.exists(), f"{python} is missing: run `make compat`"
+    return str(python)
