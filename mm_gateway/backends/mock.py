@@ -5,7 +5,7 @@ The last message (or the prompt) may hold directives: `!mock tokens=50 delay=0.1
     tokens=N   length of the text in tokens (default: 24)
     delay=S    seconds per token, in place of the configured delay_s
     load=S     seconds of "loading" before the first token
-    error=E    fail: 400, 401, 404, 429, 500, 503, context, or hang (never answers)
+    error=E    fail: 400, 401, 403, 404, 409, 422, 429, 500, 503, context, or hang (never answers)
     call=NAME  call that function of the request's tools
     after=N    fail after N tokens of the text, mid-stream; default 0: before the first
 
@@ -52,8 +52,10 @@ from mm_gateway.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     ModelUnavailableError,
+    PermissionDeniedError,
     RateLimitError,
     UnsupportedParameterError,
+    UpstreamError,
 )
 from mm_gateway.settings import ModelConfig
 from mm_gateway.text import held_back
@@ -190,7 +192,11 @@ class MockBackend:
         failures: dict[str, GatewayError] = {
             "400": InvalidRequestError("The mock was told to refuse this request", param="messages"),
             "401": AuthenticationError("The mock was told to refuse the key"),
+            "403": PermissionDeniedError("The mock was told to deny permission"),
             "404": ModelNotFoundError(self._name),
+            # The gateway itself never answers with these two; servers behind it may.
+            "409": UpstreamError("The mock was told to be in conflict", status=409, type="invalid_request_error"),
+            "422": UpstreamError("The mock was told that it cannot process this", status=422, type="invalid_request_error"),
             "429": RateLimitError("The mock was told to be busy", retry_after_s=1.0),
             "500": EngineError("The mock was told to fail"),
             "503": ModelUnavailableError("The mock was told to be unavailable", retryable=True, retry_after_s=1.0),

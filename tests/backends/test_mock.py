@@ -24,8 +24,10 @@ from mm_gateway.errors import (
     GatewayError,
     InvalidRequestError,
     ModelUnavailableError,
+    PermissionDeniedError,
     RateLimitError,
     UnsupportedParameterError,
+    UpstreamError,
 )
 from mm_gateway.settings import ModelConfig
 
@@ -90,7 +92,14 @@ async def test_loading_is_shown_as_progress() -> None:
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [("400", InvalidRequestError), ("429", RateLimitError), ("503", ModelUnavailableError), ("context", ContextLengthExceededError)],
+    [
+        ("400", InvalidRequestError),
+        ("403", PermissionDeniedError),
+        ("409", UpstreamError),
+        ("429", RateLimitError),
+        ("503", ModelUnavailableError),
+        ("context", ContextLengthExceededError),
+    ],
 )
 async def test_errors_come_on_demand_before_or_amid_the_text(error: str, kind: type[GatewayError]) -> None:
     with pytest.raises(kind):
