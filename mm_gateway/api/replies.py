@@ -163,7 +163,7 @@ def workflow_event(event: Progress | WorkflowStep | WorkflowOutcome) -> dict[str
     match event:
         case Progress(stage=stage, detail=detail, fraction=fraction):
             return {"stage": stage, "status": "running", "detail": detail} | ({} if fraction is None else {"fraction": fraction})
-        case WorkflowStep(success=success):
+        case WorkflowStep():
             step = event.told()
             return {"stage": step.pop("name"), "status": "finished" if step.pop("success") else "failed", **step}
         case WorkflowOutcome():
