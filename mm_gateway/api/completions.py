@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 
+from mm_gateway.api.auth import principal
 from mm_gateway.api.replies import ChatReply, CompletionReply, Reply
 from mm_gateway.api.requests import chat_request, completion_request, decode
 from mm_gateway.api.serve_events import stream_response, whole_response
@@ -47,7 +48,7 @@ async def chat_completions(request: Request, state: State) -> ASGIResponse:
     body = decode(_chat_decoder, await _json_body(request))
     stages = (body.workflow or {}).get("events") is True
     id = f"chatcmpl-{secrets.token_hex(16)}"
-    generation = chat_request(body, id)
+    generation = msgspec.structs.replace(chat_request(body, id), principal=principal(request))
     reply = ChatReply(
         id=id,
         created=int(time.time()),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mm_gateway.workflows.chat_generate import ChatGenerateWorkflow
 from mm_gateway.workflows.lesson_pack import LessonPackWorkflow
 from mm_gateway.workflows.workflow import Workflow
 
-WORKFLOWS: tuple[type[Workflow[Any]], ...] = (LessonPackWorkflow,)
+WORKFLOWS: tuple[type[Workflow[Any]], ...] = (LessonPackWorkflow, ChatGenerateWorkflow)
