@@ -21,6 +21,9 @@ ToolFormatName = Literal["hermes", "llama", "react", "plain"]
 Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
 
+WORKFLOW_PREFIX = "mm-orch/"
+"""Before the name of a workflow as a model."""
+
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of `models.yaml`; the first eight keys are the guide's."""
@@ -163,6 +166,21 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "mm-gateway" / name
 
 
+class WorkflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`workflows:` of `gateway.yaml`."""
+
+    model: str | None = None
+    """What answers in workflows that name no model themselves (`mm-orch/NAME@MODEL`); None: `default_model`, else the first entry."""
+    session_ttl_s: float | None = 30 * 86400.0
+    """Seconds after its last turn for which a session of chat-generate is kept; None: for good."""
+    max_sessions: int = 10_000
+    """Sessions kept; beyond it those go first that were used longest ago."""
+    max_session_turns: int = 200
+    """Turns kept of one session, the newest, >= 1."""
+    max_session_tokens: int = 32_768
+    """Estimated tokens kept of one session, its newest turns, >= 1."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is configured."""
 
@@ -177,6 +195,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemorySettings = MemorySettings()
     engine: EngineSettings = EngineSettings()
     storage: StorageSettings = StorageSettings()
+    workflows: WorkflowSettings = WorkflowSettings()
 
     @property
     def asks_for_keys(self) -> bool:

@@ -16,7 +16,17 @@ import yaml
 from mm_gateway.api_key import ApiKey, hashed
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.key_file import read_key_file
-from mm_gateway.settings import EngineSettings, LimitSettings, MemorySettings, ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.settings import (
+    WORKFLOW_PREFIX,
+    EngineSettings,
+    LimitSettings,
+    MemorySettings,
+    ModelConfig,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+    WorkflowSettings,
+)
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
@@ -24,6 +34,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "memory": MemorySettings,
     "engine": EngineSettings,
     "storage": StorageSettings,
+    "workflows": WorkflowSettings,
 }
 _SHORT = {
     "MM_GATEWAY_HOST": "server.host",
@@ -67,6 +78,10 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_responses": ("at least 1", lambda v: v >= 1),
     "response_ttl_s": ("greater than 0, or null", lambda v: v is None or v > 0),
     "response_max_bytes": ("at least 1024", lambda v: v >= 1024),
+    "session_ttl_s": ("greater than 0, or null", lambda v: v is None or v > 0),
+    "max_sessions": ("at least 1", lambda v: v >= 1),
+    "max_session_turns": ("at least 1", lambda v: v >= 1),
+    "max_session_tokens": ("at least 1", lambda v: v >= 1),
     "max_waiting": ("at least 1", lambda v: v >= 1),
 }
 
@@ -103,7 +118,11 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
         for name, kind in _SECTIONS.items()
     }
     sections["server"], keys = _access(sections["server"], gateway_path, models)
-    return Settings(models=models, default_model=default_model, keys=keys, **sections)  # type: ignore[arg-type]
+    settings = Settings(models=models, default_model=default_model, keys=keys, **sections)  # type: ignore[arg-type]
+    model = settings.workflows.model
+    if model is not None and not any(model == name or model in config.aliases for name, config in models.items()):
+        raise ConfigurationError(f"{gateway_path}: workflows: model: {model!r} is not among the models: {', '.join(models)}")
+    return settings
 
 
 def _access(server: Any, path: Path, models: Mapping[str, ModelConfig]) -> tuple[ServerSettings, tuple[ApiKey, ...]]:
@@ -215,6 +234,9 @@ def _check_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) 
 
 
 def _check_aliases(models: Mapping[str, ModelConfig], path: Path) -> None:
+    for name in (name for model, config in models.items() for name in (model, *config.aliases)):
+        if name.startswith(WORKFLOW_PREFIX):
+            raise ConfigurationError(f"{path}: model {name}: names that begin with {WORKFLOW_PREFIX} are those of workflows")
     owner = {name: name for name in models}
     for name, config in models.items():
         for alias in config.aliases:

@@ -71,6 +71,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
         ),
         keep_alive=keep_alive_s(body.keep_alive),
         metadata=body.metadata or {},
+        workflow=body.workflow,
         user=body.user,
     )
 

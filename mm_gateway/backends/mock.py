@@ -22,9 +22,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
-from mm_gateway.backends.mock_call import arguments_for, called_tool
+from mm_gateway.backends.mock_call import arguments_for, called_tool, text_for
 from mm_gateway.backends.mock_vectors import MockVocabulary, mock_vector
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
+from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.chat_templates.history import encode_fitting
 from mm_gateway.core import (
     ChatInput,
@@ -34,6 +35,7 @@ from mm_gateway.core import (
     EmbeddingInput,
     GenerationEvent,
     GenerationRequest,
+    Measure,
     Message,
     ModelInfo,
     Progress,
@@ -54,7 +56,6 @@ from mm_gateway.errors import (
     ModelUnavailableError,
     PermissionDeniedError,
     RateLimitError,
-    UnsupportedParameterError,
     UpstreamError,
 )
 from mm_gateway.settings import ModelConfig
@@ -98,9 +99,8 @@ class MockBackend:
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        refuse_workflow(request)
         config = request.config
-        if config.grammar is not None:
-            raise UnsupportedParameterError(f"The mock model does not support {config.grammar.param}", param=config.grammar.param)
         best_of = request.best_of
         if best_of is None or best_of <= config.n:
             async for event in self._generate(request):
@@ -117,6 +117,9 @@ class MockBackend:
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         return self._vocabulary.text(tokens)
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        return Measure(tuple(len(_TOKEN.findall(text)) for text in texts), self._context_length)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -143,8 +146,10 @@ class MockBackend:
             param = "messages" if isinstance(request.input, ChatInput) else "prompt"
             raise ContextLengthExceededError(self._context_length, max(sizes), config.max_new_tokens, param=param)
         delay_s = self._config.delay_s if orders.delay is None else orders.delay
+        script = _TOKEN.findall(text_for(config.grammar)) if config.grammar is not None else None
         choices = [
-            _MockChoice(index, prompts[index // config.n], request, orders.tokens, limit) for index in range(len(prompts) * config.n)
+            _MockChoice(index, prompts[index // config.n], request, orders.tokens, limit, script)
+            for index in range(len(prompts) * config.n)
         ]
         if isinstance(request.input, CompletionInput) and request.input.echo:
             for choice in choices:
@@ -210,14 +215,15 @@ class MockBackend:
 
 
 class _MockChoice:
-    """One choice's words, one a step."""
+    """One choice's words, one a step: those of `script`, which a grammar asks for, or `length` of the mock's own."""
 
-    def __init__(self, index: int, prompt: str, request: GenerationRequest, length: int, limit: int) -> None:
+    def __init__(self, index: int, prompt: str, request: GenerationRequest, length: int, limit: int, script: list[str] | None) -> None:
         config = request.config
         self.index = index
         self._prompt = prompt
         self._config = config
-        self._length = length
+        self._script = script
+        self._length = len(script) if script is not None else length
         self._limit = limit
         # Which words follow depends on the prompt, the choice, and, where the request samples, on its seed.
         key = f"{prompt}\0{config.seed if config.temperature != 0 else None}"
@@ -235,8 +241,7 @@ class _MockChoice:
     def step(self) -> list[GenerationEvent]:
         if self.generated >= self._limit:
             return self._end("length", self._text)
-        word = _WORDS[(self._offset + self.generated) % len(_WORDS)]
-        token = word if self.generated == 0 else " " + word
+        token = self._next()
         self.generated += 1
         self._text += token
         logprobs = (self._logprob(token, self.generated),) if self._config.logprobs is not None else ()
@@ -244,13 +249,19 @@ class _MockChoice:
             at = self._text.find(stop, max(0, self._sent - len(stop)))
             if at >= 0:
                 return self._end("stop", self._text[:at], logprobs)
-        if self.generated >= self._length and not self._config.ignore_eos:
+        if self.generated >= self._length and (self._script is not None or not self._config.ignore_eos):
             return self._end("stop", self._text, logprobs)
         if self.generated >= self._limit:
             return self._end("length", self._text, logprobs)
         held = held_back(self._text, self._config.stop)
         event = self._delta(self._text[: len(self._text) - held], logprobs)
         return [event] if event.text or logprobs else []
+
+    def _next(self) -> str:
+        if self._script is not None:
+            return self._script[self.generated]
+        word = _WORDS[(self._offset + self.generated) % len(_WORDS)]
+        return word if self.generated == 0 else " " + word
 
     def _end(self, reason: str, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> list[GenerationEvent]:
         self.finished = True
