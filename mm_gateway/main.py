@@ -1,4 +1,4 @@
-"""The command line: `mm-gateway serve | models | query | chat | check`, and the guide's own flags through `python -m mm_gateway.main`.
+"""The command line: `mm-gateway serve | models | query | chat | index | check`; the guide's own flags through `python -m mm_gateway.main`.
 
     python -m mm_gateway.main --model-info [NAME]
     python -m mm_gateway.main --real-models --model gpt2 "…"
@@ -73,6 +73,26 @@ def check(models_file: Path | None, gateway_file: Path | None) -> None:
     """Validate the configuration."""
     settings = load_settings(models_file, gateway_file, os.environ)
     click.echo(f"The configuration is valid: {len(settings.models)} models ({', '.join(settings.models)})")
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--rebuild", is_flag=True, help="Read everything anew; with PATHS, index nothing else.")
+@click.option("--list", "list_only", is_flag=True, help="Show what is indexed.")
+@_config_option
+def index(paths: tuple[Path, ...], rebuild: bool, list_only: bool, gateway_file: Path | None) -> None:
+    """Index Markdown, text, HTML and PDF files for search-qa.
+
+    Folders are searched for them. What has changed since the last time is read again, what is gone drops out. Without PATHS, what
+    search.index_paths names and what was indexed before is brought up to date.
+    """
+    from mm_gateway.cli.index import show_index, update_index
+
+    settings = load_settings(None, gateway_file, os.environ)
+    if list_only:
+        show_index(settings)
+    elif not update_index(settings, paths, rebuild=rebuild):
+        sys.exit(1)
 
 
 def _generation_options(command):  # type: ignore[no-untyped-def]

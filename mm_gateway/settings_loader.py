@@ -14,13 +14,14 @@ import msgspec
 import yaml
 
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, SearchSettings, ServerSettings, Settings, StorageSettings
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
     "memory": MemorySettings,
     "engine": EngineSettings,
     "storage": StorageSettings,
+    "search": SearchSettings,
 }
 _SHORT = {
     "MM_GATEWAY_HOST": "server.host",
@@ -54,6 +55,14 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "memory_threshold": ("greater than 0, at most 1", lambda v: 0 < v <= 1),
     "max_step_tokens": ("at least 1", lambda v: v >= 1),
     "max_waiting": ("at least 1", lambda v: v >= 1),
+    "max_results": ("1 to 20", lambda v: 1 <= v <= 20),
+    "max_source_tokens": ("at least 32", lambda v: v >= 32),
+    "searxng_url": ("an http:// or https:// address, or null", lambda v: v is None or urlsplit(v).scheme in ("http", "https")),
+    "max_file_bytes": ("at least 1024", lambda v: v >= 1024),
+    "max_page_bytes": ("at least 1024", lambda v: v >= 1024),
+    "page_timeout_s": ("greater than 0", lambda v: v > 0),
+    "max_redirects": ("at least 0", lambda v: v >= 0),
+    "parallel_fetches": ("1 to 20", lambda v: 1 <= v <= 20),
 }
 
 

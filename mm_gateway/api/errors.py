@@ -20,6 +20,7 @@ from mm_gateway.errors import (
     ModelUnavailableError,
     PermissionDeniedError,
     RateLimitError,
+    SearchError,
     ShuttingDownError,
     UpstreamError,
 )
@@ -37,6 +38,7 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (ModelNotFoundError, 404, "invalid_request_error", "model_not_found"),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded"),
     (ModelUnavailableError, 503, "server_error", "model_overloaded"),
+    (SearchError, 503, "server_error", "search_failed"),
     (ShuttingDownError, 503, "server_error", None),
     (EngineError, 500, "server_error", None),
     (ConfigurationError, 500, "server_error", None),
@@ -104,6 +106,8 @@ def _headers(error: GatewayError) -> dict[str, str]:
     if isinstance(error, ModelUnavailableError):
         # x-should-retry is what OpenAI's clients obey before their own rules.
         return _retry_after(error.retry_after_s or 1.0) if error.retryable else {"x-should-retry": "false"}
+    if isinstance(error, SearchError):
+        return _retry_after(1.0) if error.retryable else {"x-should-retry": "false"}
     return _retry_after(1.0) if isinstance(error, ShuttingDownError) else {}
 
 
