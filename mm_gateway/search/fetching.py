@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.message import Message as HeaderParser
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -14,7 +14,7 @@ import httpx
 import mm_gateway
 from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document, Reader, read_html, read_text
-from mm_gateway.search.guarded_network import GuardedNetwork, GuardedTransport, Resolve, resolve
+from mm_gateway.search.guarded_network import GuardedNetwork, GuardedTransport, Resolve, is_public, resolve
 from mm_gateway.search.results import SearchResult
 from mm_gateway.settings import SearchSettings
 
@@ -39,12 +39,13 @@ class PageFetcher:
     """Owns the connections to pages; one for the whole gateway.
 
     Args:
-        settings: the limits. resolve: looks names up; for tests.
+        settings: the limits. resolve: looks names up; is_allowed: whether an address may be connected to; both for tests.
     """
 
-    def __init__(self, settings: SearchSettings, *, resolve: Resolve = resolve) -> None:
+    def __init__(self, settings: SearchSettings, *, resolve: Resolve = resolve, is_allowed: Callable[[str], bool] = is_public) -> None:
         self._settings = settings
         self._resolve = resolve
+        self._is_allowed = (lambda _: True) if settings.allow_private_addresses else is_allowed
         self._client: httpx.AsyncClient | None = None
 
     async def fetch_all(self, results: Sequence[SearchResult]) -> list[Document | PageError]:
@@ -100,7 +101,7 @@ class PageFetcher:
 
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:
-            network = GuardedNetwork(allow_private=self._settings.allow_private_addresses, resolve=self._resolve)
+            network = GuardedNetwork(self._resolve, self._is_allowed)
             self._client = httpx.AsyncClient(
                 transport=GuardedTransport(network, max_connections=100),
                 headers=HEADERS,

@@ -53,12 +53,12 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
     """Opens TCP connections by name.
 
     Args:
-        allow_private: skip the check. resolve: looks names up; for tests.
+        resolve: looks names up. is_allowed: whether an address may be connected to.
     """
 
-    def __init__(self, *, allow_private: bool = False, resolve: Resolve = resolve) -> None:
-        self._allow_private = allow_private
+    def __init__(self, resolve: Resolve, is_allowed: Callable[[str], bool]) -> None:
         self._resolve = resolve
+        self._is_allowed = is_allowed
         self._network: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -73,7 +73,7 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
             addresses = await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved") from error
-        allowed = [address for address in addresses if self._allow_private or is_public(address)]
+        allowed = [address for address in addresses if self._is_allowed(address)]
         if not allowed:
             raise PageError(f"{host} is not on the public internet; search.allow_private_addresses would allow it")
         for address in allowed[:-1]:
