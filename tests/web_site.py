@@ -23,12 +23,16 @@ class WebSite:
         self.address = ""
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.dropped = asyncio.Event()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def write(piece: bytes) -> None:
             writer.write(piece)
             await writer.drain()
 
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             target = head[0].split()[1]
@@ -47,7 +51,10 @@ class WebSite:
                 await asyncio.gather(writing, gone, return_exceptions=True)
         except (OSError, asyncio.IncompleteReadError):
             self.dropped.set()
+        except asyncio.CancelledError:
+            pass  # the site closes; asyncio's streams complain of tasks that end as cancelled
         finally:
+            self.tasks.discard(task)
             writer.close()
 
 
@@ -55,11 +62,14 @@ class WebSite:
 async def web_site(pages: Mapping[str, Page]) -> AsyncIterator[WebSite]:
     site = WebSite(pages)
     server = await asyncio.start_server(site.handle, "127.0.0.1", 0)
-    site.address = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    site.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield site
     finally:
         server.close()
+        for task in site.tasks:
+            task.cancel()
+        await asyncio.gather(*site.tasks)
 
 
 def reply(body: bytes, *, kind: str = "text/html; charset=utf-8", status: str = "200 OK", **headers: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import msgspec
 
@@ -9,7 +11,7 @@ from mm_gateway.errors import SearchError
 from mm_gateway.search.results import Language, SearchResult, snippet_of
 
 LANGUAGES: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
-MAX_REPLY_BYTES = 8 * 2**20
+MAX_REPLY_BYTES = 2 * 2**20
 _RETRYABLE = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -40,12 +42,16 @@ class SearxngProvider:
             raise SearchError("search.provider is searxng, but search.searxng_url is not set", retryable=False)
         parameters = {"q": query, "format": "json", "language": LANGUAGES[language], "safesearch": "1"}
         try:
-            async with self._http().stream("GET", f"{self._url}/search", params=parameters) as response:
+            # httpx's own limit is for each read, and a server may drip.
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._http().stream("GET", f"{self._url}/search", params=parameters) as response,
+            ):
                 if response.status_code != 200:
                     raise _refused(response.status_code)
                 body = await _read(response)
             rows = msgspec.json.decode(body, type=_Reply).results
-        except httpx.TimeoutException as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise SearchError(f"The SearXNG server did not answer within {self._timeout_s:g} s", retryable=True) from error
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
@@ -71,12 +77,12 @@ class SearxngProvider:
 
 
 async def _read(response: httpx.Response) -> bytes:
-    body = b""
+    body = bytearray()
     async for piece in response.aiter_bytes():
         body += piece
         if len(body) > MAX_REPLY_BYTES:
             raise SearchError(f"The SearXNG server's answer is larger than {MAX_REPLY_BYTES} bytes", retryable=False)
-    return body
+    return bytes(body)
 
 
 def _refused(status: int) -> SearchError:

@@ -183,7 +183,7 @@ async def test_a_name_that_resolves_to_a_private_address_is_not_connected_to() -
         port = site.address.rpartition(":")[2]
         for addresses in (["127.0.0.1"], ["::ffff:127.0.0.1"], ["0.0.0.0"], ["127.0.0.1", "::1"]):
             fetcher = PageFetcher(SearchSettings(), resolve=FakeResolver(addresses))
-            with pytest.raises(PageError, match="internal.example is not on the public internet"):
+            with pytest.raises(PageError, match=r"internal\.example is not on the public internet"):
                 await fetcher.fetch(f"http://internal.example:{port}/")
             await fetcher.close()
         assert not site.requests
@@ -220,7 +220,7 @@ async def test_a_redirect_to_a_private_address_is_refused() -> None:
             return ["10.0.0.1"] if host == "inside.example" else ["127.0.0.1"]
 
         fetcher = PageFetcher(SearchSettings(), resolve=resolver, is_allowed=lambda address: address == "127.0.0.1")
-        with pytest.raises(PageError, match="inside.example is not on the public internet"):
+        with pytest.raises(PageError, match=r"inside\.example is not on the public internet"):
             await fetcher.fetch(f"{site.address}/")
         await fetcher.close()
         assert asked == ["127.0.0.1", "inside.example"]
