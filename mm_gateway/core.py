@@ -6,8 +6,8 @@ Knows nothing of HTTP, YAML, torch or any model. Everything here is immutable.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -182,6 +182,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     workflow: Mapping[str, Any] | None = None
     """The body's `workflow` object, as given, for backends that are workflows to check; None: there was none."""
     user: str | None = None
+    principal: str = ""
+    """Whose request it is, so that nobody reads what another one stored; empty where no keys are asked for."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -238,6 +240,46 @@ class UrlCitation(msgspec.Struct, frozen=True, tag="citation"):
     url: str
 
 
+class WorkflowStep(msgspec.Struct, frozen=True, tag="step"):
+    """A stage of a workflow that has ended.
+
+    Attributes:
+        success: it did what it is for; False with `error`. degraded: it did less than it is for; `error` says why.
+        input_count, output_count: how many things it was given and gave: sources, pages, sections…
+    """
+
+    name: str
+    success: bool
+    duration_s: float
+    input_count: int = 1
+    output_count: int = 1
+    degraded: bool = False
+    error: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As replies and results show it."""
+        return msgspec.structs.asdict(self)
+
+
+class WorkflowOutcome(msgspec.Struct, frozen=True, tag="outcome"):
+    """What a workflow did; follows the text, before the choices finish.
+
+    Attributes:
+        model: that answered. metadata: what the workflow tells of its work, as JSON values: `query`, `sources`…
+        result: for callers in Python, where it is not the text alone.
+    """
+
+    model: str
+    steps: tuple[WorkflowStep, ...]
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    result: Any = None
+
+    @property
+    def degraded(self) -> bool:
+        """A step did less than it is for."""
+        return any(step.degraded or not step.success for step in self.steps)
+
+
 class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
     """The last event of one choice."""
 
@@ -265,7 +307,20 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     """Of a workflow: what each stage took of it."""
 
 
-GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | ChoiceFinished | Usage
+GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | WorkflowStep | WorkflowOutcome | ChoiceFinished | Usage
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """Texts in the tokens of a model.
+
+    Attributes:
+        tokens: of each text. context_length: tokens that prompt and output may take together; None: unknown.
+        exact: by the model's own tokenizer, not estimated.
+    """
+
+    tokens: tuple[int, ...]
+    context_length: int | None
+    exact: bool = True
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -293,6 +348,8 @@ class Backend(Protocol):
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Yield Progress*, then TextDelta, ToolCallDelta, UrlCitation and ChoiceFinished of all choices interleaved, then one Usage.
 
+        Workflows yield Progress and WorkflowStep between them too, and one WorkflowOutcome before the choices finish.
+
         An async generator: closing it (`aclose`, or cancelling the task that awaits it) cancels the work within one
         step and frees all that it held.
 
@@ -303,4 +360,17 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Release what the backend holds (connections, threads); idempotent."""
+        ...
+
+
+@runtime_checkable
+class MeasuringBackend(Protocol):
+    """A Backend that knows its model's tokenizer."""
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        """The texts in tokens, without control tokens. May wait for the model to load.
+
+        Raises:
+            GatewayError: as `generate` does.
+        """
         ...

@@ -152,6 +152,8 @@ class ChatCompletionRequest(_SharedFields, kw_only=True, forbid_unknown_fields=T
     prompt_cache_retention: str | None = None
 
     response_format: ResponseFormat | None = None
+    workflow: dict[str, Any] | None = None
+    """Extension: parameters of a workflow."""
     tools: list[FunctionTool] | None = None
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -217,18 +219,42 @@ class CompletionTokensDetails(msgspec.Struct):
     rejected_prediction_tokens: int = 0
 
 
+class StageUsageReply(msgspec.Struct):
+    stage: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class UsageReply(msgspec.Struct):
+    """`workflow` is ours: what each stage of a workflow took of it."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     prompt_tokens_details: PromptTokensDetails | None = msgspec.field(default_factory=PromptTokensDetails)
     completion_tokens_details: CompletionTokensDetails | None = msgspec.field(default_factory=CompletionTokensDetails)
+    workflow: list[StageUsageReply] | msgspec.UnsetType = msgspec.UNSET
+
+
+class UrlCitationReply(msgspec.Struct):
+    """Indices count characters of the content, end exclusive."""
+
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class Annotation(msgspec.Struct):
+    url_citation: UrlCitationReply
+    type: Literal["url_citation"] = "url_citation"
 
 
 class AssistantMessage(msgspec.Struct):
     content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    annotations: list[Annotation] | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[FunctionToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -248,6 +274,8 @@ class ChatCompletion(msgspec.Struct):
     choices: list[ChatChoice]
     usage: UsageReply
     system_fingerprint: str
+    workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    """Extension, in replies of workflows: `model`, `degraded`, `steps`, and what the workflow tells."""
     object: Literal["chat.completion"] = "chat.completion"
 
 

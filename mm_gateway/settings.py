@@ -19,6 +19,9 @@ ToolFormatName = Literal["hermes", "llama", "react", "plain"]
 BackendName = Literal["local", "mock", "remote"]
 SearchProviderName = Literal["local", "ddgs", "searxng"]
 
+WORKFLOW_PREFIX = "mm-orch/"
+"""Before the name of a workflow as a model."""
+
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of `models.yaml`; the first eight keys are the guide's."""
@@ -142,7 +145,7 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_results: int = 5
     """Sources of an answer where the request names no number, [1, 20]."""
     max_source_tokens: int = 400
-    """What is read of one source at most, in tokens of the answering model, >= 32."""
+    """What is read of one source at most, in tokens of the answering model, >= 100."""
     timeout_s: float = 15.0
     """Seconds that a provider gets to answer, > 0."""
     searxng_url: str | None = None
@@ -165,6 +168,21 @@ class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Fetch pages from loopback, private and link-local addresses too. Leave it off where users are not trusted."""
 
 
+class WorkflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`workflows:` of `gateway.yaml`."""
+
+    model: str | None = None
+    """What answers in workflows that name no model themselves (`mm-orch/NAME@MODEL`); None: `default_model`, else the first entry."""
+    session_ttl_s: float | None = 30 * 86400.0
+    """Seconds after its last turn for which a session of chat-generate is kept; None: for good."""
+    max_sessions: int = 10_000
+    """Sessions kept; beyond it those go first that were used longest ago."""
+    max_session_turns: int = 200
+    """Turns kept of one session, the newest, >= 1."""
+    max_session_tokens: int = 32_768
+    """Estimated tokens kept of one session, its newest turns, >= 1."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is configured."""
 
@@ -177,3 +195,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineSettings = EngineSettings()
     storage: StorageSettings = StorageSettings()
     search: SearchSettings = SearchSettings()
+    workflows: WorkflowSettings = WorkflowSettings()

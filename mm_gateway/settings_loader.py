@@ -14,7 +14,17 @@ import msgspec
 import yaml
 
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, SearchSettings, ServerSettings, Settings, StorageSettings
+from mm_gateway.settings import (
+    WORKFLOW_PREFIX,
+    EngineSettings,
+    MemorySettings,
+    ModelConfig,
+    SearchSettings,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+    WorkflowSettings,
+)
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
@@ -22,6 +32,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "engine": EngineSettings,
     "storage": StorageSettings,
     "search": SearchSettings,
+    "workflows": WorkflowSettings,
 }
 _SHORT = {
     "MM_GATEWAY_HOST": "server.host",
@@ -54,9 +65,13 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_cached_models": ("at least 1", lambda v: v >= 1),
     "memory_threshold": ("greater than 0, at most 1", lambda v: 0 < v <= 1),
     "max_step_tokens": ("at least 1", lambda v: v >= 1),
+    "session_ttl_s": ("greater than 0, or null", lambda v: v is None or v > 0),
+    "max_sessions": ("at least 1", lambda v: v >= 1),
+    "max_session_turns": ("at least 1", lambda v: v >= 1),
+    "max_session_tokens": ("at least 1", lambda v: v >= 1),
     "max_waiting": ("at least 1", lambda v: v >= 1),
     "max_results": ("1 to 20", lambda v: 1 <= v <= 20),
-    "max_source_tokens": ("at least 32", lambda v: v >= 32),
+    "max_source_tokens": ("at least 100", lambda v: v >= 100),
     "searxng_url": ("an http:// or https:// address, or null", lambda v: v is None or urlsplit(v).scheme in ("http", "https")),
     "max_file_bytes": ("at least 1024", lambda v: v >= 1024),
     "max_page_bytes": ("at least 1024", lambda v: v >= 1024),
@@ -97,7 +112,11 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
         )
         for name, kind in _SECTIONS.items()
     }
-    return Settings(models=models, default_model=default_model, **sections)  # type: ignore[arg-type]
+    settings = Settings(models=models, default_model=default_model, **sections)  # type: ignore[arg-type]
+    model = settings.workflows.model
+    if model is not None and not any(model == name or model in config.aliases for name, config in models.items()):
+        raise ConfigurationError(f"{gateway_path}: workflows: model: {model!r} is not among the models: {', '.join(models)}")
+    return settings
 
 
 def _default_file(name: str, named: str | None) -> Path:
@@ -194,6 +213,9 @@ def _check_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) 
 
 
 def _check_aliases(models: Mapping[str, ModelConfig], path: Path) -> None:
+    for name in (name for model, config in models.items() for name in (model, *config.aliases)):
+        if name.startswith(WORKFLOW_PREFIX):
+            raise ConfigurationError(f"{path}: model {name}: names that begin with {WORKFLOW_PREFIX} are those of workflows")
     owner = {name: name for name in models}
     for name, config in models.items():
         for alias in config.aliases:

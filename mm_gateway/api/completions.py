@@ -45,6 +45,7 @@ _ERRORS = {
 )
 async def chat_completions(request: Request, state: State) -> ASGIResponse:
     body = decode(_chat_decoder, await _json_body(request))
+    stages = (body.workflow or {}).get("events") is True
     id = f"chatcmpl-{secrets.token_hex(16)}"
     generation = chat_request(body, id)
     reply = ChatReply(
@@ -54,8 +55,9 @@ async def chat_completions(request: Request, state: State) -> ASGIResponse:
         choices=generation.config.n,
         logprobs=generation.config.logprobs is not None,
         include_usage=_include_usage(body),
+        stages=stages,
     )
-    return await _respond(request, state, generation, reply, stream=bool(body.stream))
+    return await _respond(request, state, generation, reply, stream=bool(body.stream), stages=stages)
 
 
 @post(
@@ -81,7 +83,9 @@ async def completions(request: Request, state: State) -> ASGIResponse:
     return await _respond(request, state, generation, reply, stream=bool(body.stream))
 
 
-async def _respond(request: Request, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool) -> ASGIResponse:
+async def _respond(
+    request: Request, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool, stages: bool = False
+) -> ASGIResponse:
     if state.draining:
         raise ShuttingDownError("The server is shutting down")
     catalog: Catalog = state.catalog
@@ -89,7 +93,7 @@ async def _respond(request: Request, state: State, generation: GenerationRequest
     events = catalog.resolve(generation.model).generate(generation)
     if stream:
         return await stream_response(
-            events, reply, request.receive, early_commit_s=settings.early_commit_s, heartbeat_s=settings.heartbeat_s
+            events, reply, request.receive, early_commit_s=settings.early_commit_s, heartbeat_s=settings.heartbeat_s, stages=stages
         )
     return await whole_response(events, reply, request.receive)
 

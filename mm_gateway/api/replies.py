@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 import mm_gateway
 from mm_gateway.api.logprobs import chat_logprobs, completion_logprobs
-from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, Usage
+from mm_gateway.core import (
+    ChoiceFinished,
+    GenerationEvent,
+    Progress,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    UrlCitation,
+    Usage,
+    WorkflowOutcome,
+    WorkflowStep,
+)
 from mm_gateway.protocol import (
+    Annotation,
     AssistantMessage,
     ChatChoice,
     ChatCompletion,
@@ -20,6 +32,8 @@ from mm_gateway.protocol import (
     FunctionCall,
     FunctionToolCall,
     PromptTokensDetails,
+    StageUsageReply,
+    UrlCitationReply,
     UsageReply,
 )
 
@@ -66,12 +80,16 @@ class ChatReply:
     Args:
         id, created, model: the same in all of it. choices: how many there are. logprobs: whether they were asked for.
         include_usage: whether a stream ends with a chunk of usage.
+        stages: whether a stream carries a workflow's stages as `delta.workflow`.
     """
 
-    def __init__(self, *, id: str, created: int, model: str, choices: int, logprobs: bool, include_usage: bool) -> None:
+    def __init__(
+        self, *, id: str, created: int, model: str, choices: int, logprobs: bool, include_usage: bool, stages: bool = False
+    ) -> None:
         self._id, self._created, self._model = id, created, model
         self._choices = choices
         self._logprobs = logprobs
+        self._stages = stages
         self._include_usage = include_usage
         self._template = _Template(id, "chat.completion.chunk", created, model, with_usage=include_usage)
 
@@ -98,6 +116,14 @@ class ChatReply:
                 )
             case ChoiceFinished(index=index, finish_reason=reason):
                 return self._template.choice(b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%b}' % (index, _encode(reason)))
+            case UrlCitation(index=index):
+                return self._template.choice(
+                    b'{"index":%d,"delta":{"annotations":[%b]},"logprobs":null,"finish_reason":null}' % (index, _encode(annotation(event)))
+                )
+            case Progress() | WorkflowStep() | WorkflowOutcome() if self._stages:
+                return self._template.choice(
+                    b'{"index":0,"delta":{"workflow":%b},"logprobs":null,"finish_reason":null}' % _encode(workflow_event(event))
+                )
             case Usage() if self._include_usage:
                 return self._template.usage(usage_reply(event))
         return b""
@@ -107,13 +133,13 @@ class ChatReply:
         choices = [
             ChatChoice(
                 index,
-                _assistant_message("".join(folded.texts[index]), folded.calls[index]),
+                _assistant_message("".join(folded.texts[index]), folded.calls[index], folded.citations[index]),
                 folded.reasons[index],
                 chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
             )
             for index in range(self._choices)
         ]
-        return _encode(ChatCompletion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT))
+        return _encode(ChatCompletion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT, folded.workflow))
 
 
 def _call_delta(event: ToolCallDelta) -> bytes:
@@ -123,8 +149,30 @@ def _call_delta(event: ToolCallDelta) -> bytes:
     return _encode({"index": event.call, "id": event.id, "type": "function", "function": function})
 
 
-def _assistant_message(text: str, calls: list[FunctionToolCall]) -> AssistantMessage:
-    return AssistantMessage(text or None, tool_calls=calls) if calls else AssistantMessage(text)
+def _assistant_message(text: str, calls: list[FunctionToolCall], citations: list[UrlCitation]) -> AssistantMessage:
+    annotations = [annotation(citation) for citation in citations] if citations else msgspec.UNSET
+    return AssistantMessage(text or None, tool_calls=calls) if calls else AssistantMessage(text, annotations=annotations)
+
+
+def annotation(citation: UrlCitation) -> Annotation:
+    return Annotation(UrlCitationReply(citation.start_index, citation.end_index, citation.title, citation.url))
+
+
+def workflow_event(event: Progress | WorkflowStep | WorkflowOutcome) -> dict[str, Any]:
+    """A workflow's doing as streams carry it: `status` is running, finished or failed for a stage, completed for the whole."""
+    match event:
+        case Progress(stage=stage, detail=detail, fraction=fraction):
+            return {"stage": stage, "status": "running", "detail": detail} | ({} if fraction is None else {"fraction": fraction})
+        case WorkflowStep(success=success):
+            step = event.told()
+            return {"stage": step.pop("name"), "status": "finished" if step.pop("success") else "failed", **step}
+        case WorkflowOutcome():
+            return {"status": "completed", **workflow_outcome(event)}
+
+
+def workflow_outcome(outcome: WorkflowOutcome) -> dict[str, Any]:
+    """The `workflow` object of a whole reply."""
+    return {"model": outcome.model, "degraded": outcome.degraded, "steps": [step.told() for step in outcome.steps], **outcome.metadata}
 
 
 class CompletionReply:
@@ -183,6 +231,8 @@ class _Folded:
         self.texts: list[list[str]] = [[] for _ in range(choices)]
         self.logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
         self.calls: list[list[FunctionToolCall]] = [[] for _ in range(choices)]
+        self.citations: list[list[UrlCitation]] = [[] for _ in range(choices)]
+        self.workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
         self.reasons = ["stop"] * choices
         self.usage = UsageReply()
         for event in events:
@@ -194,6 +244,10 @@ class _Folded:
                     if id is not None:
                         self.calls[index].append(FunctionToolCall(id, FunctionCall(name or "", "")))
                     self.calls[index][-1].function.arguments += arguments
+                case UrlCitation(index=index):
+                    self.citations[index].append(event)
+                case WorkflowOutcome():
+                    self.workflow = workflow_outcome(event)
                 case ChoiceFinished(index=index, finish_reason=reason):
                     self.reasons[index] = reason
                 case Usage():
@@ -207,4 +261,5 @@ def usage_reply(usage: Usage) -> UsageReply:
         usage.prompt_tokens + usage.completion_tokens,
         PromptTokensDetails(usage.cached_tokens),
         CompletionTokensDetails(usage.reasoning_tokens),
+        [StageUsageReply(stage.stage, stage.prompt_tokens, stage.completion_tokens) for stage in usage.stages] or msgspec.UNSET,
     )

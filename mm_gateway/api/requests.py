@@ -70,6 +70,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
         ),
         keep_alive=_keep_alive(body.keep_alive),
         metadata=body.metadata or {},
+        workflow=body.workflow,
         user=body.user,
     )
 

@@ -17,19 +17,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
 from mm_gateway.backends.mock_call import arguments_for, called_tool
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
+from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
     CompletionInput,
     GenerationEvent,
     GenerationRequest,
+    Measure,
     ModelInfo,
     Progress,
     TextDelta,
@@ -89,6 +91,7 @@ class MockBackend:
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        refuse_workflow(request)
         config = request.config
         if config.grammar is not None:
             raise UnsupportedParameterError(f"The mock model does not support {config.grammar.param}", param=config.grammar.param)
@@ -101,6 +104,9 @@ class MockBackend:
         prompts = len(request.input.prompts) if isinstance(request.input, CompletionInput) else 1
         async for event in keep_best(self._generate(wider), prompts=prompts, best_of=best_of, n=config.n, logprobs=config.logprobs):
             yield event
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        return Measure(tuple(len(_TOKEN.findall(text)) for text in texts), self._context_length)
 
     async def close(self) -> None:
         """Nothing is held."""

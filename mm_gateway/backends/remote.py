@@ -174,6 +174,8 @@ def _upstream_body(request: GenerationRequest, model: str) -> tuple[str, dict[st
     body: dict[str, Any] = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **_parameters(config)}
     if request.user is not None:
         body["user"] = request.user
+    if request.workflow is not None:  # a gateway like this one
+        body |= {"workflow": dict(request.workflow), "metadata": dict(request.metadata)}
     match request.input:
         case ChatInput(messages, tools):
             body["messages"] = [_message(message) for message in messages]

@@ -71,8 +71,8 @@ def folder(tmp_path: Path) -> Path:
     (folder / "notes.txt").write_bytes("Der Größe nach: Jupiter, Saturn.\n\nMeteor showers peak in August.".encode("utf-16"))
     (folder / "comets.html").write_text(
         "<html><head><title>Comets</title></head><body><nav>Menu Home</nav><article><h1>Comets</h1><p>Comets are lumps of ice and dust "
-        "that grow a tail near the sun, which blows it away.</p><p>Some come back after decades, others never. Their orbits are long and "
-        "narrow, and planets may bend them at every pass. Old books took them for signs of war, famine and the death of kings.</p></article></body></html>"
+        "that grow a tail near the sun, which blows it away.</p><p>Some come back after decades, others never. Their orbits are "
+        "long and narrow, and planets may bend them at every pass. Old books took them for signs of war and famine.</p></article></body></html>"
     )
     write_pdf(folder / "planets.pdf", "Planets", "Mercury is the smallest planet.", "Neptune has the strongest winds.")
     (folder / "picture.png").write_bytes(b"\x89PNG")

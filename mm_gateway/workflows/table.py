@@ -1,0 +1,9 @@
+"""The workflows that are served; adding one is a file in this folder and a row here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mm_gateway.workflows.workflow import Workflow
+
+WORKFLOWS: tuple[type[Workflow[Any]], ...] = ()
