@@ -1,10 +1,12 @@
-"""Fetches the pages of search results, in parallel and within limits, and takes the text out of them."""
+"""Fetches pages, in parallel and within limits, and takes the text out of them."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from email.message import Message as HeaderParser
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -15,7 +17,6 @@ import mm_gateway
 from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document, Reader, read_html, read_text
 from mm_gateway.search.guarded_network import GuardedNetwork, GuardedTransport, Resolve, is_public, resolve
-from mm_gateway.search.results import SearchResult
 from mm_gateway.settings import SearchSettings
 
 CONTENT_TYPES: dict[str, Reader] = {
@@ -36,7 +37,7 @@ _NETWORK_ERRORS = (
 
 
 class PageFetcher:
-    """Owns the connections to pages; one for the whole gateway.
+    """Makes the sessions in which pages are fetched; holds no connections.
 
     Args:
         settings: the limits. resolve: looks names up; is_allowed: whether an address may be connected to; both for tests.
@@ -44,50 +45,57 @@ class PageFetcher:
 
     def __init__(self, settings: SearchSettings, *, resolve: Resolve = resolve, is_allowed: Callable[[str], bool] = is_public) -> None:
         self._settings = settings
-        self._resolve = resolve
-        self._is_allowed = (lambda _: True) if settings.allow_private_addresses else is_allowed
-        self._client: httpx.AsyncClient | None = None
+        self._network = GuardedNetwork(resolve, (lambda _: True) if settings.allow_private_addresses else is_allowed)
+        self._tls: ssl.SSLContext | None = None
 
-    async def fetch_all(self, results: Sequence[SearchResult]) -> list[Document | PageError]:
-        """The page of each result, or why there is none; in the same order. Cancelling it ends every fetch."""
-        slots = asyncio.Semaphore(self._settings.parallel_fetches)
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[FetchSession]:
+        """For the pages of one question."""
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(httpx.create_ssl_context)  # reads all certificates
+        client = httpx.AsyncClient(
+            transport=GuardedTransport(self._network, self._tls),
+            headers=HEADERS,
+            timeout=self._settings.page_timeout_s,
+            follow_redirects=True,
+            max_redirects=self._settings.max_redirects,
+            # What one site sets on a page must not show on another.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            # A proxy from the environment would resolve names itself, past every check.
+            trust_env=False,
+        )
+        async with client:
+            yield FetchSession(client, self._settings)
 
-        async def one(result: SearchResult) -> Document | PageError:
-            async with slots:
-                try:
-                    return await self.fetch(result.url)
-                except PageError as error:
-                    return error
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(result)) for result in results]
-        return [task.result() for task in tasks]
+class FetchSession:
+    """Fetches pages, so many at a time."""
+
+    def __init__(self, client: httpx.AsyncClient, settings: SearchSettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._slots = asyncio.Semaphore(settings.parallel_fetches)
 
     async def fetch(self, url: str) -> Document:
-        """One page.
+        """One page; cancelling ends its connection at once.
 
         Raises:
             PageError: it cannot be had within the limits, or not be read.
         """
-        try:
-            async with asyncio.timeout(self._settings.page_timeout_s):
-                read, content, charset = await self._download(url)
-        except TimeoutError as error:
-            raise PageError(f"took longer than {self._settings.page_timeout_s:g} s") from error
-        except httpx.TooManyRedirects as error:
-            raise PageError(f"has more than {self._settings.max_redirects} redirects") from error
-        except _NETWORK_ERRORS as error:
-            raise PageError(f"cannot be fetched: {str(error)[:200] or type(error).__name__}") from error
-        return await asyncio.to_thread(read, content, charset)
-
-    async def close(self) -> None:
-        """Idempotent."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        async with self._slots:
+            try:
+                async with asyncio.timeout(self._settings.page_timeout_s):
+                    read, content, charset = await self._download(url)
+            except TimeoutError as error:
+                raise PageError(f"took longer than {self._settings.page_timeout_s:g} s") from error
+            except httpx.TooManyRedirects as error:
+                raise PageError(f"has more than {self._settings.max_redirects} redirects") from error
+            except _NETWORK_ERRORS as error:
+                raise PageError(f"cannot be fetched: {str(error)[:200] or type(error).__name__}") from error
+            return await asyncio.to_thread(read, content, charset)
 
     async def _download(self, url: str) -> tuple[Reader, bytes, str | None]:
-        async with self._http().stream("GET", url) as response:
+        async with self._client.stream("GET", url) as response:
             if response.status_code != 200:
                 raise PageError(f"answered with status {response.status_code}")
             kind, charset = _content_type(response.headers.get("content-type", "text/html"))
@@ -98,22 +106,6 @@ class PageFetcher:
             async for piece in response.aiter_raw():
                 content += body.decode(piece)
             return CONTENT_TYPES[kind], bytes(content), charset
-
-    def _http(self) -> httpx.AsyncClient:
-        if self._client is None:
-            network = GuardedNetwork(self._resolve, self._is_allowed)
-            self._client = httpx.AsyncClient(
-                transport=GuardedTransport(network, max_connections=100),
-                headers=HEADERS,
-                timeout=self._settings.page_timeout_s,
-                # What one site sets for one user's question must not show in another's.
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                follow_redirects=True,
-                max_redirects=self._settings.max_redirects,
-                # A proxy from the environment would resolve names itself, past every check.
-                trust_env=False,
-            )
-        return self._client
 
 
 class _Body:

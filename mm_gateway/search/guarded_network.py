@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -59,7 +60,7 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
     def __init__(self, resolve: Resolve, is_allowed: Callable[[str], bool]) -> None:
         self._resolve = resolve
         self._is_allowed = is_allowed
-        self._network: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
+        self._network: Any = httpcore.AnyIOBackend()  # to type checkers another class, should anyio be missing
 
     async def connect_tcp(
         self,
@@ -95,10 +96,8 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
 class GuardedTransport(httpx.AsyncBaseTransport):
     """httpx over a network of our own, which its own transport does not take. Errors are httpcore's, or PageError."""
 
-    def __init__(self, network: GuardedNetwork, *, max_connections: int) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(), network_backend=network, max_connections=max_connections, keepalive_expiry=5.0
-        )
+    def __init__(self, network: GuardedNetwork, tls: ssl.SSLContext) -> None:
+        self._pool = httpcore.AsyncConnectionPool(ssl_context=tls, network_backend=network, max_connections=None)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = httpcore.URL(scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path)

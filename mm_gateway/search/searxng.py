@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import httpx
 import msgspec
@@ -35,7 +36,7 @@ class SearxngProvider:
     def __init__(self, url: str | None, timeout_s: float) -> None:
         self._url = (url or "").rstrip("/").removesuffix("/search")
         self._timeout_s = timeout_s
-        self._client: httpx.AsyncClient | None = None
+        self._tls: ssl.SSLContext | None = None
 
     async def search(self, query: str, max_results: int, language: Language) -> list[SearchResult]:
         if not self._url:
@@ -45,7 +46,8 @@ class SearxngProvider:
             # httpx's own limit is for each read, and a server may drip.
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._http().stream("GET", f"{self._url}/search", params=parameters) as response,
+                await self._http() as client,
+                client.stream("GET", f"{self._url}/search", params=parameters) as response,
             ):
                 if response.status_code != 200:
                     raise _refused(response.status_code)
@@ -65,15 +67,14 @@ class SearxngProvider:
         return [SearchResult(row.title or row.url, row.url, snippet_of(row.content or "")) for row in [*found.values()][:max_results]]
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        """Nothing is kept between searches."""
 
-    def _http(self) -> httpx.AsyncClient:
-        if self._client is None:
-            # Without proxies from the environment: the server is usually near.
-            self._client = httpx.AsyncClient(timeout=self._timeout_s, follow_redirects=True, max_redirects=3, trust_env=False)
-        return self._client
+    async def _http(self) -> httpx.AsyncClient:
+        """A client for one search: kept connections would belong to the event loop that made them."""
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(httpx.create_ssl_context)  # reads all certificates
+        # Without proxies from the environment: the server is usually near.
+        return httpx.AsyncClient(verify=self._tls, timeout=self._timeout_s, follow_redirects=True, max_redirects=3, trust_env=False)
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mm_gateway.workflows.search_qa import SearchQAWorkflow
 from mm_gateway.workflows.workflow import Workflow
 
-WORKFLOWS: tuple[type[Workflow[Any]], ...] = ()
+WORKFLOWS: tuple[type[Workflow[Any]], ...] = (SearchQAWorkflow,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from web_site import article, dripping, endless, gzip_bomb, redirect, reply, silent, web_site
@@ -13,7 +14,6 @@ from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document
 from mm_gateway.search.fetching import PageFetcher
 from mm_gateway.search.guarded_network import is_public
-from mm_gateway.search.results import SearchResult
 from mm_gateway.settings import SearchSettings
 
 TEXT = "Deep learning trains networks of many layers on examples, and needs much data and computing time to do so."
@@ -26,12 +26,9 @@ def text_of(document: Document | PageError) -> str:
     return "\n".join(section.text for section in document.sections)
 
 
-async def fetch(url: str, settings: SearchSettings = SETTINGS) -> Document:
-    fetcher = PageFetcher(settings)
-    try:
-        return await fetcher.fetch(url)
-    finally:
-        await fetcher.close()
+async def fetch(url: str, settings: SearchSettings = SETTINGS, **changes: Any) -> Document:
+    async with PageFetcher(settings, **changes).session() as session:
+        return await session.fetch(url)
 
 
 async def test_takes_the_main_text_and_the_title_without_navigation() -> None:
@@ -123,29 +120,32 @@ async def test_redirects_are_followed_within_their_limit() -> None:
         assert (await fetch(f"{site.address}/a")).title == "End"
 
 
-async def test_pages_come_in_the_order_of_the_results_and_failures_in_their_place() -> None:
-    async def late(target: str, write) -> None:
-        await asyncio.sleep(0.1)
-        await write(reply(article("Late", TEXT)))
+async def test_so_many_pages_are_fetched_at_a_time() -> None:
+    running = most = 0
 
-    async with web_site({"/late": late, "/slow": silent, "/quick": reply(article("Quick", TEXT))}) as site:
-        fetcher = PageFetcher(SETTINGS)
-        found = await fetcher.fetch_all([SearchResult("", f"{site.address}/{name}", "") for name in ("late", "slow", "gone", "quick")])
-        await fetcher.close()
-    assert [page.title if isinstance(page, Document) else "error" for page in found] == ["Late", "error", "error", "Quick"]
+    async def page(target: str, write) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+        await write(reply(article("Page", TEXT)))
+
+    settings = SearchSettings(allow_private_addresses=True, parallel_fetches=2)
+    async with web_site({"/": page}) as site, PageFetcher(settings).session() as session:
+        await asyncio.gather(*(session.fetch(f"{site.address}/") for _ in range(6)))
+    assert most == 2
 
 
-async def test_cancelling_ends_every_fetch() -> None:
-    async with web_site({"/": silent}) as site:
-        fetcher = PageFetcher(SearchSettings(allow_private_addresses=True))
-        task = asyncio.create_task(fetcher.fetch_all([SearchResult("", f"{site.address}/", "")] * 3))
-        while len(site.requests) < 3:
+async def test_cancelling_ends_a_fetch() -> None:
+    async with web_site({"/": silent}) as site, PageFetcher(SearchSettings(allow_private_addresses=True)).session() as session:
+        task = asyncio.create_task(session.fetch(f"{site.address}/"))
+        while not site.requests:
             await asyncio.sleep(0.005)
         task.cancel()
         await asyncio.wait_for(site.dropped.wait(), 5)
         with pytest.raises(asyncio.CancelledError):
             await task
-        await fetcher.close()
 
 
 PRIVATE = [
@@ -182,10 +182,8 @@ async def test_a_name_that_resolves_to_a_private_address_is_not_connected_to() -
     async with web_site({"/": reply(article("Secret", TEXT))}) as site:
         port = site.address.rpartition(":")[2]
         for addresses in (["127.0.0.1"], ["::ffff:127.0.0.1"], ["0.0.0.0"], ["127.0.0.1", "::1"]):
-            fetcher = PageFetcher(SearchSettings(), resolve=FakeResolver(addresses))
             with pytest.raises(PageError, match=r"internal\.example is not on the public internet"):
-                await fetcher.fetch(f"http://internal.example:{port}/")
-            await fetcher.close()
+                await fetch(f"http://internal.example:{port}/", SearchSettings(), resolve=FakeResolver(addresses))
         assert not site.requests
 
 
@@ -201,10 +199,9 @@ async def test_the_checked_address_is_the_one_connected_to_even_if_the_name_chan
     """DNS rebinding: were the name looked up once more to connect, the second answer would lead inside."""
     async with web_site({"/": reply(article("Secret", TEXT))}) as site:
         resolver = FakeResolver(["203.0.113.1"], ["127.0.0.1"])
-        fetcher = PageFetcher(SearchSettings(page_timeout_s=0.2), resolve=resolver)
         with pytest.raises(PageError):
-            await fetcher.fetch(f"http://rebinding.example:{site.address.rpartition(':')[2]}/")
-        await fetcher.close()
+            url = f"http://rebinding.example:{site.address.rpartition(':')[2]}/"
+            await fetch(url, SearchSettings(page_timeout_s=0.2), resolve=resolver)
         assert len(resolver.asked) == 1
         assert not site.requests
 
@@ -219,10 +216,8 @@ async def test_a_redirect_to_a_private_address_is_refused() -> None:
             asked.append(host)
             return ["10.0.0.1"] if host == "inside.example" else ["127.0.0.1"]
 
-        fetcher = PageFetcher(SearchSettings(), resolve=resolver, is_allowed=lambda address: address == "127.0.0.1")
         with pytest.raises(PageError, match=r"inside\.example is not on the public internet"):
-            await fetcher.fetch(f"{site.address}/")
-        await fetcher.close()
+            await fetch(f"{site.address}/", SearchSettings(), resolve=resolver, is_allowed=lambda address: address == "127.0.0.1")
         assert asked == ["127.0.0.1", "inside.example"]
         assert [target for target, _ in site.requests] == ["/"]
 

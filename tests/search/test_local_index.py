@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fpdf
 import pytest
+from web_site import article
 
 from mm_gateway.errors import ConfigurationError, SearchError
 from mm_gateway.search.local import LocalProvider, documentation_index
@@ -52,6 +53,13 @@ CHINESE = """# 天文台
 """
 
 
+COMETS = (
+    "Comets are lumps of ice and dust that grow a tail near the sun, which blows it away.",
+    "Their orbits are long and narrow, and planets may bend them at every pass.",
+    "Old books took them for signs of war and famine. Nobody knows how many there are.",
+)
+
+
 def write_pdf(path: Path, title: str, *pages: str) -> None:
     pdf = fpdf.FPDF()
     pdf.set_title(title)
@@ -69,11 +77,7 @@ def folder(tmp_path: Path) -> Path:
     (folder / "guide.md").write_text(GUIDE)
     (folder / "sub" / "中文.md").write_text(CHINESE)
     (folder / "notes.txt").write_bytes("Der Größe nach: Jupiter, Saturn.\n\nMeteor showers peak in August.".encode("utf-16"))
-    (folder / "comets.html").write_text(
-        "<html><head><title>Comets</title></head><body><nav>Menu Home</nav><article><h1>Comets</h1><p>Comets are lumps of ice and dust "
-        "that grow a tail near the sun, which blows it away.</p><p>Some come back after decades, others never. Their orbits are "
-        "long and narrow, and planets may bend them at every pass. Old books took them for signs of war and famine.</p></article></body></html>"
-    )
+    (folder / "comets.html").write_bytes(article("Comets", *COMETS))
     write_pdf(folder / "planets.pdf", "Planets", "Mercury is the smallest planet.", "Neptune has the strongest winds.")
     (folder / "picture.png").write_bytes(b"\x89PNG")
     (folder / ".hidden.md").write_text("nothing to see")
@@ -106,7 +110,7 @@ def test_finds_passages_of_every_kind_of_file_with_title_and_anchor(index: Local
     assert found(index, "GROSSE")[0][0] == "notes.txt"
     assert found(index, "comet tails")[0] == ("Comets", f"{at}/comets.html")
     assert found(index, "winds on Neptune")[0] == ("Planets › 2", f"{at}/planets.pdf#page=2")
-    assert found(index, "menu") == []
+    assert found(index, "imprint") == []
     assert found(index, "nothing to see") == []
     assert found(index, "layout") == []
 
