@@ -16,6 +16,7 @@ from mm_gateway.search import full_text
 from mm_gateway.search.documents import MAX_TEXT_CHARACTERS, READERS, Document
 from mm_gateway.search.passages import split_passages
 from mm_gateway.search.results import SearchResult, snippet_of
+from mm_gateway.search.words import query_words
 
 VERSION = 1
 PASSAGE_BYTES = 1200
@@ -107,7 +108,8 @@ class LocalIndex:
         sections: dict[tuple[int, str, str], list[_Row]] = {}
         for row in rows:
             sections.setdefault((row.document, row.heading, row.anchor), []).append(row)
-        return [_result(found, url_of) for found in list(sections.values())[:max_results]]
+        terms = query_words(query)
+        return [_result(found, url_of, terms) for found in list(sections.values())[:max_results]]
 
     def status(self) -> IndexStatus:
         with self._lock:
@@ -235,11 +237,11 @@ class UrlOf:
         return f"{url}#{quote(anchor, safe='=')}" if anchor else url
 
 
-def _result(rows: Sequence[_Row], url_of: UrlOf) -> SearchResult:
+def _result(rows: Sequence[_Row], url_of: UrlOf, terms: Sequence[str]) -> SearchResult:
     best = rows[0]
     title = f"{best.title} › {best.heading}" if best.heading else best.title
     text = "\n\n".join(row.text for row in sorted(rows[:MAX_RESULT_PASSAGES], key=lambda row: row.id))
-    return SearchResult(title, url_of(Path(best.path), Path(best.root), best.anchor), snippet_of(best.text), text)
+    return SearchResult(title, url_of(Path(best.path), Path(best.root), best.anchor), snippet_of(best.text, terms), text)
 
 
 def _absolute(path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -72,9 +72,15 @@ async def search_with_retries(
     return await provider.search(query, max_results, language)
 
 
-def snippet_of(text: str) -> str:
-    """The beginning of a text on one line, cut between words."""
+def snippet_of(text: str, words: Sequence[str] = ()) -> str:
+    """A part of a text on one line, cut between words: its beginning, or where the first of the `words` (case folded) stands."""
     line = " ".join(text.split())
+    places = [place for word in words if (place := line.lower().find(word)) >= 0]
+    if len(line) > MAX_SNIPPET and places and min(places) > MAX_SNIPPET // 2:
+        # From the beginning of the sentence, if that is near.
+        near = line[max(0, min(places) - MAX_SNIPPET // 3) : min(places)]
+        start = min(places) - len(near) + max(near.rfind(end) + 1 for end in (". ", "。", " "))
+        line = "…" + line[start:].lstrip()
     if len(line) <= MAX_SNIPPET:
         return line
     cut = line[: MAX_SNIPPET - 1]

@@ -130,14 +130,18 @@ class _Question:
         """Leaves out what cannot be had; where that is all of it, snippets have to serve as text."""
         run, found = self._run, self.results
         yield run.begin("fetch", f"reading {len(found)} sources", input_count=len(found))
-        async with self._fetcher.session() as session:
-            tasks = [run.start(_with_text(session, result)) for result in found]
-            for done, task in enumerate(asyncio.as_completed(tasks), 1):
-                await task
-                yield run.progress(f"{done} of {len(found)} sources read", done / len(found))
-        outcomes = [task.result() for task in tasks]
-        self.results = [outcome for outcome in outcomes if isinstance(outcome, SearchResult)]
-        failures = [f"{_host(result)} {error}" for result, error in zip(found, outcomes, strict=True) if isinstance(error, PageError)]
+        pages = [result for result in found if result.text is None]
+        outcomes: dict[str, SearchResult | PageError] = {}
+        if pages:
+            async with self._fetcher.session() as session:
+                tasks = {page.url: run.start(_with_text(session, page)) for page in pages}
+                for done, task in enumerate(asyncio.as_completed(tasks.values()), 1):
+                    await task
+                    yield run.progress(f"{done} of {len(pages)} pages read", done / len(pages))
+                outcomes = {url: task.result() for url, task in tasks.items()}
+        read = [outcomes.get(result.url, result) for result in found]
+        self.results = [outcome for outcome in read if isinstance(outcome, SearchResult)]
+        failures = [f"{_host(result)} {error}" for result, error in zip(found, read, strict=True) if isinstance(error, PageError)]
         degraded = f"{len(failures)} of {len(found)} pages are left out: {'; '.join(failures)}" if failures else None
         if not self.results:
             self.results = [replace(result, text=result.snippet) for result in found if result.snippet]
@@ -201,8 +205,6 @@ def _host(result: SearchResult) -> str:
 
 
 async def _with_text(session: FetchSession, result: SearchResult) -> SearchResult | PageError:
-    if result.text is not None:
-        return result
     try:
         page = await session.fetch(result.url)
     except PageError as error:
