@@ -86,7 +86,7 @@ def test_a_whole_reply_has_typed_annotations_and_tells_its_steps(client: openai.
     message = reply.choices[0].message
     assert message.content == "".join(PIECES)
     assert message.annotations is not None
-    for annotation, start in zip(message.annotations, (26, 43), strict=True):
+    for annotation, start in zip(message.annotations, (26, 44), strict=True):
         citation = annotation.url_citation
         assert annotation.type == "url_citation"
         assert (citation.start_index, citation.end_index) == (start, start + 3)
@@ -111,7 +111,7 @@ def test_a_stream_carries_the_same_annotations_as_they_arise(client: openai.Open
             annotations.append((citation["title"], text[citation["start_index"] : citation["end_index"]], len(text)))
         text += delta.content or ""
     assert text == "".join(PIECES)
-    assert annotations == [("天文台 › 开放时间", "[1]", 29), ("天文台 › 开放时间", "[1]", 46)]
+    assert annotations == [("天文台 › 开放时间", "[1]", 29), ("天文台 › 开放时间", "[1]", 48)]
 
 
 def test_nothing_found_is_said_in_the_questions_language(client: openai.OpenAI) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from mm_gateway.search.encodings import decode
 
 MAX_TITLE = 120
 MAX_TEXT_CHARACTERS = 16 * 2**20
+SHORT_PAGE = 500
 
 
 class Section(NamedTuple):
@@ -53,14 +55,16 @@ def read_html(content: bytes, charset: str | None = None) -> Document:
     # Slow to import (0.2 s), and only those who read pages need it.
     import trafilatura
 
-    tree = trafilatura.load_html(decode(content, charset, html=True))
+    html = decode(content, charset, html=True)
+    tree = trafilatura.load_html(html)
     if tree is None:
         raise PageError("is no HTML")
     title = " ".join((tree.findtext(".//title") or "").split())
-    text = trafilatura.extract(tree, output_format="markdown", include_comments=False, fast=True)
-    if not text:
-        # Too short for trafilatura to tell what is the main text of it.
-        text = trafilatura.html2txt(tree)
+    extract = functools.partial(trafilatura.extract, output_format="markdown", include_comments=False, fast=True)
+    text = extract(tree)
+    if not text or len(text) < SHORT_PAGE:
+        # Where there is so little, trafilatura takes everything, navigation too, unless it is told to be choosy.
+        text = extract(html, favor_precision=True) or text or trafilatura.html2txt(html)
     if not text:
         raise PageError("has no text")
     document = parse_markdown(text)
