@@ -15,6 +15,8 @@ GatewayError
  │    └── OutOfMemoryError           device memory ran out; carries the advice
  ├── ShuttingDownError               the gateway is closing
  ├── UpstreamError                   a remote OpenAI-compatible server answered with an error
+ ├── SearchError                     where search-qa looks could not be asked; `retryable`
+ ├── PageError                       a page or file cannot be fetched or read
  └── EngineError                     our fault: a forward pass failed, a NaN appeared
 """
 
@@ -187,6 +189,18 @@ class UpstreamError(GatewayError):
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
+
+
+class SearchError(GatewayError):
+    """A search provider failed. The message says which, and what to do; retryable: the same search may succeed later."""
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class PageError(GatewayError):
+    """One page or file cannot be fetched or read: unreachable, refused, too large, of no kind that is read, or without text."""
 
 
 class EngineError(GatewayError):

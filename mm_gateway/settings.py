@@ -20,6 +20,7 @@ Quantization = Literal["8bit", "4bit", "gptq"]
 ToolFormatName = Literal["hermes", "llama", "react", "plain"]
 Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
+SearchProviderName = Literal["local", "ddgs", "searxng"]
 
 WORKFLOW_PREFIX = "mm-orch/"
 """Before the name of a workflow as a model."""
@@ -166,6 +167,37 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "mm-gateway" / name
 
 
+class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`search:` of `gateway.yaml`: where search-qa looks, and what it may fetch."""
+
+    provider: SearchProviderName = "local"
+    """`local`: the index of your files; `ddgs`: web search (extra `search`); `searxng`: a SearXNG server."""
+    max_results: int = 5
+    """Sources of an answer where the request names no number, [1, 20]."""
+    max_source_tokens: int = 400
+    """What is read of one source at most, in tokens of the answering model, >= 100."""
+    timeout_s: float = 15.0
+    """Seconds that a provider gets to answer, > 0."""
+    searxng_url: str | None = None
+    """Address of the SearXNG server, which has to allow the format json."""
+    index_paths: tuple[str, ...] = ()
+    """Files and folders that `mm-gateway index` takes where it is given none."""
+    index_url: str | None = None
+    """What the addresses of indexed files begin with in place of their folder; None: file:// and the folder."""
+    max_file_bytes: int = 32 * 2**20
+    """Larger files are not indexed."""
+    max_page_bytes: int = 2 * 2**20
+    """Pages that are larger, once decompressed, are left out."""
+    page_timeout_s: float = 10.0
+    """Seconds for a page, redirects included, > 0."""
+    max_redirects: int = 5
+    """Redirects that are followed for a page, >= 0."""
+    parallel_fetches: int = 5
+    """Pages fetched at a time for one question, >= 1."""
+    allow_private_addresses: bool = False
+    """Fetch pages from loopback, private and link-local addresses too. Leave it off where users are not trusted."""
+
+
 class WorkflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`workflows:` of `gateway.yaml`."""
 
@@ -195,6 +227,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemorySettings = MemorySettings()
     engine: EngineSettings = EngineSettings()
     storage: StorageSettings = StorageSettings()
+    search: SearchSettings = SearchSettings()
     workflows: WorkflowSettings = WorkflowSettings()
 
     @property

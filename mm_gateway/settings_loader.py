@@ -22,6 +22,7 @@ from mm_gateway.settings import (
     LimitSettings,
     MemorySettings,
     ModelConfig,
+    SearchSettings,
     ServerSettings,
     Settings,
     StorageSettings,
@@ -34,6 +35,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "memory": MemorySettings,
     "engine": EngineSettings,
     "storage": StorageSettings,
+    "search": SearchSettings,
     "workflows": WorkflowSettings,
 }
 _SHORT = {
@@ -83,6 +85,14 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_session_turns": ("at least 1", lambda v: v >= 1),
     "max_session_tokens": ("at least 1", lambda v: v >= 1),
     "max_waiting": ("at least 1", lambda v: v >= 1),
+    "max_results": ("1 to 20", lambda v: 1 <= v <= 20),
+    "max_source_tokens": ("at least 100", lambda v: v >= 100),
+    "searxng_url": ("an http:// or https:// address, or null", lambda v: v is None or urlsplit(v).scheme in ("http", "https")),
+    "max_file_bytes": ("at least 1024", lambda v: v >= 1024),
+    "max_page_bytes": ("at least 1024", lambda v: v >= 1024),
+    "page_timeout_s": ("greater than 0", lambda v: v > 0),
+    "max_redirects": ("at least 0", lambda v: v >= 0),
+    "parallel_fetches": ("1 to 20", lambda v: 1 <= v <= 20),
 }
 
 

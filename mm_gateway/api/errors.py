@@ -21,6 +21,7 @@ from mm_gateway.errors import (
     NotStoredError,
     PermissionDeniedError,
     RateLimitError,
+    SearchError,
     ShuttingDownError,
     UpstreamError,
 )
@@ -39,6 +40,7 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (NotStoredError, 404, "invalid_request_error", None),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded"),
     (ModelUnavailableError, 503, "server_error", "model_overloaded"),
+    (SearchError, 503, "server_error", "search_failed"),
     (ShuttingDownError, 503, "server_error", None),
     (EngineError, 500, "server_error", None),
     (ConfigurationError, 500, "server_error", None),
@@ -108,6 +110,8 @@ def _headers(error: GatewayError) -> dict[str, str]:
     if isinstance(error, ModelUnavailableError):
         # x-should-retry is what OpenAI's clients obey before their own rules.
         return _retry_after(error.retry_after_s or 1.0) if error.retryable else {"x-should-retry": "false"}
+    if isinstance(error, SearchError):
+        return _retry_after(1.0) if error.retryable else {"x-should-retry": "false"}
     return _retry_after(1.0) if isinstance(error, ShuttingDownError) else {}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mm_gateway.workflows.chat_generate import ChatGenerateWorkflow
 from mm_gateway.workflows.lesson_pack import LessonPackWorkflow
+from mm_gateway.workflows.search_qa import SearchQAWorkflow
 from mm_gateway.workflows.workflow import Workflow
 
-WORKFLOWS: tuple[type[Workflow[Any]], ...] = (LessonPackWorkflow, ChatGenerateWorkflow)
+WORKFLOWS: tuple[type[Workflow[Any]], ...] = (SearchQAWorkflow, LessonPackWorkflow, ChatGenerateWorkflow)
