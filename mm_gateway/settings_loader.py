@@ -45,6 +45,7 @@ _SHORT = {
     "MM_GATEWAY_ADMIN_KEYS": "server.admin_keys",
 }
 _FILES = ("MM_GATEWAY_MODELS", "MM_GATEWAY_CONFIG")
+BUILT_IN_PREFIX = "builtin:"
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]i?B)")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -204,7 +205,9 @@ def _model(entry: object, name: str, path: Path) -> ModelConfig:
         raise ConfigurationError(f"{where}: base_url: must be an http:// or https:// address, got {config.base_url!r}")
     folder = path.parent
     changes: dict[str, Any] = {}
-    if config.path is not None:
+    if config.path is not None and config.path.startswith(BUILT_IN_PREFIX):
+        changes["path"] = str(_built_in_model(config.path, where))
+    elif config.path is not None:
         changes["path"] = str((folder / Path(config.path).expanduser()).resolve())
     if config.chat_template is not None and config.chat_template not in ("qwen-chat", "chatml", "gpt2", "llama"):
         template = (folder / Path(config.chat_template).expanduser()).resolve()
@@ -214,6 +217,16 @@ def _model(entry: object, name: str, path: Path) -> ModelConfig:
             )
         changes["chat_template"] = str(template)
     return msgspec.structs.replace(config, **changes) if changes else config
+
+
+def _built_in_model(path: str, where: str) -> Path:
+    """The folder of a model that comes with the package."""
+    models = Path(__file__).parent / "builtin_models"
+    names = sorted(folder.name.replace("_", "-") for folder in models.iterdir() if (folder / "config.json").is_file())
+    name = path.removeprefix(BUILT_IN_PREFIX)
+    if name not in names:
+        raise ConfigurationError(f"{where}: path: {path!r} is no model of the package; there are {', '.join(BUILT_IN_PREFIX + n for n in names)}")
+    return models / name.replace("-", "_")
 
 
 def _convert(given: dict[str, Any], kind: type[S], where: str) -> S:
