@@ -18,7 +18,7 @@ EVERY_KIND = ["mock", "hub/remote", "gpt2", "llama"]
 
 @pytest.fixture
 def async_client(gateway: Gateway) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=60)
+    return openai.AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=180)
 
 
 @pytest.mark.parametrize("model", EVERY_KIND)

@@ -225,7 +225,9 @@ def _built_in_model(path: str, where: str) -> Path:
     names = sorted(folder.name.replace("_", "-") for folder in models.iterdir() if (folder / "config.json").is_file())
     name = path.removeprefix(BUILT_IN_PREFIX)
     if name not in names:
-        raise ConfigurationError(f"{where}: path: {path!r} is no model of the package; there are {', '.join(BUILT_IN_PREFIX + n for n in names)}")
+        raise ConfigurationError(
+            f"{where}: path: {path!r} is no model of the package; there are {', '.join(BUILT_IN_PREFIX + n for n in names)}"
+        )
     return models / name.replace("-", "_")
 
 

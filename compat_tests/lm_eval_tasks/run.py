@@ -18,7 +18,12 @@ TASKS = ["gateway_choice", "gateway_perplexity", "gateway_generate"]
 def responses(model: str, arguments: dict[str, Any], tasks: list[str]) -> dict[str, list[Any]]:
     """Task -> the responses to its requests, document after document: (log-likelihood, greedy), or a log-likelihood, or a text."""
     results = lm_eval.simple_evaluate(
-        model=model, model_args=arguments, tasks=tasks, task_manager=TaskManager(include_path="."), batch_size=4, bootstrap_iters=0
+        model=model,
+        model_args=arguments,
+        tasks=tasks,
+        task_manager=TaskManager(include_path=".", include_defaults=False),
+        batch_size=4,
+        bootstrap_iters=0,
     )
     assert results is not None
     documents = {task: sorted(samples, key=lambda sample: sample["doc_id"]) for task, samples in results["samples"].items()}

@@ -127,7 +127,7 @@ class MockBackend:
     async def _generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         config = request.config
         prompts = _prompts(request)
-        orders = _directives(prompts[-1])
+        orders = _directives(_last_text(request))
         if orders.load:
             yield Progress("loading", f"{self._name}: loading", 0.0)
             await asyncio.sleep(orders.load)
@@ -304,6 +304,16 @@ def _prompts(request: GenerationRequest) -> list[str]:
 
 def _joined(messages: Sequence[Message]) -> str:
     return "\n".join(message.content for message in messages)
+
+
+def _last_text(request: GenerationRequest) -> str:
+    """Where directives are looked for: an earlier turn's have been followed, and would have an agent call its tool for ever."""
+    match request.input:
+        case ChatInput(messages):
+            return messages[-1].content
+        case CompletionInput(prompts=prompts) | EmbeddingInput(inputs=prompts):
+            last = prompts[-1]
+            return last if isinstance(last, str) else ""
 
 
 def _directives(prompt: str) -> _Directives:

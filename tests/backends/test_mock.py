@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from mm_gateway.backends.mock import MockBackend
@@ -17,6 +18,8 @@ from mm_gateway.core import (
     Message,
     Progress,
     TextDelta,
+    Tool,
+    ToolUse,
     Usage,
 )
 from mm_gateway.errors import (
@@ -109,6 +112,12 @@ async def test_errors_come_on_demand_before_or_amid_the_text(error: str, kind: t
         async for event in MOCK.generate(chat(f"!mock error={error} after=3")):
             seen.append(event)
     assert len(text_of(seen).split()) == 3
+
+
+async def test_only_the_last_message_gives_orders_so_that_an_agent_comes_to_an_end() -> None:
+    request = chat("!mock tokens=2 call=clock")
+    answered = ChatInput((*request.input.messages, Message("tool", "It is noon.", tool_call_id="c")), ToolUse((Tool("clock"),)))
+    assert len(text_of(await events_of(msgspec.structs.replace(request, input=answered))).split()) == 24
 
 
 async def test_what_it_cannot_follow_is_refused_by_name() -> None:
