@@ -233,9 +233,10 @@ class _EventStream(ASGIResponse):
             pieces: list[bytes] = []
             while pump.buffer:
                 event = pump.buffer.popleft()
-                if isinstance(event, Progress) and not self._stages:
+                if isinstance(event, Progress | WorkflowStep) and not self._stages:
                     # Progress that something follows already is no news.
-                    pieces += [] if pump.buffer or pump.ended else [_heartbeat(event)]
+                    if isinstance(event, Progress) and not (pump.buffer or pump.ended):
+                        pieces.append(_heartbeat(event))
                     continue
                 if not started:
                     pieces.append(reply.start())

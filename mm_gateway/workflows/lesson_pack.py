@@ -131,7 +131,8 @@ class _Lesson:
         run = self._run
         yield run.begin("explanation", f"explaining {self._topic}", input_count=len(self.sections))
         messages = explanation_messages(self._topic, self._difficulty, self._language, self.sections, include_examples=self._examples)
-        grammar = schemas.explanation_grammar(self._topic, self.sections, await self._space(messages), portable=self._portable)
+        frame = schemas.explanation_frame(self._topic, self.sections)
+        grammar = schemas.explanation_grammar(self._topic, self.sections, await self._room(messages, frame), portable=self._portable)
 
         def show(choice: _Choice, value: Any) -> str:
             choice.explanation = value
@@ -150,7 +151,8 @@ class _Lesson:
         run = self._run
         yield run.begin("exercises", f"writing {self._count} exercises", input_count=len(self.sections))
         messages = exercises_messages(self._topic, self._difficulty, self._language, self.sections, self._count)
-        grammar = schemas.exercises_grammar(self._count, await self._space(messages), portable=self._portable)
+        room = await self._room(messages, schemas.exercises_frame(self._count))
+        grammar = schemas.exercises_grammar(self._count, room, portable=self._portable)
 
         if self._left() != 0:
             for choice in self.choices:
@@ -208,8 +210,8 @@ class _Lesson:
         left = self._left()
         if left is not None:
             # What the client allows for all stages may be more than the context has room for in one.
-            space = await self._space(messages)
-            left = max(1, min(left, left if space.room is None else space.room))
+            room = await self._room(messages)
+            left = left if room is None else min(left, room)
         return msgspec.structs.replace(self._config, n=n, stop=(), grammar=grammar, max_new_tokens=left)
 
     def _left(self) -> int | None:
@@ -222,13 +224,12 @@ class _Lesson:
         used = [usage.completion_tokens / (1 if usage.stage in shared else size) for usage in self._run.usage().stages]
         return max(0, limit - math.ceil(sum(used)))
 
-    async def _space(self, messages: Sequence[Message]) -> schemas.Space:
-        """What the context leaves for the reply."""
-        measure = await self._run.measure([schemas.SECTION_KEYS, schemas.EXERCISE_KEYS, *(message.content for message in messages)])
-        section, exercise, *prompt = measure.tokens
+    async def _room(self, messages: Sequence[Message], frame: str = "") -> int | None:
+        """Tokens that the context leaves for the reply, without what its frame takes; at least one. None: unknown."""
+        measure = await self._run.measure([frame, *(message.content for message in messages)])
         if measure.context_length is None:
-            return schemas.Space(None, section, exercise)
-        return schemas.Space(max(1, measure.context_length - sum(prompt) - _TEMPLATE_TOKENS), section, exercise)
+            return None
+        return max(1, measure.context_length - sum(measure.tokens) - _TEMPLATE_TOKENS)
 
     def _parse(self, reader: PartialJson, text: str, stage: str) -> Any:
         try:

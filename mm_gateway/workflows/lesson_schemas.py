@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from mm_gateway.core import Grammar
 
@@ -15,16 +15,15 @@ MIN_CHARACTERS = 10
 EXERCISE_CHARACTERS = 800
 """Question and answer together."""
 
-SECTION_KEYS = '{"name":"","content":""},'
-EXERCISE_KEYS = '{"question":"","answer":""},'
+
+def explanation_frame(topic: str, sections: Sequence[str]) -> str:
+    """An explanation without its text, to be counted."""
+    return _compact({"topic": topic, "sections": [{"name": name, "content": ""} for name in sections]})
 
 
-class Space(NamedTuple):
-    """Tokens that there are for a reply; None: unknown. And what the keys of each section and each exercise take of it."""
-
-    room: int | None
-    section_keys: int
-    exercise_keys: int
+def exercises_frame(count: int) -> str:
+    """Exercises without their text."""
+    return _compact([{"question": "", "answer": ""}] * count)
 
 
 def plan_grammar(*, portable: bool) -> Grammar:
@@ -33,14 +32,14 @@ def plan_grammar(*, portable: bool) -> Grammar:
     return _grammar(_object({"sections": {"type": "array", "items": name, "minItems": MIN_SECTIONS, "maxItems": MAX_SECTIONS}}))
 
 
-def explanation_grammar(topic: str, sections: Sequence[str], space: Space, *, portable: bool) -> Grammar:
+def explanation_grammar(topic: str, sections: Sequence[str], room: int | None, *, portable: bool) -> Grammar:
     """{"topic", "sections": [{"name", "content"}]} with topic and names prescribed.
 
     Args:
-        space: where a text would not fit at a token a character, it is bounded.
+        room: tokens that there are for its text; None: unknown. What would not fit at a token a character is bounded.
     """
     size = len(sections)
-    content = _text(_bound(SECTION_CHARACTERS, space.room, size, space.section_keys + SECTION_NAME_CHARACTERS // 2, 1.0), portable)
+    content = _text(_bound(SECTION_CHARACTERS, room, size, tokens_per_character=1.0), portable)
     if portable:
         entry = _object({"name": {"type": "string", "enum": list(sections)}, "content": content})
         array: dict[str, Any] = {"type": "array", "items": entry, "minItems": size, "maxItems": size}
@@ -50,20 +49,18 @@ def explanation_grammar(topic: str, sections: Sequence[str], space: Space, *, po
     return _grammar(_object({"topic": {"const": topic}, "sections": array}))
 
 
-def exercises_grammar(count: int, space: Space, *, portable: bool) -> Grammar:
+def exercises_grammar(count: int, room: int | None, *, portable: bool) -> Grammar:
     """[{"question", "answer"}], `count` of them; bounded for two tokens a character: none may be missing."""
-    each = _bound(EXERCISE_CHARACTERS, space.room, count, space.exercise_keys, 2.0)
+    each = _bound(EXERCISE_CHARACTERS, room, count, tokens_per_character=2.0)
     entry = _object({"question": _text(each * 2 // 5, portable), "answer": _text(each * 3 // 5, portable)})
     array = {"type": "array", "items": entry, "minItems": count, "maxItems": count}
     # OpenAI and others want an object at the top.
     return _grammar(_object({"exercises": array}) if portable else array)
 
 
-def _bound(most: int, room: int | None, parts: int, keys: int, tokens_per_character: float) -> int:
+def _bound(most: int, room: int | None, parts: int, *, tokens_per_character: float) -> int:
     """Characters of each part."""
-    if room is None:
-        return most
-    return max(MIN_CHARACTERS, min(most, int((room / parts - keys) / tokens_per_character)))
+    return most if room is None else max(MIN_CHARACTERS, min(most, int(room / parts / tokens_per_character)))
 
 
 def _text(characters: int, portable: bool) -> dict[str, Any]:
@@ -75,4 +72,8 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grammar(schema: dict[str, Any]) -> Grammar:
-    return Grammar("json_schema", json.dumps(schema, ensure_ascii=False))
+    return Grammar("json_schema", _compact(schema))
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
