@@ -37,7 +37,9 @@ def test_a_list_of_entries_with_limits(tmp_path: Path) -> None:
     )
     assert settings.keys == (
         ApiKey(digest=digest_of("secret-one")),
-        ApiKey(digest=digest_of("secret-two"), name="bob", requests_per_minute=60, tokens_per_minute=1000, models=("m", "mm-orch/search-qa")),
+        ApiKey(
+            digest=digest_of("secret-two"), name="bob", requests_per_minute=60, tokens_per_minute=1000, models=("m", "mm-orch/search-qa")
+        ),
     )
 
 
