@@ -9,7 +9,17 @@ import yaml
 
 from mm_gateway.api_key import hashed
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import EngineSettings, LimitSettings, MemorySettings, ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.settings import (
+    EngineSettings,
+    LimitSettings,
+    MemorySettings,
+    ModelConfig,
+    SearchSettings,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+    WorkflowSettings,
+)
 from mm_gateway.settings_loader import load_settings
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -56,6 +66,8 @@ def test_the_shipped_gateway_file_shows_every_key_with_its_default() -> None:
         ("memory", MemorySettings),
         ("engine", EngineSettings),
         ("storage", StorageSettings),
+        ("search", SearchSettings),
+        ("workflows", WorkflowSettings),
     ):
         assert set(shown[section]) == set(kind.__struct_fields__)
         assert getattr(settings, section) == kind()
@@ -155,3 +167,15 @@ def test_every_other_mistake_says_where_and_what(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml cannot be read"):
         load_settings(tmp_path / "nowhere.yaml", None, {})
+
+
+def test_workflows_use_a_model_that_is_served(tmp_path: Path) -> None:
+    models = "models: {m: {model_name: m, aliases: [n]}}"
+    settings = load(tmp_path, models, "workflows: {model: n, session_ttl_s: null}")
+    assert settings.workflows == WorkflowSettings(model="n", session_ttl_s=None)
+    assert set(yaml.safe_load((CONFIG / "gateway.yaml").read_text())["workflows"]) == set(WorkflowSettings.__struct_fields__)
+    assert load_settings(CONFIG / "models.yaml", CONFIG / "gateway.yaml", {}).workflows == WorkflowSettings()
+    with pytest.raises(ConfigurationError, match="workflows: model: 'x' is not among the models: m"):
+        load(tmp_path, models, "workflows: {model: x}")
+    with pytest.raises(ConfigurationError, match="names that begin with mm-orch/ are those of workflows"):
+        load(tmp_path, "models: {mm-orch/x: {model_name: m}}")
