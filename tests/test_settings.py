@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, ServerSettings, Settings
+from mm_gateway.settings import MemorySettings, ModelConfig, Settings
 from mm_gateway.settings_loader import load_settings
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -48,10 +48,12 @@ def test_the_shipped_configuration_holds_the_guides_models() -> None:
 
 def test_the_shipped_gateway_file_shows_every_key_with_its_default() -> None:
     shown = yaml.safe_load((CONFIG / "gateway.yaml").read_text())
-    for section, kind in (("server", ServerSettings), ("memory", MemorySettings), ("engine", EngineSettings)):
-        assert set(shown[section]) == set(kind.__struct_fields__)
     settings = load_settings(CONFIG / "models.yaml", CONFIG / "gateway.yaml", {})
-    assert (settings.server, settings.memory, settings.engine) == (ServerSettings(), MemorySettings(), EngineSettings())
+    defaults = Settings()
+    for section in shown:
+        assert set(shown[section]) == set(getattr(defaults, section).__struct_fields__)
+        assert getattr(settings, section) == getattr(defaults, section)
+    assert {"models", "default_model", *shown} == set(Settings.__struct_fields__)
 
 
 def test_sizes_may_carry_units(tmp_path: Path) -> None:
@@ -129,6 +131,9 @@ def test_a_wrong_entry_names_file_model_key_and_what_is_allowed(tmp_path: Path, 
         ("models: [", "", {}, "is no valid YAML"),
         (None, "server: {port: 99999}", {}, "gateway.yaml: server: port: got 99999, allowed is 0 to 65535"),
         (None, "memory: {memory_threshold: 1.5}", {}, "memory: memory_threshold: got 1.5, allowed is greater than 0, at most 1"),
+        (None, "search: {provider: google}", {}, "search: provider: got 'google', allowed is ddgs, local, or searxng"),
+        (None, "search: {searxng_url: localhost}", {}, "searxng_url: got 'localhost', allowed is an http:// or https:// address, or null"),
+        (None, "search: {max_results: 21}", {}, "max_results: got 21, allowed is 1 to 20"),
         (None, "sever: {}", {}, "unknown key 'sever'; did you mean server?"),
         (None, "", {"MM_GATEWAY_PORT": "many"}, "MM_GATEWAY_PORT: got 'many', allowed is a whole number"),
         (None, "", {"MM_GATEWAY_PROT": "1"}, "unknown variable MM_GATEWAY_PROT; did you mean MM_GATEWAY_PORT?"),
