@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Too
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI, OpenAI
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
 # ChatOpenAI keeps its connections beyond a test, so all have to share an event loop.
 pytestmark = [
@@ -121,3 +121,23 @@ def test_errors_keep_their_class_and_retries_recover(gateway: Gateway) -> None:
         chat(gateway, "mock").invoke("!mock error=context")
     replying = chat(gateway, "mock").with_fallbacks([chat(gateway, "llama")])
     assert replying.invoke("!mock error=500").response_metadata["model_name"] == "llama"
+
+
+async def test_embeddings_of_documents_queries_and_over_the_socket_alike(gateway: Gateway) -> None:
+    # Without this LangChain sends the ids that OpenAI's own tokenizer gives.
+    model = OpenAIEmbeddings(base_url=f"{gateway.address}/v1", api_key="none", model="llama", check_embedding_ctx_length=False)
+    first, second = model.embed_documents(["Hello", "Once upon a time"])
+    assert model.embed_query("Hello") == pytest.approx(first, abs=1e-5) and first != second
+    assert await model.aembed_documents(["Once upon a time"]) == [pytest.approx(second, abs=1e-5)]
+
+
+@pytest.mark.parametrize("model", ["mock", "llama"])
+def test_the_responses_api_streams_calls_and_follows_schemas(gateway: Gateway, model: str) -> None:
+    asked = chat(gateway, model, use_responses_api=True, seed=None)
+    total = AIMessageChunk("")
+    for piece in asked.stream("Hello", temperature=0):
+        total += piece
+    assert total.text and total.text == asked.invoke("Hello", temperature=0).text
+    called = asked.bind_tools([open_ticket], tool_choice="open_ticket").invoke("It burns")
+    assert called.tool_calls[0]["name"] == "open_ticket"
+    assert isinstance(asked.with_structured_output(Ticket, method="json_schema").invoke("It burns"), Ticket)

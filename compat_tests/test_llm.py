@@ -24,6 +24,7 @@ def folder(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shared = {"api_base": f"{gateway.address}/v1", "supports_tools": True, "supports_schema": True}
     models = [{"model_id": f"gateway/{name}", "model_name": name, **shared} for name in MODELS]
     models.append({"model_id": "gateway/completions", "model_name": "gpt2", "completion": True, **shared})
+    models.append({"model_id": "gateway/responses", "model_name": "llama", "responses": True, **shared})
     (tmp_path / "extra-openai-models.yaml").write_text(json.dumps(models))  # JSON is YAML
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -57,7 +58,7 @@ def test_the_command_line_runs_tools(folder: Path) -> None:
     assert len(told.split()) == 24
 
 
-@pytest.mark.parametrize("name", [*MODELS, "completions"])
+@pytest.mark.parametrize("name", [*MODELS, "completions", "responses"])
 def test_a_stream_holds_what_comes_whole(folder: Path, name: str) -> None:
     model = llm.get_model(f"gateway/{name}")
     options: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
@@ -69,7 +70,7 @@ def test_a_stream_holds_what_comes_whole(folder: Path, name: str) -> None:
         assert usage.input and usage.output == 12
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "responses"])
 def test_a_conversation_sends_what_was_said(folder: Path, name: str) -> None:
     conversation = llm.get_model(f"gateway/{name}").conversation()
     first = conversation.prompt("Hello", system="Be brief.", max_tokens=8)
@@ -79,7 +80,7 @@ def test_a_conversation_sends_what_was_said(folder: Path, name: str) -> None:
     assert (second.usage().input or 0) > (first.usage().input or 0)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "responses"])
 def test_schemas_are_followed(folder: Path, name: str) -> None:
     model = llm.get_model(f"gateway/{name}")
     for stream in (True, False):

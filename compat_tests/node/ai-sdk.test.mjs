@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { APICallError, generateObject, generateText, Output, RetryError, stepCountIs, streamText, tool } from "ai";
+import { APICallError, embedMany, generateObject, generateText, Output, RetryError, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
@@ -14,6 +14,7 @@ const official = createOpenAI({ baseURL, apiKey: "none" });
 const PROVIDERS = [
   ["openai-compatible", (model) => compatible.chatModel(model)],
   ["openai", (model) => official.chat(model)],
+  ["openai's default, responses", (model) => official(model)],
 ];
 const Weather = z.object({ city: z.enum(["Ems", "Wien"]), days: z.int().min(1).max(9) });
 const REAL = ["gpt2", "llama", "qwen2"];
@@ -136,4 +137,14 @@ test("completions through both providers", async () => {
     for await (const piece of streamText(options).textStream) text += piece;
     assert.equal(text, whole.text);
   }
+});
+
+test("embeddings through both providers", async () => {
+  const values = ["Hello", "Once upon a time"];
+  const [ours, theirs] = await Promise.all(
+    [compatible.embeddingModel("llama"), official.embedding("llama")].map((model) => embedMany({ model, values })),
+  );
+  assert.equal(ours.embeddings.length, 2);
+  assert.ok(ours.embeddings[0].length === 64 && ours.usage.tokens > 0);
+  ours.embeddings[1].forEach((value, index) => assert.ok(Math.abs(value - theirs.embeddings[1][index]) < 1e-6));
 });

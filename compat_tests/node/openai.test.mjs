@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import OpenAI from "openai";
-import { zodFunction, zodResponseFormat } from "openai/helpers/zod";
+import { zodFunction, zodResponseFormat, zodResponsesFunction, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
 const client = new OpenAI({ baseURL: `${process.env.GATEWAY}/v1`, apiKey: "none", maxRetries: 0, timeout: 60_000 });
@@ -83,6 +83,43 @@ test("completions, log-probabilities, several prompts", async () => {
   assert.equal(reply.choices[1].logprobs.tokens.length, 4);
   const chat = await client.chat.completions.create({ model: "llama", messages, max_tokens: 3, logprobs: true, top_logprobs: 2 });
   assert.equal(chat.choices[0].logprobs.content[0].top_logprobs.length, 2);
+});
+
+test("embeddings in both encodings", async () => {
+  const input = ["Hello", "Once upon a time"];
+  const decoded = await client.embeddings.create({ model: "llama", input }); // asks for base64, and decodes it
+  const floats = await client.embeddings.create({ model: "llama", input, encoding_format: "float" });
+  assert.equal(decoded.data.length, 2);
+  decoded.data[1].embedding.forEach((value, index) => assert.ok(Math.abs(value - floats.data[1].embedding[index]) < 1e-6));
+});
+
+for (const model of ["mock", "hub/remote", "llama"]) {
+  test(`${model}: a response streams as it comes whole, and is followed`, async () => {
+    const options = { model, input: "Hello", max_output_tokens: 12, temperature: 0 };
+    const whole = await client.responses.create(options);
+    const stream = client.responses.stream(options);
+    let text = "";
+    stream.on("response.output_text.delta", (event) => (text += event.delta));
+    const final = await stream.finalResponse();
+    assert.equal(text, whole.output_text);
+    assert.equal(final.output_text, whole.output_text);
+    const next = await client.responses.create({ ...options, input: "And then?", previous_response_id: whole.id });
+    assert.equal(next.previous_response_id, whole.id);
+    assert.ok(next.usage.input_tokens > whole.usage.input_tokens);
+  });
+}
+
+test("a response is parsed, and calls what it has to", async () => {
+  const options = { model: "qwen2", input: "Weather?", max_output_tokens: 140 };
+  const parsed = await client.responses.parse({ ...options, text: { format: zodTextFormat(Weather, "weather") } });
+  Weather.parse(parsed.output_parsed);
+  const tools = [zodResponsesFunction({ name: "weather", parameters: Weather, description: "Weather of a city" })];
+  const called = await client.responses.parse({ ...options, tools, tool_choice: "required", parallel_tool_calls: false });
+  const [call] = called.output.filter((item) => item.type === "function_call");
+  Weather.parse(call.parsed_arguments);
+  const results = [{ type: "function_call_output", call_id: call.call_id, output: "sunny" }];
+  const answered = await client.responses.create({ ...options, input: results, previous_response_id: called.id });
+  assert.ok(answered.output_text.length > 0);
 });
 
 test("models are listed and retrieved", async () => {
