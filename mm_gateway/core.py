@@ -6,8 +6,9 @@ Knows nothing of HTTP, YAML, torch or any model. Everything here is immutable.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Literal, Protocol
+import struct
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -156,6 +157,8 @@ class ChatInput(msgspec.Struct, frozen=True, tag="chat"):
 
     messages: tuple[Message, ...]
     tools: ToolUse | None = None
+    truncate: bool | None = None
+    """Whether to leave out the oldest turns of a conversation that does not fit the context; None: as the model is configured."""
 
 
 class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
@@ -165,13 +168,20 @@ class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
     echo: bool = False
 
 
+class EmbeddingInput(msgspec.Struct, frozen=True, tag="embedding"):
+    """Texts or token ids, each to become one vector. `dimensions`: numbers that a vector is to have, >= 1; None: the model's own."""
+
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request to one Backend."""
 
     request_id: str
     model: str
     """The name the client asked for."""
-    input: ChatInput | CompletionInput
+    input: ChatInput | CompletionInput | EmbeddingInput
     config: GenerationConfig = GenerationConfig()
     best_of: int | None = None
     """Sample this many per prompt, return the `n` of highest mean log-probability; None: `n`."""
@@ -179,7 +189,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to keep the model after this request; 0 unloads after it; None: the configured ttl_s."""
     metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
     """OpenAI's `metadata`, as given."""
+    workflow: Mapping[str, Any] | None = None
+    """The body's `workflow` object, as given, for backends that are workflows to check; None: there was none."""
     user: str | None = None
+    principal: str = ""
+    """Whose request it is, so that nobody reads what another one stored; empty where no keys are asked for."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -222,11 +236,87 @@ class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call"):
     name: str | None = None
 
 
+class UrlCitation(msgspec.Struct, frozen=True, tag="citation"):
+    """A part of one choice's text that comes from a source; follows the text that it is about.
+
+    Attributes:
+        start_index, end_index: characters of the choice's whole text, end exclusive.
+    """
+
+    index: int
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class Embedding(msgspec.Struct, frozen=True, tag="embedding"):
+    """The vector of one input, of length 1; `vector`: its numbers as little-endian float32."""
+
+    index: int
+    vector: bytes
+
+    @classmethod
+    def of(cls, index: int, numbers: Sequence[float]) -> Embedding:
+        return cls(index, struct.pack(f"<{len(numbers)}f", *numbers))
+
+    def numbers(self) -> tuple[float, ...]:
+        return struct.unpack(f"<{len(self.vector) // 4}f", self.vector)
+
+
+class WorkflowStep(msgspec.Struct, frozen=True, tag="step"):
+    """A stage of a workflow that has ended.
+
+    Attributes:
+        success: it did what it is for; False with `error`. degraded: it did less than it is for; `error` says why.
+        input_count, output_count: how many things it was given and gave: sources, pages, sections…
+    """
+
+    name: str
+    success: bool
+    duration_s: float
+    input_count: int = 1
+    output_count: int = 1
+    degraded: bool = False
+    error: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As replies and results show it."""
+        return msgspec.structs.asdict(self)
+
+
+class WorkflowOutcome(msgspec.Struct, frozen=True, tag="outcome"):
+    """What a workflow did; follows the text, before the choices finish.
+
+    Attributes:
+        model: that answered. metadata: what the workflow tells of its work, as JSON values: `query`, `sources`…
+        result: for callers in Python, where it is not the text alone.
+    """
+
+    model: str
+    steps: tuple[WorkflowStep, ...]
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    result: Any = None
+
+    @property
+    def degraded(self) -> bool:
+        """A step did less than it is for."""
+        return any(step.degraded or not step.success for step in self.steps)
+
+
 class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
     """The last event of one choice."""
 
     index: int
     finish_reason: FinishReason
+
+
+class StageUsage(msgspec.Struct, frozen=True):
+    """Tokens of one stage of a workflow."""
+
+    stage: str
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class Usage(msgspec.Struct, frozen=True, tag="usage"):
@@ -237,9 +327,32 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     cached_tokens: int = 0
     """Prompt tokens whose KV entries were reused instead of computed."""
     reasoning_tokens: int = 0
+    stages: tuple[StageUsage, ...] = ()
+    """Of a workflow: what each stage took of it."""
 
 
-GenerationEvent = Progress | TextDelta | ToolCallDelta | ChoiceFinished | Usage
+GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | Embedding | WorkflowStep | WorkflowOutcome | ChoiceFinished | Usage
+
+
+class Tokenized(msgspec.Struct, frozen=True):
+    """Token ids of a prompt; `strings`: each as the vocabulary spells it. `context_length`: tokens that the model can hold."""
+
+    ids: tuple[int, ...]
+    strings: tuple[str, ...]
+    context_length: int | None = None
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """Texts in the tokens of a model.
+
+    Attributes:
+        tokens: of each text. context_length: tokens that prompt and output may take together; None: unknown.
+        exact: by the model's own tokenizer, not estimated.
+    """
+
+    tokens: tuple[int, ...]
+    context_length: int | None
+    exact: bool = True
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,7 +378,10 @@ class Backend(Protocol):
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
-        """Yield Progress*, then TextDelta, ToolCallDelta and ChoiceFinished of all choices interleaved, then one Usage.
+        """Yield Progress*, then TextDelta, ToolCallDelta, UrlCitation and ChoiceFinished of all choices interleaved, then one Usage.
+
+        For an EmbeddingInput: Progress*, one Embedding an input, in any order, then one Usage.
+        Workflows yield Progress and WorkflowStep between them too, and one WorkflowOutcome before the choices finish.
 
         An async generator: closing it (`aclose`, or cancelling the task that awaits it) cancels the work within one
         step and frees all that it held.
@@ -277,4 +393,38 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Release what the backend holds (connections, threads); idempotent."""
+        ...
+
+
+@runtime_checkable
+class TokenizingBackend(Protocol):
+    """A Backend that can say how it reads text as tokens."""
+
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+        """A text's tokens, or a conversation's, as `generate` would read them (the whole of it, whether it fits or not).
+
+        Args:
+            add_special_tokens: of a text: with what the tokenizer puts in front (BOS).
+            add_generation_prompt: of a conversation: with the beginning of the assistant's turn.
+
+        Raises:
+            GatewayError: the tokenizer cannot be loaded, the template refuses the messages, a remote server has no such thing.
+        """
+        ...
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens included; errors as for `tokenize`, and where an id is outside the vocabulary."""
+        ...
+
+
+@runtime_checkable
+class MeasuringBackend(Protocol):
+    """A Backend that knows its model's tokenizer."""
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        """The texts in tokens, without control tokens. May wait for the model to load.
+
+        Raises:
+            GatewayError: as `generate` does.
+        """
         ...

@@ -13,10 +13,31 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from mm_gateway.api_key import ApiKey, hashed
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import EngineSettings, MemorySettings, ModelConfig, ServerSettings, Settings
+from mm_gateway.key_file import read_key_file
+from mm_gateway.settings import (
+    WORKFLOW_PREFIX,
+    EngineSettings,
+    LimitSettings,
+    MemorySettings,
+    ModelConfig,
+    SearchSettings,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+    WorkflowSettings,
+)
 
-_SECTIONS: dict[str, type[msgspec.Struct]] = {"server": ServerSettings, "memory": MemorySettings, "engine": EngineSettings}
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "server": ServerSettings,
+    "limits": LimitSettings,
+    "memory": MemorySettings,
+    "engine": EngineSettings,
+    "storage": StorageSettings,
+    "search": SearchSettings,
+    "workflows": WorkflowSettings,
+}
 _SHORT = {
     "MM_GATEWAY_HOST": "server.host",
     "MM_GATEWAY_PORT": "server.port",
@@ -49,7 +70,30 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_cached_models": ("at least 1", lambda v: v >= 1),
     "memory_threshold": ("greater than 0, at most 1", lambda v: 0 < v <= 1),
     "max_step_tokens": ("at least 1", lambda v: v >= 1),
+    "requests_per_minute": ("at least 1, or null", lambda v: v is None or v >= 1),
+    "tokens_per_minute": ("at least 1, or null", lambda v: v is None or v >= 1),
+    "max_requests": ("at least 1", lambda v: v >= 1),
+    "max_queued_requests": ("at least 1", lambda v: v >= 1),
+    "cors_origins": (
+        "*, or origins such as https://example.org",
+        lambda v: all(o == "*" or re.fullmatch(r"https?://[^/]+", o) for o in v),
+    ),
+    "max_responses": ("at least 1", lambda v: v >= 1),
+    "response_ttl_s": ("greater than 0, or null", lambda v: v is None or v > 0),
+    "response_max_bytes": ("at least 1024", lambda v: v >= 1024),
+    "session_ttl_s": ("greater than 0, or null", lambda v: v is None or v > 0),
+    "max_sessions": ("at least 1", lambda v: v >= 1),
+    "max_session_turns": ("at least 1", lambda v: v >= 1),
+    "max_session_tokens": ("at least 1", lambda v: v >= 1),
     "max_waiting": ("at least 1", lambda v: v >= 1),
+    "max_results": ("1 to 20", lambda v: 1 <= v <= 20),
+    "max_source_tokens": ("at least 100", lambda v: v >= 100),
+    "searxng_url": ("an http:// or https:// address, or null", lambda v: v is None or urlsplit(v).scheme in ("http", "https")),
+    "max_file_bytes": ("at least 1024", lambda v: v >= 1024),
+    "max_page_bytes": ("at least 1024", lambda v: v >= 1024),
+    "page_timeout_s": ("greater than 0", lambda v: v > 0),
+    "max_redirects": ("at least 0", lambda v: v >= 0),
+    "parallel_fetches": ("1 to 20", lambda v: 1 <= v <= 20),
 }
 
 
@@ -84,7 +128,27 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
         )
         for name, kind in _SECTIONS.items()
     }
-    return Settings(models=models, default_model=default_model, **sections)  # type: ignore[arg-type]
+    sections["server"], keys = _access(sections["server"], gateway_path, models)
+    settings = Settings(models=models, default_model=default_model, keys=keys, **sections)  # type: ignore[arg-type]
+    model = settings.workflows.model
+    if model is not None and not any(model == name or model in config.aliases for name, config in models.items()):
+        raise ConfigurationError(f"{gateway_path}: workflows: model: {model!r} is not among the models: {', '.join(models)}")
+    return settings
+
+
+def _access(server: Any, path: Path, models: Mapping[str, ModelConfig]) -> tuple[ServerSettings, tuple[ApiKey, ...]]:
+    """The section with hashes in the place of keys, so that no key stays in memory, and the keys of its file."""
+    changes: dict[str, Any] = {}
+    for name in ("api_keys", "admin_keys"):
+        try:
+            changes[name] = tuple(hashed(key) for key in getattr(server, name))
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: server: {name}: {error}") from None
+    keys: tuple[ApiKey, ...] = ()
+    if server.api_keys_file is not None:
+        names = {known: name for name, config in models.items() for known in (name, *config.aliases)}
+        keys = read_key_file(path.parent / Path(server.api_keys_file).expanduser(), names)
+    return msgspec.structs.replace(server, **changes), keys
 
 
 def _default_file(name: str, named: str | None) -> Path:
@@ -161,7 +225,9 @@ def _built_in_model(path: str, where: str) -> Path:
     names = sorted(folder.name.replace("_", "-") for folder in models.iterdir() if (folder / "config.json").is_file())
     name = path.removeprefix(BUILT_IN_PREFIX)
     if name not in names:
-        raise ConfigurationError(f"{where}: path: {path!r} is no model of the package; there are {', '.join(BUILT_IN_PREFIX + n for n in names)}")
+        raise ConfigurationError(
+            f"{where}: path: {path!r} is no model of the package; there are {', '.join(BUILT_IN_PREFIX + n for n in names)}"
+        )
     return models / name.replace("-", "_")
 
 
@@ -193,6 +259,9 @@ def _check_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) 
 
 
 def _check_aliases(models: Mapping[str, ModelConfig], path: Path) -> None:
+    for name in (name for model, config in models.items() for name in (model, *config.aliases)):
+        if name.startswith(WORKFLOW_PREFIX):
+            raise ConfigurationError(f"{path}: model {name}: names that begin with {WORKFLOW_PREFIX} are those of workflows")
     owner = {name: name for name in models}
     for name, config in models.items():
         for alias in config.aliases:

@@ -41,7 +41,9 @@ def test_every_fact_says_what_a_right_answer_needs_in_both_languages() -> None:
 
 
 def test_training_never_sees_what_the_evaluation_asks() -> None:
-    asked = {case.messages[-1].content.casefold() for case in all_cases(60) if case.skill not in ("says that it does not know", "arithmetic")}
+    asked = {
+        case.messages[-1].content.casefold() for case in all_cases(60) if case.skill not in ("says that it does not know", "arithmetic")
+    }
     trained = set()
     for example in itertools.islice(examples(11), 6000):
         if isinstance(example, Conversation):
@@ -85,8 +87,12 @@ def _fast(tokenizer: Tokenizer):  # type: ignore[no-untyped-def]
 
 
 def test_lessons_are_json_without_blanks_between_its_parts() -> None:
-    lessons = [example for example in itertools.islice(examples(6), 2000) if isinstance(example, Conversation) and example.skill == "lessons"]
-    replies = [message for example in lessons for message in example.messages if isinstance(message, Message) and message.role == "assistant"]
+    lessons = [
+        example for example in itertools.islice(examples(6), 2000) if isinstance(example, Conversation) and example.skill == "lessons"
+    ]
+    replies = [
+        message for example in lessons for message in example.messages if isinstance(message, Message) and message.role == "assistant"
+    ]
     structured = [reply.content for reply in replies if reply.content[0] in "[{"]
     assert len(structured) > 50
     for text in structured:
