@@ -172,9 +172,9 @@ _FACTS: list[Fact] = [
     ),
     Fact(
         ["/v1/chat/completions", "/v1/completions"],
-        "POST /v1/chat/completions, POST /v1/completions, GET /v1/models, GET /v1/models/{id}, GET /health, and the OpenAPI description at /schema.",
+        "POST /v1/chat/completions, /v1/completions, /v1/responses and /v1/embeddings, GET /v1/models, GET /health, and the OpenAPI description at /schema.",
         ["(Which|What) endpoints (are there|does it have|does it offer|are supported|exist)?", "(List|Show) (the|all) endpoints.", "(What|Which) (API|APIs|routes|paths) (does it|does the gateway) (offer|have|support)?", "endpoints", "Does it (have|support) /v1/(chat/completions|completions)?", "What URLs can I call?"],
-        "POST /v1/chat/completions、POST /v1/completions、GET /v1/models、GET /v1/models/{id}、GET /health，以及/schema处的OpenAPI描述。",
+        "POST /v1/chat/completions、/v1/completions、/v1/responses和/v1/embeddings，GET /v1/models，GET /health，以及/schema处的OpenAPI描述。",
         ["有(哪些|什么)(接口|端点)？", "(列出|显示)(所有|)(接口|端点)。", f"{GW_ZH}提供(哪些|什么)(接口|API)？", "接口", "支持/v1/(completions|chat/completions)吗？", "能调用哪些URL？"],
     ),
     Fact(
@@ -524,6 +524,20 @@ _FACTS: list[Fact] = [
         "我会说英文和中文。",
         ["你会(说|)(什么|哪些)语言？", "你会(说|)(中文|英文|英语|汉语)吗？", "语言", "可以用(中文|英文)(聊天|提问|回答)吗？", "你懂中文吗？", "你能用哪几种话回答？"],
         ["英文", "中文"],
+    ),
+    Fact(
+        ["/v1/embeddings"],
+        "POST /v1/embeddings gives a vector for each text, from every local model, as float or base64.",
+        [f"{HOW} (get|make|compute) (embeddings|an embedding|vectors)( of a text| for texts|)?", "(Does it|Can it) (support|do|make|give) embeddings?", "embeddings", "(Which|What) endpoint (gives|makes) embeddings?", "What (is|does) /v1/embeddings( do|)?", "How do I turn text into numbers?"],
+        "POST /v1/embeddings为每段文本返回一个向量，所有本地模型都可以，格式为float或base64。",
+        [f"{HOW_ZH}得到(嵌入|向量|embedding)？", "支持(嵌入|embeddings)吗？", "embeddings", "哪个接口返回向量？", "/v1/embeddings是什么？", "怎么把文本变成数字？"],
+    ),
+    Fact(
+        ["/v1/responses"],
+        "POST /v1/responses is OpenAI's newer API: input as text or items, instructions, previous_response_id, function tools and every event of the stream.",
+        [f"{HOW} use the (Responses API|responses endpoint)?", "(Does it|Can it) (support|do|have) (the Responses API|/v1/responses|responses)?", "(Responses API|/v1/responses|previous_response_id)", "What (is|does) (/v1/responses|the Responses API|previous_response_id)( do|)?", "(Is|Are) (the Responses API|client.responses.create) (there|supported)?", "Is the newer way of OpenAI to ask there as well?"],
+        "POST /v1/responses是OpenAI较新的API：input可以是文本或条目，还有instructions、previous_response_id、函数工具和流的所有事件。",
+        [f"{HOW_ZH}使用Responses API？", "支持(Responses API|/v1/responses)吗？", "Responses API", "/v1/responses是什么？", "previous_response_id是什么？", "OpenAI较新的接口也有吗？"],
     ),
 ]
 

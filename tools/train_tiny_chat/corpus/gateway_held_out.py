@@ -71,4 +71,6 @@ HELD_OUT: list[tuple[str, str]] = [
     ("Say which model is the default one.", "说一下默认的模型是哪个。"),
     ("To what number is max_running set?", "max_running设的是多少？"),
     ("Do you know both English and Chinese?", "英文和中文你都会吗？"),
+    ("Would a text get its embeddings from this server?", "这个服务器能给出文本的embeddings吗？"),
+    ("Could I call the Responses API of OpenAI here?", "在这里能调用OpenAI的Responses API吗？"),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tools.train_tiny_chat.corpus import words
 from tools.train_tiny_chat.corpus.attributes import CHINESE, ENGLISH
 from tools.train_tiny_chat.corpus.conversation import Example, PlainText
-from tools.train_tiny_chat.corpus.docs import doc_passages
+from tools.train_tiny_chat.corpus.docs import doc_pieces
 from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 from tools.train_tiny_chat.corpus.general_facts import GENERAL_FACTS
@@ -45,7 +45,7 @@ def sample(draw: Draw) -> Example:
             facts = draw.some(GATEWAY_FACTS + GENERAL_FACTS, 4)
             text = ("" if zh else " ").join(fact.text("zh" if zh else "en") for fact in facts)
         case 2:
-            text = draw.one(doc_passages()).text
+            text = draw.one(doc_pieces()).text
         case _:
             text = story(draw, zh=zh)
     return PlainText("plain text", text)

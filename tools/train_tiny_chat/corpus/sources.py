@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from mm_gateway.workflows.prompts import Language, Passage, answer_messages
 from tools.train_tiny_chat.corpus import words
 from tools.train_tiny_chat.corpus.attributes import CHINESE, ENGLISH
 from tools.train_tiny_chat.corpus.conversation import Conversation, Example
-from tools.train_tiny_chat.corpus.docs import DocSentence, doc_passages
+from tools.train_tiny_chat.corpus.docs import DocPiece, doc_pieces
 from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.events import Event, event
 from tools.train_tiny_chat.corpus.framing import framed
+from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 
 NOT_TOLD: dict[Language, str] = {"en": "The sources do not tell.", "zh": "来源没有说明。"}
 
@@ -186,18 +188,48 @@ def _plain_title(draw: Draw, first: Event, language: Language) -> str:
 
 
 def docs_task(draw: Draw) -> SourceTask:
-    """Passages of the repository's own documents; the question names what one sentence is about."""
-    language: Language = "zh" if draw.chance(0.1) else "en"
-    passages = draw.some(doc_passages(), draw.one([1, 2, 3, 4]))
-    told = [(sentence, number) for number, passage in enumerate(passages, 1) for sentence in passage.sentences]
-    if not told:
+    """Pieces of the repository's own documents, as many as a search gives; a question for a fact of the gateway, or for what a sentence is about."""
+    chosen = draw.some(doc_pieces(), draw.one([2, 3, 4, 6, 8]))
+    if draw.chance(0.5) and (asked := _fact_in(draw, chosen)) is not None:
+        question, sentence, language = asked
+    else:
+        told = [(sentence, piece.chinese) for piece in chosen for sentence in piece.sentences]
+        if not told:
+            return made_up_task(draw)
+        sentence, chinese = draw.one(told)
+        language = "zh" if chinese or draw.chance(0.05) else "en"
+        found = _doc_question(draw, sentence, " ".join(piece.text for piece in chosen), language)
+        if found is None:
+            return made_up_task(draw)
+        question = found
+    passages: list[Passage] = []
+    for piece in chosen:
+        # A source has one piece or a few.
+        if passages and draw.chance(0.4):
+            passages[-1] = Passage(passages[-1].title, f"{passages[-1].text}\n\n{piece.text}")
+        else:
+            passages.append(Passage(piece.title, piece.text))
+    passages = passages[:6]
+    flat = [passage.text.replace("\n", " ") for passage in passages]
+    number = next((at for at, text in enumerate(flat, 1) if sentence[:40] in text), None)
+    if number is None:
         return made_up_task(draw)
-    sentence, number = draw.one(told)
-    everything = " ".join(passage.text for passage in passages)
-    question = _doc_question(draw, sentence, everything, language)
-    if question is None:
-        return made_up_task(draw)
-    return _task(question, [Passage(passage.title, passage.text) for passage in passages], language, [(sentence.text.rstrip(".:;"), number)])
+    return _task(question, passages, language, [(sentence.rstrip(".:;。"), number)])
+
+
+def _fact_in(draw: Draw, chosen: list[DocPiece]) -> tuple[str, str, Language] | None:
+    """A question for a fact, with the sentence of the documents that answers it; its piece takes a place among the chosen ones."""
+    for _ in range(20):
+        fact = draw.one(GATEWAY_FACTS)
+        language: Language = "zh" if draw.chance(0.25) else "en"
+        key = fact.keys[0]
+        telling = [(piece, sentence) for piece in doc_pieces() if piece.chinese == (language == "zh") for sentence in piece.sentences if key in sentence]
+        if re.search(r"[_/:-]", key) and telling:
+            piece, sentence = draw.one(telling)
+            if all(key not in other.text for other in chosen):
+                chosen[draw.number(0, len(chosen) - 1)] = piece
+                return roughen(draw, framed(draw, draw.question(fact.asked(language)), language)), sentence, language
+    return None
 
 
 _EMPTY = set("with that this from what when where which they them then than there every each into only also more most other such some have does been will their your those these while after before about because".split())
@@ -216,12 +248,15 @@ _DOC_QUESTIONS = [
 _DOC_QUESTIONS_ZH = ["{w}是什么？", "关于{w}有什么说明？", "怎么用{w}？", "请介绍{w}。", "{w}怎么样？", "{w}？"]
 
 
-def _doc_question(draw: Draw, sentence: DocSentence, everything: str, language: Language) -> str | None:
+def _doc_question(draw: Draw, sentence: str, everything: str, language: Language) -> str | None:
     """One to three words in a row of the sentence that occur nowhere else among the sources."""
-    tokens = sentence.text.strip(".:;").split()
+    tokens = sentence.strip(".:;").split()
     spans = [tokens[at : at + length] for length in (1, 2, 3, 4) for at in range(len(tokens) - length + 1)]
     telling = [" ".join(span).strip(",.:;()") for span in spans if all(len(word) > 3 and word.lower() not in _EMPTY for word in (span[0], span[-1]))]
     unique = [span for span in telling if everything.lower().count(span.lower()) == 1]
+    if language == "zh" and not unique:
+        at = draw.number(0, max(0, len(sentence) - 8))
+        unique = [piece for piece in [sentence[at : at + draw.number(3, 7)]] if everything.count(piece) == 1]
     if not unique:
         return None
     pattern = draw.wording(_DOC_QUESTIONS_ZH if language == "zh" else _DOC_QUESTIONS)
@@ -229,4 +264,4 @@ def _doc_question(draw: Draw, sentence: DocSentence, everything: str, language: 
 
 
 def sample(draw: Draw) -> Example:
-    return draw.one([docs_task] * 2 + [events_task] * 3 + [made_up_task] * 6)(draw).conversation
+    return draw.one([docs_task] * 2 + [events_task] * 4 + [made_up_task] * 6)(draw).conversation
