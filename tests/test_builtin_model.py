@@ -61,7 +61,9 @@ def test_it_is_the_default_and_the_first_of_the_shipped_configuration() -> None:
 def test_a_built_in_path_that_does_not_exist_names_those_that_do(tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text("models: {m: {model_name: m, path: 'builtin:big-chat'}}")
     (tmp_path / "gateway.yaml").write_text("")
-    with pytest.raises(ConfigurationError, match=r"model m: path: 'builtin:big-chat' is no model of the package; there are builtin:tiny-chat"):
+    with pytest.raises(
+        ConfigurationError, match=r"model m: path: 'builtin:big-chat' is no model of the package; there are builtin:tiny-chat"
+    ):
         load_settings(tmp_path / "models.yaml", tmp_path / "gateway.yaml", {})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -42,7 +42,7 @@ class Plan:
     seed: int = 1
     checkpoint_s: float = 300
     compiled: bool = True
-    shape: Shape = Shape()
+    shape: Shape = field(default_factory=Shape)
 
     def rate(self, done_tokens: int, step: int) -> float:
         """Share of the peak rates."""
@@ -147,7 +147,7 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> float:
         hidden = self._forward(batch.ids, batch.positions, batch.documents)
-        # The head is computed only where something is learned. A round number of places: each new size of a matrix costs a CPU a new kernel.
+        # The head is computed only where something is learned. A round number of places: each new size costs a CPU a new kernel.
         learned = (batch.targets >= 0).flatten().nonzero().squeeze(1)
         places = F.pad(learned, (0, -len(learned) % _ROUND))
         counts = batch.weights.flatten()[places]

@@ -30,9 +30,32 @@ SYSTEMS = [
     "You are a support agent for mm_gateway.",
     "Keep answers short and simple.",
 ]
-_TO_CHINESE = ["(And|) in Chinese(, please|)?", "(Say|Repeat|Write) (that|it) in Chinese(, please|)(.|)", "(Can|Could) you (say|repeat|translate) (that|it) (in|into) Chinese?", "Chinese, please.", "(Translate|Put) (that|it) into Chinese.", "用中文(说|回答|再说一遍)。", "中文怎么说？", "请翻译成中文。", "What would that be in Chinese?"]
-_TO_ENGLISH = ["(And|) in English(, please|)?", "(Say|Repeat|Write) (that|it) in English(, please|)(.|)", "(Can|Could) you (say|repeat|translate) (that|it) (in|into) English?", "用英(文|语)(说|回答|再说一遍)。", "英文怎么说？", "What would that be in English?", "请翻译成英文。"]
-_AGAIN = ["(Again|Once more|Repeat that|Say that again)(, please|)(.|)", "(Pardon|What|Sorry)?", "Can you repeat (that|it)?", "What did you (just |)say?"]
+_TO_CHINESE = [
+    "(And|) in Chinese(, please|)?",
+    "(Say|Repeat|Write) (that|it) in Chinese(, please|)(.|)",
+    "(Can|Could) you (say|repeat|translate) (that|it) (in|into) Chinese?",
+    "Chinese, please.",
+    "(Translate|Put) (that|it) into Chinese.",
+    "用中文(说|回答|再说一遍)。",
+    "中文怎么说？",
+    "请翻译成中文。",
+    "What would that be in Chinese?",
+]
+_TO_ENGLISH = [
+    "(And|) in English(, please|)?",
+    "(Say|Repeat|Write) (that|it) in English(, please|)(.|)",
+    "(Can|Could) you (say|repeat|translate) (that|it) (in|into) English?",
+    "用英(文|语)(说|回答|再说一遍)。",
+    "英文怎么说？",
+    "What would that be in English?",
+    "请翻译成英文。",
+]
+_AGAIN = [
+    "(Again|Once more|Repeat that|Say that again)(, please|)(.|)",
+    "(Pardon|What|Sorry)?",
+    "Can you repeat (that|it)?",
+    "What did you (just |)say?",
+]
 _AGAIN_ZH = ["(再说一遍|请重复)。", "什么？", "你刚才说什么？"]
 
 
@@ -50,7 +73,9 @@ def system_message(draw: Draw) -> str | None:
         return None
     if draw.chance(0.75):
         return draw.one(SYSTEMS)
-    return draw.expand(f"You are (a|the) {draw.one(words.ADJECTIVES)} {draw.one(words.JOBS)} (called|named) {words.made_up(draw)}(. Answer shortly.|.| and you like {draw.one(words.FOODS)}.)")
+    return draw.expand(
+        f"You are (a|the) {draw.one(words.ADJECTIVES)} {draw.one(words.JOBS)} (called|named) {words.made_up(draw)}(. Answer shortly.|.| and you like {draw.one(words.FOODS)}.)"
+    )
 
 
 def exchange(draw: Draw, facts: Sequence[Fact]) -> list[str]:

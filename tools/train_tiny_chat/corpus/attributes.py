@@ -31,14 +31,19 @@ def _kind(draw: Draw) -> str:
 
 
 def _command(draw: Draw) -> str:
-    return f"`{words.syllables(draw, 1)} {words.syllables(draw, draw.one([1, 2]))}{draw.one(['', ' --' + words.syllables(draw, 1), ' now'])}`"
+    return (
+        f"`{words.syllables(draw, 1)} {words.syllables(draw, draw.one([1, 2]))}{draw.one(['', ' --' + words.syllables(draw, 1), ' now'])}`"
+    )
 
 
 def _purpose(draw: Draw) -> str:
-    verb = draw.one("count stop sort clean measure save print check move paint sell repair store protect warm hide send open limit log split join".split())
+    verb = draw.one(
+        "count stop sort clean measure save print check move paint sell repair store protect warm hide send open limit log split join".split()
+    )
     return f"{verb} {draw.one(words.ADJECTIVES)} {draw.one(words.THINGS + words.ANIMALS + words.FOODS)}s"
 
 
+# fmt: off
 _ENGLISH: dict[str, Attribute] = {
     "height": Attribute(
         lambda d: f"{words.amount(d)} {d.one(['metres', 'feet', 'm'])}",
@@ -207,6 +212,7 @@ _CHINESE: dict[str, Attribute] = {
         lambda d: f"一个{d.one(['古老', '现代', '安静', '小型', '大型', '著名'])}的{d.one(words.ZH_NOUNS)}", ["{e}是{v}", "{e}是{v}"], ["{e}是什么？", "什么是{e}？", "(请|)介绍一下{e}。", "{e}是什么东西？", "你知道{e}是什么吗？"]
     ),
 }
+# fmt: on
 
 # One question for each attribute that only the evaluation asks.
 _HELD_OUT = {

@@ -28,6 +28,7 @@ class Memory(NamedTuple):
     answer: str
 
 
+# fmt: off
 MEMORIES: dict[str, Memory] = {
     "name": Memory(
         lambda d: d.one(words.FIRST_NAMES) if d.chance(0.3) else words.made_up(d),
@@ -86,6 +87,7 @@ MEMORIES_ZH: dict[str, Memory] = {
     "food": Memory(lambda d: d.one(words.ZH_FOODS), ["我(喜欢|爱)吃{v}。", "我最喜欢的食物是{v}。", "我每天都吃{v}。", "{v}是我最喜欢的。", "午饭我吃了{v}。", "没有什么比{v}更好吃。"], "{v}是个好选择。", ["我喜欢吃什么？", "我最喜欢的食物是什么？", "你记得我喜欢什么吗？", "我(爱吃|吃了)什么？", "我说过喜欢什么？", "该给我做什么菜？"], "你说的是{v}。"),
     "pet": Memory(lambda d: f"{d.one(words.ZH_ANIMALS)}，叫{words.made_up_zh(d)}", ["我养了一只{v}。", "我家有一只{v}。", "我有一只{v}。", "我的宠物是一只{v}。", "我刚买了一只{v}。", "家里来了一只{v}。"], "真可爱，一只{v}！", ["我的宠物是什么？", "我养了什么？", "你记得我的宠物吗？", "我家有什么宠物？", "说说我的宠物。", "哪个动物是我的？"], "你有一只{v}。"),
 }
+# fmt: on
 
 
 def remembered(draw: Draw) -> Example:
@@ -114,7 +116,9 @@ def not_told(draw: Draw) -> Example:
     """What was never told is not known."""
     if draw.chance(0.3):
         return chat("follow-ups", draw.wording(draw.one(list(MEMORIES_ZH.values())).asked), "你还没有告诉我。", system=system_message(draw))
-    return chat("follow-ups", draw.wording(draw.one(list(MEMORIES.values())).asked), "You have not told me yet.", system=system_message(draw))
+    return chat(
+        "follow-ups", draw.wording(draw.one(list(MEMORIES.values())).asked), "You have not told me yet.", system=system_message(draw)
+    )
 
 
 def sums(draw: Draw) -> Example:
@@ -125,17 +129,39 @@ def sums(draw: Draw) -> Example:
     for _ in range(draw.one([1, 1, 2])):
         change = draw.number(1, 20)
         if draw.chance(0.6) or change > value:
-            asked, new, sign = draw.wording(["And plus {n}?", "Add {n}.", "(Now|Then) add {n} to (it|that).", "plus {n}?", "And {n} more?", "再加{n}？"]), value + change, "+"
+            asked, new, sign = (
+                draw.wording(["And plus {n}?", "Add {n}.", "(Now|Then) add {n} to (it|that).", "plus {n}?", "And {n} more?", "再加{n}？"]),
+                value + change,
+                "+",
+            )
         else:
-            asked, new, sign = draw.wording(["And minus {n}?", "(Now|Then) subtract {n}.", "minus {n}?", "And {n} less?", "再减{n}？"]), value - change, "-"
+            asked, new, sign = (
+                draw.wording(["And minus {n}?", "(Now|Then) subtract {n}.", "minus {n}?", "And {n} less?", "再减{n}？"]),
+                value - change,
+                "-",
+            )
         zh = asked.startswith("再")
         turns += [asked.replace("{n}", str(change)), f"{value} {sign} {change} = {new}" + ("。" if zh else ".")]
         value = new
     return chat("follow-ups", *turns)
 
 
-_PERSONA = ["You are {n}.", "Your name is {n}.", "You are {n}, a (friendly|helpful|polite|wise) (assistant|helper|guide|robot).", "You are an assistant (called|named) {n}.", "(Act as|Play|Be) {n}, the (assistant|helper) of our (shop|school|team).", "This is {n}, an assistant who (helps|answers)."]
-_PERSONA_ASK = ["Who are you?", "(What is|What's|Tell me) your name(?|)", "What are you called?", "Are you {n}?", "Introduce yourself.", "By what name do you go?"]
+_PERSONA = [
+    "You are {n}.",
+    "Your name is {n}.",
+    "You are {n}, a (friendly|helpful|polite|wise) (assistant|helper|guide|robot).",
+    "You are an assistant (called|named) {n}.",
+    "(Act as|Play|Be) {n}, the (assistant|helper) of our (shop|school|team).",
+    "This is {n}, an assistant who (helps|answers).",
+]
+_PERSONA_ASK = [
+    "Who are you?",
+    "(What is|What's|Tell me) your name(?|)",
+    "What are you called?",
+    "Are you {n}?",
+    "Introduce yourself.",
+    "By what name do you go?",
+]
 
 
 def persona(draw: Draw) -> Example:
@@ -144,13 +170,37 @@ def persona(draw: Draw) -> Example:
         name = draw.one(words.FIRST_NAMES) if draw.chance(0.3) else words.made_up(draw)
         if draw.chance(0.25):
             name = words.made_up_zh(draw)
-            return chat("follow-ups", draw.wording(["你是谁？", "你叫什么名字？", "请自我介绍一下。"]), f"我是{name}。", system=draw.wording(["你是{n}。", "你叫{n}。", "你的名字是{n}，是一个(友好|有用)的助手。"]).replace("{n}", name))
-        return chat("follow-ups", draw.wording(_PERSONA_ASK).replace("{n}", name), f"I am {name}.", system=draw.wording(_PERSONA).replace("{n}", name))
+            return chat(
+                "follow-ups",
+                draw.wording(["你是谁？", "你叫什么名字？", "请自我介绍一下。"]),
+                f"我是{name}。",
+                system=draw.wording(["你是{n}。", "你叫{n}。", "你的名字是{n}，是一个(友好|有用)的助手。"]).replace("{n}", name),
+            )
+        return chat(
+            "follow-ups",
+            draw.wording(_PERSONA_ASK).replace("{n}", name),
+            f"I am {name}.",
+            system=draw.wording(_PERSONA).replace("{n}", name),
+        )
     return reading(draw, in_system=True)
 
 
-_TASKS = ["{text}\n\n{question}", "Text: {text}\nQuestion: {question}", "Read this: {text}\n{question}", "{question}\n\n{text}", "Answer from the text.\n\n{text}\n\n{question}", "Context:\n{text}\n\nQuestion: {question}\nAnswer:"]
-_TASKS_ZH = ["{text}\n\n{question}", "文本：{text}\n问题：{question}", "请阅读：{text}\n{question}", "根据下面的文字回答问题。\n{text}\n{question}", "{question}\n\n{text}", "上下文：\n{text}\n\n问题：{question}"]
+_TASKS = [
+    "{text}\n\n{question}",
+    "Text: {text}\nQuestion: {question}",
+    "Read this: {text}\n{question}",
+    "{question}\n\n{text}",
+    "Answer from the text.\n\n{text}\n\n{question}",
+    "Context:\n{text}\n\nQuestion: {question}\nAnswer:",
+]
+_TASKS_ZH = [
+    "{text}\n\n{question}",
+    "文本：{text}\n问题：{question}",
+    "请阅读：{text}\n{question}",
+    "根据下面的文字回答问题。\n{text}\n{question}",
+    "{question}\n\n{text}",
+    "上下文：\n{text}\n\n问题：{question}",
+]
 
 
 def reading(draw: Draw, *, in_system: bool = False) -> Example:

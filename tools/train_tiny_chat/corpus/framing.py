@@ -5,9 +5,11 @@ from __future__ import annotations
 from mm_gateway.workflows.prompts import Language
 from tools.train_tiny_chat.corpus.draw import Draw
 
+# fmt: off
 _BEFORE = ["", "", "", "", "", "", "Hi! ", "Hello, ", "Please: ", "Quick question: ", "Hey, ", "Tell me: ", "I have a question. ", "Excuse me, ", "One more thing: ", "So, ", "Okay. ", "Sorry, "]
 _AFTER = ["", "", "", "", "", "", "", " Thanks!", " Thank you.", " Please be brief.", " I am new here."]
 _BEFORE_ZH = ["", "", "", "", "", "请问，", "你好，", "问一下，", "我想知道，", "麻烦问一下，", "那么，"]
+# fmt: on
 
 
 def framed(draw: Draw, question: str, language: Language) -> str:
@@ -33,7 +35,9 @@ def _framed(draw: Draw, question: str) -> str:
     return question
 
 
-_EMPTY = set("a an the is are was be do does did can could may might will would should must to of in on at for with by from it its this that there i you we me my your how what which who where when why and or if so as have has had get please".split())
+_EMPTY = set(
+    "a an the is are was be do does did can could may might will would should must to of in on at for with by from it its this that there i you we me my your how what which who where when why and or if so as have has had get please".split()
+)
 _FRAMES = [
     "(I would like to know|I want to know|I wonder|Can you tell me|Could you tell me|Please tell me|Do you know|Say)(:|,|) {q}(?|.)",
     "(Is there|There is) (something|anything) (about|on) this: {q}?",
@@ -66,7 +70,14 @@ def _padded(draw: Draw, question: str) -> str:
     return " ".join(tokens)
 
 
-_FRAMES_ZH = ["(我想知道|请告诉我|能不能说说|说一下|解释一下|想了解){q}", "{q}(，可以吗|，怎么回事|呢|，请说明|，请解释)？", "(关于|有个问题：|在这里，|我的项目里，|一般来说，){q}？", "(你能说出|你知道|到底|大概){q}(吗|)？", "{q}，我该(怎么办|怎么做)？", "(我想|我要|我需要){q}。"]
+_FRAMES_ZH = [
+    "(我想知道|请告诉我|能不能说说|说一下|解释一下|想了解){q}",
+    "{q}(，可以吗|，怎么回事|呢|，请说明|，请解释)？",
+    "(关于|有个问题：|在这里，|我的项目里，|一般来说，){q}？",
+    "(你能说出|你知道|到底|大概){q}(吗|)？",
+    "{q}，我该(怎么办|怎么做)？",
+    "(我想|我要|我需要){q}。",
+]
 
 
 def _framed_zh(draw: Draw, question: str) -> str:

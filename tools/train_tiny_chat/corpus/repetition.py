@@ -19,8 +19,17 @@ def sample(draw: Draw) -> Example:
 def line(draw: Draw, size: int) -> str:
     kind = draw.number(0, 4)
     if kind == 0:
-        return "".join(draw.one([words.made_up_zh, words.person_zh, lambda d: d.one(words.ZH_THINGS + words.ZH_FOODS)])(draw) for _ in range(size // 2 + 1))
-    makers = [words.made_up, lambda d: words.made_up(d).lower(), words.code, words.amount, lambda d: d.one(words.THINGS + words.ADJECTIVES + words.NOUNS)]
+        return "".join(
+            draw.one([words.made_up_zh, words.person_zh, lambda d: d.one(words.ZH_THINGS + words.ZH_FOODS)])(draw)
+            for _ in range(size // 2 + 1)
+        )
+    makers = [
+        words.made_up,
+        lambda d: words.made_up(d).lower(),
+        words.code,
+        words.amount,
+        lambda d: d.one(words.THINGS + words.ADJECTIVES + words.NOUNS),
+    ]
     if kind == 1:
         return " ".join(draw.one(makers)(draw) for _ in range(size))
     return " ".join(makers[draw.one([0, 1, 4, 4])](draw) for _ in range(size))

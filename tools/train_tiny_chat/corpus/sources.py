@@ -17,9 +17,11 @@ from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 
 NOT_TOLD: dict[Language, str] = {"en": "The sources do not tell.", "zh": "来源没有说明。"}
 
+# fmt: off
 _TITLES = ["{e}", "About {e}", "{e} - overview", "{e} | Guide", "History of {e}", "{e}: facts", "docs/{c}.md", "Notes", "{c}", "{e} in numbers", "News", "Handbook: {e}"]
 _TITLES_ZH = ["{e}", "关于{e}", "{e}简介", "{e}的历史", "{e}：概览", "笔记", "新闻", "手册", "{c}", "docs/{c}.md"]
 _THINGS = ["the {adj} {noun} of {name}", "{name} {Noun}", "the {name} {noun}", "{name}", "{name}", "{name}", "`{code}`", "{code}", "{Noun} {name}", "{name} {number}"]
+# fmt: on
 
 
 class Statement(NamedTuple):
@@ -46,7 +48,14 @@ def entity(draw: Draw, language: Language) -> str:
         return words.made_up_zh(draw) + (draw.one(words.ZH_NOUNS) if draw.chance(0.6) else "")
     noun = draw.one(words.NOUNS)
     pattern = draw.one(_THINGS)
-    slots = {"adj": draw.one(words.ADJECTIVES), "noun": noun, "Noun": noun.capitalize(), "name": words.made_up(draw), "code": words.code(draw), "number": str(draw.number(2, 99))}
+    slots = {
+        "adj": draw.one(words.ADJECTIVES),
+        "noun": noun,
+        "Noun": noun.capitalize(),
+        "name": words.made_up(draw),
+        "code": words.code(draw),
+        "number": str(draw.number(2, 99)),
+    }
     return pattern.format(**slots)
 
 
@@ -112,7 +121,9 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
         new_ones = [kind for kind in draw.shuffled(mix) if (subject, kind) not in told_of][: draw.number(1, longest)]
         told_of |= {(subject, kind) for kind in new_ones}
         bodies.append([state(draw, subject, kind, language) for kind in new_ones])
-    passages = [Passage(title(draw, subject, language), _body(draw, body, language)) for subject, body in zip(entities, bodies, strict=True)]
+    passages = [
+        Passage(title(draw, subject, language), _body(draw, body, language)) for subject, body in zip(entities, bodies, strict=True)
+    ]
     if told is False or (told is None and draw.chance(0.1)):
         subject = draw.one(entities) if draw.chance(0.6) else entity(draw, language)
         missing = [kind for kind in attributes if (subject, kind) not in told_of]
@@ -143,7 +154,14 @@ _FILLERS = [
     "See also the (list|index|map).",
     "(Everybody|Nobody) (likes|forgets) (that|it).",
 ]
-_FILLERS_ZH = ["(很多|不少|一些)人(每年|今天|夏天)来这里。", "更多内容见(下文|下一节)。", "这一页(上周|不久前)更新过。", "那里的天气(很好|不好|温和)。", "请注意，这(可能会变|不是最终版本)。", "另见(目录|地图|列表)。"]
+_FILLERS_ZH = [
+    "(很多|不少|一些)人(每年|今天|夏天)来这里。",
+    "更多内容见(下文|下一节)。",
+    "这一页(上周|不久前)更新过。",
+    "那里的天气(很好|不好|温和)。",
+    "请注意，这(可能会变|不是最终版本)。",
+    "另见(目录|地图|列表)。",
+]
 
 
 def _joined(draw: Draw, questions: list[str], language: Language) -> str:
@@ -156,7 +174,11 @@ def _joined(draw: Draw, questions: list[str], language: Language) -> str:
 
 
 def _task(question: str, passages: list[Passage], language: Language, answers: list[tuple[str, int]]) -> SourceTask:
-    reply = " ".join(cited(text, number, language) for text, number in answers) if language == "en" else "".join(cited(text, number, language) for text, number in answers)
+    reply = (
+        " ".join(cited(text, number, language) for text, number in answers)
+        if language == "en"
+        else "".join(cited(text, number, language) for text, number in answers)
+    )
     messages = answer_messages(question, passages, language)
     messages.append(type(messages[0])(role="assistant", content=reply or NOT_TOLD[language]))
     return SourceTask(Conversation("sources", tuple(messages)), answers)
@@ -182,9 +204,26 @@ def events_task(draw: Draw) -> SourceTask:
 
 def _plain_title(draw: Draw, first: Event, language: Language) -> str:
     if language == "zh":
-        return draw.one([first.text[: draw.number(2, 6)], draw.one(words.ZH_NOUNS), draw.one(words.ZH_THINGS), "笔记", f"{draw.one(words.ZH_THINGS)}与{draw.one(words.ZH_FOODS)}"])
+        return draw.one(
+            [
+                first.text[: draw.number(2, 6)],
+                draw.one(words.ZH_NOUNS),
+                draw.one(words.ZH_THINGS),
+                "笔记",
+                f"{draw.one(words.ZH_THINGS)}与{draw.one(words.ZH_FOODS)}",
+            ]
+        )
     tokens = first.text.replace(",", "").split()
-    return draw.one([" ".join(tokens[: draw.number(1, 4)]), draw.one(words.NOUNS).capitalize(), draw.one(words.THINGS).capitalize(), f"docs/{words.syllables(draw, 2)}.md", f"{words.made_up(draw)} › {draw.one(words.NOUNS).capitalize()}", draw.one(["Usage", "Install", "News", "Start", "Configuration", "Memory", "FAQ"])])
+    return draw.one(
+        [
+            " ".join(tokens[: draw.number(1, 4)]),
+            draw.one(words.NOUNS).capitalize(),
+            draw.one(words.THINGS).capitalize(),
+            f"docs/{words.syllables(draw, 2)}.md",
+            f"{words.made_up(draw)} › {draw.one(words.NOUNS).capitalize()}",
+            draw.one(["Usage", "Install", "News", "Start", "Configuration", "Memory", "FAQ"]),
+        ]
+    )
 
 
 def docs_task(draw: Draw) -> SourceTask:
@@ -223,7 +262,13 @@ def _fact_in(draw: Draw, chosen: list[DocPiece]) -> tuple[str, str, Language] | 
         fact = draw.one(GATEWAY_FACTS)
         language: Language = "zh" if draw.chance(0.25) else "en"
         key = fact.keys[0]
-        telling = [(piece, sentence) for piece in doc_pieces() if piece.chinese == (language == "zh") for sentence in piece.sentences if key in sentence]
+        telling = [
+            (piece, sentence)
+            for piece in doc_pieces()
+            if piece.chinese == (language == "zh")
+            for sentence in piece.sentences
+            if key in sentence
+        ]
         if re.search(r"[_/:-]", key) and telling:
             piece, sentence = draw.one(telling)
             if all(key not in other.text for other in chosen):
@@ -232,7 +277,9 @@ def _fact_in(draw: Draw, chosen: list[DocPiece]) -> tuple[str, str, Language] | 
     return None
 
 
-_EMPTY = set("with that this from what when where which they them then than there every each into only also more most other such some have does been will their your those these while after before about because".split())
+_EMPTY = set(
+    "with that this from what when where which they them then than there every each into only also more most other such some have does been will their your those these while after before about because".split()
+)
 _DOC_QUESTIONS = [
     "What (about|does it say about|is said about) {w}?",
     "How (does|do|is it with) {w}( work|)?",
@@ -252,7 +299,11 @@ def _doc_question(draw: Draw, sentence: str, everything: str, language: Language
     """One to three words in a row of the sentence that occur nowhere else among the sources."""
     tokens = sentence.strip(".:;").split()
     spans = [tokens[at : at + length] for length in (1, 2, 3, 4) for at in range(len(tokens) - length + 1)]
-    telling = [" ".join(span).strip(",.:;()") for span in spans if all(len(word) > 3 and word.lower() not in _EMPTY for word in (span[0], span[-1]))]
+    telling = [
+        " ".join(span).strip(",.:;()")
+        for span in spans
+        if all(len(word) > 3 and word.lower() not in _EMPTY for word in (span[0], span[-1]))
+    ]
     unique = [span for span in telling if everything.lower().count(span.lower()) == 1]
     if language == "zh" and not unique:
         at = draw.number(0, max(0, len(sentence) - 8))
