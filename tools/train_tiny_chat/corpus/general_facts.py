@@ -117,6 +117,7 @@ def _capitals() -> list[Fact]:
                     f"{country}'s capital?",
                     f"Do you know the capital of {country}?",
                     f"From which city is {country} governed?",
+                    f"Which capital does {country} have?",
                 ],
                 f"{zh_country}的首都是{zh_capital}。",
                 [
@@ -125,6 +126,7 @@ def _capitals() -> list[Fact]:
                     f"{zh_country}首都",
                     f"你知道{zh_country}的首都吗？",
                     f"{zh_country}的首都叫什么？",
+                    f"说出{zh_country}的首都。",
                 ],
                 [zh_capital],
             )
@@ -181,9 +183,16 @@ def _opposites() -> list[Fact]:
                         f"opposite of {a}",
                         f"(Tell me|Name|Give me) the opposite of {a}.",
                         f"Which word is the contrary of {a}?",
+                        f"What word is the opposite of {a}?",
                     ],
                     f"“{za}”的反义词是“{zb}”。",
-                    [f"“{za}”的反义词是什么？", f"{za}的反义词", f"{za}的反面是什么？", f"和“{za}”相反的词是什么？"],
+                    [
+                        f"“{za}”的反义词是什么？",
+                        f"{za}的反义词",
+                        f"{za}的反面是什么？",
+                        f"和“{za}”相反的词是什么？",
+                        f"请说出“{za}”的反义词。",
+                    ],
                     [zb],
                 )
             )

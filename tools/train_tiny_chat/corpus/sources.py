@@ -104,7 +104,7 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
     """Sources about made-up things; the question asks for one statement or two, or for what none of them says."""
     language = language or ("zh" if draw.chance(0.33) else "en")
     attributes = list(ENGLISH if language == "en" else CHINESE)
-    size = draw.one([1, 2, 2, 2, 3, 3, 3, 4, 5, 6])
+    size = draw.one([1, 1, 2, 2, 2, 3, 3, 3, 4, 5, 6])
     entities: list[str] = []
     while len(entities) < size:
         new = entity(draw, language)
@@ -124,7 +124,7 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
     passages = [
         Passage(title(draw, subject, language), _body(draw, body, language)) for subject, body in zip(entities, bodies, strict=True)
     ]
-    if told is False or (told is None and draw.chance(0.1)):
+    if told is False or (told is None and draw.chance(0.05)):
         subject = draw.one(entities) if draw.chance(0.6) else entity(draw, language)
         missing = [kind for kind in attributes if (subject, kind) not in told_of]
         question = ask(draw, state(draw, subject, draw.one(missing), language), language)
@@ -197,7 +197,7 @@ def events_task(draw: Draw) -> SourceTask:
     everything = [(item, number) for number, body in enumerate(bodies, 1) for item in body]
     asked, number = draw.one(everything)
     question = roughen(draw, framed(draw, asked.question, language) if draw.chance(0.25) else asked.question)
-    if draw.chance(0.07):
+    if draw.chance(0.04):
         return _task(roughen(draw, event(draw, language).question), passages, language, [])
     return _task(question, passages, language, [(asked.text, number)])
 
