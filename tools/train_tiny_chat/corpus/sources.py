@@ -120,7 +120,7 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
         mix = list(dict.fromkeys([*shared, *draw.some(attributes, 3)]))
         new_ones = [kind for kind in draw.shuffled(mix) if (subject, kind) not in told_of][: draw.number(1, longest)]
         told_of |= {(subject, kind) for kind in new_ones}
-        bodies.append([state(draw, subject, kind, language) for kind in new_ones])
+        bodies.append(_told_together(draw, [state(draw, subject, kind, language) for kind in new_ones], language))
     passages = [
         Passage(title(draw, subject, language), _body(draw, body, language)) for subject, body in zip(entities, bodies, strict=True)
     ]
@@ -132,12 +132,38 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
     everything = [(statement, number) for number, body in enumerate(bodies, 1) for statement in body]
     chosen = draw.some(everything, min(len(everything), asked or (2 if draw.chance(0.12) else 1)))
     question = _joined(draw, [ask(draw, statement, language) for statement, _ in chosen], language)
-    return _task(question, passages, language, [(statement.text, number) for statement, number in chosen])
+    return _task(question, passages, language, list(dict.fromkeys((statement.text, number) for statement, number in chosen)))
+
+
+def _told_together(draw: Draw, statements: list[Statement], language: Language) -> list[Statement]:
+    """Some in one sentence, and some that call the thing `it`, where a sentence about it went before."""
+    told: list[Statement] = []
+    for statement in statements:
+        rest = statement.text[len(statement.entity) :].strip()
+        if not (told and _begins(statement) and _begins(told[0])):
+            told.append(statement)
+        elif told[-1].text.casefold().startswith(statement.entity.casefold()) and draw.chance(0.25):
+            together = f"{told[-1].text}，{rest}" if language == "zh" else f"{told[-1].text} and {rest}"
+            told = [
+                *(other._replace(text=together) if other.text == told[-1].text else other for other in told),
+                statement._replace(text=together),
+            ]
+        elif draw.chance(0.15):
+            told.append(statement._replace(text=f"它{rest}" if language == "zh" else f"It {rest}"))
+        else:
+            told.append(statement)
+    return told
+
+
+def _begins(statement: Statement) -> bool:
+    """Whether it says of the thing what it is or does, and not what somebody does with it."""
+    rest = statement.text[len(statement.entity) :]
+    return statement.text.casefold().startswith(statement.entity.casefold()) and rest[:1] not in (",", "(", "的")
 
 
 def _body(draw: Draw, statements: list[Statement], language: Language) -> str:
     """Sentences about one thing; later ones may say `it`, unless they might be asked for."""
-    sentences = [statement.text + stop(language) for statement in statements]
+    sentences = list(dict.fromkeys(statement.text + stop(language) for statement in statements))
     filler = _FILLERS_ZH if language == "zh" else _FILLERS
     for _ in range(draw.one([0, 0, 0, 1, 2])):
         sentences.insert(draw.number(0, len(sentences)), draw.expand(draw.one(filler)))
