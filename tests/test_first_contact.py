@@ -30,7 +30,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 def ask(gateway: Gateway, **body: object) -> dict[str, object]:
     command = ["curl", "-s", f"{gateway.address}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", json.dumps(body)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout)
 
 
 def test_the_banner_says_where_what_and_how_and_its_curl_line_works(gateway: Gateway) -> None:
@@ -39,7 +39,7 @@ def test_the_banner_says_where_what_and_how_and_its_curl_line_works(gateway: Gat
     assert re.search(r"models: +tiny-chat, mock, gpt2", banner)
     assert re.search(rf"docs: +{gateway.address}/schema", banner)
     (line,) = re.findall(r"curl .*", banner)
-    answered = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True)
+    answered = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=180, check=True)
     assert "Hello" in json.loads(answered.stdout)["choices"][0]["message"]["content"]
 
 

@@ -32,13 +32,13 @@ class Plan:
 
     tokens: int = 40_000_000
     batch_tokens: int = 4096
-    step_batches: int = 1
+    step_batches: int = 2
     muon_rate: float = 0.012
     adam_rate: float = 0.0025
     weight_decay: float = 0.02
     early: float = 0.45
     warm_up: int = 60
-    decay: float = 0.4
+    decay: float = 0.28
     seed: int = 1
     checkpoint_s: float = 300
     compiled: bool = True
