@@ -6,6 +6,7 @@ Knows nothing of HTTP, YAML, torch or any model. Everything here is immutable.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -156,6 +157,8 @@ class ChatInput(msgspec.Struct, frozen=True, tag="chat"):
 
     messages: tuple[Message, ...]
     tools: ToolUse | None = None
+    truncate: bool | None = None
+    """Whether to leave out the oldest turns of a conversation that does not fit the context; None: as the model is configured."""
 
 
 class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
@@ -165,13 +168,20 @@ class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
     echo: bool = False
 
 
+class EmbeddingInput(msgspec.Struct, frozen=True, tag="embedding"):
+    """Texts or token ids, each to become one vector. `dimensions`: numbers that a vector is to have, >= 1; None: the model's own."""
+
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request to one Backend."""
 
     request_id: str
     model: str
     """The name the client asked for."""
-    input: ChatInput | CompletionInput
+    input: ChatInput | CompletionInput | EmbeddingInput
     config: GenerationConfig = GenerationConfig()
     best_of: int | None = None
     """Sample this many per prompt, return the `n` of highest mean log-probability; None: `n`."""
@@ -238,6 +248,20 @@ class UrlCitation(msgspec.Struct, frozen=True, tag="citation"):
     end_index: int
     title: str
     url: str
+
+
+class Embedding(msgspec.Struct, frozen=True, tag="embedding"):
+    """The vector of one input, of length 1; `vector`: its numbers as little-endian float32."""
+
+    index: int
+    vector: bytes
+
+    @classmethod
+    def of(cls, index: int, numbers: Sequence[float]) -> Embedding:
+        return cls(index, struct.pack(f"<{len(numbers)}f", *numbers))
+
+    def numbers(self) -> tuple[float, ...]:
+        return struct.unpack(f"<{len(self.vector) // 4}f", self.vector)
 
 
 class WorkflowStep(msgspec.Struct, frozen=True, tag="step"):
@@ -307,7 +331,15 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     """Of a workflow: what each stage took of it."""
 
 
-GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | WorkflowStep | WorkflowOutcome | ChoiceFinished | Usage
+GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | Embedding | WorkflowStep | WorkflowOutcome | ChoiceFinished | Usage
+
+
+class Tokenized(msgspec.Struct, frozen=True):
+    """Token ids of a prompt; `strings`: each as the vocabulary spells it. `context_length`: tokens that the model can hold."""
+
+    ids: tuple[int, ...]
+    strings: tuple[str, ...]
+    context_length: int | None = None
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -348,6 +380,7 @@ class Backend(Protocol):
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Yield Progress*, then TextDelta, ToolCallDelta, UrlCitation and ChoiceFinished of all choices interleaved, then one Usage.
 
+        For an EmbeddingInput: Progress*, one Embedding an input, in any order, then one Usage.
         Workflows yield Progress and WorkflowStep between them too, and one WorkflowOutcome before the choices finish.
 
         An async generator: closing it (`aclose`, or cancelling the task that awaits it) cancels the work within one
@@ -360,6 +393,27 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Release what the backend holds (connections, threads); idempotent."""
+        ...
+
+
+@runtime_checkable
+class TokenizingBackend(Protocol):
+    """A Backend that can say how it reads text as tokens."""
+
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+        """A text's tokens, or a conversation's, as `generate` would read them (the whole of it, whether it fits or not).
+
+        Args:
+            add_special_tokens: of a text: with what the tokenizer puts in front (BOS).
+            add_generation_prompt: of a conversation: with the beginning of the assistant's turn.
+
+        Raises:
+            GatewayError: the tokenizer cannot be loaded, the template refuses the messages, a remote server has no such thing.
+        """
+        ...
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens included; errors as for `tokenize`, and where an id is outside the vocabulary."""
         ...
 
 

@@ -8,6 +8,7 @@ GatewayError
  ├── AuthenticationError             key missing or wrong
  ├── PermissionDeniedError           the key does not open this, or nothing does
  ├── ModelNotFoundError              no model of that name is configured
+ ├── NotStoredError                  no stored response, or item of one, has that id
  ├── RateLimitError                  a limit or a queue is full; `retry_after_s` says when to come back
  ├── ModelUnavailableError           the model cannot serve now; `retryable` says whether trying again can help
  │    ├── ModelLoadError             loading failed: what failed and what to try
@@ -107,12 +108,26 @@ class ModelNotFoundError(GatewayError):
         super().__init__(message)
 
 
-class RateLimitError(GatewayError):
-    """A rate limit or a queue bound was hit; `retry_after_s` (seconds, > 0) says when to come back."""
+class NotStoredError(GatewayError):
+    """Nothing is stored under an id, or no longer, or it belongs to another key. param: the field that named it, where one did."""
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class RateLimitError(GatewayError):
+    """A rate limit or a queue bound was hit.
+
+    Args:
+        retry_after_s: seconds, > 0, after which to come back; None: never, the request itself is too large.
+        type: the envelope's `type`: which of a key's limits it was, `requests` or `tokens`; else it was a queue.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None, type: str = "rate_limit_error") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.type = type
 
 
 class ModelUnavailableError(GatewayError):

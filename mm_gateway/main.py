@@ -20,6 +20,7 @@ import click
 import msgspec
 
 import mm_gateway
+from mm_gateway.api_key import hashed, new_key
 from mm_gateway.core import GenerationConfig, Message
 from mm_gateway.errors import ConfigurationError, GatewayError, ModelNotFoundError
 from mm_gateway.settings import ModelConfig, Settings
@@ -73,6 +74,20 @@ def check(models_file: Path | None, gateway_file: Path | None) -> None:
     """Validate the configuration."""
     settings = load_settings(models_file, gateway_file, os.environ)
     click.echo(f"The configuration is valid: {len(settings.models)} models ({', '.join(settings.models)})")
+
+
+@cli.group()
+def keys() -> None:
+    """API keys of clients."""
+
+
+@keys.command()
+@click.option("--name", default="", help="Whose it is.")
+def new(name: str) -> None:
+    """Make a key. It is shown once; the file holds only its hash."""
+    key = new_key()
+    click.echo(f"Give this to the client, it cannot be shown again:\n{key}\n")
+    click.echo(f"Add this line to the file that server.api_keys_file names:\n{f'{hashed(key)} {name}'.strip()}")
 
 
 @cli.command()

@@ -106,16 +106,11 @@ class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
     json_schema: JsonSchemaFormat | None = None
 
 
-class _SharedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What chat and completion requests have in common."""
+class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How to continue, the same at every endpoint that generates text."""
 
-    model: str
-    max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    n: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     stop: str | list[str] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -129,6 +124,18 @@ class _SharedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     repetition_penalty: float | None = None
     ignore_eos: bool | None = None
     keep_alive: float | str | None = None
+
+
+class _SharedFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """What chat and completion requests have in common."""
+
+    model: str
+    max_tokens: int | None = None
+    n: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    # extensions that peers share
     guided_json: dict[str, Any] | bool | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
@@ -178,6 +185,45 @@ class CompletionRequest(_SharedFields, kw_only=True, forbid_unknown_fields=True)
     echo: bool | None = None
     logprobs: int | None = None
     suffix: str | None = None
+
+
+class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/embeddings`."""
+
+    model: str
+    input: str | list[str | int | list[int]]
+    """A text, texts, token ids, or lists of token ids; not mixed, none empty, at most 2048."""
+    encoding_format: Literal["float", "base64"] | None = None
+    """base64: of little-endian float32."""
+    dimensions: int | None = None
+    """Only for models that were trained for it."""
+    user: str | None = None
+    keep_alive: float | str | None = None
+    """Ours."""
+
+
+class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /tokenize`, as vLLM has it: either `prompt` or `messages`."""
+
+    model: str
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    add_special_tokens: bool | None = None
+    """With `prompt`: what the tokenizer puts in front (BOS); default true. The chat template writes its own."""
+    return_token_strs: bool | None = None
+    add_generation_prompt: bool | None = None
+    """With `messages`: the beginning of the assistant's turn; default true."""
+    continue_final_message: bool | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: str | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /detokenize`."""
+
+    model: str
+    tokens: list[int]
 
 
 class TopLogprob(msgspec.Struct):
@@ -279,6 +325,41 @@ class ChatCompletion(msgspec.Struct):
     object: Literal["chat.completion"] = "chat.completion"
 
 
+class ChunkToolCall(msgspec.Struct):
+    """A piece of a call: `id`, `type` and the name come with the first; pieces of one `index` belong together."""
+
+    index: int
+    function: dict[str, str]
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    type: Literal["function"] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChunkDelta(msgspec.Struct):
+    role: Literal["assistant"] | msgspec.UnsetType = msgspec.UNSET
+    content: str | msgspec.UnsetType | None = msgspec.UNSET
+    refusal: msgspec.UnsetType | None = msgspec.UNSET
+    tool_calls: list[ChunkToolCall] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ChunkChoice(msgspec.Struct):
+    index: int
+    delta: ChunkDelta
+    finish_reason: str | None
+    logprobs: ChatLogprobs | None
+
+
+class ChatCompletionChunk(msgspec.Struct):
+    """One event of `POST /v1/chat/completions` with `stream`; only described by this, written by hand."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    system_fingerprint: str
+    object: Literal["chat.completion.chunk"]
+    usage: UsageReply | msgspec.UnsetType | None = msgspec.UNSET
+
+
 class CompletionChoice(msgspec.Struct):
     index: int
     text: str
@@ -296,6 +377,55 @@ class Completion(msgspec.Struct):
     usage: UsageReply
     system_fingerprint: str
     object: Literal["text_completion"] = "text_completion"
+
+
+class CompletionChunk(msgspec.Struct):
+    """One event of `POST /v1/completions` with `stream`; only described by this, written by hand."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    system_fingerprint: str
+    object: Literal["text_completion"]
+    usage: UsageReply | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class EmbeddingUsage(msgspec.Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingItem(msgspec.Struct):
+    """`embedding`: numbers, or base64 of little-endian float32."""
+
+    index: int
+    embedding: list[float] | str
+    object: Literal["embedding"] = "embedding"
+
+
+class EmbeddingList(msgspec.Struct):
+    """Reply of `POST /v1/embeddings`."""
+
+    data: list[EmbeddingItem]
+    model: str
+    usage: EmbeddingUsage
+    object: Literal["list"] = "list"
+
+
+class TokenizeReply(msgspec.Struct):
+    """Reply of `POST /tokenize`. token_strs: as the vocabulary spells them, where asked for."""
+
+    count: int
+    max_model_len: int | None
+    tokens: tuple[int, ...]
+    token_strs: tuple[str, ...] | None = None
+
+
+class DetokenizeReply(msgspec.Struct):
+    """Reply of `POST /detokenize`."""
+
+    prompt: str
 
 
 class ErrorBody(msgspec.Struct):
@@ -330,80 +460,8 @@ class ModelList(msgspec.Struct):
     object: Literal["list"] = "list"
 
 
-# What comes back from an upstream server: every field optional, unknown ones ignored, because servers differ.
+class Health(msgspec.Struct):
+    """Reply of `GET /health`."""
 
-
-class UpstreamFunction(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class UpstreamToolCall(msgspec.Struct):
-    index: int = 0
-    id: str | None = None
-    function: UpstreamFunction | None = None
-
-
-class UpstreamDelta(msgspec.Struct):
-    content: str | None = None
-    tool_calls: list[UpstreamToolCall] | None = None
-
-
-class UpstreamTopLogprob(msgspec.Struct):
-    token: str
-    logprob: float
-    bytes: list[int] | None = None
-
-
-class UpstreamChatLogprob(msgspec.Struct):
-    token: str
-    logprob: float
-    bytes: list[int] | None = None
-    top_logprobs: list[UpstreamTopLogprob] | None = None
-
-
-class UpstreamLogprobs(msgspec.Struct):
-    """Chat has `content`, completions have the arrays."""
-
-    content: list[UpstreamChatLogprob] | None = None
-    tokens: list[str] | None = None
-    token_logprobs: list[float | None] | None = None
-    top_logprobs: list[dict[str, float] | None] | None = None
-
-
-class UpstreamChoice(msgspec.Struct):
-    index: int = 0
-    delta: UpstreamDelta | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-    logprobs: UpstreamLogprobs | None = None
-
-
-class UpstreamPromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class UpstreamCompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class UpstreamUsage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: UpstreamPromptDetails | None = None
-    completion_tokens_details: UpstreamCompletionDetails | None = None
-
-
-class UpstreamError(msgspec.Struct):
-    message: str | None = None
-    type: str | None = None
-    param: str | None = None
-    code: str | int | None = None
-
-
-class UpstreamChunk(msgspec.Struct):
-    """One `data:` line of an upstream's stream."""
-
-    choices: list[UpstreamChoice] | None = None
-    usage: UpstreamUsage | None = None
-    error: UpstreamError | str | None = None
+    status: Literal["ok", "shutting down"]
+    version: str

@@ -12,10 +12,13 @@ from typing import Literal
 
 import msgspec
 
+from mm_gateway.api_key import ApiKey
+
 ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
 Quantization = Literal["8bit", "4bit", "gptq"]
 ToolFormatName = Literal["hermes", "llama", "react", "plain"]
+Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
 SearchProviderName = Literal["local", "ddgs", "searxng"]
 
@@ -47,10 +50,14 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A built-in template's name or a Jinja file; wins over the checkpoint's own. None: see `model_type`."""
     tool_format: ToolFormatName | None = None
     """How tools are written for the model and its calls read back; None: by the chat template."""
+    embedding_pooling: Pooling | None = None
+    """How `/v1/embeddings` pools the last hidden states; None: as the checkpoint's sentence-transformers files say, else `mean`."""
+    matryoshka: bool = False
+    """Trained so that the beginning of an embedding is one too: `dimensions` may shorten it."""
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
     path: str | None = None
-    """Local folder to load from in place of the hub; `model_name` stays the name."""
+    """Local folder to load from in place of the hub; `model_name` stays the name. In the file also `builtin:NAME`, a model of the package."""
     truncate_history: bool = True
     """Leave out the oldest turns of a conversation that does not fit the context; False: refuse it."""
     pin: bool = False
@@ -81,9 +88,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     port: int = 8000
     """[0, 65535]; 0: any free port."""
     api_keys: tuple[str, ...] = ()
-    """Keys that clients may use, best given as MM_GATEWAY_API_KEYS; none: no key is asked for."""
+    """Keys that clients may use, or `sha256:HEX` of them; best given as MM_GATEWAY_API_KEYS. None here nor in a file: none is asked for."""
+    api_keys_file: str | None = None
+    """A file of keys with their names and limits, see `key_file.py`; a path from the folder of gateway.yaml."""
     admin_keys: tuple[str, ...] = ()
     """Keys for `/admin`, best given as MM_GATEWAY_ADMIN_KEYS; none: it is off."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may call from a browser, such as `https://example.org`; `*`: all; none: CORS is off."""
     max_body_bytes: int = 16 * 2**20
     early_commit_s: float = 5.0
     """A stream whose first token takes longer is answered with 200 and heartbeats from then on."""
@@ -92,6 +103,19 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shutdown_grace_s: float = 10.0
     """Seconds that running requests get to end after SIGTERM."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`limits:` of `gateway.yaml`: what clients may use, and what the gateway takes on."""
+
+    requests_per_minute: int | None = None
+    """Of each key that has no limit of its own; where no keys are asked for, of all clients together. None: no limit."""
+    tokens_per_minute: int | None = None
+    """Likewise; tokens of prompts and replies."""
+    max_requests: int = 2048
+    """Requests being answered at a time, streams included, >= 1; beyond it: 429."""
+    max_queued_requests: int = 1024
+    """Of these, requests that wait for their first token, over all models, >= 1; beyond it: 429."""
 
 
 class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,7 +143,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_step_tokens: int = 512
     """Tokens of one forward pass, decode and prefill chunks together; more gives throughput, fewer gives smoother streams."""
     max_waiting: int = 1024
-    """Sequences queued per model; beyond it requests get a 429."""
+    """Sequences queued per model, and requests that wait for it to load; beyond it requests get a 429."""
     prefix_cache: bool = True
     """Reuse KV entries of prompts that share a beginning."""
 
@@ -129,6 +153,12 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     folder: str | None = None
     """Where sessions, stored responses and the search index live; None: `mm-gateway` in XDG_DATA_HOME, else in ~/.local/share."""
+    max_responses: int = 10_000
+    """Responses of `/v1/responses` kept, >= 1; beyond it the oldest go."""
+    response_ttl_s: float | None = 30 * 86400.0
+    """Seconds for which a response is kept; None: until its room is needed."""
+    response_max_bytes: int = 2**20
+    """Conversation that a response may be stored with, >= 1024; a larger one is refused unless it is not to be stored."""
 
     def path(self, name: str) -> Path:
         """The path of a file in the folder; neither is made here."""
@@ -191,8 +221,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_model: str | None = None
     """For the command line and workflows where none is named; None: the first entry."""
     server: ServerSettings = ServerSettings()
+    keys: tuple[ApiKey, ...] = ()
+    """Those of `server.api_keys_file`."""
+    limits: LimitSettings = LimitSettings()
     memory: MemorySettings = MemorySettings()
     engine: EngineSettings = EngineSettings()
     storage: StorageSettings = StorageSettings()
     search: SearchSettings = SearchSettings()
     workflows: WorkflowSettings = WorkflowSettings()
+
+    @property
+    def asks_for_keys(self) -> bool:
+        return bool(self.server.api_keys or self.keys)

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from mm_gateway.api.app import GatewayApp, create_app
+from mm_gateway.api_key import ApiKey
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import GenerationEvent, GenerationRequest, ModelInfo
-from mm_gateway.settings import ServerSettings, Settings
+from mm_gateway.settings import LimitSettings, ServerSettings, Settings
 
 Step = GenerationEvent | BaseException | float
 """An event to yield, an exception to raise, or seconds to wait."""
@@ -46,6 +47,8 @@ class ScriptedBackend:
         self.name = "closed"
 
 
-def app_over(*backends: ScriptedBackend, **server: object) -> GatewayApp:
-    settings = Settings(server=ServerSettings(**server))  # type: ignore[arg-type]
+def app_over(
+    *backends: ScriptedBackend, limits: LimitSettings | None = None, keys: tuple[ApiKey, ...] = (), **server: object
+) -> GatewayApp:
+    settings = Settings(server=ServerSettings(**server), limits=limits or LimitSettings(), keys=keys)  # type: ignore[arg-type]
     return create_app(settings, Catalog({backend.name: backend for backend in backends}, aliases={"an-alias": backends[0].name}))

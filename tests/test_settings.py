@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mm_gateway.api_key import hashed
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.settings import MemorySettings, ModelConfig, Settings
 from mm_gateway.settings_loader import load_settings
@@ -53,7 +54,7 @@ def test_the_shipped_gateway_file_shows_every_key_with_its_default() -> None:
     for section in shown:
         assert set(shown[section]) == set(getattr(defaults, section).__struct_fields__)
         assert getattr(settings, section) == getattr(defaults, section)
-    assert {"models", "default_model", *shown} == set(Settings.__struct_fields__)
+    assert {"models", "default_model", "keys", *shown} == set(Settings.__struct_fields__)
 
 
 def test_sizes_may_carry_units(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         MM_GATEWAY_MEMORY_BUDGET_BYTES="4GiB",
         MM_GATEWAY_ENGINE_PREFIX_CACHE="false",
     )
-    assert (settings.server.host, settings.server.port, settings.server.api_keys) == ("a", 9000, ("one", "two"))
+    assert (settings.server.host, settings.server.port, settings.server.api_keys) == ("a", 9000, (hashed("one"), hashed("two")))
     assert settings.memory == MemorySettings(memory_threshold=0.5, max_cached_models=7, budget_bytes=2**32)
     assert settings.engine.prefix_cache is False
 
@@ -132,6 +133,9 @@ def test_a_wrong_entry_names_file_model_key_and_what_is_allowed(tmp_path: Path, 
         (None, "server: {port: 99999}", {}, "gateway.yaml: server: port: got 99999, allowed is 0 to 65535"),
         (None, "memory: {memory_threshold: 1.5}", {}, "memory: memory_threshold: got 1.5, allowed is greater than 0, at most 1"),
         (None, "search: {provider: google}", {}, "search: provider: got 'google', allowed is "),
+        (None, "storage: {max_responses: 0}", {}, "storage: max_responses: got 0, allowed is at least 1"),
+        (None, "storage: {response_ttl_s: 0}", {}, "storage: response_ttl_s: got 0, allowed is greater than 0, or null"),
+        (None, "storage: {response_max_bytes: 1KB}", {}, "storage: response_max_bytes: got 1000, allowed is at least 1024"),
         (None, "search: {searxng_url: localhost}", {}, "searxng_url: got 'localhost', allowed is an http:// or https:// address, or null"),
         (None, "search: {max_results: 21}", {}, "max_results: got 21, allowed is 1 to 20"),
         (None, "sever: {}", {}, "unknown key 'sever'; did you mean server?"),
@@ -150,3 +154,15 @@ def test_every_other_mistake_says_where_and_what(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml cannot be read"):
         load_settings(tmp_path / "nowhere.yaml", None, {})
+
+
+def test_workflows_use_a_model_that_is_served(tmp_path: Path) -> None:
+    models = "models: {m: {model_name: m, aliases: [n]}}"
+    settings = load(tmp_path, models, "workflows: {model: n, session_ttl_s: null}")
+    assert settings.workflows == WorkflowSettings(model="n", session_ttl_s=None)
+    assert set(yaml.safe_load((CONFIG / "gateway.yaml").read_text())["workflows"]) == set(WorkflowSettings.__struct_fields__)
+    assert load_settings(CONFIG / "models.yaml", CONFIG / "gateway.yaml", {}).workflows == WorkflowSettings()
+    with pytest.raises(ConfigurationError, match="workflows: model: 'x' is not among the models: m"):
+        load(tmp_path, models, "workflows: {model: x}")
+    with pytest.raises(ConfigurationError, match="names that begin with mm-orch/ are those of workflows"):
+        load(tmp_path, "models: {mm-orch/x: {model_name: m}}")

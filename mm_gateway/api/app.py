@@ -8,19 +8,33 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
-from litestar.openapi import OpenAPIConfig
-from litestar.types import Message, Receive, Scope, Send
+from litestar.types import ControllerRouterHandler, Message, Receive, Scope, Send
 
-import mm_gateway
 from mm_gateway.api.admin import RequireAdminKey, manage_model
-from mm_gateway.api.auth import RequireKey
+from mm_gateway.api.admission import Admission
+from mm_gateway.api.auth import RequireKey, client_keys
 from mm_gateway.api.completions import chat_completions, completions
+from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.errors import handle_exception
 from mm_gateway.api.health import health
 from mm_gateway.api.models import get_model, list_models
+from mm_gateway.api.response_store import ResponseStore
+from mm_gateway.api.responses import cancel_response, create_response, delete_response, get_response, list_input_items
+from mm_gateway.api.schema import schema_json, schema_page
+from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.catalog import Catalog
 from mm_gateway.settings import Settings
+
+EXPOSED_HEADERS = [
+    "x-request-id",
+    "openai-processing-ms",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+]
 
 
 class GatewayApp(Litestar):
@@ -31,16 +45,23 @@ class GatewayApp(Litestar):
             await super().__call__(scope, receive, send)  # type: ignore[arg-type]
             return
         started = time.perf_counter()
+        state = scope.setdefault("state", {})
         request_id = f"req_{secrets.token_hex(16)}".encode()
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 elapsed = b"%d" % ((time.perf_counter() - started) * 1000)
                 headers = [*message["headers"], (b"x-request-id", request_id), (b"openai-processing-ms", elapsed)]
+                if (ticket := state.get("ticket")) is not None:
+                    headers += ticket.headers()
                 message = {**message, "headers": headers}  # type: ignore[assignment]
             await send(message)
 
-        await super().__call__(scope, receive, send_with_headers)  # type: ignore[arg-type]
+        try:
+            await super().__call__(scope, receive, send_with_headers)  # type: ignore[arg-type]
+        finally:
+            if (ticket := state.get("ticket")) is not None:
+                ticket.close()
 
 
 def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
@@ -57,17 +78,25 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
         finally:
             app.state.draining = True
             await catalog.close()
+            await responses.close()
 
-    guarded = Router(
-        "/", route_handlers=[chat_completions, completions, list_models, get_model], guards=[RequireKey(settings.server.api_keys)]
-    )
+    responses = ResponseStore(settings.storage)
+    endpoints: list[ControllerRouterHandler] = [chat_completions, completions, embeddings, tokenize, detokenize, list_models, get_model]
+    endpoints += [create_response, get_response, delete_response, list_input_items, cancel_response]
+    guarded = Router("/", route_handlers=endpoints, guards=[RequireKey(client_keys(settings)), Admission(settings.limits)])
     admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
     return GatewayApp(
-        route_handlers=[guarded, admin, health],
+        route_handlers=[guarded, admin, health, schema_page, schema_json],
         exception_handlers={Exception: handle_exception},
         lifespan=[lifespan],
-        state=State({"catalog": catalog, "server": settings.server, "draining": False}),
+        state=State({"catalog": catalog, "server": settings.server, "responses": responses, "draining": False}),
+        cors_config=_cors(settings.server.cors_origins),
         request_max_body_size=settings.server.max_body_bytes,
-        openapi_config=OpenAPIConfig(title="mm_gateway", version=mm_gateway.__version__, path="/schema"),
+        openapi_config=None,  # see api/openapi.py
         logging_config=None,
     )
+
+
+def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
+    """Preflights are answered before keys are asked for: browsers send none with them."""
+    return CORSConfig(allow_origins=list(origins), expose_headers=EXPOSED_HEADERS) if origins else None

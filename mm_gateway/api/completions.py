@@ -8,46 +8,31 @@ import time
 import msgspec
 from litestar import Request, post
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, InternalServerException
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.replies import ChatReply, CompletionReply, Reply
+from mm_gateway.api.auth import principal
+from mm_gateway.api.endpoint import json_body, respond
+from mm_gateway.api.replies import ChatReply, CompletionReply
 from mm_gateway.api.requests import chat_request, completion_request, decode
-from mm_gateway.api.serve_events import stream_response, whole_response
-from mm_gateway.catalog import Catalog
-from mm_gateway.core import CompletionInput, GenerationRequest
-from mm_gateway.errors import InvalidRequestError, ShuttingDownError
-from mm_gateway.protocol import ChatCompletion, ChatCompletionRequest, Completion, CompletionRequest, ErrorReply
-from mm_gateway.settings import ServerSettings
+from mm_gateway.core import CompletionInput
+from mm_gateway.errors import InvalidRequestError
+from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest
 
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _completion_decoder = msgspec.json.Decoder(CompletionRequest)
-
-_ERRORS = {
-    status: ResponseSpec(ErrorReply, description=description, generate_examples=False)
-    for status, description in {
-        400: "The request is wrong; `param` names the field",
-        401: "API key missing or wrong",
-        404: "Unknown model",
-        429: "Too many requests; see Retry-After",
-        503: "The model cannot serve now",
-    }.items()
-}
 
 
 @post(
     "/v1/chat/completions",
     status_code=200,
     summary="Continue a conversation",
-    description="Body: ChatCompletionRequest. With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
-    responses={200: ResponseSpec(ChatCompletion, generate_examples=False), **_ERRORS},
+    description="With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
 )
 async def chat_completions(request: Request, state: State) -> ASGIResponse:
-    body = decode(_chat_decoder, await _json_body(request))
+    body = decode(_chat_decoder, await json_body(request))
     stages = (body.workflow or {}).get("events") is True
     id = f"chatcmpl-{secrets.token_hex(16)}"
-    generation = chat_request(body, id)
+    generation = msgspec.structs.replace(chat_request(body, id), principal=principal(request))
     reply = ChatReply(
         id=id,
         created=int(time.time()),
@@ -57,18 +42,17 @@ async def chat_completions(request: Request, state: State) -> ASGIResponse:
         include_usage=_include_usage(body),
         stages=stages,
     )
-    return await _respond(request, state, generation, reply, stream=bool(body.stream), stages=stages)
+    return await respond(request, state, generation, reply, stream=bool(body.stream), stages=stages)
 
 
 @post(
     "/v1/completions",
     status_code=200,
     summary="Continue a text",
-    description="Body: CompletionRequest. With `stream: true` the reply is a stream of server-sent text_completion events.",
-    responses={200: ResponseSpec(Completion, generate_examples=False), **_ERRORS},
+    description="With `stream: true` the reply is a stream of server-sent text_completion events.",
 )
 async def completions(request: Request, state: State) -> ASGIResponse:
-    body = decode(_completion_decoder, await _json_body(request))
+    body = decode(_completion_decoder, await json_body(request))
     id = f"cmpl-{secrets.token_hex(16)}"
     generation = completion_request(body, id)
     assert isinstance(generation.input, CompletionInput)
@@ -80,33 +64,7 @@ async def completions(request: Request, state: State) -> ASGIResponse:
         logprobs=generation.config.logprobs,
         include_usage=_include_usage(body),
     )
-    return await _respond(request, state, generation, reply, stream=bool(body.stream))
-
-
-async def _respond(
-    request: Request, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool, stages: bool = False
-) -> ASGIResponse:
-    if state.draining:
-        raise ShuttingDownError("The server is shutting down")
-    catalog: Catalog = state.catalog
-    settings: ServerSettings = state.server
-    events = catalog.resolve(generation.model).generate(generation)
-    if stream:
-        return await stream_response(
-            events, reply, request.receive, early_commit_s=settings.early_commit_s, heartbeat_s=settings.heartbeat_s, stages=stages
-        )
-    return await whole_response(events, reply, request.receive)
-
-
-async def _json_body(request: Request) -> bytes:
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise HTTPException(status_code=415, detail="The body must be JSON: send it with Content-Type: application/json")
-    try:
-        return await request.body()
-    except InternalServerException as error:
-        # Litestar's word for a client that hung up amid its body: no fault of ours, and nobody reads the answer.
-        raise HTTPException(status_code=400, detail="The connection was closed before the body was complete") from error
+    return await respond(request, state, generation, reply, stream=bool(body.stream))
 
 
 def _include_usage(body: ChatCompletionRequest | CompletionRequest) -> bool:

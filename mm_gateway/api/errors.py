@@ -18,6 +18,7 @@ from mm_gateway.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     ModelUnavailableError,
+    NotStoredError,
     PermissionDeniedError,
     RateLimitError,
     SearchError,
@@ -36,6 +37,7 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (AuthenticationError, 401, "invalid_request_error", "invalid_api_key"),
     (PermissionDeniedError, 403, "invalid_request_error", "permission_denied"),
     (ModelNotFoundError, 404, "invalid_request_error", "model_not_found"),
+    (NotStoredError, 404, "invalid_request_error", None),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded"),
     (ModelUnavailableError, 503, "server_error", "model_overloaded"),
     (SearchError, 503, "server_error", "search_failed"),
@@ -66,10 +68,12 @@ def http_error(error: BaseException) -> HttpError:
         return _of_litestar(error)
     for kind, status, type_, code in _TABLE:
         if isinstance(error, kind):
-            param = getattr(error, "param", None) if isinstance(error, InvalidRequestError) else None
+            param = getattr(error, "param", None) if isinstance(error, InvalidRequestError | NotStoredError) else None
             if isinstance(error, ModelNotFoundError):
                 param = "model"
             own_code = error.code if isinstance(error, InvalidRequestError) else None
+            if isinstance(error, RateLimitError):
+                type_ = error.type
             return HttpError(status, ErrorBody(_bounded(str(error)), type_, param, own_code or code), _headers(error))
     logger.error("unexpected error", exc_info=error)
     return HttpError(*_INTERNAL, {})
@@ -102,7 +106,7 @@ def _of_litestar(error: HTTPException) -> HttpError:
 
 def _headers(error: GatewayError) -> dict[str, str]:
     if isinstance(error, RateLimitError):
-        return _retry_after(error.retry_after_s)
+        return {"x-should-retry": "false"} if error.retry_after_s is None else _retry_after(error.retry_after_s)
     if isinstance(error, ModelUnavailableError):
         # x-should-retry is what OpenAI's clients obey before their own rules.
         return _retry_after(error.retry_after_s or 1.0) if error.retryable else {"x-should-retry": "false"}
@@ -112,7 +116,10 @@ def _headers(error: GatewayError) -> dict[str, str]:
 
 
 def _retry_after(seconds: float | None) -> dict[str, str]:
-    return {} if seconds is None else {"retry-after": str(max(1, math.ceil(seconds)))}
+    """In whole seconds for everybody, and exactly for OpenAI's clients, which read `retry-after-ms` first."""
+    if seconds is None:
+        return {}
+    return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(seconds * 1000)))}
 
 
 def _bounded(message: str) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from litestar import get
+from litestar import Request, get
 from litestar.datastructures import State
 
+from mm_gateway.api.auth import may_use, resolve
 from mm_gateway.core import ModelInfo
 from mm_gateway.protocol import ModelCard, ModelList
 
 
 @get("/v1/models", sync_to_thread=False, summary="What is served")
-def list_models(state: State) -> ModelList:
-    return ModelList([card(info) for info in state.catalog.infos()])
+def list_models(request: Request, state: State) -> ModelList:
+    return ModelList([card(info) for info in state.catalog.infos() if may_use(request, info.id)])
 
 
 @get("/v1/models/{model_id:path}", sync_to_thread=False, summary="One model; ids may hold slashes")
-def get_model(state: State, model_id: str) -> ModelCard:
+def get_model(request: Request, state: State, model_id: str) -> ModelCard:
     # Litestar's path parameters begin with the slash that separates them.
-    return card(state.catalog.resolve(str(model_id).removeprefix("/")).info())
+    return card(resolve(request, state.catalog, str(model_id).removeprefix("/")).info())
 
 
 def card(info: ModelInfo) -> ModelCard:

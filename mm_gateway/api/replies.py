@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 import msgspec
 
 import mm_gateway
+from mm_gateway.api.errors import http_error
 from mm_gateway.api.logprobs import chat_logprobs, completion_logprobs
 from mm_gateway.core import (
     ChoiceFinished,
@@ -41,22 +44,49 @@ _encode = msgspec.json.Encoder().encode
 
 FINGERPRINT = f"fp_mm_gateway_{mm_gateway.__version__}"
 DONE = b"data: [DONE]\n\n"
+_LARGE_REPLY = 64
+"""Events from which on a whole reply is put together off the event loop."""
 
 
 class Reply(Protocol):
-    """One request's reply: `start` and `chunk` for a stream, `fold` for a whole one."""
+    """One request's reply: `start`, `chunk` and `end` for a stream, `fold` for a whole one."""
 
     def start(self) -> bytes:
-        """What a stream begins with."""
+        """What a stream begins with, sent with the first event."""
         ...
 
     def chunk(self, event: GenerationEvent) -> bytes:
         """The server-sent events of one event; empty where it has none."""
         ...
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    async def end(self, error: BaseException | None) -> bytes:
+        """What a stream ends with, after its last event or the error that broke it off."""
+        ...
+
+    async def fold(self, events: Collection[GenerationEvent]) -> bytes:
         """The whole reply."""
         ...
+
+    def named(self, error: BaseException) -> BaseException:
+        """A backend's error, with `param` in the words of this endpoint's body."""
+        ...
+
+
+class ChunkedReply(ABC):
+    """How streams of chunks end, where replies are folded, and the names of fields, which are those that backends use."""
+
+    async def fold(self, events: Collection[GenerationEvent]) -> bytes:
+        # A thread gives the event loop its turns while it folds a large reply.
+        return await asyncio.to_thread(self._fold, events) if len(events) > _LARGE_REPLY else self._fold(events)
+
+    @abstractmethod
+    def _fold(self, events: Iterable[GenerationEvent]) -> bytes: ...
+
+    async def end(self, error: BaseException | None) -> bytes:
+        return DONE if error is None else b"data: " + http_error(error).encode() + b"\n\n" + DONE
+
+    def named(self, error: BaseException) -> BaseException:
+        return error
 
 
 class _Template:
@@ -74,7 +104,7 @@ class _Template:
         return self._head + b'],"usage":' + _encode(usage) + b"}\n\n"
 
 
-class ChatReply:
+class ChatReply(ChunkedReply):
     """Reply of `/v1/chat/completions`.
 
     Args:
@@ -128,7 +158,7 @@ class ChatReply:
                 return self._template.usage(usage_reply(event))
         return b""
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = _Folded(events, self._choices)
         choices = [
             ChatChoice(
@@ -163,7 +193,7 @@ def workflow_event(event: Progress | WorkflowStep | WorkflowOutcome) -> dict[str
     match event:
         case Progress(stage=stage, detail=detail, fraction=fraction):
             return {"stage": stage, "status": "running", "detail": detail} | ({} if fraction is None else {"fraction": fraction})
-        case WorkflowStep(success=success):
+        case WorkflowStep():
             step = event.told()
             return {"stage": step.pop("name"), "status": "finished" if step.pop("success") else "failed", **step}
         case WorkflowOutcome():
@@ -175,7 +205,7 @@ def workflow_outcome(outcome: WorkflowOutcome) -> dict[str, Any]:
     return {"model": outcome.model, "degraded": outcome.degraded, "steps": [step.told() for step in outcome.steps], **outcome.metadata}
 
 
-class CompletionReply:
+class CompletionReply(ChunkedReply):
     """Reply of `/v1/completions`; arguments as for ChatReply, `logprobs` as in the body."""
 
     def __init__(self, *, id: str, created: int, model: str, choices: int, logprobs: int | None, include_usage: bool) -> None:
@@ -201,7 +231,7 @@ class CompletionReply:
                 return self._template.usage(usage_reply(event))
         return b""
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = _Folded(events, self._choices)
         choices = [
             CompletionChoice(

@@ -12,9 +12,9 @@ from mm_gateway.api.messages import read_messages
 from mm_gateway.api.tools import read_tools
 from mm_gateway.core import MAX_CHOICES, ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, ResponseFormat
+from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, ResponseFormat, SamplingFields
 
-Body = TypeVar("Body", ChatCompletionRequest, CompletionRequest)
+Body = TypeVar("Body", bound=msgspec.Struct)
 
 _AT = re.compile(r"^(?P<what>.*?) - at `(?:key in )?\$(?P<path>.*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
@@ -33,7 +33,7 @@ def decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _named(str(error)) from None
+        raise named(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"We could not parse the JSON body of your request: {str(error)[:200]}") from None
 
@@ -61,14 +61,15 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
         request_id=request_id,
         model=body.model,
         input=ChatInput(read_messages(body.messages), tools),
-        config=_config(
+        config=generation_config(
             body,
+            n=body.n,
             max_new_tokens=limits[0] if limits else None,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             names={"max_new_tokens": limit_name, "logprobs": "top_logprobs"},
             grammar=grammar,
         ),
-        keep_alive=_keep_alive(body.keep_alive),
+        keep_alive=keep_alive_s(body.keep_alive),
         metadata=body.metadata or {},
         workflow=body.workflow,
         user=body.user,
@@ -79,7 +80,7 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
     """What a completion body asks for; errors as for `chat_request`."""
     if body.suffix:
         raise UnsupportedParameterError("suffix is not supported by this server", param="suffix")
-    prompts = _prompts(body.prompt)
+    prompts = texts_or_tokens(body.prompt, "prompt")
     n = body.n or 1
     if body.best_of is not None and not n <= body.best_of <= MAX_CHOICES:
         raise InvalidRequestError(f"best_of must be between n ({n}) and {MAX_CHOICES}, got {body.best_of}", param="best_of")
@@ -92,8 +93,9 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
         request_id=request_id,
         model=body.model,
         input=CompletionInput(prompts, echo=echo),
-        config=_config(
+        config=generation_config(
             body,
+            n=body.n,
             # OpenAI's default for this endpoint.
             max_new_tokens=16 if body.max_tokens is None else body.max_tokens,
             logprobs=body.logprobs,
@@ -102,15 +104,16 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
             prompt_logprobs=echo and body.logprobs is not None,
         ),
         best_of=body.best_of,
-        keep_alive=_keep_alive(body.keep_alive),
+        keep_alive=keep_alive_s(body.keep_alive),
         user=body.user,
     )
 
 
-def _config(
-    body: ChatCompletionRequest | CompletionRequest,
+def generation_config(
+    body: SamplingFields,
     *,
     max_new_tokens: int | None,
+    n: int | None = None,
     logprobs: int | None,
     names: Mapping[str, str],
     grammar: Grammar | None,
@@ -132,7 +135,7 @@ def _config(
             seed=body.seed,
             stop=stop,
             ignore_eos=bool(body.ignore_eos),
-            n=1 if body.n is None else body.n,
+            n=1 if n is None else n,
             logprobs=logprobs,
             grammar=grammar,
             prompt_logprobs=prompt_logprobs,
@@ -187,19 +190,24 @@ def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:
             raise UnsupportedParameterError(f"{name} is not supported by this server", param=name)
 
 
-def _prompts(prompt: str | list[str | int | list[int]] | None) -> tuple[str | tuple[int, ...], ...]:
-    if prompt is None:
-        raise InvalidRequestError("You must provide the parameter: prompt", param="prompt")
-    if isinstance(prompt, str):
-        return (prompt,)
-    kinds = {type(entry) for entry in prompt}
+def texts_or_tokens(given: str | list[str | int | list[int]] | None, param: str) -> tuple[str | tuple[int, ...], ...]:
+    """What a field holds that takes a text, texts, token ids, or lists of token ids: one entry each.
+
+    Raises:
+        InvalidRequestError: nothing, or different kinds.
+    """
+    if given is None:
+        raise InvalidRequestError(f"You must provide the parameter: {param}", param=param)
+    if isinstance(given, str):
+        return (given,)
+    kinds = {type(entry) for entry in given}
     if len(kinds) != 1:
         what = "must not be empty" if not kinds else "must be a text, a list of texts, token ids, or a list of lists of token ids"
-        raise InvalidRequestError(f"prompt {what}", param="prompt")
-    ids = tuple(entry for entry in prompt if isinstance(entry, int))
+        raise InvalidRequestError(f"{param} {what}", param=param)
+    ids = tuple(entry for entry in given if isinstance(entry, int))
     if ids:
         return (ids,)
-    return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in prompt if not isinstance(entry, int))
+    return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in given if not isinstance(entry, int))
 
 
 def _logit_bias(biases: dict[str, float]) -> dict[int, float]:
@@ -209,7 +217,7 @@ def _logit_bias(biases: dict[str, float]) -> dict[int, float]:
     return {int(token): bias for token, bias in biases.items()}
 
 
-def _keep_alive(value: float | str | None) -> float | None:
+def keep_alive_s(value: float | str | None) -> float | None:
     """Seconds; a text may carry a unit as in `5m`. Negative: for good."""
     if isinstance(value, str):
         match = _DURATION.fullmatch(value)
@@ -219,10 +227,11 @@ def _keep_alive(value: float | str | None) -> float | None:
     return float("inf") if value is not None and value < 0 else value
 
 
-def _named(message: str) -> InvalidRequestError:
-    """msgspec's message as OpenAI words it, with the path of the field."""
+def named(message: str, at: str = "") -> InvalidRequestError:
+    """msgspec's message as OpenAI words it, with the path of the field. at: path of what was decoded."""
     match = _AT.match(message)
-    what, path = (match["what"], match["path"].lstrip(".")) if match else (message, "")
+    what, path = (match["what"], match["path"]) if match else (message, "")
+    path = (at + path).lstrip(".")
     param = path.replace("[...]", "") or None
     if unknown := _UNKNOWN.match(what):
         name = f"{path}.{unknown['name']}" if path else unknown["name"]

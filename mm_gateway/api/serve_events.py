@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Callable
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from mm_gateway.api.errors import error_response, http_error
-from mm_gateway.api.replies import DONE, Reply
-from mm_gateway.core import GenerationEvent, Progress, WorkflowStep
+from mm_gateway.api.admission import Ticket
+from mm_gateway.api.errors import error_response
+from mm_gateway.api.replies import Reply
+from mm_gateway.core import GenerationEvent, Progress, Usage, WorkflowStep
 
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
 
@@ -24,14 +25,18 @@ CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
 class Pump:
     """Reads events as they come, until they end, fail, or are no longer wanted.
 
+    Args:
+        ticket: told of the first event and of the end.
+
     Attributes:
         buffer: what has arrived; of progress within one stage only the newest. progress: the newest.
         begun: there is something to reply with. What only tells of work under way is none, unless `stages_begin`: an
             error that comes after it can still have its own status.
     """
 
-    def __init__(self, events: AsyncIterator[GenerationEvent], *, stages_begin: bool = False) -> None:
+    def __init__(self, events: AsyncIterator[GenerationEvent], ticket: Ticket, *, stages_begin: bool = False) -> None:
         self._events = events
+        self._ticket = ticket
         self.buffer: deque[GenerationEvent] = deque()
         self.progress: Progress | None = None
         self.begun = False
@@ -42,14 +47,22 @@ class Pump:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
+        last: GenerationEvent | None = None
+        count = 0
         try:
             # Closed here, in the task that iterated: its clean-up must not wait for the garbage collector.
             async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
                 async for event in events:
+                    if not isinstance(event, Progress | WorkflowStep):
+                        if not count:
+                            self._ticket.first_event()
+                        count += 1
+                        last = event
                     self._add(event)
         except Exception as error:
             self.error = error
         finally:
+            self._ticket.end(last if isinstance(last, Usage) else None, count, failed=self.error is not None)
             self.ended = True
             self._changed.set()
 
@@ -124,9 +137,9 @@ class _Disconnect:
         self._task.cancel()
 
 
-async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive) -> ASGIResponse:
+async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, ticket: Ticket) -> ASGIResponse:
     """The folded reply; the work is cancelled when the client hangs up before it is there."""
-    pump, client = Pump(events), _Disconnect(receive)
+    pump, client = Pump(events, ticket), _Disconnect(receive)
     try:
         if not await client.race(asyncio.create_task(pump.wait_end())):
             return ASGIResponse(status_code=CLIENT_CLOSED)
@@ -134,14 +147,15 @@ async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, r
         client.stop()
         await pump.cancel()
     if pump.error is not None:
-        return error_response(pump.error)
-    return ASGIResponse(body=reply.fold(pump.buffer), media_type="application/json")
+        return error_response(reply.named(pump.error))
+    return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json")
 
 
 async def stream_response(
     events: AsyncIterator[GenerationEvent],
     reply: Reply,
     receive: Receive,
+    ticket: Ticket,
     *,
     early_commit_s: float,
     heartbeat_s: float,
@@ -153,7 +167,7 @@ async def stream_response(
         early_commit_s: seconds after which 200 is sent without an event. heartbeat_s: interval of comments from then on.
         stages: the reply has chunks for a workflow's stages, which begin it; otherwise they are comments.
     """
-    pump, client = Pump(events, stages_begin=stages), _Disconnect(receive)
+    pump, client = Pump(events, ticket, stages_begin=stages), _Disconnect(receive)
     try:
         arrived = await client.race(asyncio.create_task(pump.wait_begun(early_commit_s)))
         if not arrived:
@@ -162,7 +176,7 @@ async def stream_response(
             return ASGIResponse(status_code=CLIENT_CLOSED)
         if pump.error is not None and not pump.begun:
             client.stop()
-            return error_response(pump.error)
+            return error_response(reply.named(pump.error))
     except BaseException:
         client.stop()
         await pump.cancel()
@@ -219,18 +233,17 @@ class _EventStream(ASGIResponse):
             pieces: list[bytes] = []
             while pump.buffer:
                 event = pump.buffer.popleft()
-                if isinstance(event, Progress) and not self._stages:
+                if isinstance(event, Progress | WorkflowStep) and not self._stages:
                     # Progress that something follows already is no news.
-                    pieces += [] if pump.buffer or pump.ended else [_heartbeat(event)]
+                    if isinstance(event, Progress) and not (pump.buffer or pump.ended):
+                        pieces.append(_heartbeat(event))
                     continue
                 if not started:
                     pieces.append(reply.start())
                     started = True
                 pieces.append(reply.chunk(event))
             if pump.ended:
-                if pump.error is not None:
-                    pieces.append(b"data: " + http_error(pump.error).encode() + b"\n\n")
-                pieces.append(DONE)
+                pieces.append(await reply.end(pump.error))
                 await send({"type": "http.response.body", "body": b"".join(pieces), "more_body": False})
                 return
             await _write(send, b"".join(pieces))

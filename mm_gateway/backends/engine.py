@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
+from mm_gateway.backends.embed import embed
 from mm_gateway.backends.tool_calls import read_tool_calls
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.history import encode_fitting
@@ -19,6 +20,7 @@ from mm_gateway.chat_templates.tool_formats.format import json_rule
 from mm_gateway.core import (
     ChatInput,
     CompletionInput,
+    EmbeddingInput,
     GenerationConfig,
     GenerationEvent,
     GenerationRequest,
@@ -75,6 +77,11 @@ async def generate(
     grammar: CompiledGrammar | None = None
     config = request.config
     match request.input:
+        case EmbeddingInput() as embedding:
+            async with contextlib.aclosing(embed(engine, embedding)) as vectors:
+                async for event in vectors:
+                    yield event
+            return
         case ChatInput() as conversation:
             encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
             prompts = [await asyncio.to_thread(encode)]
@@ -124,7 +131,7 @@ def _encode_chat(
 ) -> list[int]:
     tools = conversation.tools.tools if conversation.tools is not None else ()
     encode = functools.partial(chat.encode, tools=tools)
-    if not truncate_history:
+    if not (truncate_history if conversation.truncate is None else conversation.truncate):
         return encode(conversation.messages)
     return encode_fitting(encode, conversation.messages, context_length=engine.context_length, reply_tokens=reply_tokens)
 

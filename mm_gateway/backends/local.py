@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from mm_gateway.backends import engine
 from mm_gateway.backends.workflow_field import refuse_workflow
-from mm_gateway.core import GenerationEvent, GenerationRequest, Measure, ModelInfo, Progress
+from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, Measure, ModelInfo, Progress, Tokenized
 from mm_gateway.settings import ModelConfig
 
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
+    from mm_gateway.runtime.model_text import ModelText
     from mm_gateway.runtime.real_model_manager import RealModelManager
     from mm_gateway.runtime.residents import Lease
 
@@ -32,6 +33,8 @@ class LocalBackend:
         self._config = config
         self._manager = manager
         self._created = created
+        self._text: ModelText | None = None
+        self._text_lock = asyncio.Lock()
 
     def info(self) -> ModelInfo:
         status = self._manager.status(self._config)
@@ -93,8 +96,27 @@ class LocalBackend:
         with lease:
             return await engine.measure(lease.engine, texts)
 
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+        text = await self._model_text()
+        return await asyncio.to_thread(
+            text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt
+        )
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        text = await self._model_text()
+        return await asyncio.to_thread(text.detokenize, tokens)
+
     async def close(self) -> None:
         """The manager owns what there is to close."""
+
+    async def _model_text(self) -> ModelText:
+        """The text side alone, kept for good: counting tokens must neither wait for the weights nor push another model out."""
+        async with self._text_lock:
+            if self._text is None:
+                from mm_gateway.runtime.model_loader import load_model_text
+
+                self._text = await asyncio.to_thread(load_model_text, self._config)
+            return self._text
 
 
 def _abandon(future: Future[Lease]) -> None:

@@ -6,19 +6,23 @@ Replies are always streamed from upstream, so that streamed and whole replies, a
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
 import msgspec
 
 from mm_gateway.backends.event_stream import EventStreamError, data_lines
+from mm_gateway.backends.remote_replies import detokenized, embedding_events, embeddings_body, tokenized
 from mm_gateway.backends.tool_calls import new_call_id
+from mm_gateway.backends.upstream_protocol import Choice, Chunk, Function, Logprobs, WireError
 from mm_gateway.chat_templates.tool_formats.format import declaration
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
     CompletionInput,
+    EmbeddingInput,
     FinishReason,
     GenerationConfig,
     GenerationEvent,
@@ -27,20 +31,23 @@ from mm_gateway.core import (
     Message,
     ModelInfo,
     TextDelta,
+    Tokenized,
     TokenLogprob,
     ToolCallDelta,
     ToolUse,
+    UrlCitation,
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
-from mm_gateway.protocol import UpstreamChoice, UpstreamChunk, UpstreamFunction, UpstreamLogprobs
-from mm_gateway.protocol import UpstreamError as WireError
 from mm_gateway.settings import ModelConfig
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_ERROR_BYTES = 64 * 2**10
 
-_chunk_decoder = msgspec.json.Decoder(UpstreamChunk)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_chunk_decoder = msgspec.json.Decoder(Chunk)
 
 
 class RemoteBackend:
@@ -66,16 +73,49 @@ class RemoteBackend:
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
-        path, body = _upstream_body(request, self._config.model_name)
-        url = f"{(self._config.base_url or '').rstrip('/')}{path}"
+        if isinstance(request.input, EmbeddingInput):
+            body = embeddings_body(request.input, self._config.model_name, request.user)
+            for event in self._read(embedding_events, await self._ask(self._base + "/embeddings", body), len(request.input.inputs)):
+                yield event
+            return
+        path, body = _upstream_body(request, request.input, self._config.model_name)
+        async with self._post(self._base + path, body) as response:
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise UpstreamError(f"{self._at()} answered a streaming request with {response.headers.get('content-type')}")
+            async for event in self._events(response):
+                yield event
+
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+        body = {"model": self._config.model_name, "return_token_strs": True}
+        match input:
+            case str():
+                body |= {"prompt": input, "add_special_tokens": add_special_tokens}
+            case ChatInput(messages, tools):
+                body |= {"messages": [_message(message) for message in messages], "add_generation_prompt": add_generation_prompt}
+                body |= {"tools": _tools(tools)["tools"]} if tools is not None else {}
+        return self._read(tokenized, await self._ask_about_tokens("/tokenize", body))
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        body = {"model": self._config.model_name, "tokens": list(tokens)}
+        return self._read(detokenized, await self._ask_about_tokens("/detokenize", body))
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    @property
+    def _base(self) -> str:
+        return (self._config.base_url or "").rstrip("/")
+
+    @asynccontextmanager
+    async def _post(self, url: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        """The reply to a request, its body not read yet; every failure typed."""
         try:
             async with self._http().stream("POST", url, json=body, headers=self._headers()) as response:
                 if response.status_code != 200:
                     raise await self._refused(response)
-                if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                    raise UpstreamError(f"{self._at()} answered a streaming request with {response.headers.get('content-type')}")
-                async for event in self._events(response):
-                    yield event
+                yield response
         except httpx.TimeoutException as error:
             raise UpstreamError(
                 f"{self._at()} did not answer in time ({type(error).__name__}). Try again, or raise timeout_s", status=504
@@ -83,10 +123,25 @@ class RemoteBackend:
         except httpx.TransportError as error:
             raise UpstreamError(f"{self._at()} cannot be reached or broke off: {error or type(error).__name__}. Is it running?") from error
 
-    async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+    async def _ask(self, url: str, body: dict[str, Any]) -> bytes:
+        async with self._post(url, body) as response:
+            return await response.aread()
+
+    async def _ask_about_tokens(self, path: str, body: dict[str, Any]) -> bytes:
+        try:
+            # vLLM, whose convention this is, serves it beside /v1.
+            return await self._ask(self._base.removesuffix("/v1") + path, body)
+        except UpstreamError as error:
+            if error.status in (404, 405, 501) and error.param != "model":
+                text = f"The model `{self._name}` is served by a server that has no {path}"
+                raise UnsupportedParameterError(text, param="model", code="unsupported_value") from error
+            raise
+
+    def _read(self, read: Callable[Concatenate[bytes, P], T], reply: bytes, *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return read(reply, *arguments, **named)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise UpstreamError(f"{self._at()} sent a broken reply: {str(error)[:200]}") from error
 
     def _http(self) -> httpx.AsyncClient:
         if self._client is None:
@@ -112,6 +167,7 @@ class RemoteBackend:
         usage: Usage | None = None
         finished = done = False
         deltas = 0
+        calls: set[tuple[int, int]] = set()
         try:
             async for data in data_lines(response.aiter_bytes()):
                 if data == b"[DONE]":
@@ -123,6 +179,10 @@ class RemoteBackend:
                 for choice in chunk.choices or ():
                     for event in _choice_events(choice):
                         deltas += isinstance(event, TextDelta)
+                        if isinstance(event, ToolCallDelta):
+                            if event.id is None and (event.index, event.call) not in calls:
+                                raise UpstreamError(f"{self._at()} sent arguments of a tool call before its name")
+                            calls.add((event.index, event.call))
                         finished = finished or isinstance(event, ChoiceFinished)
                         yield event
                 if chunk.usage is not None:
@@ -155,7 +215,7 @@ class RemoteBackend:
             # Not the client's key is wrong but ours, so it must not look like a 401 of the gateway.
             return UpstreamError(f"{self._at()} refused the gateway's key ({status}). Check {self._config.api_key_env or 'api_key_env'}")
         try:
-            found = msgspec.json.decode(body, type=UpstreamChunk).error
+            found = msgspec.json.decode(body, type=Chunk).error
         except msgspec.MsgspecError:
             found = None
         error = self._reported(found or f"HTTP {status}")
@@ -168,7 +228,7 @@ class RemoteBackend:
         return error
 
 
-def _upstream_body(request: GenerationRequest, model: str) -> tuple[str, dict[str, Any]]:
+def _upstream_body(request: GenerationRequest, input: ChatInput | CompletionInput, model: str) -> tuple[str, dict[str, Any]]:
     """Path and body; only what the request sets is sent, because servers refuse what they do not know."""
     config = request.config
     body: dict[str, Any] = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **_parameters(config)}
@@ -176,11 +236,17 @@ def _upstream_body(request: GenerationRequest, model: str) -> tuple[str, dict[st
         body["user"] = request.user
     if request.workflow is not None:  # a gateway like this one
         body |= {"workflow": dict(request.workflow), "metadata": dict(request.metadata)}
-    match request.input:
-        case ChatInput(messages, tools):
+    match input:
+        case ChatInput(messages, tools, truncate):
             body["messages"] = [_message(message) for message in messages]
             if tools is not None:
                 body |= _tools(tools)
+            if truncate:
+                raise UnsupportedParameterError(
+                    "truncation: a remote model cannot be told to leave out the oldest turns. Send the conversation without them",
+                    param="truncation",
+                    code="unsupported_value",
+                )
             if config.logprobs is not None:
                 body["logprobs"] = True
                 if config.logprobs:
@@ -245,7 +311,7 @@ def _grammar(grammar: Grammar) -> dict[str, Any]:
     match grammar.kind:
         case "json_object":
             return {"response_format": {"type": "json_object"}}
-        case "json_schema" if grammar.param.startswith("response_format"):
+        case "json_schema" if not grammar.param.startswith("guided_"):
             schema = msgspec.json.decode(grammar.text)
             return {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}}
         case "json_schema" | "choice":
@@ -254,12 +320,15 @@ def _grammar(grammar: Grammar) -> dict[str, Any]:
             return {grammar.param: grammar.text}
 
 
-def _choice_events(choice: UpstreamChoice) -> list[GenerationEvent]:
+def _choice_events(choice: Choice) -> list[GenerationEvent]:
     text = choice.delta.content if choice.delta is not None else choice.text
     logprobs = _logprobs(choice.logprobs)
     events: list[GenerationEvent] = [TextDelta(choice.index, text or "", logprobs=logprobs)] if text or logprobs else []
+    for annotation in (choice.delta.annotations if choice.delta is not None else None) or ():
+        if (cited := annotation.url_citation) is not None:
+            events.append(UrlCitation(choice.index, cited.start_index, cited.end_index, cited.title, cited.url))
     for call in (choice.delta.tool_calls if choice.delta is not None else None) or ():
-        function = call.function or UpstreamFunction()
+        function = call.function or Function()
         id = (call.id or new_call_id()) if function.name else None  # some servers repeat the id with every piece
         events.append(ToolCallDelta(choice.index, call.index, function.arguments or "", id, function.name or None))
     if choice.finish_reason is not None:
@@ -268,7 +337,7 @@ def _choice_events(choice: UpstreamChoice) -> list[GenerationEvent]:
     return events
 
 
-def _logprobs(found: UpstreamLogprobs | None) -> tuple[TokenLogprob, ...]:
+def _logprobs(found: Logprobs | None) -> tuple[TokenLogprob, ...]:
     if found is None:
         return ()
     if found.content is not None:
@@ -292,7 +361,7 @@ def _bytes(token: str, given: list[int] | None) -> tuple[int, ...]:
     return tuple(token.encode() if given is None else given)
 
 
-def _usage(chunk: UpstreamChunk) -> Usage | None:
+def _usage(chunk: Chunk) -> Usage | None:
     usage = chunk.usage
     if usage is None or usage.prompt_tokens is None:
         return None

@@ -109,8 +109,8 @@ class ChatEncoder:
         turns, begun = self._turns(messages, tools)
         return self._render(turns, _declarations(tools), boundary="", add_generation_prompt=add_generation_prompt) + begun
 
-    def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
-        """Token ids of the conversation, ready for the assistant's turn.
+    def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, add_generation_prompt: bool = True) -> list[int]:
+        """Token ids of the conversation, ready for the assistant's turn; without `add_generation_prompt` that has not begun.
 
         Raises:
             InvalidRequestError, UnsupportedParameterError: as for `render`.
@@ -119,8 +119,8 @@ class ChatEncoder:
         declarations = _declarations(tools)
         boundary, mark = _unused(json.dumps([turns, declarations], ensure_ascii=False))
         turns, declarations = _each_text((turns, declarations), lambda text: self._mark(text, mark))
-        rendered = self._render(turns, declarations, boundary=boundary, add_generation_prompt=True)
-        beginning = self._tokenizer.encode_plain(begun) if begun else []
+        rendered = self._render(turns, declarations, boundary=boundary, add_generation_prompt=add_generation_prompt)
+        beginning = self._tokenizer.encode_plain(begun) if begun and add_generation_prompt else []
         if mark not in rendered and boundary not in rendered:
             return self._tokenizer.encode(rendered) + beginning
         ids: list[int] = []

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import resource
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from mm_gateway.catalog import build_catalog
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.settings import ServerSettings, Settings
+
+if TYPE_CHECKING:  # only a process that will serve pays for these imports
+    import uvicorn
+
+    from mm_gateway.api.app import GatewayApp
 
 
 def serve(settings: Settings) -> None:
@@ -33,15 +40,34 @@ def serve(settings: Settings) -> None:
             app.state.draining = True  # new requests get a 503 while running ones finish
             super().handle_exit(sig, frame)  # type: ignore[arg-type]
 
-    config = uvicorn.Config(
+    _allow_connections(settings.limits.max_requests)
+    _banner(settings, listener)
+    Server(uvicorn_config(app, settings.server)).run(sockets=[listener])
+
+
+def uvicorn_config(app: GatewayApp, server: ServerSettings) -> uvicorn.Config:
+    """How uvicorn runs the application. How many requests it takes is the application's to bound, which refuses in the envelope."""
+    import uvicorn
+
+    from mm_gateway.cli.http_protocol import EnvelopeProtocol
+
+    return uvicorn.Config(
         app,
-        log_level=settings.server.log_level,
+        http=EnvelopeProtocol,
+        ws="none",
+        log_level=server.log_level,
         access_log=False,
-        timeout_graceful_shutdown=max(1, round(settings.server.shutdown_grace_s)),
+        timeout_graceful_shutdown=max(1, round(server.shutdown_grace_s)),
         server_header=False,
     )
-    _banner(settings, listener)
-    Server(config).run(sockets=[listener])
+
+
+def _allow_connections(requests: int) -> None:
+    """Room for that many connections, and as many again to be refused politely: often only 1,024 files may be open."""
+    wanted = 2 * requests + 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _listen(server: ServerSettings) -> socket.socket:
@@ -64,7 +90,7 @@ def _banner(settings: Settings, listener: socket.socket) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     model = settings.default_model or next(iter(settings.models))
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
-    authorization = " -H 'Authorization: Bearer YOUR_KEY'" if settings.server.api_keys else ""
+    authorization = " -H 'Authorization: Bearer YOUR_KEY'" if settings.asks_for_keys else ""
     lines = [
         f"mm_gateway serves {address}/v1",
         f"  models: {', '.join(settings.models)}",
@@ -72,7 +98,7 @@ def _banner(settings: Settings, listener: socket.socket) -> None:
         f"  docs:   {address}/schema, README.md",
     ]
     click.echo("\n".join(lines), err=True)
-    if not settings.server.api_keys and not _is_loopback(host):
+    if not settings.asks_for_keys and not _is_loopback(host):
         click.echo(f"  WARNING: everybody who reaches {host} can use this server. Set MM_GATEWAY_API_KEYS to ask for keys", err=True)
     sys.stderr.flush()
 

@@ -5,23 +5,30 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from mm_gateway.core import GenerationEvent, Usage
-from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError, ShuttingDownError
+from mm_gateway.core import Embedding, GenerationEvent, Progress, Usage
+from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError, RateLimitError, ShuttingDownError
 from mm_gateway.runtime.choice import Choice
+from mm_gateway.runtime.embedding_job import EmbeddingJob
 from mm_gateway.runtime.generation import Generation, Outbox
+from mm_gateway.runtime.hidden_states import Pooler, unit_vector
 from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.model_runner import ModelRunner, StepLogits, current_device
 from mm_gateway.runtime.sampler import Sampler, TokenScores, score_tokens
 from mm_gateway.runtime.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.sequence import Sequence
 from mm_gateway.runtime.structured_output import CompiledGrammar, GrammarState, TokenMasks
+from mm_gateway.throughput import Throughput
 
 logger = logging.getLogger(__name__)
+
+REPORT_INTERVAL_S = 0.5
+"""Between two reports of progress to those that wait for their first token."""
 
 
 @dataclass(eq=False, slots=True)
@@ -43,6 +50,17 @@ class Job:
     grammar: CompiledGrammar | None = None
     completion_tokens: int = 0
     cached_tokens: int = 0
+    told: Progress | None = None
+
+    @property
+    def places(self) -> int:
+        """Places of the queue that it takes."""
+        return len(self.choices)
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Those that the scheduler holds."""
+        return [choice.seq for choice in self.choices.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +80,29 @@ class EngineThread:
     """Runs jobs until closed. Methods may be called from any thread; the work happens in the engine's own.
 
     Commands go in through a queue that is drained before each step; events go out after each step, in one hand-over.
+
+    Args:
+        max_sequences: running and waiting together; beyond it jobs are refused.
     """
 
-    def __init__(self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks) -> None:
+    def __init__(
+        self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks, *, max_sequences: int
+    ) -> None:
+        self._name = name
+        self._max_sequences = max_sequences
+        self._sequences = 0  # submitted and not yet released; guarded by _gate
+        self._released = 0  # of them, in this step
+        self._releases = Throughput()
+        self._next_report = 0.0
         self._runner = runner
         self._masks = masks
         self._grammars: dict[int, GrammarState] = {}  # by sequence id
         self._scheduler = scheduler
         self._sampler = sampler
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._jobs: dict[Generation, Job] = {}
-        self._job_of: dict[int, Job] = {}  # by sequence id
+        self._jobs: dict[Generation, Job | EmbeddingJob] = {}
+        self._job_of: dict[int, Job | EmbeddingJob] = {}  # by sequence id
+        self._pooler = Pooler()
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._outbox = Outbox()
         self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
@@ -81,15 +111,22 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job | EmbeddingJob) -> None:
         """Queue a job.
 
         Raises:
-            ShuttingDownError: the engine is closing.
+            ShuttingDownError: the engine is closing. RateLimitError: the queue is full.
         """
+        count = job.places
         with self._gate:
             if self._closing:
                 raise ShuttingDownError("The model is being unloaded")
+            excess = self._sequences + count - self._max_sequences
+            if excess > 0:
+                # More than the whole queue holds will never find room in it.
+                retry_after_s = self._releases.seconds_for(excess) if count <= self._max_sequences else None
+                raise RateLimitError(f"The model's queue is full: {self._sequences} sequences run or wait", retry_after_s=retry_after_s)
+            self._sequences += count
             self._commands.put(lambda: self._add(job))
 
     def cancel(self, generation: Generation) -> None:
@@ -120,14 +157,43 @@ class EngineThread:
     def _run(self) -> None:
         with torch.inference_mode(), current_device(self._runner.device):
             while self._drain():
+                started = time.monotonic()
                 step = self._scheduler.schedule()
                 if step:
                     self._step(step)
+                if started >= self._next_report:
+                    self._next_report = started + REPORT_INTERVAL_S
+                    self._report()
                 self._outbox.flush()
+                self._measure(time.monotonic() - started)
         self._masks.close()
         for generation in list(self._jobs):
             self._fail(generation, ShuttingDownError("The model was unloaded"))
         self._outbox.flush()
+
+    def _measure(self, step_s: float) -> None:
+        """How fast sequences leave, which is how fast those that wait can come in."""
+        released, self._released = self._released, 0
+        self._releases.observe(released, step_s)
+        if released:
+            with self._gate:
+                self._sequences -= released
+
+    def _report(self) -> None:
+        """Tell those without a token yet where they stand."""
+        places = self._scheduler.places()
+        for job in self._jobs.values():
+            if isinstance(job, EmbeddingJob) or job.completion_tokens or not job.choices:
+                continue
+            seq = next(iter(job.choices.values())).seq
+            if self._scheduler.is_running(seq):
+                progress = Progress("prefill", f"{self._name}: reading the prompt", seq.computed / seq.prompt_len)
+            else:
+                detail = f"{self._name}: place {places.get(seq.group, 1)} of {len(places)} in the queue"
+                progress = Progress("queued", detail)
+            if progress != job.told:
+                job.told = progress
+                self._outbox.add(job.generation, [progress])
 
     def _drain(self) -> bool:
         """Carry out commands; blocks while there is no work. False: close."""
@@ -142,32 +208,43 @@ class EngineThread:
             command()
             idle = False
 
-    def _add(self, job: Job) -> None:
+    def _add(self, job: Job | EmbeddingJob) -> None:
         self._jobs[job.generation] = job
         self._prompt_tokens += job.prompt_tokens
+        if isinstance(job, EmbeddingJob):
+            self._feed(job)
+            return
         for seq_id, choice in job.choices.items():
             self._job_of[seq_id] = job
             if job.grammar is not None:
                 self._grammars[seq_id] = job.grammar.new_state()
             self._scheduler.add(choice.seq)
 
+    def _feed(self, job: EmbeddingJob) -> None:
+        for seq in job.feed():
+            self._job_of[seq.id] = job
+            self._scheduler.add(seq)
+
     def _cancel(self, generation: Generation) -> None:
         job = self._jobs.pop(generation, None)
         if job is not None:
-            for choice in job.choices.values():
-                self._release(choice.seq)
+            for seq in job.sequences:
+                self._release(seq)
 
     def _fail(self, generation: Generation, error: GatewayError, *, discard: bool = False) -> None:
         job = self._jobs.pop(generation, None)
         if job is None:
             return
-        for choice in job.choices.values():
-            self._release(choice.seq, discard=discard)
+        for seq in job.sequences:
+            self._release(seq, discard=discard)
         self._outbox.add(generation, [error])
 
     def _release(self, seq: Sequence, *, discard: bool = False) -> None:
-        self._scheduler.remove(seq, discard=discard)
+        self._released += 1
+        # Nobody continues what was embedded, so its keys and values are not to push out those of conversations.
+        self._scheduler.remove(seq, discard=discard or seq.pooling is not None)
         self._sampler.forget(seq)
+        self._pooler.forget(seq)
         self._job_of.pop(seq.id, None)
         self._prompt_scores.pop(seq.id, None)
         self._grammars.pop(seq.id, None)
@@ -179,6 +256,7 @@ class EngineThread:
         try:
             result = self._runner.execute(step)
             self._score_prompts(result)
+            pooled = self._pooler.add(result.hidden)
             masked = None
             if masks is not None:
                 row_of = {seq.id: row for row, seq in enumerate(result.sampled)}
@@ -188,9 +266,11 @@ class EngineThread:
             self._fail_step(step, error)
             return
         self._scheduler.computed(step)
+        for seq_id, vector in pooled.items():
+            self._embed(seq_id, vector)
         for seq, draw in zip(result.sampled, sampled, strict=True):
             job = self._job_of.get(seq.id)
-            if job is None:
+            if not isinstance(job, Job):
                 continue  # another choice of its request failed in this very step
             if draw.token is None:
                 logger.error("NaN or infinite logits; the request fails")
@@ -202,6 +282,26 @@ class EngineThread:
                 self._fail(job.generation, EngineError("The output left its grammar; the request fails"))
                 continue
             self._advance(job, seq, draw.token, draw.scores)
+
+    def _embed(self, seq_id: int, pooled: torch.Tensor) -> None:
+        job = self._job_of.get(seq_id)
+        if not isinstance(job, EmbeddingJob):
+            return  # another input of its request failed in this very step
+        vector = unit_vector(pooled, job.dimensions)
+        if vector is None:
+            logger.error("NaN or infinite hidden states; the request fails")
+            self._fail(job.generation, EngineError("The model computed NaN or infinite values for this request"), discard=True)
+            return
+        index, seq = job.live.pop(seq_id)
+        self._release(seq)
+        if job.backlog:
+            self._released -= 1  # the place goes to the next input
+            self._feed(job)
+        events: list[GenerationEvent] = [Embedding(index, vector)]
+        if not job.live:
+            del self._jobs[job.generation]
+            events.append(Usage(job.prompt_tokens, 0))
+        self._outbox.add(job.generation, list(events))
 
     def _advance(self, job: Job, seq: Sequence, token: int, scores: TokenScores | None) -> None:
         choice = job.choices[seq.id]

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, Grammar, TextDelta, Usage
-from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, RateLimitError
+from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, UnsupportedParameterError
 from mm_gateway.runtime.chat_encoding import chat_encoder_of
 from mm_gateway.runtime.choice import Choice
+from mm_gateway.runtime.embedding_job import WINDOW, EmbeddingJob
+from mm_gateway.runtime.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.engine_thread import EngineStats, EngineThread, Job
 from mm_gateway.runtime.generation import Generation
+from mm_gateway.runtime.hidden_states import has_hidden_states
 from mm_gateway.runtime.kv_caches import Layout, make_kv_cache
 from mm_gateway.runtime.kv_paged_cache import BLOCK_SIZE
 from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
@@ -74,6 +78,7 @@ class InferenceEngine:
         settings: sizes of queues and steps. kv_cache_bytes: memory for keys and values; None: a share of what is free.
         flash_attention: on a GPU, use the flash-attn package where it is there and works; torch's own attention otherwise.
         kv_layout, kv_block_size: slots or pages, and tokens of a page; by default what fits the device.
+        embedding: how hidden states become embeddings; None: their mean.
         verify_tolerance: how far packed logits may be from the model's own, in standard deviations.
 
     Raises:
@@ -95,6 +100,7 @@ class InferenceEngine:
         flash_attention: bool = False,
         kv_layout: Layout | None = None,
         kv_block_size: int = BLOCK_SIZE,
+        embedding: EmbeddingStyle | None = None,
         name: str = "",
         verify_tolerance: float = 0.02,
     ) -> None:
@@ -114,6 +120,10 @@ class InferenceEngine:
         self._defaults = defaults or GenerationDefaults()
         head = model.get_output_embeddings()
         self._vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
+        self._embedding = embedding or EmbeddingStyle()
+        if self._embedding.unfit is None and not has_hidden_states(model):
+            self._embedding = EmbeddingStyle(unfit=f"{type(model).__name__} does not show its hidden states")
+        self.embedding_size = int(model.get_input_embeddings().embedding_dim)  # type: ignore[arg-type]
         longest = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
         with torch.inference_mode(), current_device(model.device):
             shape = probe(model)
@@ -134,10 +144,11 @@ class InferenceEngine:
         self.context_length = min(longest, cache.allocator.max_tokens)
         self.kv_cache_bytes = cache.capacity_bytes
         scheduler = Scheduler(cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
-        sampler = Sampler(self._vocab_size, model.device, max_sequences=settings.max_running + settings.max_waiting)
+        max_sequences = self._max_sequences = settings.max_running + settings.max_waiting
+        sampler = Sampler(self._vocab_size, model.device, max_sequences=max_sequences)
         self._ids = itertools.count()
         self._grammars = GrammarCompiler(tokenizer, self._vocab_size, self._stop_token_ids)
-        self._thread = EngineThread(name, runner, scheduler, sampler, TokenMasks(self._vocab_size))
+        self._thread = EngineThread(name, runner, scheduler, sampler, TokenMasks(self._vocab_size), max_sequences=max_sequences)
 
     @classmethod
     def for_loaded_model(
@@ -165,6 +176,7 @@ class InferenceEngine:
             flash_attention=config.flash_attention,
             kv_layout=kv_layout,
             kv_block_size=kv_block_size,
+            embedding=loaded.embedding,
             name=config.model_name,
             # int8 arithmetic depends on the rows that are computed together, 16-bit less so.
             verify_tolerance=0.5 if config.quantization else 0.02 if loaded.dtype == torch.float32 else 0.2,
@@ -211,9 +223,6 @@ class InferenceEngine:
                 raise InvalidRequestError(
                     f"logit_bias: token id {token} is outside the vocabulary of {self._vocab_size}", param="logit_bias"
                 )
-        waiting = self._thread.stats().waiting
-        if waiting + len(prompts) * config.n > self._settings.max_waiting:
-            raise RateLimitError(f"The model's queue is full: {waiting} sequences are waiting", retry_after_s=1 + waiting / 16)
         if config.grammar is not None and grammar is None:
             grammar = self.compile(config.grammar)
         generation = Generation(self._thread.cancel, loop)
@@ -240,6 +249,52 @@ class InferenceEngine:
                 if config.prompt_logprobs:
                     echo[seq.id] = echo_texts[position] if echo_texts is not None else self._text.decode(prompt)
         self._thread.submit(Job(generation, choices, sum(len(prompt) for prompt in prompts), config.n, echo, grammar))
+        return generation
+
+    def embed(
+        self,
+        inputs: AbstractSequence[AbstractSequence[int]],
+        *,
+        dimensions: int | None = None,
+        param: str = "input",
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Generation:
+        """Queue token ids to become one vector each: the model's last hidden states, pooled. Events are Embedding, then Usage.
+
+        Args:
+            dimensions: numbers of each vector. param, loop: as for `submit`.
+
+        Raises:
+            InvalidRequestError: the model has no embeddings, or none of that size; an input is empty or holds a wrong id.
+            ContextLengthExceededError, RateLimitError, ShuttingDownError: as for `submit`.
+        """
+        style = self._embedding
+        if style.unfit is not None:
+            raise InvalidRequestError(f"This model does not support embeddings: {style.unfit}", param="model")
+        if dimensions is not None and not 1 <= dimensions <= self.embedding_size:
+            raise InvalidRequestError(f"dimensions must be between 1 and {self.embedding_size} for this model", param="dimensions")
+        if dimensions not in (None, self.embedding_size) and not style.matryoshka:
+            raise UnsupportedParameterError(
+                f"dimensions: this model's embeddings have {self.embedding_size} numbers, and their beginnings mean nothing by "
+                "themselves. For a model that was trained so that they do, set matryoshka: true in its configuration",
+                param="dimensions",
+                code="unsupported_value",
+            )
+        for tokens in inputs:
+            self._check_tokens(tokens, param)
+            if len(tokens) > self.context_length:
+                raise ContextLengthExceededError(self.context_length, len(tokens), param=param)
+        group, config = next(self._ids), GenerationConfig()
+        backlog = deque(
+            (
+                index,
+                Sequence(next(self._ids), group, list(tokens), config, max_tokens=0, seed=0, reuse_prefix=False, pooling=style.pooling),
+            )
+            for index, tokens in enumerate(inputs)
+        )
+        generation = Generation(self._thread.cancel, loop)
+        window = min(WINDOW, self._max_sequences)
+        self._thread.submit(EmbeddingJob(generation, backlog, dimensions, sum(map(len, inputs)), window))
         return generation
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
@@ -287,11 +342,14 @@ class InferenceEngine:
         """Fail what is running and end the engine's thread; idempotent."""
         self._thread.close()
 
-    def _max_tokens(self, prompt: AbstractSequence[int], config: GenerationConfig, param: str) -> int:
-        if not prompt:
+    def _check_tokens(self, tokens: AbstractSequence[int], param: str) -> None:
+        if not tokens:
             raise InvalidRequestError(f"{param} must not be empty", param=param)
-        if not (min(prompt) >= 0 and max(prompt) < self._vocab_size):
+        if not (min(tokens) >= 0 and max(tokens) < self._vocab_size):
             raise InvalidRequestError(f"{param} holds token ids outside the vocabulary of {self._vocab_size}", param=param)
+
+    def _max_tokens(self, prompt: AbstractSequence[int], config: GenerationConfig, param: str) -> int:
+        self._check_tokens(prompt, param)
         room = self.context_length - len(prompt)
         asked = config.max_new_tokens
         if room < (1 if asked is None else asked):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import torch
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.core import GenerationConfig
+from mm_gateway.runtime.embedding_style import EmbeddingStyle
 from mm_gateway.settings import ModelConfig
 
 
@@ -38,7 +39,7 @@ class LoadedModel:
         tokenizer: with pad token settled. dtype: of activations and of the KV cache.
         context_length: tokens, as configured and clamped to what the model can do.
         stop_token_ids: tokens that end a text. chat: renders conversations for it.
-        weight_bytes: memory that parameters and packed weights take.
+        weight_bytes: memory that parameters and packed weights take. embedding: how it embeds.
     """
 
     config: ModelConfig
@@ -51,3 +52,4 @@ class LoadedModel:
     chat: ChatEncoder
     generation_defaults: GenerationDefaults
     weight_bytes: int
+    embedding: EmbeddingStyle = field(default_factory=EmbeddingStyle)

@@ -19,8 +19,8 @@ ProgressCallback = Callable[[Progress], object]
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "tokenizer*"]
 
 
-def checkpoint_folder(config: ModelConfig, progress: ProgressCallback) -> Path:
-    """The folder that holds the checkpoint; downloads what is not there.
+def checkpoint_folder(config: ModelConfig, progress: ProgressCallback, *, weights: bool = True) -> Path:
+    """The folder that holds the checkpoint; downloads what is not there, without `weights` only the other files.
 
     Raises:
         ModelLoadError: the folder is missing, the repository unknown or gated, no network, disk full.
@@ -33,14 +33,14 @@ def checkpoint_folder(config: ModelConfig, progress: ProgressCallback) -> Path:
         if not (folder / "config.json").is_file():
             raise ModelLoadError(f"{config.model_name}: the folder {local} holds no config.json, so it is no checkpoint")
         return folder
-    return _download(config, progress)
+    return _download(config, progress, weights=weights)
 
 
-def _download(config: ModelConfig, progress: ProgressCallback) -> Path:
+def _download(config: ModelConfig, progress: ProgressCallback, *, weights: bool) -> Path:
     name = config.model_name
     try:
         # A complete copy in the cache is enough, with no network at all, unless a moving revision must be looked up.
-        patterns = [*_TEXT_FILES, *(["*.py"] if config.trust_remote_code else []), *_weight_files(config)]
+        patterns = [*_TEXT_FILES, *(["*.py"] if config.trust_remote_code else []), *(_weight_files(config) if weights else [])]
         progress(Progress("loading", f"{name}: downloading", 0.0))
         bar = _bar(name, progress)
         return Path(snapshot_download(name, revision=config.revision, allow_patterns=patterns, tqdm_class=bar))  # type: ignore[arg-type]

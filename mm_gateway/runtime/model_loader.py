@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import torch
@@ -13,14 +14,17 @@ import transformers
 from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.core import Progress
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
 from mm_gateway.runtime import qwen_v1
 from mm_gateway.runtime.chat_encoding import chat_encoder_of
+from mm_gateway.runtime.embedding_style import read_embedding_style
 from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.memory_estimate import MemoryNeed, estimate
 from mm_gateway.runtime.model_files import ProgressCallback, checkpoint_folder
+from mm_gateway.runtime.model_text import ModelText
 from mm_gateway.runtime.packed_linear import Weights
 from mm_gateway.runtime.packing import pack_model, weight_bytes
 from mm_gateway.runtime.stops import stop_token_ids_of
@@ -105,13 +109,7 @@ class ModelLoader:
         folder = checkpoint_folder(config, progress)
         _check_stop(should_stop, name)
         progress(Progress("loading", f"{name}: reading the configuration"))
-        if qwen_v1.is_qwen_v1(folder):
-            qwen_v1.register()
-            if config.trust_remote_code:
-                config = msgspec.structs.replace(config, trust_remote_code=False)
-            logger.info("%s: Qwen v1 is served natively, as the same network as Qwen2; no remote code is run", name)
-        checkpoint = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
-        _check_architecture(checkpoint, config)
+        config, checkpoint = _read_config(folder, config)
         tokenizer = load_tokenizer(folder, name=name, trust_remote_code=config.trust_remote_code)
         _check_stop(should_stop, name)
         progress(Progress("loading", f"{name}: reading the weights"))
@@ -129,13 +127,7 @@ class ModelLoader:
                 pack_model(model, weights)
             dtype = torch.float32
         context_length = _context_length(checkpoint, config)
-        chat, stop_tokens = chat_encoder_of(
-            tokenizer,
-            checkpoint.model_type,
-            model_type=config.model_type,
-            chat_template=config.chat_template,
-            tool_format=config.tool_format,
-        )
+        chat, stop_tokens = _chat_encoder(config, checkpoint, tokenizer)
         return LoadedModel(
             config=config,
             model=model,
@@ -147,7 +139,52 @@ class ModelLoader:
             chat=chat,
             generation_defaults=_generation_defaults(model.generation_config),
             weight_bytes=weight_bytes(model),
+            embedding=read_embedding_style(folder, config),
         )
+
+
+def load_model_text(config: ModelConfig) -> ModelText:
+    """The text side of a model, read without its weights.
+
+    Raises:
+        ModelLoadError: what failed and what to try.
+    """
+    try:
+        _quiet()
+        folder = checkpoint_folder(config, lambda _: None, weights=False)
+        config, checkpoint = _read_config(folder, config)
+        tokenizer = load_tokenizer(folder, name=config.model_name, trust_remote_code=config.trust_remote_code)
+        chat, _ = _chat_encoder(config, checkpoint, tokenizer)
+        vocab_size = max(len(tokenizer), getattr(checkpoint.get_text_config(), "vocab_size", 0))
+        return ModelText(tokenizer, chat, context_length=_context_length(checkpoint, config), vocab_size=vocab_size)
+    except GatewayError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(f"Failed to load the tokenizer of {config.model_name}: {str(error)[:500]}") from error
+
+
+def _chat_encoder(
+    config: ModelConfig, checkpoint: transformers.PreTrainedConfig, tokenizer: transformers.PreTrainedTokenizerBase
+) -> tuple[ChatEncoder, tuple[str, ...]]:
+    return chat_encoder_of(
+        tokenizer,
+        checkpoint.model_type,
+        model_type=config.model_type,
+        chat_template=config.chat_template,
+        tool_format=config.tool_format,
+    )
+
+
+def _read_config(folder: Path, config: ModelConfig) -> tuple[ModelConfig, transformers.PreTrainedConfig]:
+    """The checkpoint's configuration, with the entry as it holds for this checkpoint."""
+    if qwen_v1.is_qwen_v1(folder):
+        qwen_v1.register()
+        if config.trust_remote_code:
+            config = msgspec.structs.replace(config, trust_remote_code=False)
+        logger.info("%s: Qwen v1 is served natively, as the same network as Qwen2; no remote code is run", config.model_name)
+    checkpoint = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
+    _check_architecture(checkpoint, config)
+    return config, checkpoint
 
 
 def resolve_device(device: str) -> torch.device:

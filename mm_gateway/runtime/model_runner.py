@@ -13,6 +13,7 @@ from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.attention import AttentionProbe, forward, take_over
 from mm_gateway.runtime.decode_graphs import DecodeGraphs
+from mm_gateway.runtime.hidden_states import last_hidden_states
 from mm_gateway.runtime.kv_cache import AttentionShape, KVCache
 from mm_gateway.runtime.kv_paged_cache import PagedKVCache
 from mm_gateway.runtime.memory_errors import is_out_of_memory
@@ -30,11 +31,13 @@ class StepLogits:
         sampled: sequences whose next token is to be sampled.
         logits: [len(sampled), vocabulary], fp32, in that order.
         prompts: (sequence, logits [n, vocabulary] of its scheduled positions) where prompt log-probabilities were asked for.
+        hidden: (sequence, [n, hidden] last hidden states of its scheduled positions) of those that are to be embedded.
     """
 
     sampled: list[Sequence]
     logits: torch.Tensor
     prompts: list[tuple[Sequence, torch.Tensor]]
+    hidden: list[tuple[Sequence, torch.Tensor]]
 
 
 class ModelRunner:
@@ -65,14 +68,15 @@ class ModelRunner:
 
     def execute(self, step: list[ScheduledSequence]) -> StepLogits:
         """Compute a step. On any error the step's sequences have undefined contents in the cache."""
-        if self._graphs is not None and all(s.count == 1 and s.sample and not s.seq.config.prompt_logprobs for s in step):
-            return StepLogits([scheduled.seq for scheduled in step], self._graphs.run(step).float(), [])
+        if self._graphs is not None and all(_is_plain_decode(scheduled) for scheduled in step):
+            return StepLogits([scheduled.seq for scheduled in step], self._graphs.run(step).float(), [], [])
         step, attention = self.cache.begin_step(step)
         tokens: list[int] = []
         positions: list[int] = []
         wanted: list[int] = []
         sampled: list[Sequence] = []
         scored: list[tuple[Sequence, int]] = []
+        embedded: list[tuple[Sequence, slice]] = []
         for scheduled in step:
             seq, start, stop = scheduled.seq, scheduled.seq.computed, scheduled.seq.computed + scheduled.count
             first_row = len(tokens)
@@ -81,19 +85,22 @@ class ModelRunner:
             if seq.config.prompt_logprobs and start < seq.prompt_len:
                 scored.append((seq, scheduled.count))
                 wanted += range(first_row, first_row + scheduled.count)
+            if seq.pooling is not None:
+                embedded.append((seq, slice(first_row, first_row + scheduled.count)))
         first_sampled = len(wanted)
         last_row = -1
         for scheduled in step:
             last_row += scheduled.count
-            if scheduled.sample:
+            if scheduled.sample and scheduled.seq.pooling is None:
                 sampled.append(scheduled.seq)
                 wanted.append(last_row)
         # Without a sampled row one is computed all the same: a model call needs at least one.
         wanted += [last_row] * (padded_rows(max(len(wanted), 1)) - len(wanted))
         padding = [0] * (padded_rows(len(tokens)) - len(tokens))
-        logits = forward(
-            self._model, self._tensor(tokens + padding), self._tensor(positions + padding), self._tensor(wanted), attention
-        ).float()
+        with last_hidden_states(self._model) if embedded else contextlib.nullcontext([]) as states:
+            logits = forward(
+                self._model, self._tensor(tokens + padding), self._tensor(positions + padding), self._tensor(wanted), attention
+            ).float()
         if attention.layers_seen != self._layers:
             raise ModelLoadError(f"{attention.layers_seen} of {self._layers} attention layers used the engine's KV cache")
         prompts: list[tuple[Sequence, torch.Tensor]] = []
@@ -101,10 +108,16 @@ class ModelRunner:
         for seq, count in scored:
             prompts.append((seq, logits[first_row : first_row + count]))
             first_row += count
-        return StepLogits(sampled, logits[first_sampled : first_sampled + len(sampled)], prompts)
+        hidden = [(seq, states[0][0, rows]) for seq, rows in embedded]
+        return StepLogits(sampled, logits[first_sampled : first_sampled + len(sampled)], prompts, hidden)
 
     def _tensor(self, numbers: list[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int64).to(self.device, non_blocking=True)
+
+
+def _is_plain_decode(scheduled: ScheduledSequence) -> bool:
+    seq = scheduled.seq
+    return scheduled.count == 1 and scheduled.sample and not seq.config.prompt_logprobs and seq.pooling is None
 
 
 def current_device(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -75,6 +75,7 @@ class RealModelManager:
             ttl_s=ttl_s,
             host_budget_bytes=host_tier_bytes,
             patience_s=patience_s,
+            max_waiters=self._parts.settings.max_waiting,
         )
         self._held: dict[Hashable, HeldModel] = {}
         self._timer: threading.Timer | None = None

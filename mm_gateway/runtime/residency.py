@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelUnavailableError
+from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelUnavailableError, RateLimitError
 from mm_gateway.runtime.eviction import Candidate, choose_victims
 
 Phase = Literal["cold", "preparing", "waiting", "loading", "ready", "evicting"]
@@ -118,6 +118,7 @@ class Residency(Generic[WaiterT]):
         ttl_s: idle seconds after which a model leaves, where it has no TTL of its own; None: never.
         host_budget_bytes: host memory for weights of models that left a GPU.
         patience_s: how long requests for models that are ready may overtake one that waits for room.
+        max_waiters: requests that may wait for one model.
     """
 
     def __init__(
@@ -128,7 +129,9 @@ class Residency(Generic[WaiterT]):
         ttl_s: float | None = None,
         host_budget_bytes: int = 0,
         patience_s: float = 10.0,
+        max_waiters: int = 1024,
     ) -> None:
+        self._max_waiters = max_waiters
         self._max_models = max_models
         self._budget_of = budget_of
         self._ttl_s = ttl_s
@@ -140,6 +143,9 @@ class Residency(Generic[WaiterT]):
         """Somebody wants a model; `model` must be of `models`."""
         if model.phase == "ready" and not model.doomed and not any(other.phase == "waiting" for other in self.models.values()):
             return [self._grant(model, waiter)]
+        if len(model.waiters) >= self._max_waiters:
+            message = f"{len(model.waiters)} requests wait for the model to load already. Please try again later"
+            return [Refuse(model, waiter, RateLimitError(message, retry_after_s=self._load_left_s(model, now)))]
         model.waiters.append((waiter, now))
         if model.phase == "cold":
             if model.need_bytes is None:
@@ -332,6 +338,10 @@ class Residency(Generic[WaiterT]):
     def _reload_s(self, model: Model[WaiterT]) -> float:
         cost = model.load_s if model.load_s is not None else (model.need_bytes or 0) * ASSUMED_RELOAD_S_PER_BYTE
         return cost * FROM_HOST_SHARE if self._host_has_room(model) else cost
+
+    def _load_left_s(self, model: Model[WaiterT], now: float) -> float:
+        """Until those who wait are served, by what the last load took; >= 1."""
+        return max(1.0, self._reload_s(model) - (now - model.waiters[0][1]))
 
     def _others_can_leave(self, model: Model[WaiterT]) -> bool:
         return any(

@@ -37,7 +37,7 @@ class Scheduler:
         kv: gives room to sequences.
         max_running: sequences in the running queue, >= 1.
         max_step_tokens: tokens of one forward pass, >= max_running.
-        max_prefills: sequences in prefill at a time, >= 1.
+        max_prefills: sequences in prefill at a time, >= 1, unless one step has room for all of them.
     """
 
     def __init__(self, kv: KVAllocator, *, max_running: int, max_step_tokens: int, max_prefills: int = 16) -> None:
@@ -62,6 +62,14 @@ class Scheduler:
     def add(self, seq: Sequence) -> None:
         self._waiting.setdefault(seq.group, deque()).append(seq)
         self._waiting_count += 1
+
+    def is_running(self, seq: Sequence) -> bool:
+        return seq.id in self._running
+
+    def places(self) -> dict[int, int]:
+        """Groups with waiting sequences -> place in the queue, from 1, in the order in which they will be admitted."""
+        groups = dict.fromkeys([*(seq.group for seq in self._preempted), *self._waiting])
+        return {group: place for place, group in enumerate(groups, 1)}
 
     def remove(self, seq: Sequence, *, discard: bool = False) -> None:
         """A sequence finished or was cancelled, wherever it is; its room is free at once. Unknown ones are ignored.
@@ -125,9 +133,11 @@ class Scheduler:
         self.preemptions += 1
 
     def _admit(self, budget: int) -> None:
-        prefilling = sum(seq.remaining > 1 for seq in self._running.values())
+        prefills = [seq.remaining for seq in self._running.values() if seq.remaining > 1]
+        prefilling, tokens = len(prefills), sum(prefills)
         skipped: set[int] = set()
-        while len(self._running) < self._max_running and prefilling < self._max_prefills and prefilling < budget:
+        # Many short ones that fit one step together wait for nothing.
+        while len(self._running) < self._max_running and prefilling < budget and (prefilling < self._max_prefills or tokens < budget):
             seq = self._next_waiting(skipped)
             if seq is None:
                 return
@@ -145,6 +155,7 @@ class Scheduler:
                 seq.cached = cached
             self._running[seq.id] = seq
             prefilling += 1
+            tokens += seq.remaining
 
     def _next_waiting(self, skipped: set[int]) -> Sequence | None:
         if self._preempted:

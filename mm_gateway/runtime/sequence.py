@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mm_gateway.core import GenerationConfig
+from mm_gateway.settings import Pooling
 
 
 class Sequence:
@@ -15,13 +16,23 @@ class Sequence:
             its whole prompt, a preempted one everything that it had.
         max_tokens: output tokens allowed, >= 0.
         group: sequences of one request share it; fairness is between groups.
-        reuse_prefix: False where every prompt position must run, because its log-probability was asked for.
+        reuse_prefix: False where every prompt position must run, because its log-probability or its hidden state was asked for.
+        pooling: of its hidden states, for a sequence that is to be embedded instead of continued; else None.
     """
 
-    __slots__ = ("cached", "computed", "config", "group", "id", "max_tokens", "prompt_len", "reuse_prefix", "seed", "tokens")
+    __slots__ = ("cached", "computed", "config", "group", "id", "max_tokens", "pooling", "prompt_len", "reuse_prefix", "seed", "tokens")
 
     def __init__(
-        self, id: int, group: int, prompt: list[int], config: GenerationConfig, *, max_tokens: int, seed: int, reuse_prefix: bool = True
+        self,
+        id: int,
+        group: int,
+        prompt: list[int],
+        config: GenerationConfig,
+        *,
+        max_tokens: int,
+        seed: int,
+        reuse_prefix: bool = True,
+        pooling: Pooling | None = None,
     ) -> None:
         self.id = id
         self.group = group
@@ -31,6 +42,7 @@ class Sequence:
         self.max_tokens = max_tokens
         self.seed = seed
         self.reuse_prefix = reuse_prefix
+        self.pooling = pooling
         self.computed = 0
         self.cached: int | None = None
         """Prompt tokens found in the cache at first admission; None before."""

@@ -10,7 +10,6 @@ from mm_gateway.core import (
     Backend,
     ChatInput,
     ChoiceFinished,
-    CompletionInput,
     GenerationEvent,
     GenerationRequest,
     ModelInfo,
@@ -88,7 +87,7 @@ class WorkflowBackend:
 
 def _subject(request: GenerationRequest, name: str) -> str:
     """The last user message."""
-    if isinstance(request.input, CompletionInput):
+    if not isinstance(request.input, ChatInput):
         raise InvalidRequestError(f"{name} is a workflow and is served by /v1/chat/completions, not by this endpoint", param="model")
     messages = request.input.messages
     last = messages[-1]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mm_gateway.workflows.chat_generate import ChatGenerateWorkflow
+from mm_gateway.workflows.lesson_pack import LessonPackWorkflow
 from mm_gateway.workflows.search_qa import SearchQAWorkflow
 from mm_gateway.workflows.workflow import Workflow
 
-WORKFLOWS: tuple[type[Workflow[Any]], ...] = (SearchQAWorkflow,)
+WORKFLOWS: tuple[type[Workflow[Any]], ...] = (SearchQAWorkflow, LessonPackWorkflow, ChatGenerateWorkflow)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from litestar.testing import AsyncTestClient
 from scripted_backend import ScriptedBackend, Step, app_over
+from served import served, until
 
-from mm_gateway.api.app import GatewayApp
 from mm_gateway.core import ChoiceFinished, Progress, TextDelta, TokenLogprob, Usage
 from mm_gateway.errors import EngineError, ModelLoadError
 
@@ -179,22 +173,6 @@ async def test_an_error_after_the_early_commit_is_an_event() -> None:
     assert done == "data: [DONE]"
 
 
-@contextmanager
-def served(app: GatewayApp) -> Iterator[int]:
-    """The application on a real socket; a port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("script", [[30.0], [TextDelta(0, "a"), 30.0]], ids=["before the first event", "after it"])
 async def test_a_client_that_hangs_up_ends_the_work(stream: bool, script: list[Step]) -> None:
@@ -240,10 +218,3 @@ def ask(port: int, body: bytes) -> Any:
     request = Request(f"http://127.0.0.1:{port}/v1/chat/completions", body, {"content-type": "application/json"})
     with urlopen(request, timeout=10) as reply:
         return json.load(reply)
-
-
-async def until(condition: Any, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from upstream_server import upstream
 
 from mm_gateway.backends.remote import RemoteBackend
 from mm_gateway.core import (
@@ -21,6 +20,7 @@ from mm_gateway.core import (
     Message,
     TextDelta,
     TokenLogprob,
+    UrlCitation,
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
@@ -28,50 +28,6 @@ from mm_gateway.settings import ModelConfig
 
 HELLO = GenerationRequest(request_id="r", model="far", input=ChatInput((Message("user", "Hi"),)))
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
-
-
-Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-class Upstream:
-    """What arrived at a scripted server."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, str], Any]] = []
-        self.left = asyncio.Event()
-
-
-@asynccontextmanager
-async def upstream(
-    answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]], **config: Any
-) -> AsyncIterator[tuple[RemoteBackend, Upstream]]:
-    """A server that answers every request with the same bytes, and a backend that asks it."""
-    seen = Upstream()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        first, *lines = head.split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines if line)
-        body = json.loads(await reader.readexactly(int(headers["content-length"])))
-        seen.requests.append((first, headers, body))
-        if isinstance(answer, bytes):
-            writer.write(answer)
-            await writer.drain()
-        else:
-            await answer(writer)
-            await reader.read()  # until the other side goes
-            seen.left.set()
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    settings = ModelConfig(model_name="their-name", backend="remote", base_url=f"http://127.0.0.1:{port}/v1", **config)
-    backend = RemoteBackend("far", settings, created=0)
-    try:
-        yield backend, seen
-    finally:
-        await backend.close()
-        server.close()
 
 
 def sse(*chunks: Any, done: bool = True) -> bytes:
@@ -106,6 +62,20 @@ async def test_a_stream_is_passed_on_event_by_event() -> None:
             ChoiceFinished(0, "stop"),
             Usage(9, 2, cached_tokens=4),
         ]
+
+
+async def test_citations_are_passed_on() -> None:
+    cited = {"start_index": 3, "end_index": 6, "title": "T", "url": "https://example.org/"}
+    annotated = {"choices": [{"index": 0, "delta": {"annotations": [{"type": "url_citation", "url_citation": cited}, {"type": "other"}]}}]}
+    async with upstream(sse(delta("So [1]"), annotated, delta(reason="stop"))) as (backend, _):
+        assert UrlCitation(0, 3, 6, "T", "https://example.org/") in await events_of(backend)
+
+
+async def test_a_call_without_a_name_is_the_upstreams_fault() -> None:
+    call = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}]}
+    async with upstream(sse(call, delta(reason="tool_calls"))) as (backend, _):
+        with pytest.raises(UpstreamError, match="before its name"):
+            await events_of(backend)
 
 
 async def test_the_request_arrives_in_the_upstreams_words_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +117,10 @@ async def test_the_request_arrives_in_the_upstreams_words_with_its_key(monkeypat
         (Grammar("json_schema", '{"type":"integer"}', "guided_json"), {"guided_json": {"type": "integer"}}),
         (Grammar("choice", '["a"]', "guided_choice"), {"guided_choice": ["a"]}),
         (Grammar("regex", "a+", "guided_regex"), {"guided_regex": "a+"}),
+        (
+            Grammar("json_schema", '{"type":"integer"}', "text.format.schema"),
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": {"type": "integer"}, "strict": True}}},
+        ),
         (Grammar("lark", "start: x", "guided_grammar"), {"guided_grammar": "start: x"}),
     ],
     ids=lambda value: value.kind if isinstance(value, Grammar) else "",
@@ -242,3 +216,11 @@ async def test_best_of_is_refused_by_name() -> None:
         with pytest.raises(UnsupportedParameterError) as caught:
             await events_of(backend, request)
     assert caught.value.param == "best_of"
+
+
+async def test_turns_cannot_be_left_out_by_a_remote_model() -> None:
+    request = GenerationRequest(request_id="r", model="far", input=ChatInput((Message("user", "Hi"),), truncate=True))
+    async with upstream(b"") as (backend, seen):
+        with pytest.raises(UnsupportedParameterError, match="truncation"):
+            await events_of(backend, request)
+    assert seen.requests == []

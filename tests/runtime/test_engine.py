@@ -191,8 +191,9 @@ def test_wrong_requests_are_refused_before_they_reach_the_model(gpt2_checkpoint:
         engine.submit([[5] * 250], GenerationConfig(max_new_tokens=10))
     with pytest.raises(InvalidRequestError, match="logit_bias"):
         engine.submit([[5]], GenerationConfig(logit_bias={99999: 1.0}))
-    with pytest.raises(RateLimitError):
-        engine.submit([[5]], GenerationConfig(n=5))
+    with pytest.raises(RateLimitError) as caught:
+        engine.submit([[5]] * 2, GenerationConfig(n=50))
+    assert caught.value.retry_after_s is None  # more than the queue ever holds
 
 
 @pytest.mark.parametrize(

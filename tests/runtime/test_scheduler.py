@@ -74,6 +74,25 @@ def test_requests_take_turns_however_many_choices_one_has() -> None:
     assert 50 in admitted
 
 
+def test_places_in_the_queue_are_the_order_of_admission() -> None:
+    scheduler, _ = make(max_running=1)
+    first, *others = [sequence(i, prompt(5, i), max_tokens=1, group=i) for i in range(4)]
+    for seq in (first, *others, sequence(10, prompt(5, 2), group=2)):
+        scheduler.add(seq)
+    assert scheduler.places() == {0: 1, 1: 2, 2: 3, 3: 4}
+    scheduler.schedule()
+    assert scheduler.is_running(first) and not scheduler.is_running(others[0])
+    assert scheduler.places() == {1: 1, 2: 2, 3: 3}
+    scheduler.remove(others[0])
+    assert scheduler.places() == {2: 1, 3: 2}
+    admitted = []
+    while scheduler.waiting:
+        expected = min(scheduler.places(), key=scheduler.places().__getitem__)
+        scheduler.remove(first if not admitted else admitted[-1])
+        admitted.append(scheduler.schedule()[0].seq)
+        assert admitted[-1].group == expected
+
+
 def test_choices_of_one_prompt_wait_for_the_first_and_share_it() -> None:
     scheduler, _ = make(step_tokens=64)
     siblings = [sequence(i, prompt(40), group=1) for i in range(3)]
@@ -150,3 +169,12 @@ def test_random_arrivals_and_cancels_leave_nothing_behind(seed: int, layout: str
     assert scheduler.running == scheduler.waiting == 0
     assert all(seq.output_len == seq.max_tokens for seq in everything if seq.id not in cancelled)
     assert not isinstance(kv, BlockAllocator) or kv.free_blocks == 16
+
+
+def test_short_prompts_that_fit_one_step_are_all_in_it_and_long_ones_come_a_few_at_a_time() -> None:
+    for length, together in ((4, 20), (40, 16)):
+        scheduler, _ = make(slots=24, max_running=24, step_tokens=100)
+        for id in range(20):
+            scheduler.add(sequence(id, prompt(length, id)))
+        run_step(scheduler)
+        assert scheduler.running == together

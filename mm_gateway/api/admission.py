@@ -1,0 +1,137 @@
+"""Who may begin: the bounds of the whole gateway and the limits of each principal, as one ticket per request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from mm_gateway.api.auth import key_of
+from mm_gateway.api.gate import Gate
+from mm_gateway.api.rate_limits import Budget
+from mm_gateway.api_key import ApiKey
+from mm_gateway.core import CompletionInput, GenerationRequest, Usage
+from mm_gateway.settings import LimitSettings
+
+BYTES_PER_TOKEN = 4
+
+
+class Admission:
+    """A Litestar guard, after that of the keys: gives every request its ticket, which `GatewayApp` closes after the reply.
+
+    Budgets live as long as the process: one per configured key, and one for everybody where no keys are asked for.
+    """
+
+    def __init__(self, limits: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._budgets: dict[bytes, Budget | None] = {}
+        self.live = Gate(limits.max_requests, "being answered", clock)
+        self.queued = Gate(limits.max_queued_requests, "waiting for their first token", clock)
+
+    async def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+        ticket = Ticket(self, self._budget(key_of(connection)))
+        connection.scope["state"]["ticket"] = ticket
+        # Looking something up is not what the limits of OpenAI count.
+        ticket.enter(counted=connection.scope["method"] == "POST")  # type: ignore[typeddict-item]
+
+    def _budget(self, key: ApiKey | None) -> Budget | None:
+        digest = key.digest if key is not None else b""
+        if digest not in self._budgets:
+            self._budgets[digest] = self._new_budget(key or ApiKey(digest=digest))
+        return self._budgets[digest]
+
+    def _new_budget(self, key: ApiKey) -> Budget | None:
+        limits = self._limits
+        requests = limits.requests_per_minute if key.requests_per_minute is None else key.requests_per_minute
+        tokens = limits.tokens_per_minute if key.tokens_per_minute is None else key.tokens_per_minute
+        return None if requests is None and tokens is None else Budget(requests, tokens, self._clock)
+
+
+class Ticket:
+    """One request: what it took of the bounds and of its principal's budget, given back or put right when it ends."""
+
+    __slots__ = ("_admission", "_budget", "_estimate", "_live", "_prompt", "_queued")
+
+    def __init__(self, admission: Admission, budget: Budget | None) -> None:
+        self._admission = admission
+        self._budget = budget
+        self._live = self._queued = False
+        self._prompt = self._estimate = 0
+
+    def enter(self, *, counted: bool) -> None:
+        """Be one of the requests that are answered. counted: one of the principal's per minute.
+
+        Raises:
+            RateLimitError: the gateway is full, or the principal had its requests.
+        """
+        self._admission.live.enter()
+        self._live = True
+        if counted and self._budget is not None:
+            self._budget.take_request()
+
+    def begin(self, body: bytes, output_tokens: int = 0) -> None:
+        """Queue for the first token. Prompts are guessed from the size of the body, and put right by `end`.
+
+        Args:
+            output_tokens: at most so many, as far as the request says.
+
+        Raises:
+            RateLimitError: the queue is full, or the principal had its tokens.
+        """
+        if self._budget is not None:
+            prompt = len(body) // BYTES_PER_TOKEN + 1
+            self._budget.take_tokens(prompt + output_tokens)
+            self._prompt, self._estimate = prompt, prompt + output_tokens
+        self._admission.queued.enter()
+        self._queued = True
+
+    def first_event(self) -> None:
+        """It does not wait any more."""
+        if self._queued:
+            self._queued = False
+            self._admission.queued.leave()
+
+    def end(self, usage: Usage | None, events: int, *, failed: bool = False) -> None:
+        """The generation is over.
+
+        Args:
+            usage: None where it was broken off; then the prompt counts as guessed, and every event as a token.
+            failed: by an error; one before the first event costs nothing.
+        """
+        self.first_event()
+        if usage is not None:
+            self._use(usage.prompt_tokens + usage.completion_tokens)
+        else:
+            self._use(0 if failed and not events else self._prompt + events)
+
+    def close(self) -> None:
+        """The reply is out, whatever it was; idempotent. What was taken for a generation that never began is given back."""
+        self.first_event()
+        self._use(0)
+        if self._live:
+            self._live = False
+            self._admission.live.leave()
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [] if self._budget is None else self._budget.headers()
+
+    def _use(self, tokens: int) -> None:
+        if self._budget is not None and self._estimate:
+            self._budget.correct_tokens(self._estimate, tokens)
+            self._estimate = 0
+
+
+def ticket_of(request: Request) -> Ticket:
+    """The ticket of a request behind the guard."""
+    return request.scope["state"]["ticket"]
+
+
+def output_tokens(request: GenerationRequest) -> int:
+    """What a request may generate by its own limit; 0 where it sets none: the end of it tells."""
+    prompts = len(request.input.prompts) if isinstance(request.input, CompletionInput) else 1
+    choices = max(request.config.n, request.best_of or 1)
+    return prompts * choices * (request.config.max_new_tokens or 0)

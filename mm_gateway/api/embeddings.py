@@ -1,0 +1,90 @@
+"""`POST /v1/embeddings`."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Iterable
+
+import msgspec
+from litestar import Request, post
+from litestar.datastructures import State
+from litestar.response.base import ASGIResponse
+
+from mm_gateway.api.endpoint import json_body, respond
+from mm_gateway.api.replies import ChunkedReply
+from mm_gateway.api.requests import MAX_PROMPTS, decode, keep_alive_s, texts_or_tokens
+from mm_gateway.core import Embedding, EmbeddingInput, GenerationEvent, GenerationRequest, Usage
+from mm_gateway.errors import InvalidRequestError
+from mm_gateway.protocol import EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage
+
+_decoder = msgspec.json.Decoder(EmbeddingRequest)
+
+
+@post(
+    "/v1/embeddings",
+    status_code=200,
+    summary="Turn texts into vectors",
+    description="Vectors have length 1, so their dot product is their cosine similarity.",
+)
+async def embeddings(request: Request, state: State) -> ASGIResponse:
+    body = decode(_decoder, await json_body(request))
+    generation = embedding_request(body, f"embd-{secrets.token_hex(16)}")
+    return await respond(request, state, generation, EmbeddingReply(body.model, body.encoding_format or "float"), stream=False)
+
+
+def embedding_request(body: EmbeddingRequest, request_id: str) -> GenerationRequest:
+    """What a body asks for.
+
+    Raises:
+        InvalidRequestError: nothing to embed, an empty entry, too many, a size that no vector has.
+    """
+    inputs = texts_or_tokens(body.input, "input")
+    if len(inputs) > MAX_PROMPTS:
+        raise InvalidRequestError(f"input takes up to {MAX_PROMPTS} entries, got {len(inputs)}", param="input")
+    for index, entry in enumerate(inputs):
+        if not entry:
+            at = f"input[{index}]" if isinstance(body.input, list) else "input"
+            raise InvalidRequestError(f"{at} must not be empty", param=at)
+    if body.dimensions is not None and body.dimensions < 1:
+        raise InvalidRequestError(f"dimensions must be at least 1, got {body.dimensions}", param="dimensions")
+    return GenerationRequest(
+        request_id=request_id,
+        model=body.model,
+        input=EmbeddingInput(inputs, body.dimensions),
+        keep_alive=keep_alive_s(body.keep_alive),
+        user=body.user,
+    )
+
+
+class EmbeddingReply(ChunkedReply):
+    """Reply of `/v1/embeddings`; it is never streamed.
+
+    Args:
+        model: as asked for. encoding: `float`, or `base64` of little-endian float32.
+    """
+
+    def __init__(self, model: str, encoding: str) -> None:
+        self._model = model
+        self._encoding = encoding
+
+    def start(self) -> bytes:
+        return b""
+
+    def chunk(self, event: GenerationEvent) -> bytes:
+        return b""
+
+    def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
+        items: list[EmbeddingItem] = []
+        usage = Usage(0, 0)
+        for event in events:
+            match event:
+                case Embedding(index=index):
+                    items.append(EmbeddingItem(index, self._encoded(event)))
+                case Usage():
+                    usage = event
+        items.sort(key=lambda item: item.index)
+        return msgspec.json.encode(EmbeddingList(items, self._model, EmbeddingUsage(usage.prompt_tokens, usage.prompt_tokens)))
+
+    def _encoded(self, embedding: Embedding) -> list[float] | str:
+        return base64.b64encode(embedding.vector).decode() if self._encoding == "base64" else list(embedding.numbers())

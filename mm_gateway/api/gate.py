@@ -1,0 +1,49 @@
+"""A bound on how many are inside; who is refused is told when somebody will have left, at the pace that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mm_gateway.errors import RateLimitError
+from mm_gateway.throughput import Throughput
+
+
+class Gate:
+    """Counts, and refuses. Called from one event loop.
+
+    Args:
+        bound: >= 1. what: those inside, in the words of the error. clock: monotonic seconds.
+    """
+
+    def __init__(self, bound: int, what: str, clock: Callable[[], float]) -> None:
+        self._bound = bound
+        self._what = what
+        self._clock = clock
+        self._left = Throughput()
+        self._measured_at = 0.0
+        self.inside = 0
+
+    def enter(self) -> None:
+        """One more; who entered must `leave`.
+
+        Raises:
+            RateLimitError: it is full.
+        """
+        now = self._clock()
+        if self.inside >= self._bound:
+            self._measure(0, now)
+            raise RateLimitError(
+                f"The server is busy: {self.inside} requests are {self._what}. Please try again later",
+                retry_after_s=self._left.seconds_for(1),
+            )
+        if self.inside == 0:
+            self._measured_at = now  # nobody was inside, so nobody could leave
+        self.inside += 1
+
+    def leave(self) -> None:
+        self.inside -= 1
+        self._measure(1, self._clock())
+
+    def _measure(self, left: int, now: float) -> None:
+        self._left.observe(left, now - self._measured_at)
+        self._measured_at = now

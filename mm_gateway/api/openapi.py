@@ -1,0 +1,136 @@
+"""Builds the OpenAPI description: Litestar's routes joined with the table of endpoints, the wire structs and what is said of their fields.
+
+Handlers read their bodies by hand, for exact errors, so Litestar cannot derive it by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from litestar.routes import BaseRoute, HTTPRoute
+
+import mm_gateway
+from mm_gateway.api.openapi_fields import FIELDS
+from mm_gateway.api.openapi_table import ENDPOINTS, ERRORS, HEADERS, TAGS, Endpoint
+from mm_gateway.protocol import ErrorReply
+
+_PARAMETER = re.compile(r"\{(\w+):\w+\}")
+_REF = "#/components/schemas/{name}"
+# Where a keyword belongs in a field of several types.
+_TYPE_OF = {
+    "minimum": ("integer", "number"),
+    "maximum": ("integer", "number"),
+    "exclusiveMinimum": ("integer", "number"),
+    "minLength": ("string",),
+    "minItems": ("array",),
+    "maxItems": ("array",),
+}
+_ABOUT = """Many Hugging Face models behind one OpenAI-compatible address.
+
+Every error of every endpoint is `{"error": {"message", "type", "param", "code"}}`. A field that is not implemented is an error that
+names it. Fields marked as extensions are ours or those of our peers; OpenAI has them not.
+"""
+
+
+def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
+    """The whole description, as OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.0)."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            path = _PARAMETER.sub(r"{\1}", route.path_format if ":" in route.path_format else route.path)
+            for method in sorted(map(str, handler.http_methods)):
+                endpoint = ENDPOINTS.get((method, path))
+                if endpoint is None:  # OPTIONS, HEAD, and the pages of this description itself
+                    continue
+                operation = _operation(endpoint, path)
+                operation |= {
+                    "operationId": handler.handler_name,
+                    "summary": handler.summary or "",
+                    "description": handler.description or "",
+                }
+                paths.setdefault(path, {})[method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "mm_gateway", "version": mm_gateway.__version__, "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "headers": HEADERS,
+            "responses": {name: _error(description, headers) for name, (_, description, headers) in ERRORS.items()},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "One of the configured keys; without any, none is asked for."}
+            },
+        },
+    }
+
+
+def schemas() -> dict[str, Any]:
+    """JSON schema of every struct that the table names, with what is said of the fields."""
+    structs = {ErrorReply}
+    for endpoint in ENDPOINTS.values():
+        structs |= {struct for struct in (endpoint.body, endpoint.reply, endpoint.event) if struct is not None}
+    _, components = msgspec.json.schema_components(sorted(structs, key=lambda struct: struct.__name__), ref_template=_REF)
+    for name, schema in components.items():
+        for field, property in schema.get("properties", {}).items():
+            _say(property, FIELDS.get(f"{name}.{field}") or (FIELDS.get(field, {}) if name.endswith("Request") else {}))
+    return components
+
+
+def _say(property: dict[str, Any], keywords: Mapping[str, Any]) -> None:
+    """Put keywords into a field's schema; ranges go to the type that they are about."""
+    for keyword, value in keywords.items():
+        types = _TYPE_OF.get(keyword)
+        branches = property.get("anyOf", [property])
+        target = next((branch for branch in branches if types is not None and branch.get("type") in types), property)
+        target[keyword] = value
+
+
+def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
+    operation: dict[str, Any] = {"tags": [endpoint.tag]}
+    if endpoint.security:
+        operation["security"] = [{"bearer": []}] if endpoint.security == "admin" else [{}, {"bearer": []}]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}, **endpoint.parameters.get(name, {})}
+        for name in re.findall(r"\{(\w+)\}", path)
+    ]
+    if parameters:
+        operation["parameters"] = parameters
+    if endpoint.body is not None:
+        content = {"schema": _ref(endpoint.body), "examples": {name: {"value": value} for name, value in endpoint.examples.items()}}
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    reply: dict[str, Any] = {"schema": _ref(endpoint.reply)} if endpoint.reply is not None else {}
+    if endpoint.answer is not None:
+        reply["example"] = endpoint.answer
+    ok: dict[str, Any] = {"description": "The whole reply", "headers": _headers(()), "content": {"application/json": reply}}
+    if endpoint.event is not None:
+        ok["description"] = "The whole reply, or with `stream: true` its events"
+        data = {
+            "type": "string",
+            "description": "JSON of one event; the last one is `[DONE]`.",
+            "contentMediaType": "application/json",
+            "contentSchema": _ref(endpoint.event),
+        }
+        event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+        ok["content"]["text/event-stream"] = {"schema": event, "example": endpoint.stream}
+    responses: dict[str, Any] = {"200": ok}
+    for status, extra in endpoint.other_replies.items():
+        responses[status] = {"headers": _headers(()), "content": {"application/json": {"schema": _ref(extra)}}, "description": "Not now"}
+    responses |= {ERRORS[name][0]: {"$ref": f"#/components/responses/{name}"} for name in endpoint.errors}
+    return {**operation, "responses": responses}
+
+
+def _error(description: str, headers: tuple[str, ...]) -> dict[str, Any]:
+    return {"description": description, "headers": _headers(headers), "content": {"application/json": {"schema": _ref(ErrorReply)}}}
+
+
+def _headers(more: tuple[str, ...]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("x-request-id", "openai-processing-ms", *more)}
+
+
+def _ref(struct: type[msgspec.Struct]) -> dict[str, str]:
+    return {"$ref": _REF.format(name=struct.__name__)}

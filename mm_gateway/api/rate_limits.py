@@ -1,0 +1,76 @@
+"""What one principal may use in a minute, and how its replies say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mm_gateway.api.token_bucket import TokenBucket, duration
+from mm_gateway.errors import RateLimitError
+
+
+class Budget:
+    """Requests and tokens of one principal.
+
+    Args:
+        requests_per_minute, tokens_per_minute: None: no limit. clock: monotonic seconds.
+    """
+
+    def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._requests = TokenBucket(requests_per_minute, clock()) if requests_per_minute is not None else None
+        self._tokens = TokenBucket(tokens_per_minute, clock()) if tokens_per_minute is not None else None
+
+    def take_request(self) -> None:
+        """One request.
+
+        Raises:
+            RateLimitError: there was one too many.
+        """
+        self._take(self._requests, 1, "requests")
+
+    def take_tokens(self, estimate: int) -> None:
+        """What a request will need, before it runs.
+
+        Raises:
+            RateLimitError: that is not there now, or never: then it has no `retry_after_s`.
+        """
+        if self._tokens is not None and estimate > self._tokens.per_minute:
+            raise RateLimitError(
+                f"Request too large: limit {self._tokens.per_minute} tokens per minute, requested {estimate}. "
+                "The input or output tokens must be reduced",
+                retry_after_s=None,
+                type="tokens",
+            )
+        self._take(self._tokens, estimate, "tokens")
+
+    def correct_tokens(self, estimate: int, used: int) -> None:
+        """It needed `used` in place of what was taken for it."""
+        if self._tokens is not None:
+            self._tokens.correct(estimate - used, self._clock())
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """OpenAI's `x-ratelimit-…` as it stands now."""
+        now = self._clock()
+        found: list[tuple[bytes, bytes]] = []
+        for name, bucket in ((b"requests", self._requests), (b"tokens", self._tokens)):
+            if bucket is not None:
+                found += [
+                    (b"x-ratelimit-limit-" + name, b"%d" % bucket.per_minute),
+                    (b"x-ratelimit-remaining-" + name, b"%d" % max(0, bucket.level(now))),
+                    (b"x-ratelimit-reset-" + name, duration(bucket.full_in_s(now)).encode()),
+                ]
+        return found
+
+    def _take(self, bucket: TokenBucket | None, amount: int, kind: str) -> None:
+        if bucket is None:
+            return
+        now = self._clock()
+        wait_s = bucket.take(amount, now)
+        if wait_s:
+            left = max(0, int(bucket.level(now)))
+            raise RateLimitError(
+                f"Rate limit reached: limit {bucket.per_minute} {kind} per minute, left {left}, requested {amount}. "
+                f"Please try again in {duration(wait_s)}",
+                retry_after_s=wait_s,
+                type=kind,
+            )

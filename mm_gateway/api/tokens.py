@@ -1,0 +1,81 @@
+"""`POST /tokenize` and `POST /detokenize`, as vLLM has them."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import Request, post
+from litestar.datastructures import State
+from litestar.response.base import ASGIResponse
+
+from mm_gateway.api.auth import resolve
+from mm_gateway.api.endpoint import json_body
+from mm_gateway.api.messages import read_messages
+from mm_gateway.api.requests import decode
+from mm_gateway.api.tools import read_tools
+from mm_gateway.catalog import Catalog
+from mm_gateway.core import ChatInput, TokenizingBackend
+from mm_gateway.errors import InvalidRequestError, ShuttingDownError, UnsupportedParameterError
+from mm_gateway.protocol import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
+
+_tokenize_decoder = msgspec.json.Decoder(TokenizeRequest)
+_detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
+
+
+@post(
+    "/tokenize",
+    status_code=200,
+    summary="The tokens of a text or a conversation",
+    description="A conversation is encoded as `/v1/chat/completions` would, tools included.",
+)
+async def tokenize(request: Request, state: State) -> ASGIResponse:
+    body = decode(_tokenize_decoder, await json_body(request))
+    found = await _backend(request, state, body.model).tokenize(
+        _tokenize_input(body),
+        add_special_tokens=body.add_special_tokens is not False,
+        add_generation_prompt=body.add_generation_prompt is not False,
+    )
+    return _json(TokenizeReply(len(found.ids), found.context_length, found.ids, found.strings if body.return_token_strs else None))
+
+
+@post(
+    "/detokenize",
+    status_code=200,
+    summary="The text of token ids",
+    description="Special tokens are part of the text.",
+)
+async def detokenize(request: Request, state: State) -> ASGIResponse:
+    body = decode(_detokenize_decoder, await json_body(request))
+    return _json(DetokenizeReply(await _backend(request, state, body.model).detokenize(body.tokens)))
+
+
+def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
+    if (body.prompt is None) == (body.messages is None):
+        raise InvalidRequestError("Give either prompt or messages", param="prompt" if body.messages is None else "messages")
+    if body.continue_final_message:
+        raise UnsupportedParameterError("continue_final_message is not supported by this server", param="continue_final_message")
+    if body.prompt is not None:
+        for name in ("add_generation_prompt", "tools", "tool_choice", "parallel_tool_calls"):
+            if getattr(body, name):
+                raise InvalidRequestError(f"{name} is only allowed with messages", param=name)
+        return body.prompt
+    if body.add_special_tokens:
+        raise UnsupportedParameterError(
+            "add_special_tokens is not supported with messages: the chat template writes the special tokens", param="add_special_tokens"
+        )
+    if not body.messages:
+        raise InvalidRequestError("messages must hold at least one message", param="messages", code="empty_array")
+    return ChatInput(read_messages(body.messages), read_tools(body))
+
+
+def _backend(request: Request, state: State, model: str) -> TokenizingBackend:
+    if state.draining:
+        raise ShuttingDownError("The server is shutting down")
+    catalog: Catalog = state.catalog
+    backend = resolve(request, catalog, model)
+    if not isinstance(backend, TokenizingBackend):
+        raise InvalidRequestError(f"The model `{model[:200]}` has no tokenizer of its own", param="model")
+    return backend
+
+
+def _json(reply: msgspec.Struct) -> ASGIResponse:
+    return ASGIResponse(body=msgspec.json.encode(reply), media_type="application/json")

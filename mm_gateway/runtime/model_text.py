@@ -1,0 +1,42 @@
+"""What a model reads and writes as tokens: its tokenizer and its chat template, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.core import ChatInput, Tokenized
+from mm_gateway.errors import InvalidRequestError
+
+
+class ModelText:
+    """The text side of one model. Methods may be called from any thread.
+
+    Args:
+        tokenizer, chat: the model's. context_length: tokens that it can hold. vocab_size: its ids are below.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: ChatEncoder, *, context_length: int, vocab_size: int) -> None:
+        self._tokenizer = tokenizer
+        self._chat = chat
+        self._context_length = context_length
+        self._vocab_size = vocab_size
+
+    def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool, add_generation_prompt: bool) -> Tokenized:
+        """As core.TokenizingBackend's."""
+        match input:
+            case str():
+                ids: list[int] = self._tokenizer(input, add_special_tokens=add_special_tokens)["input_ids"]  # type: ignore[assignment]
+            case ChatInput(messages, use):
+                tools = use.tools if use is not None else ()
+                ids = self._chat.encode(messages, tools, add_generation_prompt=add_generation_prompt)
+        strings = (token if isinstance(token, str) else "" for token in self._tokenizer.convert_ids_to_tokens(ids))
+        return Tokenized(tuple(ids), tuple(strings), self._context_length)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """As core.TokenizingBackend's."""
+        if tokens and not (min(tokens) >= 0 and max(tokens) < self._vocab_size):
+            raise InvalidRequestError(f"tokens holds ids outside the vocabulary of {self._vocab_size}", param="tokens")
+        return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))

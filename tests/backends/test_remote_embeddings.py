@@ -1,0 +1,83 @@
+"""Embeddings and tokens of a remote server: asked for in its words, and every odd reply a typed error."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from typing import Any
+
+import pytest
+from upstream_server import upstream
+
+from mm_gateway.backends.remote import RemoteBackend
+from mm_gateway.core import ChatInput, Embedding, EmbeddingInput, GenerationRequest, Message, Tokenized, Tool, ToolUse, Usage
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError, UpstreamError
+
+TWO = GenerationRequest(request_id="r", model="far", input=EmbeddingInput(("a", (5, 6)), 2), user="u")
+CHAT = ChatInput((Message("user", "Hi"),), ToolUse((Tool("clock"),)))
+
+
+def whole(body: Any, status: str = "200 OK") -> bytes:
+    data = json.dumps(body).encode()
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\nconnection: close\r\n\r\n"
+    return head.encode() + data
+
+
+def reply_of(*vectors: Any) -> bytes:
+    return whole({"data": [{"index": i, "embedding": v} for i, v in enumerate(vectors)], "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+
+
+async def events_of(backend: RemoteBackend, request: GenerationRequest = TWO) -> list[Any]:
+    return [event async for event in backend.generate(request)]
+
+
+@pytest.mark.parametrize("encode", [list, lambda v: base64.b64encode(struct.pack("<2f", *v)).decode()], ids=["numbers", "base64"])
+async def test_vectors_are_passed_on_in_either_encoding(encode: Any) -> None:
+    async with upstream(reply_of(encode((0.5, 0.5)), encode((1.0, 0.0)))) as (backend, seen):
+        events = await events_of(backend)
+    assert events == [Embedding.of(0, (0.5, 0.5)), Embedding.of(1, (1.0, 0.0)), Usage(3, 0)]
+    first, _, body = seen.requests[0]
+    assert first.startswith("POST /v1/embeddings ")
+    assert body == {"model": "their-name", "input": ["a", [5, 6]], "encoding_format": "base64", "dimensions": 2, "user": "u"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [whole({"data": []}), whole([]), whole({"data": [{"index": 0, "embedding": "a"}, {"index": 1, "embedding": "!"}]}), reply_of([1.0])],
+    ids=["none", "list", "base64", "one"],
+)
+async def test_a_broken_reply_is_an_upstream_error(answer: bytes) -> None:
+    async with upstream(answer) as (backend, _):
+        with pytest.raises(UpstreamError, match="broken reply"):
+            await events_of(backend)
+
+
+async def test_its_errors_are_passed_on() -> None:
+    answer = whole({"error": {"message": "no", "type": "invalid_request_error", "param": "input", "code": None}}, "400 Bad Request")
+    async with upstream(answer) as (backend, _):
+        with pytest.raises(UpstreamError) as caught:
+            await events_of(backend)
+    assert (caught.value.status, caught.value.param) == (400, "input")
+
+
+async def test_tokens_are_asked_for_beside_v1() -> None:
+    async with upstream(whole({"count": 2, "max_model_len": 9, "tokens": [1, 2], "token_strs": ["a", "b"]})) as (backend, seen):
+        assert await backend.tokenize("ab", add_special_tokens=False) == Tokenized((1, 2), ("a", "b"), 9)
+        await backend.tokenize(CHAT, add_generation_prompt=False)
+    (first, _, text), (_, _, chat) = seen.requests
+    assert first.startswith("POST /tokenize ")
+    assert text == {"model": "their-name", "prompt": "ab", "add_special_tokens": False, "return_token_strs": True}
+    assert (chat["messages"], chat["add_generation_prompt"]) == ([{"role": "user", "content": "Hi"}], False)
+    assert chat["tools"][0]["function"]["name"] == "clock"
+    async with upstream(whole({"prompt": "ab"})) as (backend, _):
+        assert await backend.detokenize([1, 2]) == "ab"
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed"])
+async def test_a_server_without_them_is_refused_by_name(status: str) -> None:
+    async with upstream(whole({"detail": "Not Found"}, status)) as (backend, _):
+        with pytest.raises(UnsupportedParameterError, match="no /tokenize") as caught:
+            await backend.tokenize("a")
+    assert caught.value.param == "model"
+    assert isinstance(caught.value, InvalidRequestError)
