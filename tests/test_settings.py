@@ -9,7 +9,7 @@ import yaml
 
 from mm_gateway.api_key import hashed
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import MemorySettings, ModelConfig, Settings
+from mm_gateway.settings import MemorySettings, ModelConfig, Settings, WorkflowSettings
 from mm_gateway.settings_loader import load_settings
 
 CONFIG = Path(__file__).parent.parent / "config"
