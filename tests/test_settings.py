@@ -160,8 +160,6 @@ def test_workflows_use_a_model_that_is_served(tmp_path: Path) -> None:
     models = "models: {m: {model_name: m, aliases: [n]}}"
     settings = load(tmp_path, models, "workflows: {model: n, session_ttl_s: null}")
     assert settings.workflows == WorkflowSettings(model="n", session_ttl_s=None)
-    assert set(yaml.safe_load((CONFIG / "gateway.yaml").read_text())["workflows"]) == set(WorkflowSettings.__struct_fields__)
-    assert load_settings(CONFIG / "models.yaml", CONFIG / "gateway.yaml", {}).workflows == WorkflowSettings()
     with pytest.raises(ConfigurationError, match="workflows: model: 'x' is not among the models: m"):
         load(tmp_path, models, "workflows: {model: x}")
     with pytest.raises(ConfigurationError, match="names that begin with mm-orch/ are those of workflows"):
