@@ -57,7 +57,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
     path: str | None = None
-    """Local folder to load from in place of the hub; `model_name` stays the name. In the file also `builtin:NAME`, a model of the package."""
+    """Local folder to load from in place of the hub; `model_name` stays the name. In the file also `builtin:NAME`, one of the package."""
     truncate_history: bool = True
     """Leave out the oldest turns of a conversation that does not fit the context; False: refuse it."""
     pin: bool = False

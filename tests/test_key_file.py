@@ -33,11 +33,13 @@ def test_a_list_of_entries_with_limits(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
         f"- secret-one\n- key: {hashed('secret-two')}\n  name: bob\n"
-        "  requests_per_minute: 60\n  tokens_per_minute: 1000\n  models: [also-m]\n",
+        "  requests_per_minute: 60\n  tokens_per_minute: 1000\n  models: [also-m, mm-orch/search-qa]\n",
     )
     assert settings.keys == (
         ApiKey(digest=digest_of("secret-one")),
-        ApiKey(digest=digest_of("secret-two"), name="bob", requests_per_minute=60, tokens_per_minute=1000, models=("m",)),
+        ApiKey(
+            digest=digest_of("secret-two"), name="bob", requests_per_minute=60, tokens_per_minute=1000, models=("m", "mm-orch/search-qa")
+        ),
     )
 
 

@@ -49,6 +49,7 @@ async def create_response(request: Request, state: State) -> ASGIResponse:
         wanted = referenced(body.input)
         items += read_items(body.input, ids, await store.items(owner, wanted) if wanted else {})
     generation = response_request(body, ids.response, conversation(items, body.instructions))
+    generation = msgspec.structs.replace(generation, principal=owner)
     response = new_response(body, ids.response, int(time.time()))
     if response.store:
         store.check_size(StoredResponse(response, items))

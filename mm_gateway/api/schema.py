@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, get
+from litestar.constants import OPENAPI_JSON_HANDLER_NAME
 from litestar.openapi.plugins import ScalarRenderPlugin
 
 from mm_gateway.api.openapi import document
@@ -17,7 +18,8 @@ def schema_page(request: Request) -> bytes:
     return _page.render(request, _document(request.app))
 
 
-@get("/schema/openapi.json", sync_to_thread=False)
+# The name under which Litestar's pages look for it.
+@get("/schema/openapi.json", name=OPENAPI_JSON_HANDLER_NAME, sync_to_thread=False)
 def schema_json(request: Request) -> Response[dict[str, Any]]:
     return Response(_document(request.app))
 

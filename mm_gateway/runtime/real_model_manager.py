@@ -288,8 +288,9 @@ class RealModelManager:
             self._timer.cancel()
             self._timer = None
         if at is not None and self._timer is None:
-            self._timer_at = at
-            self._timer = threading.Timer(max(0.01, at - self._clock()), self._on_timer)
+            wait_s = min(max(0.01, at - self._clock()), 86_400.0)  # no thread can wait for good
+            self._timer_at = self._clock() + wait_s
+            self._timer = threading.Timer(wait_s, self._on_timer)
             self._timer.daemon = True
             self._timer.start()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mm_gateway.errors import SearchError
-from mm_gateway.search.results import Language, SearchResult, snippet_of
+from mm_gateway.search.results import Language, SearchResult, snippet_of, title_of
 
 REGIONS: dict[Language, str] = {"en": "us-en", "zh": "cn-zh"}
 
@@ -44,7 +44,7 @@ class DdgsProvider:
                 return []
             raise SearchError(_said(error), retryable=True) from error
         return [
-            SearchResult(str(row.get("title") or row["href"]), str(row["href"]), snippet_of(str(row.get("body") or "")))
+            SearchResult(title_of(str(row.get("title") or row["href"])), str(row["href"]), snippet_of(str(row.get("body") or "")))
             for row in rows[:max_results]
             if row.get("href")
         ]

@@ -112,7 +112,8 @@ READERS: Mapping[str, Reader] = {
 }
 """Suffix of a file's name -> what reads it."""
 
-_HEADING = re.compile(r" {0,3}(?P<level>#{1,6})[ \t]+(?P<text>.*?)[ \t]*#*[ \t]*$")
+_HEADING = re.compile(r" {0,3}(?P<level>#{1,6})[ \t]+(?P<text>.*)")
+_CLOSING = re.compile(r"(?:^|[ \t])#+$")
 _FENCE = re.compile(r" {0,3}(?P<fence>```+|~~~+)")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _LINK = re.compile(r"!?\[(?P<text>[^\]]*)\]\([^)]*\)")
@@ -137,7 +138,7 @@ def parse_markdown(text: str) -> Document:
         if heading is None:
             break
         lines = []
-        level, name = len(heading["level"]), _LINK.sub(r"\g<text>", heading["text"]).replace("`", "")[:MAX_TITLE]
+        level, name = len(heading["level"]), _name(heading["text"])
         anchor = _slug(name, slugs)
         path = [(depth, outer) for depth, outer in path if depth < level]
         if level == 1 and not title:
@@ -145,6 +146,11 @@ def parse_markdown(text: str) -> Document:
         else:
             path.append((level, name))
     return Document(title, sections)
+
+
+def _name(heading: str) -> str:
+    plain = _LINK.sub(r"\g<text>", _CLOSING.sub("", heading[:1000].strip())).replace("`", "")
+    return " ".join(plain.split())[:MAX_TITLE]
 
 
 def _slug(heading: str, seen: dict[str, int]) -> str:

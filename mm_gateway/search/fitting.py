@@ -10,7 +10,7 @@ from mm_gateway.search.full_text import rank
 from mm_gateway.search.passages import split_passages
 
 PIECE_BYTES = 480
-MAX_SOURCE_CHARACTERS = 1_000_000
+MAX_SOURCE_CHARACTERS = 200_000
 MAX_PIECES = 16
 """Of one source that are considered."""
 MIN_SOURCE_TOKENS = 96

@@ -48,7 +48,7 @@ class LocalProvider:
     def _current(self) -> tuple[LocalIndex, UrlOf]:
         if self._index is None and self._path.is_file():
             self._index = LocalIndex(self._path)
-        if self._index is not None and self._index.status().documents:
+        if self._index is not None and not self._index.is_empty():
             return self._index, self._url_of
         if self._documentation is None:
             self._documentation = documentation_index()

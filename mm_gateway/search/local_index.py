@@ -15,7 +15,7 @@ from mm_gateway.errors import ConfigurationError, PageError
 from mm_gateway.search import full_text
 from mm_gateway.search.documents import MAX_TEXT_CHARACTERS, READERS, Document
 from mm_gateway.search.passages import split_passages
-from mm_gateway.search.results import SearchResult, snippet_of
+from mm_gateway.search.results import SearchResult, snippet_of, title_of
 from mm_gateway.search.words import query_words
 
 VERSION = 1
@@ -116,6 +116,10 @@ class LocalIndex:
             roots = [path for (path,) in self._connection.execute("SELECT path FROM roots ORDER BY path")]
             counts = self._connection.execute("SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM passages)").fetchone()
         return IndexStatus(roots, *counts)
+
+    def is_empty(self) -> bool:
+        with self._lock:
+            return self._connection.execute("SELECT 1 FROM documents LIMIT 1").fetchone() is None
 
     def close(self) -> None:
         """Idempotent."""
@@ -241,7 +245,7 @@ def _result(rows: Sequence[_Row], url_of: UrlOf, terms: Sequence[str]) -> Search
     best = rows[0]
     title = f"{best.title} › {best.heading}" if best.heading else best.title
     text = "\n\n".join(row.text for row in sorted(rows[:MAX_RESULT_PASSAGES], key=lambda row: row.id))
-    return SearchResult(title, url_of(Path(best.path), Path(best.root), best.anchor), snippet_of(best.text, terms), text)
+    return SearchResult(title_of(title), url_of(Path(best.path), Path(best.root), best.anchor), snippet_of(best.text, terms), text)
 
 
 def _absolute(path: Path) -> Path:

@@ -16,6 +16,7 @@ Language = Literal["en", "zh"]
 TRIES = 3
 BACK_OFF_S = 0.5
 MAX_SNIPPET = 300
+MAX_TITLE = 200
 
 
 class SearchResult(msgspec.Struct, frozen=True):
@@ -70,6 +71,11 @@ async def search_with_retries(
         # Jitter, so that those who failed together do not come back together.
         await sleep(BACK_OFF_S * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
     return await provider.search(query, max_results, language)
+
+
+def title_of(text: str) -> str:
+    """A title on one line, so that it cannot look like another source."""
+    return " ".join(text.split())[:MAX_TITLE]
 
 
 def snippet_of(text: str, words: Sequence[str] = ()) -> str:

@@ -9,7 +9,7 @@ import httpx
 import msgspec
 
 from mm_gateway.errors import SearchError
-from mm_gateway.search.results import Language, SearchResult, snippet_of
+from mm_gateway.search.results import Language, SearchResult, snippet_of, title_of
 
 LANGUAGES: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
 MAX_REPLY_BYTES = 2 * 2**20
@@ -64,7 +64,9 @@ class SearxngProvider:
         for row in rows:
             if row.url.startswith(("http://", "https://")):
                 found.setdefault(row.url, row)
-        return [SearchResult(row.title or row.url, row.url, snippet_of(row.content or "")) for row in [*found.values()][:max_results]]
+        return [
+            SearchResult(title_of(row.title or row.url), row.url, snippet_of(row.content or "")) for row in [*found.values()][:max_results]
+        ]
 
     async def close(self) -> None:
         """Nothing is kept between searches."""

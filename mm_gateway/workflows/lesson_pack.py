@@ -107,8 +107,11 @@ class _Lesson:
     async def plan(self) -> AsyncIterator[GenerationEvent]:
         run = self._run
         yield run.begin("plan", f"planning {self._topic}")
-        grammar = schemas.plan_grammar(portable=self._portable)
         messages = plan_messages(self._topic, self._difficulty, self._language)
+        model = run.model.info()
+        if model.state not in ("ready", "busy"):
+            yield run.progress(f"loading {model.id}")
+        grammar = schemas.plan_grammar(await self._room(messages), portable=self._portable)
         call = run.ask(messages, await self._stage_config(messages, grammar, n=1))
         async for progress in call.progress():
             yield progress

@@ -26,9 +26,15 @@ def exercises_frame(count: int) -> str:
     return _compact([{"question": "", "answer": ""}] * count)
 
 
-def plan_grammar(*, portable: bool) -> Grammar:
-    """{"sections": [names]}. portable: without bounds of text, which many servers do not know."""
-    name = _text(SECTION_NAME_CHARACTERS, portable)
+def plan_grammar(room: int | None, *, portable: bool) -> Grammar:
+    """{"sections": [names]}.
+
+    Args:
+        room: tokens that there are for a reply; None: unknown. The names return in later prompts, so they get a quarter of it.
+        portable: without bounds of text, which many servers do not know.
+    """
+    quarter = None if room is None else room // 4
+    name = _text(_bound(SECTION_NAME_CHARACTERS, quarter, MAX_SECTIONS, tokens_per_character=1.0), portable)
     return _grammar(_object({"sections": {"type": "array", "items": name, "minItems": MIN_SECTIONS, "maxItems": MAX_SECTIONS}}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -118,6 +119,22 @@ async def test_only_the_last_message_gives_orders_so_that_an_agent_comes_to_an_e
     request = chat("!mock tokens=2 call=clock")
     answered = ChatInput((*request.input.messages, Message("tool", "It is noon.", tool_call_id="c")), ToolUse((Tool("clock"),)))
     assert len(text_of(await events_of(msgspec.structs.replace(request, input=answered))).split()) == 24
+
+
+async def test_a_schema_gives_an_example_of_it() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "names": {"type": "array", "prefixItems": [{"const": "a"}, {"enum": ["b", "c"]}], "items": False},
+            "parts": {"type": "array", "items": {"type": "string", "maxLength": 2}, "minItems": 3},
+        },
+    }
+    text = text_of(await events_of(chat("Hi", grammar=Grammar("json_schema", json.dumps(schema)))))
+    assert json.loads(text) == {"names": ["a", "b"], "parts": ["te", "te", "te"]}
+    cut = await events_of(
+        chat("!mock tokens=99", grammar=Grammar("choice", '["one two three", "four"]', "guided_choice"), max_new_tokens=2)
+    )
+    assert text_of(cut) == "one two" and ChoiceFinished(0, "length") in cut
 
 
 async def test_what_it_cannot_follow_is_refused_by_name() -> None:

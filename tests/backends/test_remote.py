@@ -20,6 +20,7 @@ from mm_gateway.core import (
     Message,
     TextDelta,
     TokenLogprob,
+    UrlCitation,
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
@@ -61,6 +62,20 @@ async def test_a_stream_is_passed_on_event_by_event() -> None:
             ChoiceFinished(0, "stop"),
             Usage(9, 2, cached_tokens=4),
         ]
+
+
+async def test_citations_are_passed_on() -> None:
+    cited = {"start_index": 3, "end_index": 6, "title": "T", "url": "https://example.org/"}
+    annotated = {"choices": [{"index": 0, "delta": {"annotations": [{"type": "url_citation", "url_citation": cited}, {"type": "other"}]}}]}
+    async with upstream(sse(delta("So [1]"), annotated, delta(reason="stop"))) as (backend, _):
+        assert UrlCitation(0, 3, 6, "T", "https://example.org/") in await events_of(backend)
+
+
+async def test_a_call_without_a_name_is_the_upstreams_fault() -> None:
+    call = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}]}
+    async with upstream(sse(call, delta(reason="tool_calls"))) as (backend, _):
+        with pytest.raises(UpstreamError, match="before its name"):
+            await events_of(backend)
 
 
 async def test_the_request_arrives_in_the_upstreams_words_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,6 +278,18 @@ def test_keep_alive_of_zero_unloads_after_the_lease(make: MakeManager, loader: F
     assert loader.models["a"].closed
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("keep_alive", [float("inf"), 1e300, 1e12])
+def test_a_model_may_be_kept_for_longer_than_a_thread_can_wait(
+    make: MakeManager, loader: FakeLoader, clock: Clock, keep_alive: float
+) -> None:
+    manager = make(2)
+    use(manager, clock, "a", keep_alive=keep_alive)
+    time.sleep(0.02)  # so that a timer that cannot be set would have failed by now
+    use(manager, clock, "b", keep_alive=0)
+    until(lambda: manager.list_models() == ["a"])
+
+
 def test_closing_fails_those_who_wait_and_unloads_the_rest(make: MakeManager, loader: FakeLoader) -> None:
     manager = make(1)
     manager.acquire(config("a")).result(5)

@@ -31,6 +31,10 @@ The dome is open on Fridays from eight. Bring a coat.
 make tea
 ```
 
+## Written in C# ##
+
+The clock is.
+
 ## [Telescopes](x.html) & `mirrors`
 
 ### The refractor
@@ -111,6 +115,7 @@ def test_finds_passages_of_every_kind_of_file_with_title_and_anchor(index: Local
     assert found(index, "comet tails")[0] == ("Comets", f"{at}/comets.html")
     assert found(index, "winds on Neptune")[0] == ("Planets › 2", f"{at}/planets.pdf#page=2")
     assert found(index, "imprint") == []
+    assert found(index, "clock")[0] == ("The Observatory › Written in C#", f"{at}/guide.md#written-in-c")
     assert found(index, "nothing to see") == []
     assert found(index, "layout") == []
 

@@ -88,7 +88,7 @@ async def ask(
     workflow: SearchQAWorkflow | None = None,
     **parameters: Any,
 ) -> list[GenerationEvent]:
-    settings = settings or SearchSettings(allow_private_addresses=True, page_timeout_s=0.5)
+    settings = settings or SearchSettings(allow_private_addresses=True, page_timeout_s=30)
     workflow = workflow or SearchQAWorkflow(provider=provider, settings=settings)
     backend = WorkflowBackend("mm-orch/search-qa", workflow, model, created=0)
     request = GenerationRequest(
@@ -192,16 +192,16 @@ async def test_wrong_parameters_are_named(parameters: dict[str, Any], param: str
 
 
 async def test_a_page_that_fails_is_left_out_and_the_numbers_follow() -> None:
-    site_pages = {"/tallinn": reply(article("Tallinn", PORT)), "/slow": silent, "/loop": redirect("/loop")}
+    site_pages = {"/tallinn": reply(article("Tallinn", PORT)), "/broken": b"no HTTP", "/loop": redirect("/loop")}
     async with web_site(site_pages) as site:
         model = Model()
-        events = await ask(model, Provider(pages(site, "slow", "gone", "tallinn", "loop")))
+        events = await ask(model, Provider(pages(site, "broken", "gone", "tallinn", "loop")))
     outcome = outcome_of(events)
     assert [source["title"] for source in outcome.metadata["sources"]] == ["Tallinn"]
     fetch = outcome.steps[1]
     assert (fetch.success, fetch.degraded, fetch.input_count, fetch.output_count) == (True, True, 4, 1)
     assert fetch.error is not None
-    assert all(part in fetch.error for part in ("3 of 4 pages", "took longer than 0.5 s", "status 404", "redirects"))
+    assert all(part in fetch.error for part in ("3 of 4 pages", "cannot be fetched", "status 404", "redirects"))
     assert outcome.degraded
     assert not [event for event in events if isinstance(event, UrlCitation)]  # there is no source 2
     assert "[1] Tallinn\n" in prompt_of(model)
