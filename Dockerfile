@@ -15,6 +15,7 @@ RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt \
     --index-url "https://download.pytorch.org/whl/${TORCH}" --extra-index-url https://pypi.org/simple torch
 COPY pyproject.toml README.md ./
 COPY config config
+COPY docs docs
 COPY mm_gateway mm_gateway
 RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"
 

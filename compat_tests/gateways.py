@@ -56,10 +56,10 @@ def make_checkpoint(folder: Path, family: str) -> Path:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "intermediate_size": 96,
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 2048,
     }
     if family == "gpt2":
-        model = GPT2LMHeadModel(GPT2Config(n_positions=512, n_embd=64, n_layer=2, n_head=4, **shared))
+        model = GPT2LMHeadModel(GPT2Config(n_positions=2048, n_embd=64, n_layer=2, n_head=4, **shared))
     elif family == "llama":
         model = LlamaForCausalLM(LlamaConfig(**decoder))
     else:
@@ -108,3 +108,10 @@ def stop_gateway(gateway: Gateway) -> None:
     gateway.process.wait(timeout=30)
     log = gateway.log.read_text()
     assert "Traceback" not in log, log
+
+
+def environment(name: str) -> str:
+    """The Python of an environment that `make compat` makes."""
+    python = Path(__file__).parent.parent / ".compat" / name / "bin" / "python"
+    assert python.exists(), f"{python} is missing: run `make compat`"
+    return str(python)

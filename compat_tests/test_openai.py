@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ EVERY_KIND = ["mock", "hub/remote", "gpt2", "llama"]
 
 @pytest.fixture
 def async_client(gateway: Gateway) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=60)
+    return openai.AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=180)
 
 
 @pytest.mark.parametrize("model", EVERY_KIND)
@@ -123,68 +124,6 @@ def test_raw_responses_carry_the_headers(client: openai.OpenAI) -> None:
     assert raw.parse().choices[0].message.content
 
 
-@pytest.mark.parametrize(
-    ("content", "error", "status"),
-    [
-        ("!mock error=400", openai.BadRequestError, 400),
-        ("!mock error=401", openai.AuthenticationError, 401),
-        ("!mock error=404", openai.NotFoundError, 404),
-        ("!mock error=429", openai.RateLimitError, 429),
-        ("!mock error=500", openai.InternalServerError, 500),
-        ("!mock error=503", openai.InternalServerError, 503),
-        ("!mock error=context", openai.BadRequestError, 400),
-    ],
-)
-@pytest.mark.parametrize("stream", [False, True])
-def test_errors_arrive_as_their_exception(
-    client: openai.OpenAI, content: str, error: type[openai.APIStatusError], status: int, stream: bool
-) -> None:
-    with pytest.raises(error) as caught:
-        client.chat.completions.create(model="mock", messages=[{"role": "user", "content": content}], stream=stream)
-    assert caught.value.status_code == status
-    assert caught.value.body and caught.value.type
-
-
-def test_an_error_in_mid_stream_is_raised_after_the_text(client: openai.OpenAI) -> None:
-    text = ""
-    with pytest.raises(openai.APIError):
-        for chunk in client.chat.completions.create(
-            model="mock", messages=[{"role": "user", "content": "!mock error=500 after=3"}], stream=True
-        ):
-            text += chunk.choices[0].delta.content or ""
-    assert len(text.split()) == 3
-
-
-def test_retries_obey_retry_after(gateway: Gateway) -> None:
-    with openai.OpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=1) as client, pytest.raises(openai.RateLimitError):
-        client.chat.completions.create(model="mock", messages=[{"role": "user", "content": "!mock error=429"}])
-
-
-def test_a_timeout_of_the_client_leaves_the_server_well(gateway: Gateway, client: openai.OpenAI) -> None:
-    with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.2).chat.completions.create(model="mock", messages=[{"role": "user", "content": "!mock error=hang"}])
-    assert client.chat.completions.create(model="mock", messages=HELLO).choices
-
-
-@pytest.mark.parametrize(
-    ("model", "error", "says"),
-    [
-        ("nope", openai.NotFoundError, "does not exist"),
-        ("missing", openai.InternalServerError, "does not exist"),
-        ("gone", openai.InternalServerError, "cannot be reached"),
-    ],
-)
-def test_models_that_cannot_answer_say_why(client: openai.OpenAI, model: str, error: type[openai.APIStatusError], says: str) -> None:
-    with pytest.raises(error, match=says):
-        client.chat.completions.create(model=model, messages=HELLO)
-
-
-def test_a_prompt_beyond_the_context_names_the_limit(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="maximum context length is 512 tokens") as caught:
-        client.chat.completions.create(model="gpt2", messages=[{"role": "user", "content": "word " * 2000}])
-    assert caught.value.code == "context_length_exceeded"
-
-
 def test_the_stream_helper_accumulates(client: openai.OpenAI) -> None:
     with client.chat.completions.stream(model="mock", messages=HELLO) as stream:
         for _ in stream:
@@ -223,11 +162,11 @@ async def test_streams_that_are_left_do_not_disturb_others(async_client: openai.
 
 def test_a_conversation_that_outgrew_the_context_goes_on_without_its_oldest_turns(client: openai.OpenAI) -> None:
     turns: list[Any] = [{"role": "system", "content": "Be brief."}]
-    for index in range(40):
+    for index in range(150):
         turns += [{"role": "user", "content": f"Question {index}: how are you?"}, {"role": "assistant", "content": "Fine, thank you."}]
     turns.append({"role": "user", "content": "Hello"})
     reply = client.chat.completions.create(model="gpt2", messages=turns, max_tokens=8, temperature=0)
-    assert reply.usage is not None and 100 < reply.usage.prompt_tokens <= 512 - 8
+    assert reply.usage is not None and 1000 < reply.usage.prompt_tokens <= 2048 - 8
 
 
 class Answer(pydantic.BaseModel):
@@ -250,8 +189,8 @@ def test_a_schema_streams_and_a_wrong_one_is_refused(client: openai.OpenAI) -> N
     with pytest.raises(openai.BadRequestError, match="cannot be compiled") as caught:
         client.chat.completions.create(model="gpt2", messages=HELLO, response_format=form)
     assert caught.value.param == "response_format.json_schema.schema"
-    with pytest.raises(openai.BadRequestError, match="mock model does not support response_format"):
-        client.chat.completions.create(model="mock", messages=HELLO, response_format={"type": "json_object"})
+    reply = client.chat.completions.create(model="mock", messages=HELLO, response_format={"type": "json_object"})
+    assert json.loads(reply.choices[0].message.content or "") == {"text": "text"}
 
 
 def test_guided_extensions_on_both_endpoints(client: openai.OpenAI) -> None:

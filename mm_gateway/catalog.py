@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.mock import MockBackend
@@ -13,7 +13,10 @@ from mm_gateway.backends.remote import RemoteBackend
 from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import RealModelManager
-from mm_gateway.settings import ModelConfig, Settings
+from mm_gateway.settings import WORKFLOW_PREFIX, ModelConfig, Settings
+from mm_gateway.workflows.backend import WorkflowBackend
+from mm_gateway.workflows.table import WORKFLOWS
+from mm_gateway.workflows.workflow import Workflow
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,8 @@ class Catalog:
 
     Args:
         backends: by the name that listings show. aliases: further name -> listed name.
+        workflows: served under their names; `NAME@MODEL` picks the model that answers, `workflow_model` does where none is named,
+            else the first one.
         manager: of the local models, closed with the catalog. local: the entries of those models.
     """
 
@@ -31,6 +36,8 @@ class Catalog:
         backends: Mapping[str, Backend],
         *,
         aliases: Mapping[str, str] | None = None,
+        workflows: Sequence[Workflow] = (),
+        workflow_model: str | None = None,
         manager: RealModelManager | None = None,
         local: Mapping[str, ModelConfig] | None = None,
     ) -> None:
@@ -38,21 +45,34 @@ class Catalog:
         self._aliases = dict(aliases or {})
         self._manager = manager
         self._local = dict(local or {})
+        self._workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in workflows}
+        self._workflow_model = workflow_model
+        self._created = int(time.time())
 
     def resolve(self, name: str) -> Backend:
-        """The backend of a name or alias.
+        """The backend of a name, an alias, or a workflow, which may name its model: `mm-orch/lesson-pack@gpt2`.
 
         Raises:
             ModelNotFoundError: there is none; the message lists those that are.
         """
         backend = self._backends.get(self._aliases.get(name, name))
-        if backend is None:
-            raise ModelNotFoundError(name, tuple(self._backends))
-        return backend
+        if backend is not None:
+            return backend
+        head, at, model = name.partition("@")
+        if head in self._workflows:
+            return self._over(name, self._workflows[head], model if at else None)
+        raise ModelNotFoundError(name, (*self._backends, *self._workflows))
 
     def infos(self) -> list[ModelInfo]:
-        """Every model as it is now, in the order of the configuration."""
-        return [backend.info() for backend in self._backends.values()]
+        """Every model as it is now, in the order of the configuration; then the workflows."""
+        return [backend.info() for backend in self._backends.values()] + [self.resolve(name).info() for name in self._workflows]
+
+    def _over(self, name: str, workflow: Workflow, model: str | None) -> WorkflowBackend:
+        chosen = model if model is not None else self._workflow_model or next(iter(self._backends), "")
+        backend = self._backends.get(self._aliases.get(chosen, chosen))
+        if backend is None:
+            raise ModelNotFoundError(chosen, tuple(self._backends))
+        return WorkflowBackend(name, workflow, backend, self._created)
 
     async def start(self) -> None:
         """Begin to load what is to be preloaded; does not wait for it. A failure is logged, and tried again on first use."""
@@ -89,9 +109,11 @@ class Catalog:
         return self._manager, config
 
     async def close(self) -> None:
-        """Close every backend and unload every model; idempotent."""
+        """Close every backend and workflow, and unload every model; idempotent."""
         for backend in self._backends.values():
             await backend.close()
+        for workflow in self._workflows.values():
+            await workflow.close()
         if self._manager is not None:
             await asyncio.to_thread(self._manager.close)
 
@@ -113,6 +135,8 @@ def build_catalog(settings: Settings) -> Catalog:
     return Catalog(
         backends,
         aliases={alias: name for name, config in settings.models.items() for alias in config.aliases},
+        workflows=[workflow.from_settings(settings) for workflow in WORKFLOWS],
+        workflow_model=settings.workflows.model or settings.default_model,
         manager=manager,
         local={name: config for name, config in settings.models.items() if config.backend == "local"},
     )

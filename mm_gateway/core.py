@@ -157,6 +157,8 @@ class ChatInput(msgspec.Struct, frozen=True, tag="chat"):
 
     messages: tuple[Message, ...]
     tools: ToolUse | None = None
+    truncate: bool | None = None
+    """Whether to leave out the oldest turns of a conversation that does not fit the context; None: as the model is configured."""
 
 
 class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
@@ -190,6 +192,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     workflow: Mapping[str, Any] | None = None
     """The body's `workflow` object, as given, for backends that are workflows to check; None: there was none."""
     user: str | None = None
+    principal: str = ""
+    """Whose request it is, so that nobody reads what another one stored; empty where no keys are asked for."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -260,6 +264,46 @@ class Embedding(msgspec.Struct, frozen=True, tag="embedding"):
         return struct.unpack(f"<{len(self.vector) // 4}f", self.vector)
 
 
+class WorkflowStep(msgspec.Struct, frozen=True, tag="step"):
+    """A stage of a workflow that has ended.
+
+    Attributes:
+        success: it did what it is for; False with `error`. degraded: it did less than it is for; `error` says why.
+        input_count, output_count: how many things it was given and gave: sources, pages, sections…
+    """
+
+    name: str
+    success: bool
+    duration_s: float
+    input_count: int = 1
+    output_count: int = 1
+    degraded: bool = False
+    error: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As replies and results show it."""
+        return msgspec.structs.asdict(self)
+
+
+class WorkflowOutcome(msgspec.Struct, frozen=True, tag="outcome"):
+    """What a workflow did; follows the text, before the choices finish.
+
+    Attributes:
+        model: that answered. metadata: what the workflow tells of its work, as JSON values: `query`, `sources`…
+        result: for callers in Python, where it is not the text alone.
+    """
+
+    model: str
+    steps: tuple[WorkflowStep, ...]
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    result: Any = None
+
+    @property
+    def degraded(self) -> bool:
+        """A step did less than it is for."""
+        return any(step.degraded or not step.success for step in self.steps)
+
+
 class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
     """The last event of one choice."""
 
@@ -287,7 +331,7 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     """Of a workflow: what each stage took of it."""
 
 
-GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | Embedding | ChoiceFinished | Usage
+GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | Embedding | WorkflowStep | WorkflowOutcome | ChoiceFinished | Usage
 
 
 class Tokenized(msgspec.Struct, frozen=True):
@@ -296,6 +340,19 @@ class Tokenized(msgspec.Struct, frozen=True):
     ids: tuple[int, ...]
     strings: tuple[str, ...]
     context_length: int | None = None
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """Texts in the tokens of a model.
+
+    Attributes:
+        tokens: of each text. context_length: tokens that prompt and output may take together; None: unknown.
+        exact: by the model's own tokenizer, not estimated.
+    """
+
+    tokens: tuple[int, ...]
+    context_length: int | None
+    exact: bool = True
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -324,6 +381,8 @@ class Backend(Protocol):
         """Yield Progress*, then TextDelta, ToolCallDelta, UrlCitation and ChoiceFinished of all choices interleaved, then one Usage.
 
         For an EmbeddingInput: Progress*, one Embedding an input, in any order, then one Usage.
+        Workflows yield Progress and WorkflowStep between them too, and one WorkflowOutcome before the choices finish.
+
         An async generator: closing it (`aclose`, or cancelling the task that awaits it) cancels the work within one
         step and frees all that it held.
 
@@ -355,4 +414,17 @@ class TokenizingBackend(Protocol):
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of token ids, special tokens included; errors as for `tokenize`, and where an id is outside the vocabulary."""
+        ...
+
+
+@runtime_checkable
+class MeasuringBackend(Protocol):
+    """A Backend that knows its model's tokenizer."""
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        """The texts in tokens, without control tokens. May wait for the model to load.
+
+        Raises:
+            GatewayError: as `generate` does.
+        """
         ...

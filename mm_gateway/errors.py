@@ -8,12 +8,15 @@ GatewayError
  ├── AuthenticationError             key missing or wrong
  ├── PermissionDeniedError           the key does not open this, or nothing does
  ├── ModelNotFoundError              no model of that name is configured
+ ├── NotStoredError                  no stored response, or item of one, has that id
  ├── RateLimitError                  a limit or a queue is full; `retry_after_s` says when to come back
  ├── ModelUnavailableError           the model cannot serve now; `retryable` says whether trying again can help
  │    ├── ModelLoadError             loading failed: what failed and what to try
  │    └── OutOfMemoryError           device memory ran out; carries the advice
  ├── ShuttingDownError               the gateway is closing
  ├── UpstreamError                   a remote OpenAI-compatible server answered with an error
+ ├── SearchError                     where search-qa looks could not be asked; `retryable`
+ ├── PageError                       a page or file cannot be fetched or read
  └── EngineError                     our fault: a forward pass failed, a NaN appeared
 """
 
@@ -105,6 +108,14 @@ class ModelNotFoundError(GatewayError):
         super().__init__(message)
 
 
+class NotStoredError(GatewayError):
+    """Nothing is stored under an id, or no longer, or it belongs to another key. param: the field that named it, where one did."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class RateLimitError(GatewayError):
     """A rate limit or a queue bound was hit.
 
@@ -178,6 +189,18 @@ class UpstreamError(GatewayError):
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
+
+
+class SearchError(GatewayError):
+    """A search provider failed. The message says which, and what to do; retryable: the same search may succeed later."""
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class PageError(GatewayError):
+    """One page or file cannot be fetched or read: unreachable, refused, too large, of no kind that is read, or without text."""
 
 
 class EngineError(GatewayError):

@@ -12,6 +12,7 @@ import yaml
 
 from mm_gateway.api_key import ApiKey, parse_key
 from mm_gateway.errors import ConfigurationError
+from mm_gateway.settings import WORKFLOW_PREFIX
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 
@@ -28,7 +29,7 @@ def read_key_file(path: Path, models: Mapping[str, str]) -> tuple[ApiKey, ...]:
     """The keys of a file.
 
     Args:
-        models: name or alias that an entry may list -> the model's name.
+        models: name or alias that an entry may list -> the model's name. Workflows may be listed besides.
 
     Raises:
         ConfigurationError: it cannot be read, or an entry is wrong; the message names file and entry, and holds no key.
@@ -83,7 +84,7 @@ def _key(entry: Any, models: Mapping[str, str], where: str) -> ApiKey:
         limit = getattr(found, name)
         if limit is not None and limit < 1:
             raise ConfigurationError(f"{where}: {name}: got {limit}, allowed is at least 1, or null")
-    unknown = next((name for name in found.models if name not in models), None)
+    unknown = next((name for name in found.models if name not in models and not name.startswith(WORKFLOW_PREFIX)), None)
     if unknown is not None:
         raise ConfigurationError(f"{where}: models: {unknown!r} is not among the models: {', '.join(models)}")
     return ApiKey(
@@ -91,5 +92,5 @@ def _key(entry: Any, models: Mapping[str, str], where: str) -> ApiKey:
         name=found.name,
         requests_per_minute=found.requests_per_minute,
         tokens_per_minute=found.tokens_per_minute,
-        models=tuple(models[name] for name in found.models),
+        models=tuple(models.get(name, name) for name in found.models),
     )

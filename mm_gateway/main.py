@@ -1,4 +1,4 @@
-"""The command line: `mm-gateway serve | models | query | chat | check`, and the guide's own flags through `python -m mm_gateway.main`.
+"""The command line: `mm-gateway serve | models | query | chat | index | check`; the guide's own flags through `python -m mm_gateway.main`.
 
     python -m mm_gateway.main --model-info [NAME]
     python -m mm_gateway.main --real-models --model gpt2 "…"
@@ -88,6 +88,26 @@ def new(name: str) -> None:
     key = new_key()
     click.echo(f"Give this to the client, it cannot be shown again:\n{key}\n")
     click.echo(f"Add this line to the file that server.api_keys_file names:\n{f'{hashed(key)} {name}'.strip()}")
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--rebuild", is_flag=True, help="Read everything anew; with PATHS, index nothing else.")
+@click.option("--list", "list_only", is_flag=True, help="Show what is indexed.")
+@_config_option
+def index(paths: tuple[Path, ...], rebuild: bool, list_only: bool, gateway_file: Path | None) -> None:
+    """Index Markdown, text, HTML and PDF files for search-qa.
+
+    Folders are searched for them. What has changed since the last time is read again, what is gone drops out. Without PATHS, what
+    search.index_paths names and what was indexed before is brought up to date.
+    """
+    from mm_gateway.cli.index import show_index, update_index
+
+    settings = load_settings(None, gateway_file, os.environ)
+    if list_only:
+        show_index(settings)
+    elif not update_index(settings, paths, rebuild=rebuild):
+        sys.exit(1)
 
 
 def _generation_options(command):  # type: ignore[no-untyped-def]

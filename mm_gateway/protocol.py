@@ -106,16 +106,11 @@ class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
     json_schema: JsonSchemaFormat | None = None
 
 
-class _SharedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What chat and completion requests have in common."""
+class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How to continue, the same at every endpoint that generates text."""
 
-    model: str
-    max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    n: int | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     stop: str | list[str] | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -129,6 +124,18 @@ class _SharedFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     repetition_penalty: float | None = None
     ignore_eos: bool | None = None
     keep_alive: float | str | None = None
+
+
+class _SharedFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """What chat and completion requests have in common."""
+
+    model: str
+    max_tokens: int | None = None
+    n: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    # extensions that peers share
     guided_json: dict[str, Any] | bool | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
@@ -152,6 +159,8 @@ class ChatCompletionRequest(_SharedFields, kw_only=True, forbid_unknown_fields=T
     prompt_cache_retention: str | None = None
 
     response_format: ResponseFormat | None = None
+    workflow: dict[str, Any] | None = None
+    """Extension: parameters of a workflow."""
     tools: list[FunctionTool] | None = None
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -256,18 +265,42 @@ class CompletionTokensDetails(msgspec.Struct):
     rejected_prediction_tokens: int = 0
 
 
+class StageUsageReply(msgspec.Struct):
+    stage: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class UsageReply(msgspec.Struct):
+    """`workflow` is ours: what each stage of a workflow took of it."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     prompt_tokens_details: PromptTokensDetails | None = msgspec.field(default_factory=PromptTokensDetails)
     completion_tokens_details: CompletionTokensDetails | None = msgspec.field(default_factory=CompletionTokensDetails)
+    workflow: list[StageUsageReply] | msgspec.UnsetType = msgspec.UNSET
+
+
+class UrlCitationReply(msgspec.Struct):
+    """Indices count characters of the content, end exclusive."""
+
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class Annotation(msgspec.Struct):
+    url_citation: UrlCitationReply
+    type: Literal["url_citation"] = "url_citation"
 
 
 class AssistantMessage(msgspec.Struct):
     content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    annotations: list[Annotation] | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[FunctionToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -287,6 +320,8 @@ class ChatCompletion(msgspec.Struct):
     choices: list[ChatChoice]
     usage: UsageReply
     system_fingerprint: str
+    workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    """Extension, in replies of workflows: `model`, `degraded`, `steps`, and what the workflow tells."""
     object: Literal["chat.completion"] = "chat.completion"
 
 
@@ -430,82 +465,3 @@ class Health(msgspec.Struct):
 
     status: Literal["ok", "shutting down"]
     version: str
-
-
-# What comes back from an upstream server: every field optional, unknown ones ignored, because servers differ.
-
-
-class UpstreamFunction(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class UpstreamToolCall(msgspec.Struct):
-    index: int = 0
-    id: str | None = None
-    function: UpstreamFunction | None = None
-
-
-class UpstreamDelta(msgspec.Struct):
-    content: str | None = None
-    tool_calls: list[UpstreamToolCall] | None = None
-
-
-class UpstreamTopLogprob(msgspec.Struct):
-    token: str
-    logprob: float
-    bytes: list[int] | None = None
-
-
-class UpstreamChatLogprob(msgspec.Struct):
-    token: str
-    logprob: float
-    bytes: list[int] | None = None
-    top_logprobs: list[UpstreamTopLogprob] | None = None
-
-
-class UpstreamLogprobs(msgspec.Struct):
-    """Chat has `content`, completions have the arrays."""
-
-    content: list[UpstreamChatLogprob] | None = None
-    tokens: list[str] | None = None
-    token_logprobs: list[float | None] | None = None
-    top_logprobs: list[dict[str, float] | None] | None = None
-
-
-class UpstreamChoice(msgspec.Struct):
-    index: int = 0
-    delta: UpstreamDelta | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-    logprobs: UpstreamLogprobs | None = None
-
-
-class UpstreamPromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class UpstreamCompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class UpstreamUsage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: UpstreamPromptDetails | None = None
-    completion_tokens_details: UpstreamCompletionDetails | None = None
-
-
-class UpstreamError(msgspec.Struct):
-    message: str | None = None
-    type: str | None = None
-    param: str | None = None
-    code: str | int | None = None
-
-
-class UpstreamChunk(msgspec.Struct):
-    """One `data:` line of an upstream's stream."""
-
-    choices: list[UpstreamChoice] | None = None
-    usage: UpstreamUsage | None = None
-    error: UpstreamError | str | None = None

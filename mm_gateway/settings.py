@@ -20,6 +20,10 @@ Quantization = Literal["8bit", "4bit", "gptq"]
 ToolFormatName = Literal["hermes", "llama", "react", "plain"]
 Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
+SearchProviderName = Literal["local", "ddgs", "searxng"]
+
+WORKFLOW_PREFIX = "mm-orch/"
+"""Before the name of a workflow as a model."""
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +57,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
     path: str | None = None
-    """Local folder to load from in place of the hub; `model_name` stays the name."""
+    """Local folder to load from in place of the hub; `model_name` stays the name. In the file also `builtin:NAME`, one of the package."""
     truncate_history: bool = True
     """Leave out the oldest turns of a conversation that does not fit the context; False: refuse it."""
     pin: bool = False
@@ -149,12 +153,64 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     folder: str | None = None
     """Where sessions, stored responses and the search index live; None: `mm-gateway` in XDG_DATA_HOME, else in ~/.local/share."""
+    max_responses: int = 10_000
+    """Responses of `/v1/responses` kept, >= 1; beyond it the oldest go."""
+    response_ttl_s: float | None = 30 * 86400.0
+    """Seconds for which a response is kept; None: until its room is needed."""
+    response_max_bytes: int = 2**20
+    """Conversation that a response may be stored with, >= 1024; a larger one is refused unless it is not to be stored."""
 
     def path(self, name: str) -> Path:
         """The path of a file in the folder; neither is made here."""
         if self.folder is not None:
             return Path(self.folder).expanduser() / name
         return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "mm-gateway" / name
+
+
+class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`search:` of `gateway.yaml`: where search-qa looks, and what it may fetch."""
+
+    provider: SearchProviderName = "local"
+    """`local`: the index of your files; `ddgs`: web search (extra `search`); `searxng`: a SearXNG server."""
+    max_results: int = 5
+    """Sources of an answer where the request names no number, [1, 20]."""
+    max_source_tokens: int = 400
+    """What is read of one source at most, in tokens of the answering model, >= 100."""
+    timeout_s: float = 15.0
+    """Seconds that a provider gets to answer, > 0."""
+    searxng_url: str | None = None
+    """Address of the SearXNG server, which has to allow the format json."""
+    index_paths: tuple[str, ...] = ()
+    """Files and folders that `mm-gateway index` takes where it is given none."""
+    index_url: str | None = None
+    """What the addresses of indexed files begin with in place of their folder; None: file:// and the folder."""
+    max_file_bytes: int = 32 * 2**20
+    """Larger files are not indexed."""
+    max_page_bytes: int = 2 * 2**20
+    """Pages that are larger, once decompressed, are left out."""
+    page_timeout_s: float = 10.0
+    """Seconds for a page, redirects included, > 0."""
+    max_redirects: int = 5
+    """Redirects that are followed for a page, >= 0."""
+    parallel_fetches: int = 5
+    """Pages fetched at a time for one question, >= 1."""
+    allow_private_addresses: bool = False
+    """Fetch pages from loopback, private and link-local addresses too. Leave it off where users are not trusted."""
+
+
+class WorkflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`workflows:` of `gateway.yaml`."""
+
+    model: str | None = None
+    """What answers in workflows that name no model themselves (`mm-orch/NAME@MODEL`); None: `default_model`, else the first entry."""
+    session_ttl_s: float | None = 30 * 86400.0
+    """Seconds after its last turn for which a session of chat-generate is kept; None: for good."""
+    max_sessions: int = 10_000
+    """Sessions kept; beyond it those go first that were used longest ago."""
+    max_session_turns: int = 200
+    """Turns kept of one session, the newest, >= 1."""
+    max_session_tokens: int = 32_768
+    """Estimated tokens kept of one session, its newest turns, >= 1."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +227,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemorySettings = MemorySettings()
     engine: EngineSettings = EngineSettings()
     storage: StorageSettings = StorageSettings()
+    search: SearchSettings = SearchSettings()
+    workflows: WorkflowSettings = WorkflowSettings()
 
     @property
     def asks_for_keys(self) -> bool:

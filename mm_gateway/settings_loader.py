@@ -16,7 +16,18 @@ import yaml
 from mm_gateway.api_key import ApiKey, hashed
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.key_file import read_key_file
-from mm_gateway.settings import EngineSettings, LimitSettings, MemorySettings, ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.settings import (
+    WORKFLOW_PREFIX,
+    EngineSettings,
+    LimitSettings,
+    MemorySettings,
+    ModelConfig,
+    SearchSettings,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+    WorkflowSettings,
+)
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
@@ -24,6 +35,8 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "memory": MemorySettings,
     "engine": EngineSettings,
     "storage": StorageSettings,
+    "search": SearchSettings,
+    "workflows": WorkflowSettings,
 }
 _SHORT = {
     "MM_GATEWAY_HOST": "server.host",
@@ -32,6 +45,7 @@ _SHORT = {
     "MM_GATEWAY_ADMIN_KEYS": "server.admin_keys",
 }
 _FILES = ("MM_GATEWAY_MODELS", "MM_GATEWAY_CONFIG")
+BUILT_IN_PREFIX = "builtin:"
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]i?B)")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -64,7 +78,22 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "*, or origins such as https://example.org",
         lambda v: all(o == "*" or re.fullmatch(r"https?://[^/]+", o) for o in v),
     ),
+    "max_responses": ("at least 1", lambda v: v >= 1),
+    "response_ttl_s": ("greater than 0, or null", lambda v: v is None or v > 0),
+    "response_max_bytes": ("at least 1024", lambda v: v >= 1024),
+    "session_ttl_s": ("greater than 0, or null", lambda v: v is None or v > 0),
+    "max_sessions": ("at least 1", lambda v: v >= 1),
+    "max_session_turns": ("at least 1", lambda v: v >= 1),
+    "max_session_tokens": ("at least 1", lambda v: v >= 1),
     "max_waiting": ("at least 1", lambda v: v >= 1),
+    "max_results": ("1 to 20", lambda v: 1 <= v <= 20),
+    "max_source_tokens": ("at least 100", lambda v: v >= 100),
+    "searxng_url": ("an http:// or https:// address, or null", lambda v: v is None or urlsplit(v).scheme in ("http", "https")),
+    "max_file_bytes": ("at least 1024", lambda v: v >= 1024),
+    "max_page_bytes": ("at least 1024", lambda v: v >= 1024),
+    "page_timeout_s": ("greater than 0", lambda v: v > 0),
+    "max_redirects": ("at least 0", lambda v: v >= 0),
+    "parallel_fetches": ("1 to 20", lambda v: 1 <= v <= 20),
 }
 
 
@@ -100,7 +129,11 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
         for name, kind in _SECTIONS.items()
     }
     sections["server"], keys = _access(sections["server"], gateway_path, models)
-    return Settings(models=models, default_model=default_model, keys=keys, **sections)  # type: ignore[arg-type]
+    settings = Settings(models=models, default_model=default_model, keys=keys, **sections)  # type: ignore[arg-type]
+    model = settings.workflows.model
+    if model is not None and not any(model == name or model in config.aliases for name, config in models.items()):
+        raise ConfigurationError(f"{gateway_path}: workflows: model: {model!r} is not among the models: {', '.join(models)}")
+    return settings
 
 
 def _access(server: Any, path: Path, models: Mapping[str, ModelConfig]) -> tuple[ServerSettings, tuple[ApiKey, ...]]:
@@ -172,7 +205,9 @@ def _model(entry: object, name: str, path: Path) -> ModelConfig:
         raise ConfigurationError(f"{where}: base_url: must be an http:// or https:// address, got {config.base_url!r}")
     folder = path.parent
     changes: dict[str, Any] = {}
-    if config.path is not None:
+    if config.path is not None and config.path.startswith(BUILT_IN_PREFIX):
+        changes["path"] = str(_built_in_model(config.path, where))
+    elif config.path is not None:
         changes["path"] = str((folder / Path(config.path).expanduser()).resolve())
     if config.chat_template is not None and config.chat_template not in ("qwen-chat", "chatml", "gpt2", "llama"):
         template = (folder / Path(config.chat_template).expanduser()).resolve()
@@ -182,6 +217,18 @@ def _model(entry: object, name: str, path: Path) -> ModelConfig:
             )
         changes["chat_template"] = str(template)
     return msgspec.structs.replace(config, **changes) if changes else config
+
+
+def _built_in_model(path: str, where: str) -> Path:
+    """The folder of a model that comes with the package."""
+    models = Path(__file__).parent / "builtin_models"
+    names = sorted(folder.name.replace("_", "-") for folder in models.iterdir() if (folder / "config.json").is_file())
+    name = path.removeprefix(BUILT_IN_PREFIX)
+    if name not in names:
+        raise ConfigurationError(
+            f"{where}: path: {path!r} is no model of the package; there are {', '.join(BUILT_IN_PREFIX + n for n in names)}"
+        )
+    return models / name.replace("-", "_")
 
 
 def _convert(given: dict[str, Any], kind: type[S], where: str) -> S:
@@ -212,6 +259,9 @@ def _check_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) 
 
 
 def _check_aliases(models: Mapping[str, ModelConfig], path: Path) -> None:
+    for name in (name for model, config in models.items() for name in (model, *config.aliases)):
+        if name.startswith(WORKFLOW_PREFIX):
+            raise ConfigurationError(f"{path}: model {name}: names that begin with {WORKFLOW_PREFIX} are those of workflows")
     owner = {name: name for name in models}
     for name, config in models.items():
         for alias in config.aliases:

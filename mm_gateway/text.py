@@ -1,8 +1,9 @@
-"""Searching in text that is still growing."""
+"""What can be told of a text without a tokenizer: where it is still growing, its language, about how many tokens it has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 
 def held_back(text: str, strings: Sequence[str]) -> int:
@@ -10,3 +11,20 @@ def held_back(text: str, strings: Sequence[str]) -> int:
     longest = max(map(len, strings), default=0)
     sizes = range(min(longest - 1, len(text)), 0, -1)
     return next((size for size in sizes if any(string.startswith(text[-size:]) for string in strings)), 0)
+
+
+def is_han(char: str) -> bool:
+    """Whether a character is one of those that Chinese is written with."""
+    return "\u4e00" <= char <= "\u9fff" or "\u3400" <= char <= "\u4dbf" or "\U00020000" <= char <= "\U000323af"
+
+
+def language_of(text: str) -> Literal["en", "zh"]:
+    """Chinese where a fifth of the letters is; a Chinese sentence may hold many foreign names."""
+    letters = [char for char in text if char.isalpha()]
+    return "zh" if sum(map(is_han, letters)) * 5 >= max(len(letters), 1) else "en"
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text for a tokenizer that is not at hand: one a Chinese character, one for three other characters; on the high side."""
+    han = sum(map(is_han, text))
+    return han + -(-(len(text) - han) // 3)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mm_gateway.api_key import ApiKey, digest_of
+from mm_gateway.settings_loader import load_settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,6 +78,28 @@ def test_check_validates_and_names_the_mistake(tmp_path: Path) -> None:
         done = command(verb, "--models", str(tmp_path / "m.yaml"))
         assert done.returncode == 2
         assert "m.yaml: model m: dtype: got 'fp64'" in done.stderr
+
+
+def test_a_new_key_opens_where_its_line_is_in_the_file(tmp_path: Path) -> None:
+    shown = command("keys", "new", "--name", "alice").stdout.splitlines()
+    key, line = (text for text in shown if text.startswith(("mmg-", "sha256:")))
+    (tmp_path / "models.yaml").write_text("models: {m: {model_name: m}}")
+    (tmp_path / "gateway.yaml").write_text("server: {api_keys_file: keys}")
+    (tmp_path / "keys").write_text(line)
+    settings = load_settings(tmp_path / "models.yaml", tmp_path / "gateway.yaml", {})
+    assert settings.keys == (ApiKey(digest=digest_of(key), name="alice"),)
+
+
+def test_listening_beyond_this_machine_without_keys_is_warned_of() -> None:
+    arguments = [sys.executable, "-m", "mm_gateway.main", "serve", "--port", "0"]
+    environment = {**os.environ, "MM_GATEWAY_HOST": "0.0.0.0"}
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as server:
+        assert server.stderr is not None
+        lines = [server.stderr.readline()]
+        while lines[-1] and "startup complete" not in lines[-1]:
+            lines.append(server.stderr.readline())
+        server.terminate()
+    assert any("WARNING: everybody who reaches 0.0.0.0 can use this server. Set MM_GATEWAY_API_KEYS" in line for line in lines), lines
 
 
 def test_a_wrong_option_is_a_usage_error() -> None:

@@ -18,11 +18,18 @@ def test_the_wheel_holds_the_package_with_its_data(tmp_path: Path) -> None:
         names = set(archive.namelist())
         assert archive.read("mm_gateway/config/models.yaml") == (ROOT / "config" / "models.yaml").read_bytes()
     templates = {f"mm_gateway/chat_templates/{name}.jinja" for name in ("qwen-chat", "chatml", "gpt2", "llama")}
-    assert names >= {"mm_gateway/main.py", "mm_gateway/config/gateway.yaml", *templates}
+    # The documentation is what search-qa answers from where nothing is indexed.
+    assert names >= {
+        "mm_gateway/main.py",
+        "mm_gateway/config/gateway.yaml",
+        "mm_gateway/README.md",
+        "mm_gateway/docs/models.md",
+        *templates,
+    }
     assert not any(name.startswith(("tests", "compat_tests", "benchmarks")) for name in names)
 
 
-def test_the_installed_wheel_finds_its_configuration(tmp_path: Path) -> None:
+def test_the_installed_wheel_finds_its_configuration_and_documentation(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -31,6 +38,9 @@ def test_the_installed_wheel_finds_its_configuration(tmp_path: Path) -> None:
     code = "import sys; sys.path.insert(0, 'site'); from mm_gateway.main import run; run(args=['models'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "qwen-7b-chat-int4" in done.stdout
+    code = "import sys; sys.path.insert(0, 'site'); from mm_gateway.search import local; print(local.documentation_index().status())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
+    assert "documents=0" not in done.stdout
 
 
 def test_the_dockerfile_is_clean() -> None:

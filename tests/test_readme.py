@@ -14,8 +14,17 @@ from gateways import free_port, stop_gateway, wait_for
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = [match.groups() for match in re.finditer(r"```(\w+)\n(.*?)```", README, re.DOTALL)]
+BLOCKS = [match.groups() for match in re.finditer(r"```([\w ]+)\n(.*?)```", README, re.DOTALL)]
 ADDRESS = "http://127.0.0.1:8000"
+# What is in an example with the client from above -> what it prints.
+EXPECTED = {
+    "search-qa": "max_cached_models",
+    "lesson-pack": "'name': 'exercises', 'success': True",
+    "chat-generate": "Ann",
+    "class City": "inhabitants=",
+    "responses.create": "tiny-chat",
+    "embeddings.create": "256 ",
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +50,10 @@ def test_curl_examples(address: str, script: str) -> None:
     assert done.returncode == 0
     if "stream" in script:
         assert done.stdout.endswith("data: [DONE]\n\n")
-    elif "429" in script:
+    elif "error=429" in script:
         assert "HTTP/1.1 429" in done.stdout and "retry-after: 1" in done.stdout
     else:
-        assert '"id":"mock"' in done.stdout
+        assert '"id":"tiny-chat"' in done.stdout and '"id":"mm-orch/search-qa"' in done.stdout
 
 
 @pytest.mark.parametrize("script", [text for language, text in BLOCKS if language == "python"])
@@ -57,12 +66,21 @@ def test_python_examples(address: str, script: str, gpt2_checkpoint: Path, tmp_p
     assert len(done.stdout.split()) > 10
 
 
-def test_the_example_of_structured_output(address: str) -> None:
-    (script,) = [text for language, text in BLOCKS if language == "py"]
+@pytest.mark.parametrize(("part", "printed"), EXPECTED.items())
+def test_examples_with_the_client_from_above(address: str, part: str, printed: str) -> None:
+    (script,) = [text for language, text in BLOCKS if language == "py" and part in text]
     client = f"from openai import OpenAI\nclient = OpenAI(base_url='{address}/v1', api_key='none')\n"
-    done = subprocess.run([sys.executable, "-c", client + script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", client + script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("name=") and "inhabitants=" in done.stdout
+    assert printed in done.stdout
+
+
+def test_every_example_with_the_client_from_above_is_run() -> None:
+    assert len(EXPECTED) == len([text for language, text in BLOCKS if language == "py"])
+
+
+def test_the_workflow_to_start_from_is_the_one_that_is_tested() -> None:
+    assert [text for language, text in BLOCKS if language == "python workflow"] == [(ROOT / "tests/workflows/echo_twice.py").read_text()]
 
 
 def test_the_configuration_examples_are_valid(tmp_path: Path) -> None:
@@ -75,6 +93,15 @@ def test_the_configuration_examples_are_valid(tmp_path: Path) -> None:
                 [sys.executable, "-m", "mm_gateway.main", "check", "--models", str(file)], capture_output=True, text=True, cwd=ROOT
             )
             assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_keys_is_valid(tmp_path: Path) -> None:
+    for language, text in BLOCKS:
+        if language in ("yaml gateway", "yaml keys"):
+            (tmp_path / f"{language.split()[1]}.yaml").write_text(text)
+    command = [sys.executable, "-m", "mm_gateway.main", "check", "--config", str(tmp_path / "gateway.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_key_of_a_model_is_in_the_table() -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from mm_gateway.api_key import hashed
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import EngineSettings, LimitSettings, MemorySettings, ModelConfig, ServerSettings, Settings
+from mm_gateway.settings import MemorySettings, ModelConfig, Settings, WorkflowSettings
 from mm_gateway.settings_loader import load_settings
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -49,11 +49,12 @@ def test_the_shipped_configuration_holds_the_guides_models() -> None:
 
 def test_the_shipped_gateway_file_shows_every_key_with_its_default() -> None:
     shown = yaml.safe_load((CONFIG / "gateway.yaml").read_text())
-    for section, kind in (("server", ServerSettings), ("limits", LimitSettings), ("memory", MemorySettings), ("engine", EngineSettings)):
-        assert set(shown[section]) == set(kind.__struct_fields__)
     settings = load_settings(CONFIG / "models.yaml", CONFIG / "gateway.yaml", {})
-    assert (settings.server, settings.limits) == (ServerSettings(), LimitSettings())
-    assert (settings.memory, settings.engine) == (MemorySettings(), EngineSettings())
+    defaults = Settings()
+    for section in shown:
+        assert set(shown[section]) == set(getattr(defaults, section).__struct_fields__)
+        assert getattr(settings, section) == getattr(defaults, section)
+    assert {"models", "default_model", "keys", *shown} == set(Settings.__struct_fields__)
 
 
 def test_sizes_may_carry_units(tmp_path: Path) -> None:
@@ -131,6 +132,12 @@ def test_a_wrong_entry_names_file_model_key_and_what_is_allowed(tmp_path: Path, 
         ("models: [", "", {}, "is no valid YAML"),
         (None, "server: {port: 99999}", {}, "gateway.yaml: server: port: got 99999, allowed is 0 to 65535"),
         (None, "memory: {memory_threshold: 1.5}", {}, "memory: memory_threshold: got 1.5, allowed is greater than 0, at most 1"),
+        (None, "storage: {max_responses: 0}", {}, "storage: max_responses: got 0, allowed is at least 1"),
+        (None, "storage: {response_ttl_s: 0}", {}, "storage: response_ttl_s: got 0, allowed is greater than 0, or null"),
+        (None, "storage: {response_max_bytes: 1KB}", {}, "storage: response_max_bytes: got 1000, allowed is at least 1024"),
+        (None, "search: {provider: google}", {}, "search: provider: got 'google', allowed is local, ddgs or searxng"),
+        (None, "search: {searxng_url: localhost}", {}, "searxng_url: got 'localhost', allowed is an http:// or https:// address, or null"),
+        (None, "search: {max_results: 21}", {}, "max_results: got 21, allowed is 1 to 20"),
         (None, "sever: {}", {}, "unknown key 'sever'; did you mean server?"),
         (None, "", {"MM_GATEWAY_PORT": "many"}, "MM_GATEWAY_PORT: got 'many', allowed is a whole number"),
         (None, "", {"MM_GATEWAY_PROT": "1"}, "unknown variable MM_GATEWAY_PROT; did you mean MM_GATEWAY_PORT?"),
@@ -147,3 +154,13 @@ def test_every_other_mistake_says_where_and_what(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml cannot be read"):
         load_settings(tmp_path / "nowhere.yaml", None, {})
+
+
+def test_workflows_use_a_model_that_is_served(tmp_path: Path) -> None:
+    models = "models: {m: {model_name: m, aliases: [n]}}"
+    settings = load(tmp_path, models, "workflows: {model: n, session_ttl_s: null}")
+    assert settings.workflows == WorkflowSettings(model="n", session_ttl_s=None)
+    with pytest.raises(ConfigurationError, match="workflows: model: 'x' is not among the models: m"):
+        load(tmp_path, models, "workflows: {model: x}")
+    with pytest.raises(ConfigurationError, match="names that begin with mm-orch/ are those of workflows"):
+        load(tmp_path, "models: {mm-orch/x: {model_name: m}}")

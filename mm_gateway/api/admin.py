@@ -26,10 +26,10 @@ class RequireAdminKey:
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._require = RequireKey(unnamed_keys(keys)) if keys else None
 
-    def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+    async def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
         if self._require is None:
             raise PermissionDeniedError("The admin endpoints are off. Set MM_GATEWAY_ADMIN_KEYS to turn them on")
-        self._require(connection, route_handler)
+        await self._require(connection, route_handler)
 
 
 @post("/admin/models/{target:path}", status_code=200, summary="Load, unload, pin or unpin a local model: /admin/models/{id}/{action}")

@@ -32,7 +32,7 @@ class Admission:
         self.live = Gate(limits.max_requests, "being answered", clock)
         self.queued = Gate(limits.max_queued_requests, "waiting for their first token", clock)
 
-    def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+    async def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
         ticket = Ticket(self, self._budget(key_of(connection)))
         connection.scope["state"]["ticket"] = ticket
         # Looking something up is not what the limits of OpenAI count.

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
-from litestar.types import Message, Receive, Scope, Send
+from litestar.types import ControllerRouterHandler, Message, Receive, Scope, Send
 
 from mm_gateway.api.admin import RequireAdminKey, manage_model
 from mm_gateway.api.admission import Admission
@@ -20,6 +20,8 @@ from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.errors import handle_exception
 from mm_gateway.api.health import health
 from mm_gateway.api.models import get_model, list_models
+from mm_gateway.api.response_store import ResponseStore
+from mm_gateway.api.responses import cancel_response, create_response, delete_response, get_response, list_input_items
 from mm_gateway.api.schema import schema_json, schema_page
 from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.catalog import Catalog
@@ -76,15 +78,18 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
         finally:
             app.state.draining = True
             await catalog.close()
+            await responses.close()
 
-    endpoints = [chat_completions, completions, embeddings, tokenize, detokenize, list_models, get_model]
+    responses = ResponseStore(settings.storage)
+    endpoints: list[ControllerRouterHandler] = [chat_completions, completions, embeddings, tokenize, detokenize, list_models, get_model]
+    endpoints += [create_response, get_response, delete_response, list_input_items, cancel_response]
     guarded = Router("/", route_handlers=endpoints, guards=[RequireKey(client_keys(settings)), Admission(settings.limits)])
     admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
     return GatewayApp(
         route_handlers=[guarded, admin, health, schema_page, schema_json],
         exception_handlers={Exception: handle_exception},
         lifespan=[lifespan],
-        state=State({"catalog": catalog, "server": settings.server, "draining": False}),
+        state=State({"catalog": catalog, "server": settings.server, "responses": responses, "draining": False}),
         cors_config=_cors(settings.server.cors_origins),
         request_max_body_size=settings.server.max_body_bytes,
         openapi_config=None,  # see api/openapi.py

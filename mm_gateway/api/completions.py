@@ -10,6 +10,7 @@ from litestar import Request, post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
+from mm_gateway.api.auth import principal
 from mm_gateway.api.endpoint import json_body, respond
 from mm_gateway.api.replies import ChatReply, CompletionReply
 from mm_gateway.api.requests import chat_request, completion_request, decode
@@ -29,8 +30,9 @@ _completion_decoder = msgspec.json.Decoder(CompletionRequest)
 )
 async def chat_completions(request: Request, state: State) -> ASGIResponse:
     body = decode(_chat_decoder, await json_body(request))
+    stages = (body.workflow or {}).get("events") is True
     id = f"chatcmpl-{secrets.token_hex(16)}"
-    generation = chat_request(body, id)
+    generation = msgspec.structs.replace(chat_request(body, id), principal=principal(request))
     reply = ChatReply(
         id=id,
         created=int(time.time()),
@@ -38,8 +40,9 @@ async def chat_completions(request: Request, state: State) -> ASGIResponse:
         choices=generation.config.n,
         logprobs=generation.config.logprobs is not None,
         include_usage=_include_usage(body),
+        stages=stages,
     )
-    return await respond(request, state, generation, reply, stream=bool(body.stream))
+    return await respond(request, state, generation, reply, stream=bool(body.stream), stages=stages)
 
 
 @post(

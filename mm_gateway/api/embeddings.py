@@ -12,6 +12,7 @@ from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.endpoint import json_body, respond
+from mm_gateway.api.replies import ChunkedReply
 from mm_gateway.api.requests import MAX_PROMPTS, decode, keep_alive_s, texts_or_tokens
 from mm_gateway.core import Embedding, EmbeddingInput, GenerationEvent, GenerationRequest, Usage
 from mm_gateway.errors import InvalidRequestError
@@ -56,7 +57,7 @@ def embedding_request(body: EmbeddingRequest, request_id: str) -> GenerationRequ
     )
 
 
-class EmbeddingReply:
+class EmbeddingReply(ChunkedReply):
     """Reply of `/v1/embeddings`; it is never streamed.
 
     Args:
@@ -73,7 +74,7 @@ class EmbeddingReply:
     def chunk(self, event: GenerationEvent) -> bytes:
         return b""
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
         items: list[EmbeddingItem] = []
         usage = Usage(0, 0)
         for event in events:

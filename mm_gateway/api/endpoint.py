@@ -17,7 +17,10 @@ from mm_gateway.errors import ShuttingDownError
 from mm_gateway.settings import ServerSettings
 
 
-async def respond(request: Request, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool) -> ASGIResponse:
+async def respond(
+    request: Request, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool, stages: bool = False
+) -> ASGIResponse:
+    """stages: the reply has chunks for a workflow's stages."""
     if state.draining:
         raise ShuttingDownError("The server is shutting down")
     catalog: Catalog = state.catalog
@@ -28,7 +31,7 @@ async def respond(request: Request, state: State, generation: GenerationRequest,
     events = backend.generate(generation)
     if stream:
         return await stream_response(
-            events, reply, request.receive, ticket, early_commit_s=settings.early_commit_s, heartbeat_s=settings.heartbeat_s
+            events, reply, request.receive, ticket, early_commit_s=settings.early_commit_s, heartbeat_s=settings.heartbeat_s, stages=stages
         )
     return await whole_response(events, reply, request.receive, ticket)
 

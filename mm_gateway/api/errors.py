@@ -18,8 +18,10 @@ from mm_gateway.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     ModelUnavailableError,
+    NotStoredError,
     PermissionDeniedError,
     RateLimitError,
+    SearchError,
     ShuttingDownError,
     UpstreamError,
 )
@@ -35,8 +37,10 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (AuthenticationError, 401, "invalid_request_error", "invalid_api_key"),
     (PermissionDeniedError, 403, "invalid_request_error", "permission_denied"),
     (ModelNotFoundError, 404, "invalid_request_error", "model_not_found"),
+    (NotStoredError, 404, "invalid_request_error", None),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded"),
     (ModelUnavailableError, 503, "server_error", "model_overloaded"),
+    (SearchError, 503, "server_error", "search_failed"),
     (ShuttingDownError, 503, "server_error", None),
     (EngineError, 500, "server_error", None),
     (ConfigurationError, 500, "server_error", None),
@@ -64,7 +68,7 @@ def http_error(error: BaseException) -> HttpError:
         return _of_litestar(error)
     for kind, status, type_, code in _TABLE:
         if isinstance(error, kind):
-            param = getattr(error, "param", None) if isinstance(error, InvalidRequestError) else None
+            param = getattr(error, "param", None) if isinstance(error, InvalidRequestError | NotStoredError) else None
             if isinstance(error, ModelNotFoundError):
                 param = "model"
             own_code = error.code if isinstance(error, InvalidRequestError) else None
@@ -106,6 +110,8 @@ def _headers(error: GatewayError) -> dict[str, str]:
     if isinstance(error, ModelUnavailableError):
         # x-should-retry is what OpenAI's clients obey before their own rules.
         return _retry_after(error.retry_after_s or 1.0) if error.retryable else {"x-should-retry": "false"}
+    if isinstance(error, SearchError):
+        return _retry_after(1.0) if error.retryable else {"x-should-retry": "false"}
     return _retry_after(1.0) if isinstance(error, ShuttingDownError) else {}
 
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable
+from typing import Any, Protocol
 
 import msgspec
 
 import mm_gateway
+from mm_gateway.api.errors import http_error
 from mm_gateway.api.logprobs import chat_logprobs, completion_logprobs
-from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, Usage
+from mm_gateway.core import (
+    ChoiceFinished,
+    GenerationEvent,
+    Progress,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    UrlCitation,
+    Usage,
+    WorkflowOutcome,
+    WorkflowStep,
+)
 from mm_gateway.protocol import (
+    Annotation,
     AssistantMessage,
     ChatChoice,
     ChatCompletion,
@@ -20,6 +35,8 @@ from mm_gateway.protocol import (
     FunctionCall,
     FunctionToolCall,
     PromptTokensDetails,
+    StageUsageReply,
+    UrlCitationReply,
     UsageReply,
 )
 
@@ -27,22 +44,49 @@ _encode = msgspec.json.Encoder().encode
 
 FINGERPRINT = f"fp_mm_gateway_{mm_gateway.__version__}"
 DONE = b"data: [DONE]\n\n"
+_LARGE_REPLY = 64
+"""Events from which on a whole reply is put together off the event loop."""
 
 
 class Reply(Protocol):
-    """One request's reply: `start` and `chunk` for a stream, `fold` for a whole one."""
+    """One request's reply: `start`, `chunk` and `end` for a stream, `fold` for a whole one."""
 
     def start(self) -> bytes:
-        """What a stream begins with."""
+        """What a stream begins with, sent with the first event."""
         ...
 
     def chunk(self, event: GenerationEvent) -> bytes:
         """The server-sent events of one event; empty where it has none."""
         ...
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    async def end(self, error: BaseException | None) -> bytes:
+        """What a stream ends with, after its last event or the error that broke it off."""
+        ...
+
+    async def fold(self, events: Collection[GenerationEvent]) -> bytes:
         """The whole reply."""
         ...
+
+    def named(self, error: BaseException) -> BaseException:
+        """A backend's error, with `param` in the words of this endpoint's body."""
+        ...
+
+
+class ChunkedReply(ABC):
+    """How streams of chunks end, where replies are folded, and the names of fields, which are those that backends use."""
+
+    async def fold(self, events: Collection[GenerationEvent]) -> bytes:
+        # A thread gives the event loop its turns while it folds a large reply.
+        return await asyncio.to_thread(self._fold, events) if len(events) > _LARGE_REPLY else self._fold(events)
+
+    @abstractmethod
+    def _fold(self, events: Iterable[GenerationEvent]) -> bytes: ...
+
+    async def end(self, error: BaseException | None) -> bytes:
+        return DONE if error is None else b"data: " + http_error(error).encode() + b"\n\n" + DONE
+
+    def named(self, error: BaseException) -> BaseException:
+        return error
 
 
 class _Template:
@@ -60,18 +104,22 @@ class _Template:
         return self._head + b'],"usage":' + _encode(usage) + b"}\n\n"
 
 
-class ChatReply:
+class ChatReply(ChunkedReply):
     """Reply of `/v1/chat/completions`.
 
     Args:
         id, created, model: the same in all of it. choices: how many there are. logprobs: whether they were asked for.
         include_usage: whether a stream ends with a chunk of usage.
+        stages: whether a stream carries a workflow's stages as `delta.workflow`.
     """
 
-    def __init__(self, *, id: str, created: int, model: str, choices: int, logprobs: bool, include_usage: bool) -> None:
+    def __init__(
+        self, *, id: str, created: int, model: str, choices: int, logprobs: bool, include_usage: bool, stages: bool = False
+    ) -> None:
         self._id, self._created, self._model = id, created, model
         self._choices = choices
         self._logprobs = logprobs
+        self._stages = stages
         self._include_usage = include_usage
         self._template = _Template(id, "chat.completion.chunk", created, model, with_usage=include_usage)
 
@@ -98,22 +146,30 @@ class ChatReply:
                 )
             case ChoiceFinished(index=index, finish_reason=reason):
                 return self._template.choice(b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%b}' % (index, _encode(reason)))
+            case UrlCitation(index=index):
+                return self._template.choice(
+                    b'{"index":%d,"delta":{"annotations":[%b]},"logprobs":null,"finish_reason":null}' % (index, _encode(annotation(event)))
+                )
+            case Progress() | WorkflowStep() | WorkflowOutcome() if self._stages:
+                return self._template.choice(
+                    b'{"index":0,"delta":{"workflow":%b},"logprobs":null,"finish_reason":null}' % _encode(workflow_event(event))
+                )
             case Usage() if self._include_usage:
                 return self._template.usage(usage_reply(event))
         return b""
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = _Folded(events, self._choices)
         choices = [
             ChatChoice(
                 index,
-                _assistant_message("".join(folded.texts[index]), folded.calls[index]),
+                _assistant_message("".join(folded.texts[index]), folded.calls[index], folded.citations[index]),
                 folded.reasons[index],
                 chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
             )
             for index in range(self._choices)
         ]
-        return _encode(ChatCompletion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT))
+        return _encode(ChatCompletion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT, folded.workflow))
 
 
 def _call_delta(event: ToolCallDelta) -> bytes:
@@ -123,11 +179,33 @@ def _call_delta(event: ToolCallDelta) -> bytes:
     return _encode({"index": event.call, "id": event.id, "type": "function", "function": function})
 
 
-def _assistant_message(text: str, calls: list[FunctionToolCall]) -> AssistantMessage:
-    return AssistantMessage(text or None, tool_calls=calls) if calls else AssistantMessage(text)
+def _assistant_message(text: str, calls: list[FunctionToolCall], citations: list[UrlCitation]) -> AssistantMessage:
+    annotations = [annotation(citation) for citation in citations] if citations else msgspec.UNSET
+    return AssistantMessage(text or None, tool_calls=calls) if calls else AssistantMessage(text, annotations=annotations)
 
 
-class CompletionReply:
+def annotation(citation: UrlCitation) -> Annotation:
+    return Annotation(UrlCitationReply(citation.start_index, citation.end_index, citation.title, citation.url))
+
+
+def workflow_event(event: Progress | WorkflowStep | WorkflowOutcome) -> dict[str, Any]:
+    """A workflow's doing as streams carry it: `status` is running, finished or failed for a stage, completed for the whole."""
+    match event:
+        case Progress(stage=stage, detail=detail, fraction=fraction):
+            return {"stage": stage, "status": "running", "detail": detail} | ({} if fraction is None else {"fraction": fraction})
+        case WorkflowStep():
+            step = event.told()
+            return {"stage": step.pop("name"), "status": "finished" if step.pop("success") else "failed", **step}
+        case WorkflowOutcome():
+            return {"status": "completed", **workflow_outcome(event)}
+
+
+def workflow_outcome(outcome: WorkflowOutcome) -> dict[str, Any]:
+    """The `workflow` object of a whole reply."""
+    return {"model": outcome.model, "degraded": outcome.degraded, "steps": [step.told() for step in outcome.steps], **outcome.metadata}
+
+
+class CompletionReply(ChunkedReply):
     """Reply of `/v1/completions`; arguments as for ChatReply, `logprobs` as in the body."""
 
     def __init__(self, *, id: str, created: int, model: str, choices: int, logprobs: int | None, include_usage: bool) -> None:
@@ -153,7 +231,7 @@ class CompletionReply:
                 return self._template.usage(usage_reply(event))
         return b""
 
-    def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = _Folded(events, self._choices)
         choices = [
             CompletionChoice(
@@ -183,6 +261,8 @@ class _Folded:
         self.texts: list[list[str]] = [[] for _ in range(choices)]
         self.logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
         self.calls: list[list[FunctionToolCall]] = [[] for _ in range(choices)]
+        self.citations: list[list[UrlCitation]] = [[] for _ in range(choices)]
+        self.workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
         self.reasons = ["stop"] * choices
         self.usage = UsageReply()
         for event in events:
@@ -194,6 +274,10 @@ class _Folded:
                     if id is not None:
                         self.calls[index].append(FunctionToolCall(id, FunctionCall(name or "", "")))
                     self.calls[index][-1].function.arguments += arguments
+                case UrlCitation(index=index):
+                    self.citations[index].append(event)
+                case WorkflowOutcome():
+                    self.workflow = workflow_outcome(event)
                 case ChoiceFinished(index=index, finish_reason=reason):
                     self.reasons[index] = reason
                 case Usage():
@@ -207,4 +291,5 @@ def usage_reply(usage: Usage) -> UsageReply:
         usage.prompt_tokens + usage.completion_tokens,
         PromptTokensDetails(usage.cached_tokens),
         CompletionTokensDetails(usage.reasoning_tokens),
+        [StageUsageReply(stage.stage, stage.prompt_tokens, stage.completion_tokens) for stage in usage.stages] or msgspec.UNSET,
     )

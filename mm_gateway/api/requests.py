@@ -12,7 +12,7 @@ from mm_gateway.api.messages import read_messages
 from mm_gateway.api.tools import read_tools
 from mm_gateway.core import MAX_CHOICES, ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, ResponseFormat
+from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, ResponseFormat, SamplingFields
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -33,7 +33,7 @@ def decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _named(str(error)) from None
+        raise named(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"We could not parse the JSON body of your request: {str(error)[:200]}") from None
 
@@ -61,8 +61,9 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
         request_id=request_id,
         model=body.model,
         input=ChatInput(read_messages(body.messages), tools),
-        config=_config(
+        config=generation_config(
             body,
+            n=body.n,
             max_new_tokens=limits[0] if limits else None,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             names={"max_new_tokens": limit_name, "logprobs": "top_logprobs"},
@@ -70,6 +71,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
         ),
         keep_alive=keep_alive_s(body.keep_alive),
         metadata=body.metadata or {},
+        workflow=body.workflow,
         user=body.user,
     )
 
@@ -91,8 +93,9 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
         request_id=request_id,
         model=body.model,
         input=CompletionInput(prompts, echo=echo),
-        config=_config(
+        config=generation_config(
             body,
+            n=body.n,
             # OpenAI's default for this endpoint.
             max_new_tokens=16 if body.max_tokens is None else body.max_tokens,
             logprobs=body.logprobs,
@@ -106,10 +109,11 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
     )
 
 
-def _config(
-    body: ChatCompletionRequest | CompletionRequest,
+def generation_config(
+    body: SamplingFields,
     *,
     max_new_tokens: int | None,
+    n: int | None = None,
     logprobs: int | None,
     names: Mapping[str, str],
     grammar: Grammar | None,
@@ -131,7 +135,7 @@ def _config(
             seed=body.seed,
             stop=stop,
             ignore_eos=bool(body.ignore_eos),
-            n=1 if body.n is None else body.n,
+            n=1 if n is None else n,
             logprobs=logprobs,
             grammar=grammar,
             prompt_logprobs=prompt_logprobs,
@@ -223,10 +227,11 @@ def keep_alive_s(value: float | str | None) -> float | None:
     return float("inf") if value is not None and value < 0 else value
 
 
-def _named(message: str) -> InvalidRequestError:
-    """msgspec's message as OpenAI words it, with the path of the field."""
+def named(message: str, at: str = "") -> InvalidRequestError:
+    """msgspec's message as OpenAI words it, with the path of the field. at: path of what was decoded."""
     match = _AT.match(message)
-    what, path = (match["what"], match["path"].lstrip(".")) if match else (message, "")
+    what, path = (match["what"], match["path"]) if match else (message, "")
+    path = (at + path).lstrip(".")
     param = path.replace("[...]", "") or None
     if unknown := _UNKNOWN.match(what):
         name = f"{path}.{unknown['name']}" if path else unknown["name"]

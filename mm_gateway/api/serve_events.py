@@ -15,24 +15,32 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from mm_gateway.api.admission import Ticket
-from mm_gateway.api.errors import error_response, http_error
-from mm_gateway.api.replies import DONE, Reply
-from mm_gateway.core import GenerationEvent, Progress, Usage
+from mm_gateway.api.errors import error_response
+from mm_gateway.api.replies import Reply
+from mm_gateway.core import GenerationEvent, Progress, Usage, WorkflowStep
 
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
 
-_LARGE_REPLY = 64
-"""Events from which on a whole reply is put together off the event loop."""
-
 
 class Pump:
-    """Reads events as they come, until they end, fail, or are no longer wanted. ticket: told of the first and of the end."""
+    """Reads events as they come, until they end, fail, or are no longer wanted.
 
-    def __init__(self, events: AsyncIterator[GenerationEvent], ticket: Ticket) -> None:
+    Args:
+        ticket: told of the first event and of the end.
+
+    Attributes:
+        buffer: what has arrived; of progress within one stage only the newest. progress: the newest.
+        begun: there is something to reply with. What only tells of work under way is none, unless `stages_begin`: an
+            error that comes after it can still have its own status.
+    """
+
+    def __init__(self, events: AsyncIterator[GenerationEvent], ticket: Ticket, *, stages_begin: bool = False) -> None:
         self._events = events
         self._ticket = ticket
         self.buffer: deque[GenerationEvent] = deque()
         self.progress: Progress | None = None
+        self.begun = False
+        self._stages_begin = stages_begin
         self.error: BaseException | None = None
         self.ended = False
         self._changed = asyncio.Event()
@@ -45,15 +53,12 @@ class Pump:
             # Closed here, in the task that iterated: its clean-up must not wait for the garbage collector.
             async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
                 async for event in events:
-                    if isinstance(event, Progress):
-                        self.progress = event
-                        continue
-                    if not count:
-                        self._ticket.first_event()
-                    count += 1
-                    last = event
-                    self.buffer.append(event)
-                    self._changed.set()
+                    if not isinstance(event, Progress | WorkflowStep):
+                        if not count:
+                            self._ticket.first_event()
+                        count += 1
+                        last = event
+                    self._add(event)
         except Exception as error:
             self.error = error
         finally:
@@ -61,15 +66,36 @@ class Pump:
             self.ended = True
             self._changed.set()
 
+    def _add(self, event: GenerationEvent) -> None:
+        if isinstance(event, Progress):
+            same_stage = self.progress is not None and self.progress.stage == event.stage
+            self.progress = event
+            if same_stage and not self._stages_begin:
+                return  # the next heartbeat tells
+            if self.buffer and same_stage and isinstance(self.buffer[-1], Progress):
+                self.buffer.pop()
+        elif not isinstance(event, WorkflowStep):
+            self.begun = True
+        self.begun = self.begun or self._stages_begin
+        self.buffer.append(event)
+        self._changed.set()
+
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Until something arrived or it ended; False after `timeout_s` seconds without."""
-        if not self.buffer and not self.ended:
-            try:
-                async with asyncio.timeout(timeout_s):
+        return await self._wait(lambda: bool(self.buffer) or self.ended, timeout_s)
+
+    async def wait_begun(self, timeout_s: float) -> bool:
+        """Until a reply can begin or it ended; False after `timeout_s` seconds without."""
+        return await self._wait(lambda: self.begun or self.ended, timeout_s)
+
+    async def _wait(self, arrived: Callable[[], bool], timeout_s: float | None) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not arrived():
+                    self._changed.clear()
                     await self._changed.wait()
-            except TimeoutError:
-                return False
-        self._changed.clear()
+        except TimeoutError:
+            return False
         return True
 
     async def wait_end(self) -> None:
@@ -121,35 +147,41 @@ async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, r
         client.stop()
         await pump.cancel()
     if pump.error is not None:
-        return error_response(pump.error)
-    # A thread gives the event loop its turns while it folds a large reply.
-    body = await asyncio.to_thread(reply.fold, pump.buffer) if len(pump.buffer) > _LARGE_REPLY else reply.fold(pump.buffer)
-    return ASGIResponse(body=body, media_type="application/json")
+        return error_response(reply.named(pump.error))
+    return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json")
 
 
 async def stream_response(
-    events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, ticket: Ticket, *, early_commit_s: float, heartbeat_s: float
+    events: AsyncIterator[GenerationEvent],
+    reply: Reply,
+    receive: Receive,
+    ticket: Ticket,
+    *,
+    early_commit_s: float,
+    heartbeat_s: float,
+    stages: bool = False,
 ) -> ASGIResponse:
     """A response whose status is decided: an error before the first event keeps its own, otherwise 200 and a stream.
 
     Args:
         early_commit_s: seconds after which 200 is sent without an event. heartbeat_s: interval of comments from then on.
+        stages: the reply has chunks for a workflow's stages, which begin it; otherwise they are comments.
     """
-    pump, client = Pump(events, ticket), _Disconnect(receive)
+    pump, client = Pump(events, ticket, stages_begin=stages), _Disconnect(receive)
     try:
-        arrived = await client.race(asyncio.create_task(pump.wait(early_commit_s)))
+        arrived = await client.race(asyncio.create_task(pump.wait_begun(early_commit_s)))
         if not arrived:
             client.stop()
             await pump.cancel()
             return ASGIResponse(status_code=CLIENT_CLOSED)
-        if pump.error is not None and not pump.buffer:
+        if pump.error is not None and not pump.begun:
             client.stop()
-            return error_response(pump.error)
+            return error_response(reply.named(pump.error))
     except BaseException:
         client.stop()
         await pump.cancel()
         raise
-    return _EventStream(pump, client, reply, heartbeat_s)
+    return _EventStream(pump, client, reply, heartbeat_s, stages)
 
 
 class _EventStream(ASGIResponse):
@@ -157,12 +189,13 @@ class _EventStream(ASGIResponse):
 
     _should_set_content_length = False
 
-    def __init__(self, pump: Pump, client: _Disconnect, reply: Reply, heartbeat_s: float) -> None:
+    def __init__(self, pump: Pump, client: _Disconnect, reply: Reply, heartbeat_s: float, stages: bool) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         self._pump = pump
         self._client = client
         self._reply = reply
         self._heartbeat_s = heartbeat_s
+        self._stages = stages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sender = asyncio.current_task()
@@ -198,15 +231,19 @@ class _EventStream(ASGIResponse):
                 await _write(send, _heartbeat(pump.progress))
                 continue
             pieces: list[bytes] = []
-            if not started and pump.buffer:
-                pieces.append(reply.start())
-                started = True
             while pump.buffer:
-                pieces.append(reply.chunk(pump.buffer.popleft()))
+                event = pump.buffer.popleft()
+                if isinstance(event, Progress | WorkflowStep) and not self._stages:
+                    # Progress that something follows already is no news.
+                    if isinstance(event, Progress) and not (pump.buffer or pump.ended):
+                        pieces.append(_heartbeat(event))
+                    continue
+                if not started:
+                    pieces.append(reply.start())
+                    started = True
+                pieces.append(reply.chunk(event))
             if pump.ended:
-                if pump.error is not None:
-                    pieces.append(b"data: " + http_error(pump.error).encode() + b"\n\n")
-                pieces.append(DONE)
+                pieces.append(await reply.end(pump.error))
                 await send({"type": "http.response.body", "body": b"".join(pieces), "more_body": False})
                 return
             await _write(send, b"".join(pieces))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from mm_gateway.core import EmbeddingInput, GenerationEvent
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
 
 
-async def embed(engine: InferenceEngine, input: EmbeddingInput) -> AsyncIterator[GenerationEvent]:
+async def embed(engine: InferenceEngine, input: EmbeddingInput) -> AsyncGenerator[GenerationEvent]:
     """One Embedding an input, in the order in which they are ready, then Usage.
 
     Raises:

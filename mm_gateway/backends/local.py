@@ -1,43 +1,23 @@
-"""A Hugging Face model on this machine as a Backend: lease, template, tokens, engine, events."""
+"""A Hugging Face model on this machine as a Backend: a lease of the manager, and the events of its engine."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from mm_gateway.backends.best_of import keep_best
-from mm_gateway.backends.embed import embed
-from mm_gateway.backends.tool_calls import read_tool_calls
-from mm_gateway.chat_templates.history import encode_fitting
-from mm_gateway.chat_templates.tool_formats.format import json_rule
-from mm_gateway.core import (
-    ChatInput,
-    CompletionInput,
-    EmbeddingInput,
-    GenerationConfig,
-    GenerationEvent,
-    GenerationRequest,
-    Grammar,
-    ModelInfo,
-    Progress,
-    TextDelta,
-    Tokenized,
-    ToolUse,
-)
-from mm_gateway.errors import InvalidRequestError
+from mm_gateway.backends import engine
+from mm_gateway.backends.workflow_field import refuse_workflow
+from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, Measure, ModelInfo, Progress, Tokenized
 from mm_gateway.settings import ModelConfig
 
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
     from mm_gateway.runtime.model_text import ModelText
     from mm_gateway.runtime.real_model_manager import RealModelManager
     from mm_gateway.runtime.residents import Lease
-    from mm_gateway.runtime.structured_output import CompiledGrammar
 
 
 class LocalBackend:
@@ -83,6 +63,7 @@ class LocalBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Wait for the model, tokenize off the event loop, and pass the engine's events on."""
+        refuse_workflow(request)
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Progress | None] = asyncio.Queue()
         future = self._manager.acquire(
@@ -95,12 +76,25 @@ class LocalBackend:
             while (progress := await arrived.get()) is not None:
                 yield progress
         except BaseException:
-            if not future.cancel() and future.exception() is None:
-                future.result().release()
+            _abandon(future)
             raise
         with future.result() as lease:
-            async for event in self._run(lease, request):
-                yield event
+            chat, truncate = lease.loaded.chat, self._config.truncate_history
+            # Closed here, before the lease ends: what runs must not outlive the right to the model.
+            async with contextlib.aclosing(engine.generate(lease.engine, chat, request, truncate_history=truncate)) as events:
+                async for event in events:
+                    yield event
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        """Waits for the model."""
+        future = self._manager.acquire(self._config)
+        try:
+            lease = await asyncio.wrap_future(future)
+        except BaseException:
+            _abandon(future)
+            raise
+        with lease:
+            return await engine.measure(lease.engine, texts)
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
         text = await self._model_text()
@@ -124,81 +118,13 @@ class LocalBackend:
                 self._text = await asyncio.to_thread(load_model_text, self._config)
             return self._text
 
-    async def _run(self, lease: Lease, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
-        stop_strings: Sequence[str] = ()
-        echo_texts: list[str] | None = None
-        grammar: CompiledGrammar | None = None
-        config = request.config
-        match request.input:
-            case EmbeddingInput() as embedding:
-                async for event in embed(lease.engine, embedding):
-                    yield event
-                return
-            case ChatInput() as chat:
-                prompts = [await asyncio.to_thread(self._encode_chat, lease, chat, config.max_new_tokens)]
-                stop_strings, param = lease.loaded.chat.stop_strings, "messages"
-                if chat.tools is not None:
-                    config, grammar = await asyncio.to_thread(_tool_grammar, lease, chat.tools, config)
-            case CompletionInput(texts, echo):
-                prompts = await asyncio.to_thread(_encode_all, lease, texts)
-                param = "prompt"
-                if echo:
-                    echo_texts = await asyncio.to_thread(_texts, lease, texts)
-        if grammar is None and config.grammar is not None:
-            grammar = await asyncio.to_thread(lease.engine.compile, config.grammar)
-        best_of = request.best_of if request.best_of is not None and request.best_of > config.n else None
-        if best_of is not None:
-            config = msgspec.structs.replace(config, n=best_of, logprobs=config.logprobs or 0)
-        loop = asyncio.get_running_loop()
-        generation = lease.engine.submit(
-            prompts, config, stop_strings=stop_strings, grammar=grammar, echo_texts=echo_texts, param=param, loop=loop
-        )
-        try:
-            if echo_texts is not None and not config.prompt_logprobs:
-                for index in range(len(prompts) * request.config.n):
-                    yield TextDelta(index, echo_texts[index // request.config.n])
-            events = aiter(generation)
-            if best_of is not None:
-                events = keep_best(events, prompts=len(prompts), best_of=best_of, n=request.config.n, logprobs=request.config.logprobs)
-            if isinstance(request.input, ChatInput) and request.input.tools is not None:
-                tools, chat = request.input.tools, lease.loaded.chat
-                begun = chat.begun(request.input.messages, tools.tools)
-                events = read_tool_calls(events, tools, lambda: chat.tool_format.parser(begun))
-            async for event in events:
-                yield event
-        finally:
-            generation.cancel()
 
-    def _encode_chat(self, lease: Lease, chat: ChatInput, reply_tokens: int | None) -> list[int]:
-        tools = chat.tools.tools if chat.tools is not None else ()
-        encode = functools.partial(lease.loaded.chat.encode, tools=tools)
-        if not self._config.truncate_history:
-            return encode(chat.messages)
-        return encode_fitting(encode, chat.messages, context_length=lease.engine.context_length, reply_tokens=reply_tokens)
-
-
-def _tool_grammar(lease: Lease, use: ToolUse, config: GenerationConfig) -> tuple[GenerationConfig, CompiledGrammar]:
-    """The request's parameters with a grammar that every call follows, whether it has to come or may come."""
-    text = json_rule(config.grammar) if config.grammar is not None else None
-    grammar = Grammar("lark", lease.loaded.chat.tool_format.grammar(use, text), "tools")
-    try:
-        compiled = lease.engine.compile(grammar)
-    except InvalidRequestError:
-        for index, tool in enumerate(use.tools):  # which of the schemas is it?
-            schema = json.dumps(tool.parameters if tool.parameters is not None else {})
-            lease.engine.compile(Grammar("json_schema", schema, f"tools[{index}].function.parameters"))
-        raise
-    return msgspec.structs.replace(config, grammar=grammar), compiled
+def _abandon(future: Future[Lease]) -> None:
+    """Nobody waits for the lease any more; it may have come just now."""
+    if not future.cancel() and future.exception() is None:
+        future.result().release()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Queue[Progress | None]) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(arrived.put_nowait, None)
-
-
-def _encode_all(lease: Lease, prompts: Sequence[str | tuple[int, ...]]) -> list[list[int]]:
-    return [lease.engine.encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
-
-
-def _texts(lease: Lease, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:
-    return [prompt if isinstance(prompt, str) else str(lease.engine.tokenizer.decode(list(prompt))) for prompt in prompts]

@@ -5,7 +5,7 @@ The last message (or the prompt) may hold directives: `!mock tokens=50 delay=0.1
     tokens=N   length of the text in tokens (default: 24)
     delay=S    seconds per token, in place of the configured delay_s
     load=S     seconds of "loading" before the first token
-    error=E    fail: 400, 401, 404, 429, 500, 503, context, or hang (never answers)
+    error=E    fail: 400, 401, 403, 404, 409, 422, 429, 500, 503, context, or hang (never answers)
     call=NAME  call that function of the request's tools
     after=N    fail after N tokens of the text, mid-stream; default 0: before the first
 
@@ -22,9 +22,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
-from mm_gateway.backends.mock_call import arguments_for, called_tool
+from mm_gateway.backends.mock_call import arguments_for, called_tool, text_for
 from mm_gateway.backends.mock_vectors import MockVocabulary, mock_vector
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
+from mm_gateway.backends.workflow_field import refuse_workflow
+from mm_gateway.chat_templates.history import encode_fitting
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
@@ -33,6 +35,8 @@ from mm_gateway.core import (
     EmbeddingInput,
     GenerationEvent,
     GenerationRequest,
+    Measure,
+    Message,
     ModelInfo,
     Progress,
     TextDelta,
@@ -50,8 +54,9 @@ from mm_gateway.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     ModelUnavailableError,
+    PermissionDeniedError,
     RateLimitError,
-    UnsupportedParameterError,
+    UpstreamError,
 )
 from mm_gateway.settings import ModelConfig
 from mm_gateway.text import held_back
@@ -94,9 +99,8 @@ class MockBackend:
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        refuse_workflow(request)
         config = request.config
-        if config.grammar is not None:
-            raise UnsupportedParameterError(f"The mock model does not support {config.grammar.param}", param=config.grammar.param)
         best_of = request.best_of
         if best_of is None or best_of <= config.n:
             async for event in self._generate(request):
@@ -108,11 +112,14 @@ class MockBackend:
             yield event
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
-        words = tuple(_TOKEN.findall(_chat_text(input) if isinstance(input, ChatInput) else input))
+        words = tuple(_TOKEN.findall(_joined(input.messages) if isinstance(input, ChatInput) else input))
         return Tokenized(self._vocabulary.ids(words), words, self._context_length)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         return self._vocabulary.text(tokens)
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        return Measure(tuple(len(_TOKEN.findall(text)) for text in texts), self._context_length)
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -120,7 +127,7 @@ class MockBackend:
     async def _generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         config = request.config
         prompts = _prompts(request)
-        orders = _directives(prompts[-1])
+        orders = _directives(_last_text(request))
         if orders.load:
             yield Progress("loading", f"{self._name}: loading", 0.0)
             await asyncio.sleep(orders.load)
@@ -131,14 +138,18 @@ class MockBackend:
             for event in self._embeddings(prompts, sizes, request.input.dimensions):
                 yield event
             return
+        if isinstance(request.input, ChatInput) and request.input.truncate:
+            sizes = [self._fitting(request.input, config.max_new_tokens)]
         room = self._context_length - max(sizes)
         limit = room if config.max_new_tokens is None else config.max_new_tokens
         if room < max(limit, 1):
             param = "messages" if isinstance(request.input, ChatInput) else "prompt"
             raise ContextLengthExceededError(self._context_length, max(sizes), config.max_new_tokens, param=param)
         delay_s = self._config.delay_s if orders.delay is None else orders.delay
+        script = _TOKEN.findall(text_for(config.grammar)) if config.grammar is not None else None
         choices = [
-            _MockChoice(index, prompts[index // config.n], request, orders.tokens, limit) for index in range(len(prompts) * config.n)
+            _MockChoice(index, prompts[index // config.n], request, orders.tokens, limit, script)
+            for index in range(len(prompts) * config.n)
         ]
         if isinstance(request.input, CompletionInput) and request.input.echo:
             for choice in choices:
@@ -171,11 +182,26 @@ class MockBackend:
             yield Embedding.of(index, mock_vector(prompt, dimensions))
         yield Usage(sum(sizes), 0)
 
+    def _fitting(self, chat: ChatInput, reply_tokens: int | None) -> int:
+        """Tokens of the conversation without the oldest turns that do not fit."""
+        return len(
+            encode_fitting(
+                lambda messages: [0] * len(_TOKEN.findall(_joined(messages))),
+                chat.messages,
+                context_length=self._context_length,
+                reply_tokens=reply_tokens,
+            )
+        )
+
     async def _fail(self, error: str) -> None:
         failures: dict[str, GatewayError] = {
             "400": InvalidRequestError("The mock was told to refuse this request", param="messages"),
             "401": AuthenticationError("The mock was told to refuse the key"),
+            "403": PermissionDeniedError("The mock was told to deny permission"),
             "404": ModelNotFoundError(self._name),
+            # The gateway itself never answers with these two; servers behind it may.
+            "409": UpstreamError("The mock was told to be in conflict", status=409, type="invalid_request_error"),
+            "422": UpstreamError("The mock was told that it cannot process this", status=422, type="invalid_request_error"),
             "429": RateLimitError("The mock was told to be busy", retry_after_s=1.0),
             "500": EngineError("The mock was told to fail"),
             "503": ModelUnavailableError("The mock was told to be unavailable", retryable=True, retry_after_s=1.0),
@@ -189,14 +215,15 @@ class MockBackend:
 
 
 class _MockChoice:
-    """One choice's words, one a step."""
+    """One choice's words, one a step: those of `script`, which a grammar asks for, or `length` of the mock's own."""
 
-    def __init__(self, index: int, prompt: str, request: GenerationRequest, length: int, limit: int) -> None:
+    def __init__(self, index: int, prompt: str, request: GenerationRequest, length: int, limit: int, script: list[str] | None) -> None:
         config = request.config
         self.index = index
         self._prompt = prompt
         self._config = config
-        self._length = length
+        self._script = script
+        self._length = len(script) if script is not None else length
         self._limit = limit
         # Which words follow depends on the prompt, the choice, and, where the request samples, on its seed.
         key = f"{prompt}\0{config.seed if config.temperature != 0 else None}"
@@ -214,8 +241,7 @@ class _MockChoice:
     def step(self) -> list[GenerationEvent]:
         if self.generated >= self._limit:
             return self._end("length", self._text)
-        word = _WORDS[(self._offset + self.generated) % len(_WORDS)]
-        token = word if self.generated == 0 else " " + word
+        token = self._next()
         self.generated += 1
         self._text += token
         logprobs = (self._logprob(token, self.generated),) if self._config.logprobs is not None else ()
@@ -223,13 +249,19 @@ class _MockChoice:
             at = self._text.find(stop, max(0, self._sent - len(stop)))
             if at >= 0:
                 return self._end("stop", self._text[:at], logprobs)
-        if self.generated >= self._length and not self._config.ignore_eos:
+        if self.generated >= self._length and (self._script is not None or not self._config.ignore_eos):
             return self._end("stop", self._text, logprobs)
         if self.generated >= self._limit:
             return self._end("length", self._text, logprobs)
         held = held_back(self._text, self._config.stop)
         event = self._delta(self._text[: len(self._text) - held], logprobs)
         return [event] if event.text or logprobs else []
+
+    def _next(self) -> str:
+        if self._script is not None:
+            return self._script[self.generated]
+        word = _WORDS[(self._offset + self.generated) % len(_WORDS)]
+        return word if self.generated == 0 else " " + word
 
     def _end(self, reason: str, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> list[GenerationEvent]:
         self.finished = True
@@ -264,14 +296,24 @@ def _calls(chat: ChatInput, tool: Tool, choices: list[_MockChoice]) -> Iterator[
 
 def _prompts(request: GenerationRequest) -> list[str]:
     match request.input:
-        case ChatInput() as chat:
-            return [_chat_text(chat)]
+        case ChatInput(messages):
+            return [_joined(messages)]
         case CompletionInput(prompts=prompts) | EmbeddingInput(inputs=prompts):
             return [prompt if isinstance(prompt, str) else " ".join(map(str, prompt)) for prompt in prompts]
 
 
-def _chat_text(chat: ChatInput) -> str:
-    return "\n".join(message.content for message in chat.messages)
+def _joined(messages: Sequence[Message]) -> str:
+    return "\n".join(message.content for message in messages)
+
+
+def _last_text(request: GenerationRequest) -> str:
+    """Where directives are looked for: an earlier turn's have been followed, and would have an agent call its tool for ever."""
+    match request.input:
+        case ChatInput(messages):
+            return messages[-1].content
+        case CompletionInput(prompts=prompts) | EmbeddingInput(inputs=prompts):
+            last = prompts[-1]
+            return last if isinstance(last, str) else ""
 
 
 def _directives(prompt: str) -> _Directives:

@@ -1,4 +1,4 @@
-"""The mock's tool calls: which function it calls, and arguments that are made up from the schema, always the same."""
+"""What the mock makes up where a reply has to have a form: arguments of a tool call, and text that follows a grammar; always the same."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mm_gateway.core import ChatInput, Tool, ToolUse
-from mm_gateway.errors import InvalidRequestError
+from mm_gateway.core import ChatInput, Grammar, Tool, ToolUse
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 
 
 def called_tool(chat: ChatInput, ordered: str | None) -> Tool | None:
@@ -37,6 +37,34 @@ def arguments_for(tool: Tool) -> str:
     return json.dumps(_example(tool.parameters or {"type": "object"}))
 
 
+def text_for(grammar: Grammar) -> str:
+    """A text that follows a grammar; schemas as for `arguments_for`.
+
+    Raises:
+        UnsupportedParameterError: it is a regular expression or a grammar of its own.
+    """
+    match grammar.kind:
+        case "json_object":
+            return _compact({"text": "text"})
+        case "json_schema":
+            return _compact(_example(_loads(grammar)))
+        case "choice":
+            return str(_loads(grammar)[0])
+        case _:
+            raise UnsupportedParameterError(f"The mock model does not support {grammar.param}", param=grammar.param)
+
+
+def _loads(grammar: Grammar) -> Any:
+    try:
+        return json.loads(grammar.text)
+    except ValueError as error:
+        raise InvalidRequestError(f"{grammar.param}: {error}", param=grammar.param) from None
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def _example(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return {}
@@ -54,7 +82,9 @@ def _example(schema: Any) -> Any:
         case "boolean":
             return True
         case "array":
-            return [_example(schema.get("items", {}))] * max(1, schema.get("minItems", 1))
+            first = [_example(entry) for entry in schema.get("prefixItems", ())]
+            more = schema.get("minItems", 0 if first else 1) - len(first)
+            return first + [_example(schema.get("items", {}))] * max(0, more)
         case "null":
             return None
         case _:

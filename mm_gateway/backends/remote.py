@@ -16,6 +16,7 @@ import msgspec
 from mm_gateway.backends.event_stream import EventStreamError, data_lines
 from mm_gateway.backends.remote_replies import detokenized, embedding_events, embeddings_body, tokenized
 from mm_gateway.backends.tool_calls import new_call_id
+from mm_gateway.backends.upstream_protocol import Choice, Chunk, Function, Logprobs, WireError
 from mm_gateway.chat_templates.tool_formats.format import declaration
 from mm_gateway.core import (
     ChatInput,
@@ -34,11 +35,10 @@ from mm_gateway.core import (
     TokenLogprob,
     ToolCallDelta,
     ToolUse,
+    UrlCitation,
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
-from mm_gateway.protocol import UpstreamChoice, UpstreamChunk, UpstreamFunction, UpstreamLogprobs
-from mm_gateway.protocol import UpstreamError as WireError
 from mm_gateway.settings import ModelConfig
 
 CONNECT_TIMEOUT_S = 10.0
@@ -47,7 +47,7 @@ MAX_ERROR_BYTES = 64 * 2**10
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_chunk_decoder = msgspec.json.Decoder(UpstreamChunk)
+_chunk_decoder = msgspec.json.Decoder(Chunk)
 
 
 class RemoteBackend:
@@ -167,6 +167,7 @@ class RemoteBackend:
         usage: Usage | None = None
         finished = done = False
         deltas = 0
+        calls: set[tuple[int, int]] = set()
         try:
             async for data in data_lines(response.aiter_bytes()):
                 if data == b"[DONE]":
@@ -178,6 +179,10 @@ class RemoteBackend:
                 for choice in chunk.choices or ():
                     for event in _choice_events(choice):
                         deltas += isinstance(event, TextDelta)
+                        if isinstance(event, ToolCallDelta):
+                            if event.id is None and (event.index, event.call) not in calls:
+                                raise UpstreamError(f"{self._at()} sent arguments of a tool call before its name")
+                            calls.add((event.index, event.call))
                         finished = finished or isinstance(event, ChoiceFinished)
                         yield event
                 if chunk.usage is not None:
@@ -210,7 +215,7 @@ class RemoteBackend:
             # Not the client's key is wrong but ours, so it must not look like a 401 of the gateway.
             return UpstreamError(f"{self._at()} refused the gateway's key ({status}). Check {self._config.api_key_env or 'api_key_env'}")
         try:
-            found = msgspec.json.decode(body, type=UpstreamChunk).error
+            found = msgspec.json.decode(body, type=Chunk).error
         except msgspec.MsgspecError:
             found = None
         error = self._reported(found or f"HTTP {status}")
@@ -229,11 +234,19 @@ def _upstream_body(request: GenerationRequest, input: ChatInput | CompletionInpu
     body: dict[str, Any] = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **_parameters(config)}
     if request.user is not None:
         body["user"] = request.user
+    if request.workflow is not None:  # a gateway like this one
+        body |= {"workflow": dict(request.workflow), "metadata": dict(request.metadata)}
     match input:
-        case ChatInput(messages, tools):
+        case ChatInput(messages, tools, truncate):
             body["messages"] = [_message(message) for message in messages]
             if tools is not None:
                 body |= _tools(tools)
+            if truncate:
+                raise UnsupportedParameterError(
+                    "truncation: a remote model cannot be told to leave out the oldest turns. Send the conversation without them",
+                    param="truncation",
+                    code="unsupported_value",
+                )
             if config.logprobs is not None:
                 body["logprobs"] = True
                 if config.logprobs:
@@ -298,7 +311,7 @@ def _grammar(grammar: Grammar) -> dict[str, Any]:
     match grammar.kind:
         case "json_object":
             return {"response_format": {"type": "json_object"}}
-        case "json_schema" if grammar.param.startswith("response_format"):
+        case "json_schema" if not grammar.param.startswith("guided_"):
             schema = msgspec.json.decode(grammar.text)
             return {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}}
         case "json_schema" | "choice":
@@ -307,12 +320,15 @@ def _grammar(grammar: Grammar) -> dict[str, Any]:
             return {grammar.param: grammar.text}
 
 
-def _choice_events(choice: UpstreamChoice) -> list[GenerationEvent]:
+def _choice_events(choice: Choice) -> list[GenerationEvent]:
     text = choice.delta.content if choice.delta is not None else choice.text
     logprobs = _logprobs(choice.logprobs)
     events: list[GenerationEvent] = [TextDelta(choice.index, text or "", logprobs=logprobs)] if text or logprobs else []
+    for annotation in (choice.delta.annotations if choice.delta is not None else None) or ():
+        if (cited := annotation.url_citation) is not None:
+            events.append(UrlCitation(choice.index, cited.start_index, cited.end_index, cited.title, cited.url))
     for call in (choice.delta.tool_calls if choice.delta is not None else None) or ():
-        function = call.function or UpstreamFunction()
+        function = call.function or Function()
         id = (call.id or new_call_id()) if function.name else None  # some servers repeat the id with every piece
         events.append(ToolCallDelta(choice.index, call.index, function.arguments or "", id, function.name or None))
     if choice.finish_reason is not None:
@@ -321,7 +337,7 @@ def _choice_events(choice: UpstreamChoice) -> list[GenerationEvent]:
     return events
 
 
-def _logprobs(found: UpstreamLogprobs | None) -> tuple[TokenLogprob, ...]:
+def _logprobs(found: Logprobs | None) -> tuple[TokenLogprob, ...]:
     if found is None:
         return ()
     if found.content is not None:
@@ -345,7 +361,7 @@ def _bytes(token: str, given: list[int] | None) -> tuple[int, ...]:
     return tuple(token.encode() if given is None else given)
 
 
-def _usage(chunk: UpstreamChunk) -> Usage | None:
+def _usage(chunk: Chunk) -> Usage | None:
     usage = chunk.usage
     if usage is None or usage.prompt_tokens is None:
         return None

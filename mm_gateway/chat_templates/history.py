@@ -42,3 +42,8 @@ def encode_fitting(
         else:
             low = middle + 1
     return whole if fitting is None else fitting
+
+
+def turn_starts(messages: Sequence[Message]) -> list[int]:
+    """Where each turn begins: at every user message, and at the first message whatever it is."""
+    return [index for index, message in enumerate(messages) if message.role == "user" or index == 0]

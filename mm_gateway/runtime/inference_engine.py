@@ -19,8 +19,10 @@ import msgspec
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, Grammar, TextDelta, Usage
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, UnsupportedParameterError
+from mm_gateway.runtime.chat_encoding import chat_encoder_of
 from mm_gateway.runtime.choice import Choice
 from mm_gateway.runtime.embedding_job import WINDOW, EmbeddingJob
 from mm_gateway.runtime.embedding_style import EmbeddingStyle
@@ -37,7 +39,7 @@ from mm_gateway.runtime.sequence import Sequence
 from mm_gateway.runtime.stops import stop_token_ids_of
 from mm_gateway.runtime.structured_output import CompiledGrammar, GrammarCompiler, TokenMasks
 from mm_gateway.runtime.token_text import TokenText
-from mm_gateway.settings import EngineSettings
+from mm_gateway.settings import EngineSettings, ModelType
 
 __all__ = ["GenerationConfig", "GenerationResult", "InferenceEngine"]
 
@@ -108,7 +110,13 @@ class InferenceEngine:
         self._settings = settings
         self._tokenizer = tokenizer
         self._text = TokenText(tokenizer)
-        self._stop_token_ids = stop_token_ids_of(model, tokenizer) if stop_token_ids is None else stop_token_ids
+        architecture = str(getattr(model.config, "model_type", ""))
+        self._architecture = architecture
+        self.name = name or str(getattr(model.config, "name_or_path", "") or architecture)
+        if stop_token_ids is None:
+            _, stop_tokens = chat_encoder_of(tokenizer, architecture)
+            stop_token_ids = stop_token_ids_of(model, tokenizer, *stop_tokens)
+        self._stop_token_ids = stop_token_ids
         self._defaults = defaults or GenerationDefaults()
         head = model.get_output_embeddings()
         self._vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
@@ -177,6 +185,10 @@ class InferenceEngine:
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._tokenizer
+
+    def chat_encoder(self, model_type: ModelType | None = None) -> ChatEncoder:
+        """What renders conversations for the model: the tokenizer's own template, else that of the type or the architecture."""
+        return chat_encoder_of(self._tokenizer, self._architecture, model_type=model_type)[0]
 
     def submit(
         self,

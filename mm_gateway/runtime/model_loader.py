@@ -11,15 +11,14 @@ from pathlib import Path
 import msgspec
 import torch
 import transformers
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
-from mm_gateway.chat_templates.table import BUILT_IN, built_in_for
-from mm_gateway.chat_templates.tool_formats.table import TOOL_FORMATS
 from mm_gateway.core import Progress
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
 from mm_gateway.runtime import qwen_v1
+from mm_gateway.runtime.chat_encoding import chat_encoder_of
 from mm_gateway.runtime.embedding_style import read_embedding_style
 from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.memory_errors import is_out_of_memory
@@ -29,7 +28,7 @@ from mm_gateway.runtime.model_text import ModelText
 from mm_gateway.runtime.packed_linear import Weights
 from mm_gateway.runtime.packing import pack_model, weight_bytes
 from mm_gateway.runtime.stops import stop_token_ids_of
-from mm_gateway.runtime.tokenization import ChatTokenizer, load_tokenizer
+from mm_gateway.runtime.tokenization import load_tokenizer
 from mm_gateway.runtime.weight_reading import read_weights
 from mm_gateway.settings import EngineSettings, ModelConfig
 
@@ -164,6 +163,18 @@ def load_model_text(config: ModelConfig) -> ModelText:
         raise ModelLoadError(f"Failed to load the tokenizer of {config.model_name}: {str(error)[:500]}") from error
 
 
+def _chat_encoder(
+    config: ModelConfig, checkpoint: transformers.PreTrainedConfig, tokenizer: transformers.PreTrainedTokenizerBase
+) -> tuple[ChatEncoder, tuple[str, ...]]:
+    return chat_encoder_of(
+        tokenizer,
+        checkpoint.model_type,
+        model_type=config.model_type,
+        chat_template=config.chat_template,
+        tool_format=config.tool_format,
+    )
+
+
 def _read_config(folder: Path, config: ModelConfig) -> tuple[ModelConfig, transformers.PreTrainedConfig]:
     """The checkpoint's configuration, with the entry as it holds for this checkpoint."""
     if qwen_v1.is_qwen_v1(folder):
@@ -222,39 +233,6 @@ def _context_length(checkpoint: transformers.PreTrainedConfig, config: ModelConf
     if config.max_context_length is not None and config.max_context_length > able:
         logger.warning("%s: max_context_length %d is clamped to the model's %d", config.model_name, config.max_context_length, able)
     return min(able, config.max_context_length or able)
-
-
-def _chat_encoder(
-    config: ModelConfig, checkpoint: transformers.PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
-) -> tuple[ChatEncoder, tuple[str, ...]]:
-    """The configured template, else the checkpoint's own, else the one of its type; with the tokens that end a turn."""
-    built_in = BUILT_IN.get(config.chat_template) if config.chat_template else None
-    source = None
-    if config.chat_template and built_in is None:
-        source = Path(config.chat_template).expanduser().read_text(encoding="utf-8")
-    elif built_in is None and isinstance(tokenizer.chat_template, str):
-        source = tokenizer.chat_template
-    elif built_in is None and isinstance(tokenizer.chat_template, dict):
-        source = tokenizer.chat_template.get("default")
-    by_type = built_in_for(config.model_type, checkpoint.model_type)
-    if source is None:
-        built_in = built_in or by_type
-    variables = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    chat_tokenizer = ChatTokenizer(tokenizer)
-    tool_format = TOOL_FORMATS[config.tool_format] if config.tool_format is not None else None
-    if built_in is not None:
-        encoder = ChatEncoder(
-            built_in.source,
-            chat_tokenizer,
-            variables=variables,
-            stop_strings=built_in.stop_strings,
-            default_system=built_in.default_system,
-            tool_format=tool_format or TOOL_FORMATS[built_in.tool_format],
-        )
-        return encoder, built_in.stop_tokens
-    # Tokens of its type that the checkpoint's own template writes end a turn in it as well.
-    stop_tokens = tuple(token for token in (by_type.stop_tokens if by_type else ()) if source and token in source)
-    return ChatEncoder(source, chat_tokenizer, variables=variables, tool_format=tool_format), stop_tokens
 
 
 def _generation_defaults(config: GenerationConfig | None) -> GenerationDefaults:

@@ -54,23 +54,28 @@ class RecordStore:
     def get(self, key: str) -> bytes | None:
         """The record's value; None where there is none, or it is too old."""
         with self._lock:
-            row = self._connection.execute(
-                "SELECT value FROM records WHERE kind = ? AND key = ? AND used_at >= ?", (self._kind, key, self._oldest())
-            ).fetchone()
-        return row[0] if row is not None else None
+            return self._read(key)
 
     def put(self, key: str, value: bytes) -> None:
         """Write or replace a record; old and surplus ones go."""
+        self.update(key, lambda _: value)
+
+    def update(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Write what `change` makes of the record, None where there is none, with nobody writing between; old and surplus ones go."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
+                value = change(self._read(key))
                 self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (self._kind, key, value, self._clock()))
                 self._connection.execute("DELETE FROM records WHERE kind = ? AND used_at < ?", (self._kind, self._oldest()))
-                self._connection.execute(
-                    "DELETE FROM records WHERE kind = ?1 AND key IN "
-                    "(SELECT key FROM records WHERE kind = ?1 ORDER BY used_at DESC, key LIMIT -1 OFFSET ?2)",
-                    (self._kind, self._max_records),
-                )
+                # Counting walks an index; choosing by OFFSET would sort all of them at every write.
+                (count,) = self._connection.execute("SELECT count(*) FROM records WHERE kind = ?", (self._kind,)).fetchone()
+                if count > self._max_records:
+                    self._connection.execute(
+                        "DELETE FROM records WHERE kind = ?1 AND key IN "
+                        "(SELECT key FROM records WHERE kind = ?1 ORDER BY used_at, key DESC LIMIT ?2)",
+                        (self._kind, count - self._max_records),
+                    )
                 self._connection.execute("COMMIT")
             except BaseException:
                 self._connection.execute("ROLLBACK")
@@ -85,6 +90,12 @@ class RecordStore:
         """Idempotent."""
         with self._lock:
             self._connection.close()
+
+    def _read(self, key: str) -> bytes | None:
+        row = self._connection.execute(
+            "SELECT value FROM records WHERE kind = ? AND key = ? AND used_at >= ?", (self._kind, key, self._oldest())
+        ).fetchone()
+        return row[0] if row is not None else None
 
     def _oldest(self) -> float:
         return float("-inf") if self._ttl_s is None else self._clock() - self._ttl_s

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from mm_gateway.backends.mock import MockBackend
@@ -17,6 +19,8 @@ from mm_gateway.core import (
     Message,
     Progress,
     TextDelta,
+    Tool,
+    ToolUse,
     Usage,
 )
 from mm_gateway.errors import (
@@ -24,8 +28,10 @@ from mm_gateway.errors import (
     GatewayError,
     InvalidRequestError,
     ModelUnavailableError,
+    PermissionDeniedError,
     RateLimitError,
     UnsupportedParameterError,
+    UpstreamError,
 )
 from mm_gateway.settings import ModelConfig
 
@@ -90,7 +96,14 @@ async def test_loading_is_shown_as_progress() -> None:
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [("400", InvalidRequestError), ("429", RateLimitError), ("503", ModelUnavailableError), ("context", ContextLengthExceededError)],
+    [
+        ("400", InvalidRequestError),
+        ("403", PermissionDeniedError),
+        ("409", UpstreamError),
+        ("429", RateLimitError),
+        ("503", ModelUnavailableError),
+        ("context", ContextLengthExceededError),
+    ],
 )
 async def test_errors_come_on_demand_before_or_amid_the_text(error: str, kind: type[GatewayError]) -> None:
     with pytest.raises(kind):
@@ -100,6 +113,28 @@ async def test_errors_come_on_demand_before_or_amid_the_text(error: str, kind: t
         async for event in MOCK.generate(chat(f"!mock error={error} after=3")):
             seen.append(event)
     assert len(text_of(seen).split()) == 3
+
+
+async def test_only_the_last_message_gives_orders_so_that_an_agent_comes_to_an_end() -> None:
+    request = chat("!mock tokens=2 call=clock")
+    answered = ChatInput((*request.input.messages, Message("tool", "It is noon.", tool_call_id="c")), ToolUse((Tool("clock"),)))
+    assert len(text_of(await events_of(msgspec.structs.replace(request, input=answered))).split()) == 24
+
+
+async def test_a_schema_gives_an_example_of_it() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "names": {"type": "array", "prefixItems": [{"const": "a"}, {"enum": ["b", "c"]}], "items": False},
+            "parts": {"type": "array", "items": {"type": "string", "maxLength": 2}, "minItems": 3},
+        },
+    }
+    text = text_of(await events_of(chat("Hi", grammar=Grammar("json_schema", json.dumps(schema)))))
+    assert json.loads(text) == {"names": ["a", "b"], "parts": ["te", "te", "te"]}
+    cut = await events_of(
+        chat("!mock tokens=99", grammar=Grammar("choice", '["one two three", "four"]', "guided_choice"), max_new_tokens=2)
+    )
+    assert text_of(cut) == "one two" and ChoiceFinished(0, "length") in cut
 
 
 async def test_what_it_cannot_follow_is_refused_by_name() -> None:
@@ -119,3 +154,13 @@ async def test_its_context_has_an_end() -> None:
     assert len(await events_of(chat("a b c", max_new_tokens=1), small)) == 3
     with pytest.raises(ContextLengthExceededError):
         await events_of(chat("a b c", max_new_tokens=2), small)
+
+
+async def test_a_conversation_that_does_not_fit_loses_its_oldest_turns_where_that_is_asked_for() -> None:
+    small = MockBackend("mock", ModelConfig(model_name="mock", backend="mock", max_context_length=32), created=0)
+    turns = (Message("user", "word " * 30), Message("assistant", "Yes."), Message("user", "And?"))
+    for truncate in (None, False):
+        with pytest.raises(ContextLengthExceededError):
+            await events_of(GenerationRequest(request_id="r", model="mock", input=ChatInput(turns, truncate=truncate)), small)
+    events = await events_of(GenerationRequest(request_id="r", model="mock", input=ChatInput(turns, truncate=True)), small)
+    assert events[-1].prompt_tokens == 1

@@ -20,6 +20,7 @@ from mm_gateway.core import (
     Message,
     TextDelta,
     TokenLogprob,
+    UrlCitation,
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
@@ -63,6 +64,20 @@ async def test_a_stream_is_passed_on_event_by_event() -> None:
         ]
 
 
+async def test_citations_are_passed_on() -> None:
+    cited = {"start_index": 3, "end_index": 6, "title": "T", "url": "https://example.org/"}
+    annotated = {"choices": [{"index": 0, "delta": {"annotations": [{"type": "url_citation", "url_citation": cited}, {"type": "other"}]}}]}
+    async with upstream(sse(delta("So [1]"), annotated, delta(reason="stop"))) as (backend, _):
+        assert UrlCitation(0, 3, 6, "T", "https://example.org/") in await events_of(backend)
+
+
+async def test_a_call_without_a_name_is_the_upstreams_fault() -> None:
+    call = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}}]}
+    async with upstream(sse(call, delta(reason="tool_calls"))) as (backend, _):
+        with pytest.raises(UpstreamError, match="before its name"):
+            await events_of(backend)
+
+
 async def test_the_request_arrives_in_the_upstreams_words_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAR_KEY", "k-1")
     config = GenerationConfig(max_new_tokens=7, temperature=0.5, top_k=3, stop=("a",), seed=1, n=2, logit_bias={5: 1.0}, logprobs=2)
@@ -102,6 +117,10 @@ async def test_the_request_arrives_in_the_upstreams_words_with_its_key(monkeypat
         (Grammar("json_schema", '{"type":"integer"}', "guided_json"), {"guided_json": {"type": "integer"}}),
         (Grammar("choice", '["a"]', "guided_choice"), {"guided_choice": ["a"]}),
         (Grammar("regex", "a+", "guided_regex"), {"guided_regex": "a+"}),
+        (
+            Grammar("json_schema", '{"type":"integer"}', "text.format.schema"),
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": {"type": "integer"}, "strict": True}}},
+        ),
         (Grammar("lark", "start: x", "guided_grammar"), {"guided_grammar": "start: x"}),
     ],
     ids=lambda value: value.kind if isinstance(value, Grammar) else "",
@@ -197,3 +216,11 @@ async def test_best_of_is_refused_by_name() -> None:
         with pytest.raises(UnsupportedParameterError) as caught:
             await events_of(backend, request)
     assert caught.value.param == "best_of"
+
+
+async def test_turns_cannot_be_left_out_by_a_remote_model() -> None:
+    request = GenerationRequest(request_id="r", model="far", input=ChatInput((Message("user", "Hi"),), truncate=True))
+    async with upstream(b"") as (backend, seen):
+        with pytest.raises(UnsupportedParameterError, match="truncation"):
+            await events_of(backend, request)
+    assert seen.requests == []

@@ -102,6 +102,17 @@ def test_without_obligation_text_and_calls_are_allowed_and_calls_follow_the_sche
     assert not accepts(name, use, WRONG[f"{name} arguments"])
 
 
+def test_a_function_gets_no_arguments_that_it_does_not_list_unless_its_schema_invites_them() -> None:
+    listed: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}}
+    inviting: list[dict[str, Any]] = [listed | {"additionalProperties": True}, {"type": "object"}]
+    for parameters in [listed, None, *inviting]:
+        use = ToolUse((Tool("find", None, parameters),), required=True)
+        assert accepts("hermes", use, '<tool_call>\n{"name": "find", "arguments": {"town": "Ems"}}\n</tool_call>') is (
+            parameters in inviting
+        )
+        assert accepts("hermes", use, '<tool_call>\n{"name": "find", "arguments": {}}\n</tool_call>')
+
+
 @pytest.mark.parametrize("name", SECOND)
 def test_parallel_calls_are_allowed_where_the_request_does(name: str) -> None:
     text = CALL[name] + SECOND[name]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mm_gateway.errors import ModelLoadError, ModelUnavailableError, OutOfMemoryError
+from mm_gateway.errors import ModelLoadError, ModelUnavailableError, OutOfMemoryError, RateLimitError
 from mm_gateway.runtime.eviction import Candidate, choose_victims
 from mm_gateway.runtime.residency import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, Residency
 
@@ -222,6 +222,26 @@ def test_the_measured_footprint_replaces_the_estimate() -> None:
     state.request(first, "w", 0.0)
     state.loaded(first, 20, 1.0, 0.0)
     assert effects_of(state, state.request(second, "w", 0.0), Load)  # 20 + 60 fit, 50 + 60 would not have
+
+
+def test_requests_that_wait_for_one_model_are_bounded_and_told_when_its_load_will_be_done() -> None:
+    state: Residency[str] = Residency(max_models=2, budget_of=lambda _: 100, max_waiters=2)
+    model, other = (Model[str](key, device="cpu", need_bytes=10) for key in range(2))
+    state.models.update({0: model, 1: other})
+    state.request(model, "a", 0.0)
+    state.loaded(model, 10, 30.0, 30.0)  # it took half a minute
+    state.released(model, 0.0, 30.0)
+    state.evicted(model, 31.0)
+    state.request(model, "b", 100.0)
+    state.request(model, "c", 101.0)
+    for now, left_s in ((110.0, 20.0), (129.5, 1.0), (500.0, 1.0)):
+        (refusal,) = state.request(model, "d", now)
+        assert isinstance(refusal, Refuse) and isinstance(refusal.error, RateLimitError)
+        assert refusal.error.retry_after_s == left_s
+    assert len(model.waiters) == 2
+    assert isinstance(state.request(other, "e", 110.0)[0], Load)  # each model has its own bound
+    state.withdraw(model, "b", 111.0)
+    assert not state.request(model, "f", 112.0)
 
 
 def test_out_of_memory_evicts_others_and_tries_once_more() -> None:

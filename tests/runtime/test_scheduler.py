@@ -74,6 +74,25 @@ def test_requests_take_turns_however_many_choices_one_has() -> None:
     assert 50 in admitted
 
 
+def test_places_in_the_queue_are_the_order_of_admission() -> None:
+    scheduler, _ = make(max_running=1)
+    first, *others = [sequence(i, prompt(5, i), max_tokens=1, group=i) for i in range(4)]
+    for seq in (first, *others, sequence(10, prompt(5, 2), group=2)):
+        scheduler.add(seq)
+    assert scheduler.places() == {0: 1, 1: 2, 2: 3, 3: 4}
+    scheduler.schedule()
+    assert scheduler.is_running(first) and not scheduler.is_running(others[0])
+    assert scheduler.places() == {1: 1, 2: 2, 3: 3}
+    scheduler.remove(others[0])
+    assert scheduler.places() == {2: 1, 3: 2}
+    admitted = []
+    while scheduler.waiting:
+        expected = min(scheduler.places(), key=scheduler.places().__getitem__)
+        scheduler.remove(first if not admitted else admitted[-1])
+        admitted.append(scheduler.schedule()[0].seq)
+        assert admitted[-1].group == expected
+
+
 def test_choices_of_one_prompt_wait_for_the_first_and_share_it() -> None:
     scheduler, _ = make(step_tokens=64)
     siblings = [sequence(i, prompt(40), group=1) for i in range(3)]

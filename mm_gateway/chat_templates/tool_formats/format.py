@@ -95,9 +95,20 @@ def arguments_of(call: ToolCall) -> Any:
 
 def arguments_rule(tool: Tool) -> str:
     """A Lark rule body for a tool's arguments, spaced like `write_json`."""
-    schema: Mapping[str, Any] = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
+    schema = _only_declared(tool.parameters if tool.parameters is not None else {"properties": {}})
     spacing = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
     return f"%json {json.dumps({**schema, 'x-guidance': spacing})}"
+
+
+def _only_declared(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A function takes no other arguments than those it lists, though a JSON schema would let them pass.
+
+    Left as it is where something beside `properties` may name further ones.
+    """
+    opening = {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
+    if "properties" not in schema or opening & schema.keys():
+        return schema
+    return {"type": "object", **schema, "additionalProperties": False}
 
 
 def json_rule(grammar: Grammar) -> str:

@@ -1,0 +1,44 @@
+"""Runs the tasks of this folder in process and through a gateway; prints what each request scored as JSON.
+
+Arguments: address of the gateway, name of the model there, folder of its checkpoint. To be run in this folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import lm_eval
+from lm_eval.tasks import TaskManager
+
+TASKS = ["gateway_choice", "gateway_perplexity", "gateway_generate"]
+
+
+def responses(model: str, arguments: dict[str, Any], tasks: list[str]) -> dict[str, list[Any]]:
+    """Task -> the responses to its requests, document after document: (log-likelihood, greedy), or a log-likelihood, or a text."""
+    results = lm_eval.simple_evaluate(
+        model=model,
+        model_args=arguments,
+        tasks=tasks,
+        task_manager=TaskManager(include_path=".", include_defaults=False),
+        batch_size=4,
+        bootstrap_iters=0,
+    )
+    assert results is not None
+    documents = {task: sorted(samples, key=lambda sample: sample["doc_id"]) for task, samples in results["samples"].items()}
+    return {task: [sample["filtered_resps"] for sample in samples] for task, samples in documents.items()}
+
+
+def main(address: str, model: str, folder: str) -> None:
+    served = {"base_url": f"{address}/v1/completions", "model": model, "tokenizer": folder, "tokenizer_backend": "huggingface"}
+    found = {
+        "in process": responses("hf", {"pretrained": folder, "device": "cpu", "dtype": "float32"}, TASKS),
+        "tokens": responses("local-completions", {**served, "tokenized_requests": True, "num_concurrent": 4}, TASKS),
+        "text": responses("local-completions", {**served, "tokenized_requests": False}, ["gateway_choice", "gateway_generate"]),
+    }
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

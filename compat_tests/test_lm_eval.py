@@ -1,0 +1,39 @@
+"""lm-evaluation-harness: the gateway's log-likelihoods and texts are those of transformers in process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateways import Gateway, environment
+
+TASKS = Path(__file__).parent / "lm_eval_tasks"
+
+
+def flat(value: Any) -> list[Any]:
+    return [entry for each in value for entry in flat(each)] if isinstance(value, list) else [value]
+
+
+@pytest.mark.environments
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_evaluations_equal_those_in_process(gateway: Gateway, family: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [environment("lm-eval"), "run.py", gateway.address, family, str(gateway.checkpoints[family])],
+        cwd=TASKS,
+        env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "OPENAI_API_KEY": "none"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    expected = found["in process"]
+    assert len(flat(expected["gateway_choice"])) == 8 * 4 * 2
+    for way in ("tokens", "text"):
+        for task, responses in found[way].items():
+            for ours, theirs in zip(flat(responses), flat(expected[task]), strict=True):
+                assert ours == (pytest.approx(theirs, abs=1e-4) if isinstance(theirs, float) else theirs), (way, task)

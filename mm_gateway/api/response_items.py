@@ -1,0 +1,193 @@
+"""Items of `/v1/responses`: their ids, and from what a client sends to whole items."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from mm_gateway.api.requests import named
+from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
+from mm_gateway.responses_protocol import (
+    FunctionCallItem,
+    FunctionCallOutputItem,
+    InputText,
+    Item,
+    ItemStatus,
+    MessageItem,
+    OutputText,
+    Part,
+    Refusal,
+)
+
+Kind = Literal["msg", "fc", "fco"]
+
+_RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
+_ITEM_ID = re.compile(r"(?:msg|fc|fco)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
+MAX_ID = 64
+
+Given = TypeVar("Given", bound=msgspec.Struct)
+
+
+class ItemIds:
+    """Ids of one response and of the items that came with it. An item's id holds the response's, so that a reference finds it."""
+
+    def __init__(self) -> None:
+        self._token = secrets.token_hex(16)
+        self._count = 0
+
+    @property
+    def response(self) -> str:
+        return f"resp_{self._token}"
+
+    def new(self, kind: Kind) -> str:
+        self._count += 1
+        return f"{kind}_{self._token}{self._count:04x}"
+
+
+def is_response_id(id: str) -> bool:
+    return _RESPONSE_ID.fullmatch(id) is not None
+
+
+def response_of(item_id: str) -> str | None:
+    """The response that an item came with; None: no id of ours."""
+    match = _ITEM_ID.fullmatch(item_id)
+    return f"resp_{match['response']}" if match else None
+
+
+class _GivenMessage(msgspec.Struct, forbid_unknown_fields=True):
+    role: Literal["user", "system", "developer", "assistant"]
+    content: str | list[dict[str, Any]]
+    type: str = "message"
+    id: str | None = None
+    status: ItemStatus | None = None
+    phase: Literal["commentary", "final_answer"] | None = None
+
+
+class _GivenCall(msgspec.Struct, forbid_unknown_fields=True):
+    type: str
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: ItemStatus | None = None
+
+
+class _GivenOutput(msgspec.Struct, forbid_unknown_fields=True):
+    type: str
+    call_id: str
+    output: str | list[dict[str, Any]]
+    id: str | None = None
+    status: ItemStatus | None = None
+
+
+class _GivenReference(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    type: str | None = None
+
+
+def referenced(given: str | Sequence[Mapping[str, Any]] | None) -> set[str]:
+    """Ids of the stored items that an input refers to."""
+    entries = () if given is None or isinstance(given, str) else given
+    return {entry["id"] for entry in entries if _kind(entry) == "item_reference" and isinstance(entry.get("id"), str)}
+
+
+def read_items(given: str | Sequence[Mapping[str, Any]], ids: ItemIds, stored: Mapping[str, Item]) -> list[Item]:
+    """Whole items of a body's `input`.
+
+    Args:
+        ids: for items that came without. stored: those that the input refers to, as far as they were found.
+
+    Raises:
+        InvalidRequestError, UnsupportedParameterError: an item is wrong, or of a kind that is not served; `param` is its path.
+        NotStoredError: a reference to nothing.
+    """
+    if isinstance(given, str):
+        return [MessageItem(ids.new("msg"), "user", [InputText(given)])]
+    return [_item(f"input[{index}]", entry, ids, stored) for index, entry in enumerate(given)]
+
+
+def _kind(entry: Mapping[str, Any]) -> object:
+    kind = entry.get("type")
+    return kind if kind is not None else "message" if "role" in entry else "item_reference" if "id" in entry else "message"
+
+
+def _item(at: str, entry: Mapping[str, Any], ids: ItemIds, stored: Mapping[str, Item]) -> Item:
+    match _kind(entry):
+        case "message":
+            message = _convert(at, entry, _GivenMessage)
+            return MessageItem(
+                _id(at, message.id) or ids.new("msg"),
+                message.role,
+                _parts(f"{at}.content", message.content, assistant=message.role == "assistant"),
+                message.status or "completed",
+            )
+        case "function_call":
+            call = _convert(at, entry, _GivenCall)
+            return FunctionCallItem(_id(at, call.id) or ids.new("fc"), call.call_id, call.name, call.arguments, call.status or "completed")
+        case "function_call_output":
+            result = _convert(at, entry, _GivenOutput)
+            output = result.output
+            if not isinstance(output, str):
+                output = [part for part in _parts(f"{at}.output", output, assistant=False) if isinstance(part, InputText)]
+            return FunctionCallOutputItem(_id(at, result.id) or ids.new("fco"), result.call_id, output, result.status or "completed")
+        case "item_reference":
+            reference = _convert(at, entry, _GivenReference)
+            found = stored.get(reference.id)
+            if found is None:
+                raise NotStoredError(
+                    f"Item with id '{reference.id[:MAX_ID]}' not found. Items are not persisted when `store` is set to false. "
+                    "Try again with `store` set to true, or remove this item from your input.",
+                    param="input",
+                )
+            return found
+        case "reasoning":
+            raise UnsupportedParameterError(
+                "Reasoning input items can only be provided to a reasoning or computer use model. "
+                "Remove reasoning items from your input and try again.",
+                param=at,
+                code="unsupported_value",
+            )
+        case kind:
+            raise UnsupportedParameterError(
+                f"Items of type '{str(kind)[:50]}' are not supported by this server, only 'message', 'function_call', "
+                "'function_call_output' and 'item_reference'",
+                param=f"{at}.type",
+                code="unsupported_value",
+            )
+
+
+def _parts(at: str, content: str | Sequence[Mapping[str, Any]], *, assistant: bool) -> list[Part]:
+    if isinstance(content, str):
+        return [OutputText(content) if assistant else InputText(content)]
+    allowed: dict[str, type[OutputText] | type[Refusal] | type[InputText]]
+    allowed = {"output_text": OutputText, "refusal": Refusal} if assistant else {"input_text": InputText}
+    parts: list[Part] = []
+    for index, part in enumerate(content):
+        kind = part.get("type")
+        if kind is None:
+            raise InvalidRequestError(f"You must provide the parameter: {at}[{index}].type", param=f"{at}[{index}].type")
+        if kind not in tuple(allowed):  # a tuple: what a client sends need not be hashable
+            message = f"Invalid value: '{str(kind)[:50]}'. Supported values are: {' and '.join(map(repr, allowed))}."
+            if kind in ("input_text", "output_text", "refusal"):
+                raise InvalidRequestError(message, param=f"{at}[{index}].type", code="invalid_value")
+            raise UnsupportedParameterError(message, param=f"{at}[{index}].type", code="unsupported_value")
+        parts.append(_convert(f"{at}[{index}]", part, allowed[kind]))
+    return parts
+
+
+def _convert(at: str, entry: Mapping[str, Any], kind: type[Given]) -> Given:
+    """Null is absence: frameworks send whole objects of theirs with every field in it."""
+    try:
+        return msgspec.convert({name: value for name, value in entry.items() if value is not None}, kind)
+    except msgspec.ValidationError as error:
+        raise named(str(error), at) from None
+
+
+def _id(at: str, id: str | None) -> str | None:
+    if id is not None and not 1 <= len(id) <= MAX_ID:
+        raise InvalidRequestError(f"{at}.id must have 1 to {MAX_ID} characters, got {len(id)}", param=f"{at}.id")
+    return id

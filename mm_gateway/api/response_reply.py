@@ -1,0 +1,183 @@
+"""Reply of `/v1/responses`: the named events of a stream, the whole response as the fold of the same changes, and its keeping."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from mm_gateway.api.errors import HttpError, http_error
+from mm_gateway.api.logprobs import chat_logprobs
+from mm_gateway.api.response_items import Kind
+from mm_gateway.api.response_output import Annotated, ArgumentsAdded, Change, Closed, Opened, Output, TextAdded
+from mm_gateway.core import GenerationEvent, Usage
+from mm_gateway.errors import InvalidRequestError, UpstreamError
+from mm_gateway.responses_protocol import (
+    FunctionCallItem,
+    IncompleteDetails,
+    InputTokensDetails,
+    OutputItem,
+    OutputText,
+    OutputTokensDetails,
+    ResponseFailure,
+    ResponseObject,
+    ResponseUsage,
+)
+
+_encode = msgspec.json.Encoder().encode
+
+Keep = Callable[[ResponseObject], Awaitable[bool]]
+"""Stores a response; False where that failed."""
+
+_PADDED_TO = 16
+"""Bytes of which an obfuscated delta has a multiple."""
+
+_RENAMED = {"max_tokens": "max_output_tokens", "response_format": "text.format", "response_format.json_schema.schema": "text.format.schema"}
+_TOOL_FIELD = re.compile(r"^(tools\[\d+\])\.function\.")
+
+
+class ResponseReply:
+    """One response.
+
+    Args:
+        response: as it is before the first event. new_id: makes an item's id.
+        logprobs: whether they were asked for. obfuscate: whether deltas are padded, so that their sizes tell nothing of the text.
+        keep: called with the response once it is final; None: it is not stored.
+    """
+
+    def __init__(
+        self, response: ResponseObject, new_id: Callable[[Kind], str], *, logprobs: bool, obfuscate: bool, keep: Keep | None
+    ) -> None:
+        self._response = response
+        self._output = Output(new_id, logprobs=logprobs)
+        self._obfuscate = obfuscate
+        self._keep = keep
+        self._sequence_number = 0
+        self._heads: list[bytes] = []  # of each item's deltas, encoded once
+
+    def start(self) -> bytes:
+        return self._event("response.created", {"response": self._response}) + self._event(
+            "response.in_progress", {"response": self._response}
+        )
+
+    def chunk(self, event: GenerationEvent) -> bytes:
+        return b"".join([self._change(change) for change in self._output.feed(event)])
+
+    async def end(self, error: BaseException | None) -> bytes:
+        if error is None:
+            response = await self._kept(self._final())
+            return self._event(f"response.{response.status}", {"response": response})
+        found = http_error(self.named(error))
+        response = await self._kept(msgspec.structs.replace(self._response, status="failed", error=_failure(found)))
+        started = b"" if self._sequence_number else self.start()
+        body = found.body
+        # The fields stand where the API's description has them, and in an object, where OpenAI sends them and its clients look.
+        told = self._event("error", {"code": body.code, "message": body.message, "param": body.param, "error": body})
+        return started + told + self._event("response.failed", {"response": response})
+
+    async def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+        for event in events:
+            self._output.feed(event)
+        return _encode(await self._kept(self._final()))
+
+    def named(self, error: BaseException) -> BaseException:
+        if isinstance(error, InvalidRequestError | UpstreamError) and error.param is not None:
+            error.param = _renamed(error.param)
+        return error
+
+    def _final(self) -> ResponseObject:
+        output = self._output
+        reason = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(output.reason)
+        return msgspec.structs.replace(
+            self._response,
+            status="incomplete" if reason else "completed",
+            completed_at=None if reason else int(time.time()),
+            incomplete_details=IncompleteDetails(reason) if reason else None,  # type: ignore[arg-type]
+            output=output.items(),
+            usage=_usage(output.usage or Usage(0, 0)),
+        )
+
+    async def _kept(self, response: ResponseObject) -> ResponseObject:
+        """The response as it is told to the client: not stored where that failed, which costs the next turn but not this reply."""
+        if self._keep is None or await self._keep(response):
+            return response
+        return msgspec.structs.replace(response, store=False)
+
+    def _change(self, change: Change) -> bytes:
+        match change:
+            case TextAdded(index, _, text, tokens):
+                logprobs = _encode(chat_logprobs(tokens).content) if tokens else b"[]"
+                return self._delta(index, b'%b,"logprobs":%b' % (_encode(text), logprobs))
+            case ArgumentsAdded(index, _, text):
+                return self._delta(index, _encode(text))
+            case Opened(index, item):
+                return self._opened(index, item)
+            case Annotated(index, id, number, annotation):
+                place = {"item_id": id, "output_index": index, "content_index": 0, "annotation_index": number}
+                return self._event("response.output_text.annotation.added", {**place, "annotation": annotation})
+            case Closed(index, item):
+                return self._closed(index, item)
+
+    def _opened(self, index: int, item: OutputItem) -> bytes:
+        opened = self._event("response.output_item.added", {"output_index": index, "item": item})
+        at: dict[str, Any] = {"item_id": item.id, "output_index": index}
+        if isinstance(item, FunctionCallItem):
+            self._heads.append(_head("response.function_call_arguments.delta", at))
+            return opened
+        at["content_index"] = 0
+        self._heads.append(_head("response.output_text.delta", at))
+        return opened + self._event("response.content_part.added", {**at, "part": OutputText("")})
+
+    def _closed(self, index: int, item: OutputItem) -> bytes:
+        at: dict[str, Any] = {"item_id": item.id, "output_index": index}
+        if isinstance(item, FunctionCallItem):
+            closed = self._event("response.function_call_arguments.done", {**at, "name": item.name, "arguments": item.arguments})
+        else:
+            (part,) = item.content
+            assert isinstance(part, OutputText)
+            at["content_index"] = 0
+            closed = self._event("response.output_text.done", {**at, "text": part.text, "logprobs": part.logprobs})
+            closed += self._event("response.content_part.done", {**at, "part": part})
+        return closed + self._event("response.output_item.done", {"output_index": index, "item": item})
+
+    def _delta(self, index: int, delta: bytes) -> bytes:
+        self._sequence_number += 1
+        if self._obfuscate:
+            delta += b',"obfuscation":"%b"' % secrets.token_urlsafe(_PADDED_TO)[: -len(delta) % _PADDED_TO].encode()
+        return b'%b%b,"sequence_number":%d}\n\n' % (self._heads[index], delta, self._sequence_number - 1)
+
+    def _event(self, type: str, fields: Mapping[str, Any]) -> bytes:
+        self._sequence_number += 1
+        data = _encode({"type": type, "sequence_number": self._sequence_number - 1, **fields})
+        return b"event: %b\ndata: %b\n\n" % (type.encode(), data)
+
+
+def _head(type: str, fields: Mapping[str, Any]) -> bytes:
+    """An event's bytes up to its delta."""
+    return b'event: %b\ndata: %b,"delta":' % (type.encode(), _encode({"type": type, **fields})[:-1])
+
+
+def _renamed(param: str) -> str:
+    """A field in the words of this endpoint's body; backends use those of chat."""
+    if param == "messages" or param.startswith("messages["):
+        return "input"
+    return _RENAMED.get(param) or _TOOL_FIELD.sub(r"\1.", param)
+
+
+def _failure(error: HttpError) -> ResponseFailure:
+    code = "rate_limit_exceeded" if error.status == 429 else "invalid_prompt" if error.status < 500 else "server_error"
+    return ResponseFailure(code, error.body.message)
+
+
+def _usage(usage: Usage) -> ResponseUsage:
+    return ResponseUsage(
+        usage.prompt_tokens,
+        InputTokensDetails(usage.cached_tokens),
+        usage.completion_tokens,
+        OutputTokensDetails(usage.reasoning_tokens),
+        usage.prompt_tokens + usage.completion_tokens,
+    )

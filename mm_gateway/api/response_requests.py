@@ -1,0 +1,185 @@
+"""From a body of `/v1/responses` to a GenerationRequest: ranges, tools, text format, and what is not served refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mm_gateway.api.requests import generation_config, keep_alive_s, named
+from mm_gateway.api.tools import Allowed, Named, function_tool, tool_use, unserved_choice, unserved_tool
+from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Tool, ToolUse
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.protocol import FunctionDefinition
+from mm_gateway.responses_protocol import FunctionToolReply, ResponseObject, ResponseRequest, ResponseToolChoice, TextFormat
+
+LOGPROBS = "message.output_text.logprobs"
+MAX_METADATA = 16
+MAX_METADATA_KEY = 64
+MAX_METADATA_VALUE = 512
+
+
+def wants_logprobs(body: ResponseRequest) -> bool:
+    """Asked for by `include`, or by a number of them."""
+    return LOGPROBS in (body.include or ()) or bool(body.top_logprobs)
+
+
+def check(body: ResponseRequest) -> None:
+    """What can be said before anything is looked up.
+
+    Raises:
+        InvalidRequestError: out of range, or missing. UnsupportedParameterError: something that is not served.
+    """
+    _refuse_unserved(body)
+    if body.input is None and body.previous_response_id is None:
+        raise InvalidRequestError(
+            "One of 'input' or 'previous_response_id' must be provided.", param="input", code="missing_required_parameter"
+        )
+    if body.input == []:
+        raise InvalidRequestError("input must hold at least one item", param="input", code="empty_array")
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequestError("stream_options is only allowed when stream is true", param="stream_options")
+    if body.max_tool_calls is not None and body.max_tool_calls < 1:
+        raise InvalidRequestError(f"max_tool_calls must be at least 1, got {body.max_tool_calls}", param="max_tool_calls")
+    metadata = body.metadata or {}
+    if len(metadata) > MAX_METADATA:
+        raise InvalidRequestError(f"metadata takes up to {MAX_METADATA} entries, got {len(metadata)}", param="metadata")
+    for key, value in metadata.items():
+        if len(key) > MAX_METADATA_KEY or len(value) > MAX_METADATA_VALUE:
+            raise InvalidRequestError(
+                f"metadata: keys have up to {MAX_METADATA_KEY} characters and values up to {MAX_METADATA_VALUE}, "
+                f"got {len(key)} and {len(value)}",
+                param="metadata",
+            )
+
+
+def response_request(body: ResponseRequest, request_id: str, messages: tuple[Message, ...]) -> GenerationRequest:
+    """What a body asks for, over the messages of its conversation.
+
+    Raises:
+        InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
+    """
+    return GenerationRequest(
+        request_id=request_id,
+        model=body.model,
+        input=ChatInput(messages, _tool_use(body), truncate=body.truncation == "auto"),
+        config=generation_config(
+            body,
+            max_new_tokens=body.max_output_tokens,
+            logprobs=(body.top_logprobs or 0) if wants_logprobs(body) else None,
+            names={"max_new_tokens": "max_output_tokens", "logprobs": "top_logprobs"},
+            grammar=_grammar(body.text.format if body.text is not None else None),
+        ),
+        keep_alive=keep_alive_s(body.keep_alive),
+        metadata=body.metadata or {},
+        workflow=body.workflow,
+        user=body.user,
+    )
+
+
+def new_response(body: ResponseRequest, id: str, created_at: int) -> ResponseObject:
+    """The response as it is before anything was generated; what the body asked for is in it. Call after `response_request`."""
+    form = body.text.format if body.text is not None else None
+    choice = body.tool_choice
+    return ResponseObject(
+        id=id,
+        created_at=created_at,
+        instructions=body.instructions,
+        max_output_tokens=body.max_output_tokens,
+        max_tool_calls=body.max_tool_calls,
+        metadata=body.metadata or {},
+        model=body.model,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        previous_response_id=body.previous_response_id,
+        prompt_cache_key=body.prompt_cache_key,
+        prompt_cache_retention=body.prompt_cache_retention,
+        safety_identifier=body.safety_identifier,
+        store=body.store is not False,
+        temperature=body.temperature,
+        text={"format": _without_nulls(form) if form is not None else {"type": "text"}, "verbosity": "medium"},
+        tool_choice=_without_nulls(choice) if isinstance(choice, ResponseToolChoice) else choice or "auto",
+        tools=[
+            FunctionToolReply(tool["name"], tool.get("description"), tool.get("parameters"), tool.get("strict") is not False)
+            for tool in body.tools or ()
+        ],
+        top_logprobs=body.top_logprobs or 0,
+        top_p=body.top_p,
+        truncation=body.truncation or "disabled",
+        user=body.user,
+    )
+
+
+def _without_nulls(value: msgspec.Struct) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(value)
+    return {
+        name: [{key: part for key, part in entry.items() if part is not None} for entry in item] if name == "tools" else item
+        for name, item in found.items()
+        if item is not None
+    }
+
+
+def _tool_use(body: ResponseRequest) -> ToolUse | None:
+    tools = tuple(_tool(f"tools[{index}]", tool) for index, tool in enumerate(body.tools or ()))
+    choice = _choice(body.tool_choice) if isinstance(body.tool_choice, ResponseToolChoice) else body.tool_choice
+    return tool_use(tools, choice, parallel=body.parallel_tool_calls is not False, name_field="name")
+
+
+def _tool(at: str, tool: dict[str, Any]) -> Tool:
+    kind = tool.get("type")
+    if kind is None:
+        raise InvalidRequestError(f"You must provide the parameter: {at}.type", param=f"{at}.type")
+    if kind != "function":
+        raise unserved_tool(str(kind), at)
+    # What turns a feature off that is not there is no request for it.
+    fields = {name: value for name, value in tool.items() if name != "type" and value is not None}
+    for name in ("async", "defer_loading"):
+        if fields.get(name) is False:
+            del fields[name]
+    try:
+        return function_tool(at, msgspec.convert(fields, FunctionDefinition))
+    except msgspec.ValidationError as error:
+        raise named(str(error), at) from None
+
+
+def _choice(choice: ResponseToolChoice) -> Named | Allowed:
+    if choice.type == "function":
+        if choice.name is None:
+            raise InvalidRequestError("You must provide the parameter: tool_choice.name", param="tool_choice.name")
+        return Named(choice.name, "tool_choice.name")
+    if choice.type == "allowed_tools":
+        if choice.mode is None or choice.tools is None:
+            missing = "tool_choice.mode" if choice.mode is None else "tool_choice.tools"
+            raise InvalidRequestError(f"You must provide the parameter: {missing}", param=missing)
+        return Allowed(choice.mode, tuple(tool.name or "" for tool in choice.tools), "tool_choice.tools")
+    raise unserved_choice(choice.type)
+
+
+def _grammar(form: TextFormat | None) -> Grammar | None:
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return Grammar("json_object", param="text.format")
+    for name, value in (("name", form.name), ("schema", form.schema)):
+        if value is None:
+            raise InvalidRequestError(f"You must provide the parameter: text.format.{name}", param=f"text.format.{name}")
+    return Grammar("json_schema", msgspec.json.encode(form.schema).decode(), "text.format.schema")
+
+
+def _refuse_unserved(body: ResponseRequest) -> None:
+    reasoning = {name: value for name, value in (body.reasoning or {}).items() if value is not None and value != "none"}
+    unserved: dict[str, Any] = {
+        "background": body.background,
+        "conversation": body.conversation,
+        "prompt": body.prompt,
+        **{f"reasoning.{name[:50]}": True for name in reasoning},
+        "text.verbosity": body.text is not None and body.text.verbosity not in (None, "medium"),
+        "access_programs": body.access_programs,
+        "background_options": body.background_options,
+        "context_management": body.context_management,
+        "image": body.image,
+        "moderation": body.moderation,
+        "prompt_cache_options": body.prompt_cache_options,
+    }
+    for name, value in unserved.items():
+        if value:
+            raise UnsupportedParameterError(f"{name} is not supported by this server", param=name)

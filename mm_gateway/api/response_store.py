@@ -1,0 +1,130 @@
+"""Keeps responses of `/v1/responses` for those who made them, bounded in number, size and age; opened on first use."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterable
+
+import msgspec
+
+from mm_gateway.api.response_items import is_response_id, response_of
+from mm_gateway.errors import InvalidRequestError, NotStoredError
+from mm_gateway.responses_protocol import Item, StoredResponse
+from mm_gateway.runtime.record_store import RecordStore
+from mm_gateway.settings import StorageSettings
+
+logger = logging.getLogger(__name__)
+
+_decoder = msgspec.json.Decoder(StoredResponse)
+_MAX_SHOWN = 100
+
+
+class ResponseStore:
+    """Responses by owner and id. An owner sees none of another's.
+
+    What is kept of a response holds its whole conversation, so that it can be continued whatever became of earlier ones.
+    """
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self._settings = settings
+        self._records: RecordStore | None = None
+        self._opening = threading.Lock()  # two first requests open one store
+
+    async def ready(self) -> None:
+        """Open the file.
+
+        Raises:
+            ConfigurationError: it cannot be opened.
+        """
+        if self._records is None:
+            await asyncio.to_thread(self._open)
+
+    async def get(self, owner: str, id: str) -> StoredResponse:
+        """Raises:
+        NotStoredError: there is none of that id, or no longer, or it is another owner's. ConfigurationError: as for `ready`.
+        """
+        found = await asyncio.to_thread(self._get, owner, id) if is_response_id(id) else None
+        if found is None:
+            raise not_found(id)
+        return found
+
+    async def items(self, owner: str, ids: Iterable[str]) -> dict[str, Item]:
+        """Stored items by their ids, as far as there are any."""
+        found: dict[str, Item] = {}
+        for response_id in {response for id in ids if (response := response_of(id)) is not None}:
+            try:
+                stored = await self.get(owner, response_id)
+            except NotStoredError:
+                continue
+            found |= {item.id: item for item in (*stored.input, *stored.response.output)}
+        return found
+
+    async def put(self, owner: str, stored: StoredResponse) -> bool:
+        """Whether it is kept; what prevents it is logged."""
+        try:
+            await asyncio.to_thread(self._put, owner, stored)
+        except sqlite3.Error as error:
+            logger.error("response %s could not be stored: %s", stored.response.id, error)
+            return False
+        return True
+
+    async def delete(self, owner: str, id: str) -> None:
+        """Errors as for `get`."""
+        if not (is_response_id(id) and await asyncio.to_thread(self._delete, owner, id)):
+            raise not_found(id)
+
+    def check_size(self, begun: StoredResponse) -> None:
+        """Raises:
+        InvalidRequestError: the conversation, and what else was asked with it, is larger than what is stored.
+        """
+        limit = self._settings.response_max_bytes
+        if (size := len(msgspec.json.encode(begun))) > limit:
+            raise InvalidRequestError(
+                f"The request and its conversation take {size} bytes, and this server stores at most {limit} of one. Send store: false, "
+                "and the whole conversation as input of each request",
+                param="input",
+            )
+
+    async def close(self) -> None:
+        """Idempotent."""
+        if self._records is not None:
+            await asyncio.to_thread(self._records.close)
+
+    # In a thread of their own: the disk, and a conversation's JSON, would hold up every other request.
+
+    def _get(self, owner: str, id: str) -> StoredResponse | None:
+        found = self._open().get(_key(owner, id))
+        if found is None:
+            return None
+        try:
+            return _decoder.decode(found)
+        except msgspec.DecodeError as error:
+            logger.warning("stored response %s is of another version and cannot be read: %s", id, error)
+            return None
+
+    def _put(self, owner: str, stored: StoredResponse) -> None:
+        self._open().put(_key(owner, stored.response.id), msgspec.json.encode(stored))
+
+    def _delete(self, owner: str, id: str) -> bool:
+        return self._open().delete(_key(owner, id))
+
+    def _open(self) -> RecordStore:
+        with self._opening:
+            if self._records is None:
+                settings = self._settings
+                self._records = RecordStore(
+                    settings.path("gateway.sqlite"), "response", max_records=settings.max_responses, ttl_s=settings.response_ttl_s
+                )
+            return self._records
+
+
+def not_found(id: str) -> NotStoredError:
+    return NotStoredError(f"Response with id '{id[:_MAX_SHOWN]}' not found.")
+
+
+def _key(owner: str, id: str) -> str:
+    """Ids have one form, so whatever is in an owner's name, no two pairs make one key."""
+    return f"{owner}/{id}"

@@ -1,0 +1,80 @@
+"""From items of `/v1/responses` to the conversation that a backend is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from mm_gateway.core import Message, ToolCall
+from mm_gateway.errors import InvalidRequestError
+from mm_gateway.responses_protocol import FunctionCallItem, FunctionCallOutputItem, Item, MessageItem, OutputText, Part, Refusal
+
+_MAX_SHOWN = 64
+
+
+class _Turn:
+    """A message, and where it called functions, their results in the order in which they were given."""
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.results: list[Message] = []
+
+
+def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Message, ...]:
+    """The messages of all items: an assistant's text and the calls after it are one message, results follow their calls.
+
+    Raises:
+        InvalidRequestError: a call without a result, a result without a call, an item twice.
+    """
+    turns: list[_Turn] = [_Turn(Message("system", instructions))] if instructions else []
+    waiting: dict[str, _Turn] = {}
+    seen: set[str] = set()
+    before: Item | None = None
+    for item in items:
+        if item.id in seen:
+            raise InvalidRequestError(
+                f"Duplicate item found with id {item.id}. Remove duplicate items from your input and try again.", param="input"
+            )
+        seen.add(item.id)
+        match item:
+            case MessageItem():
+                turns.append(_Turn(Message(item.role, "".join(map(_text, item.content)))))
+            case FunctionCallItem(call_id=call_id):
+                if call_id in waiting:
+                    raise InvalidRequestError(f"Duplicate function call with call_id {call_id[:_MAX_SHOWN]}.", param="input")
+                calls = isinstance(before, FunctionCallItem) or (isinstance(before, MessageItem) and before.role == "assistant")
+                if not calls:
+                    turns.append(_Turn(Message("assistant", "")))
+                message = turns[-1].message
+                call = ToolCall(call_id, item.name, item.arguments)
+                turns[-1].message = msgspec.structs.replace(message, tool_calls=(*message.tool_calls, call))
+                waiting[call_id] = turns[-1]
+            case FunctionCallOutputItem(call_id=call_id, output=output):
+                turn = waiting.pop(call_id, None)
+                if turn is None:
+                    raise InvalidRequestError(
+                        f"No tool call found for function call output with call_id {call_id[:_MAX_SHOWN]}.", param="input"
+                    )
+                text = output if isinstance(output, str) else "".join(map(_text, output))
+                turn.results.append(Message("tool", text, tool_call_id=call_id))
+        before = item
+    if waiting:
+        raise InvalidRequestError(f"No tool output found for function call {next(iter(waiting))[:_MAX_SHOWN]}.", param="input")
+    return tuple(message for turn in turns for message in (turn.message, *turn.results))
+
+
+def _text(part: Part) -> str:
+    return part.refusal if isinstance(part, Refusal) else part.text
+
+
+def carried(output: Sequence[Item]) -> list[Item]:
+    """A response's output as the input of the next: without log-probabilities, which no model reads."""
+    return [
+        msgspec.structs.replace(
+            item, content=[msgspec.structs.replace(part, logprobs=[]) if isinstance(part, OutputText) else part for part in item.content]
+        )
+        if isinstance(item, MessageItem)
+        else item
+        for item in output
+    ]

@@ -1,0 +1,146 @@
+"""`/v1/responses`: create, retrieve, delete, list the input of, and cancel a response.
+
+What becomes of a response, unless it is not to be stored: complete or cut by its length, it is kept before the client is told
+of its end, so that the next request finds it. Failed in mid-stream, it is kept as `failed`, without output, and cannot be
+continued. Refused before its first event, or left by its client, nothing of it is kept.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from litestar import Request, delete, get, post
+from litestar.datastructures import State
+from litestar.response.base import ASGIResponse
+
+from mm_gateway.api.auth import principal
+from mm_gateway.api.endpoint import json_body, respond
+from mm_gateway.api.requests import decode
+from mm_gateway.api.response_items import ItemIds, read_items, referenced
+from mm_gateway.api.response_reply import ResponseReply
+from mm_gateway.api.response_requests import check, new_response, response_request, wants_logprobs
+from mm_gateway.api.response_store import ResponseStore
+from mm_gateway.api.response_turns import carried, conversation
+from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
+from mm_gateway.responses_protocol import DeletedResponse, Item, ItemList, ResponseObject, ResponseRequest, StoredResponse
+
+_decoder = msgspec.json.Decoder(ResponseRequest)
+
+MAX_PAGE = 100
+PAGE = 20
+
+
+@post(
+    "/v1/responses",
+    status_code=200,
+    summary="Create a response",
+    description="Body: ResponseRequest. With `stream: true` the reply is a stream of named server-sent events, the last of which is "
+    "response.completed, response.incomplete or response.failed.",
+)
+async def create_response(request: Request, state: State) -> ASGIResponse:
+    body = decode(_decoder, await json_body(request))
+    check(body)
+    store: ResponseStore = state.responses
+    owner = principal(request)
+    ids = ItemIds()
+    items = await _previous(store, owner, body.previous_response_id)
+    if body.input is not None:
+        wanted = referenced(body.input)
+        items += read_items(body.input, ids, await store.items(owner, wanted) if wanted else {})
+    generation = response_request(body, ids.response, conversation(items, body.instructions))
+    generation = msgspec.structs.replace(generation, principal=owner)
+    response = new_response(body, ids.response, int(time.time()))
+    if response.store:
+        store.check_size(StoredResponse(response, items))
+        await store.ready()
+
+    async def keep(final: ResponseObject) -> bool:
+        return await store.put(owner, StoredResponse(final, items))
+
+    reply = ResponseReply(
+        response,
+        ids.new,
+        logprobs=wants_logprobs(body),
+        obfuscate=body.stream_options is not None and bool(body.stream_options.include_obfuscation),
+        keep=keep if response.store else None,
+    )
+    return await respond(request, state, generation, reply, stream=bool(body.stream))
+
+
+async def _previous(store: ResponseStore, owner: str, id: str | None) -> list[Item]:
+    """The conversation so far."""
+    if id is None:
+        return []
+    try:
+        stored = await store.get(owner, id)
+    except NotStoredError:
+        raise InvalidRequestError(
+            f"Previous response with id '{id[:100]}' not found.", param="previous_response_id", code="previous_response_not_found"
+        ) from None
+    if stored.response.status == "failed":
+        raise InvalidRequestError(
+            "The previous response failed, so there is nothing to continue. Continue the one before it", param="previous_response_id"
+        )
+    return [*stored.input, *carried(stored.response.output)]
+
+
+@get(
+    "/v1/responses/{response_id:str}",
+    summary="A stored response",
+)
+async def get_response(request: Request, state: State, response_id: str) -> ResponseObject:
+    parameters = request.query_params
+    for name in ("stream", "starting_after"):
+        if parameters.get(name, "false").lower() not in ("false", "0"):
+            raise UnsupportedParameterError(f"{name} is not supported by this server: streams are not stored", param=name)
+    store: ResponseStore = state.responses
+    return (await store.get(principal(request), response_id)).response
+
+
+@delete(
+    "/v1/responses/{response_id:str}",
+    status_code=200,
+    summary="Delete a stored response",
+)
+async def delete_response(request: Request, state: State, response_id: str) -> DeletedResponse:
+    """Responses that continue it keep their conversation."""
+    store: ResponseStore = state.responses
+    await store.delete(principal(request), response_id)
+    return DeletedResponse(response_id)
+
+
+@post(
+    "/v1/responses/{response_id:str}/cancel",
+    status_code=200,
+    summary="Cancel a background response: always an error, since there are none",
+)
+async def cancel_response(request: Request, state: State, response_id: str) -> ResponseObject:
+    store: ResponseStore = state.responses
+    await store.get(principal(request), response_id)
+    raise InvalidRequestError("Cannot cancel a synchronous response. Close the connection to cancel one that is running")
+
+
+@get(
+    "/v1/responses/{response_id:str}/input_items",
+    summary="What a stored response was made from, earlier turns included; pages by `limit`, `order` and `after`",
+)
+async def list_input_items(request: Request, state: State, response_id: str) -> ItemList:
+    parameters = request.query_params
+    limit, order, after = parameters.get("limit", str(PAGE)), parameters.get("order", "desc"), parameters.get("after")
+    if not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= MAX_PAGE:
+        raise InvalidRequestError(f"limit must be between 1 and {MAX_PAGE}, got '{limit[:20]}'", param="limit")
+    if order not in ("asc", "desc"):
+        raise InvalidRequestError(f"order must be asc or desc, got '{order[:20]}'", param="order")
+    store: ResponseStore = state.responses
+    items = (await store.get(principal(request), response_id)).input
+    if order == "desc":
+        items = items[::-1]
+    if after is not None:
+        position = next((index for index, item in enumerate(items) if item.id == after), None)
+        if position is None:
+            raise InvalidRequestError(f"after: no input item with id '{after[:64]}'", param="after")
+        items = items[position + 1 :]
+    page = items[: int(limit)]
+    first, last = (page[0].id, page[-1].id) if page else (None, None)
+    return ItemList(page, first, last, has_more=len(page) < len(items))

@@ -1,0 +1,160 @@
+"""An engine as a Backend: template, tokens, engine, events. LocalBackend leases the engine it uses, callers in Python bring theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mm_gateway.backends.best_of import keep_best
+from mm_gateway.backends.embed import embed
+from mm_gateway.backends.tool_calls import read_tool_calls
+from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.chat_templates.history import encode_fitting
+from mm_gateway.chat_templates.tool_formats.format import json_rule
+from mm_gateway.core import (
+    ChatInput,
+    CompletionInput,
+    EmbeddingInput,
+    GenerationConfig,
+    GenerationEvent,
+    GenerationRequest,
+    Grammar,
+    Measure,
+    ModelInfo,
+    TextDelta,
+    ToolUse,
+)
+from mm_gateway.errors import InvalidRequestError
+from mm_gateway.settings import ModelType
+
+if TYPE_CHECKING:
+    from mm_gateway.runtime.inference_engine import InferenceEngine
+    from mm_gateway.runtime.structured_output import CompiledGrammar
+
+
+class EngineBackend:
+    """One engine that somebody else made and closes.
+
+    Args:
+        model_type: its chat template; None: the tokenizer's own, else by the model's architecture.
+    """
+
+    def __init__(self, engine: InferenceEngine, *, model_type: ModelType | None = None) -> None:
+        self._engine = engine
+        self._chat = engine.chat_encoder(model_type)
+
+    def info(self) -> ModelInfo:
+        return ModelInfo(id=self._engine.name, created=0, context_length=self._engine.context_length)
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        async with contextlib.aclosing(generate(self._engine, self._chat, request, truncate_history=True)) as events:
+            async for event in events:
+                yield event
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        return await measure(self._engine, texts)
+
+    async def close(self) -> None:
+        """The engine is not ours."""
+
+
+async def generate(
+    engine: InferenceEngine, chat: ChatEncoder, request: GenerationRequest, *, truncate_history: bool
+) -> AsyncGenerator[GenerationEvent]:
+    """A request's events from an engine; tokenizing and grammars stay off the event loop.
+
+    Args:
+        chat: renders conversations for the engine's model. truncate_history: leave out oldest turns that do not fit.
+    """
+    stop_strings: Sequence[str] = ()
+    echo_texts: list[str] | None = None
+    grammar: CompiledGrammar | None = None
+    config = request.config
+    match request.input:
+        case EmbeddingInput() as embedding:
+            async with contextlib.aclosing(embed(engine, embedding)) as vectors:
+                async for event in vectors:
+                    yield event
+            return
+        case ChatInput() as conversation:
+            encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
+            prompts = [await asyncio.to_thread(encode)]
+            stop_strings, param = chat.stop_strings, "messages"
+            if conversation.tools is not None:
+                config, grammar = await asyncio.to_thread(_tool_grammar, engine, chat, conversation.tools, config)
+        case CompletionInput(texts, echo):
+            prompts = await asyncio.to_thread(_encode_all, engine, texts)
+            param = "prompt"
+            if echo:
+                echo_texts = await asyncio.to_thread(_texts, engine, texts)
+    if grammar is None and config.grammar is not None:
+        grammar = await asyncio.to_thread(engine.compile, config.grammar)
+    best_of = request.best_of if request.best_of is not None and request.best_of > config.n else None
+    if best_of is not None:
+        config = msgspec.structs.replace(config, n=best_of, logprobs=config.logprobs or 0)
+    loop = asyncio.get_running_loop()
+    generation = engine.submit(prompts, config, stop_strings=stop_strings, grammar=grammar, echo_texts=echo_texts, param=param, loop=loop)
+    try:
+        if echo_texts is not None and not config.prompt_logprobs:
+            for index in range(len(prompts) * request.config.n):
+                yield TextDelta(index, echo_texts[index // request.config.n])
+        events = aiter(generation)
+        if best_of is not None:
+            events = keep_best(events, prompts=len(prompts), best_of=best_of, n=request.config.n, logprobs=request.config.logprobs)
+        if isinstance(request.input, ChatInput) and request.input.tools is not None:
+            tools = request.input.tools
+            begun = chat.begun(request.input.messages, tools.tools)
+            events = read_tool_calls(events, tools, lambda: chat.tool_format.parser(begun))
+        async for event in events:
+            yield event
+    finally:
+        generation.cancel()
+
+
+async def measure(engine: InferenceEngine, texts: Sequence[str]) -> Measure:
+    """Texts in the tokens of an engine's model."""
+
+    def count() -> tuple[int, ...]:
+        return tuple(len(engine.tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+
+    return Measure(await asyncio.to_thread(count), engine.context_length)
+
+
+def _encode_chat(
+    engine: InferenceEngine, chat: ChatEncoder, conversation: ChatInput, reply_tokens: int | None, truncate_history: bool
+) -> list[int]:
+    tools = conversation.tools.tools if conversation.tools is not None else ()
+    encode = functools.partial(chat.encode, tools=tools)
+    if not (truncate_history if conversation.truncate is None else conversation.truncate):
+        return encode(conversation.messages)
+    return encode_fitting(encode, conversation.messages, context_length=engine.context_length, reply_tokens=reply_tokens)
+
+
+def _tool_grammar(
+    engine: InferenceEngine, chat: ChatEncoder, use: ToolUse, config: GenerationConfig
+) -> tuple[GenerationConfig, CompiledGrammar]:
+    """The request's parameters with a grammar that every call follows, whether it has to come or may come."""
+    text = json_rule(config.grammar) if config.grammar is not None else None
+    grammar = Grammar("lark", chat.tool_format.grammar(use, text), "tools")
+    try:
+        compiled = engine.compile(grammar)
+    except InvalidRequestError:
+        for index, tool in enumerate(use.tools):  # which of the schemas is it?
+            schema = json.dumps(tool.parameters if tool.parameters is not None else {})
+            engine.compile(Grammar("json_schema", schema, f"tools[{index}].function.parameters"))
+        raise
+    return msgspec.structs.replace(config, grammar=grammar), compiled
+
+
+def _encode_all(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]]) -> list[list[int]]:
+    return [engine.encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+
+
+def _texts(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:
+    return [prompt if isinstance(prompt, str) else str(engine.tokenizer.decode(list(prompt))) for prompt in prompts]

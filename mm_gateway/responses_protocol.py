@@ -1,0 +1,256 @@
+"""OpenAI's wire format of `/v1/responses` as msgspec structs: request, items, response object; knows nothing of HTTP.
+
+Items are the entries of `input` and `output`. What a client sends may leave out ids and statuses and write content as plain
+text; `api/response_items.py` makes of it the items here, which are also what is stored and listed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from mm_gateway.protocol import AllowedTool, SamplingFields
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
+Includable = Literal[
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+]
+
+
+class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """include_obfuscation: pad deltas with random text, so that their sizes tell nothing. OpenAI does unless told not to, we if told to."""
+
+    include_obfuscation: bool | None = None
+
+
+class TextFormat(msgspec.Struct, forbid_unknown_fields=True):
+    """`strict` changes nothing: every schema is enforced."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class TextConfig(msgspec.Struct, forbid_unknown_fields=True):
+    format: TextFormat | None = None
+    verbosity: str | None = None
+
+
+class ResponseToolChoice(msgspec.Struct):
+    """`{"type": "function", "name"}`, or `{"type": "allowed_tools", "mode", "tools"}`."""
+
+    type: str
+    name: str | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list[AllowedTool] | None = None
+
+
+class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/responses`."""
+
+    model: str
+    input: str | list[dict[str, Any]] | None = None
+    """A text, or items: messages, function calls and their outputs, references to stored items."""
+    instructions: str | None = None
+    """A system message in front, for this response only."""
+    previous_response_id: str | None = None
+    max_output_tokens: int | None = None
+    top_logprobs: int | None = None
+    include: list[Includable] | None = None
+    text: TextConfig | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | ResponseToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    """`auto` leaves out the oldest turns of what does not fit the context; `disabled`, the default, refuses it."""
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = None
+
+    # ours
+    workflow: dict[str, Any] | None = None
+
+    # without effect on the reply
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    max_tool_calls: int | None = None
+    """Bounds calls of built-in tools, of which there are none."""
+
+    # decoded so that they can be refused by name
+    access_programs: Any = None
+    background: bool | None = None
+    background_options: Any = None
+    context_management: Any = None
+    conversation: Any = None
+    image: Any = None
+    moderation: Any = None
+    prompt: Any = None
+    prompt_cache_options: Any = None
+    reasoning: dict[str, Any] | None = None
+
+
+class UrlCitationAnnotation(msgspec.Struct, tag_field="type", tag="url_citation"):
+    """`start_index`, `end_index`: characters of the part's text, end exclusive."""
+
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class InputText(msgspec.Struct, tag_field="type", tag="input_text", forbid_unknown_fields=True):
+    text: str
+
+
+class OutputText(msgspec.Struct, tag_field="type", tag="output_text", forbid_unknown_fields=True):
+    """annotations: UrlCitationAnnotation, logprobs: ChatLogprob; of what a client sends back whatever they are."""
+
+    text: str
+    annotations: list[Any] = []
+    logprobs: list[Any] = []
+
+
+class Refusal(msgspec.Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True):
+    refusal: str
+
+
+Part = InputText | OutputText | Refusal
+
+
+class MessageItem(msgspec.Struct, tag_field="type", tag="message"):
+    id: str
+    role: Literal["user", "system", "developer", "assistant"]
+    content: list[Part]
+    status: ItemStatus = "completed"
+
+
+class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
+    """`arguments` is JSON as text; `call_id` is what the output names."""
+
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: ItemStatus = "completed"
+
+
+class FunctionCallOutputItem(msgspec.Struct, tag_field="type", tag="function_call_output"):
+    id: str
+    call_id: str
+    output: str | list[InputText]
+    status: ItemStatus = "completed"
+
+
+OutputItem = MessageItem | FunctionCallItem
+Item = MessageItem | FunctionCallItem | FunctionCallOutputItem
+
+
+class FunctionToolReply(msgspec.Struct, tag_field="type", tag="function"):
+    name: str
+    description: str | None
+    parameters: dict[str, Any] | None
+    strict: bool
+
+
+class ResponseFailure(msgspec.Struct):
+    code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+    message: str
+
+
+class IncompleteDetails(msgspec.Struct):
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class InputTokensDetails(msgspec.Struct):
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class OutputTokensDetails(msgspec.Struct):
+    reasoning_tokens: int = 0
+
+
+class ResponseUsage(msgspec.Struct):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class ReasoningReply(msgspec.Struct):
+    effort: None = None
+    summary: None = None
+
+
+class ResponseObject(msgspec.Struct, kw_only=True):
+    """Reply of `POST /v1/responses`, and what its events carry. `temperature`, `top_p` of None: the model's own."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: ResponseStatus = "in_progress"
+    background: bool = False
+    completed_at: int | None = None
+    error: ResponseFailure | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    metadata: dict[str, str]
+    model: str
+    output: list[OutputItem] = []
+    parallel_tool_calls: bool
+    previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    reasoning: ReasoningReply = msgspec.field(default_factory=ReasoningReply)
+    safety_identifier: str | None = None
+    service_tier: Literal["default"] = "default"
+    store: bool
+    temperature: float | None = None
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[FunctionToolReply]
+    top_logprobs: int = 0
+    top_p: float | None = None
+    truncation: Literal["auto", "disabled"] = "disabled"
+    usage: ResponseUsage | None = None
+    user: str | None = None
+
+
+class DeletedResponse(msgspec.Struct):
+    id: str
+    object: Literal["response"] = "response"
+    deleted: bool = True
+
+
+class ItemList(msgspec.Struct):
+    """One page of a response's input items."""
+
+    data: list[Item]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    object: Literal["list"] = "list"
+
+
+class StoredResponse(msgspec.Struct):
+    """What is kept of a response. input: everything it was made from but its instructions, turns of earlier responses included."""
+
+    response: ResponseObject
+    input: list[Item]

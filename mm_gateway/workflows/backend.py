@@ -1,0 +1,113 @@
+"""A workflow as a Backend over the Backend of the model it uses: checks the request, runs the stages, sums up what they took."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from mm_gateway.core import (
+    Backend,
+    ChatInput,
+    ChoiceFinished,
+    GenerationEvent,
+    GenerationRequest,
+    ModelInfo,
+)
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.workflows.parameters import describe, read_parameters
+from mm_gateway.workflows.run import Run
+
+if TYPE_CHECKING:
+    from mm_gateway.workflows.workflow import Workflow
+
+
+class WorkflowBackend:
+    """One workflow with one model.
+
+    Args:
+        name: as clients know it. model: what answers. created: Unix seconds at which the gateway started.
+    """
+
+    def __init__(self, name: str, workflow: Workflow, model: Backend, created: int) -> None:
+        self._name = name
+        self._workflow = workflow
+        self._model = model
+        self._created = created
+
+    def info(self) -> ModelInfo:
+        model = self._model.info()
+        return ModelInfo(
+            id=self._name,
+            created=self._created,
+            backend="workflow",
+            state=model.state,
+            context_length=model.context_length,
+            details={
+                "description": self._workflow.description,
+                "model": model.id,
+                "input": self._workflow.subject,
+                "parameters": describe(self._workflow.parameters, self._workflow.subject),
+            },
+        )
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """Run the stages; an error in one of them is the request's."""
+        workflow = self._workflow
+        given = dict(request.workflow or {})
+        text = _subject(request, self._name)
+        _refuse_unserved(request, workflow, self._name)
+        if workflow.subject in given:
+            raise InvalidRequestError(f"{workflow.subject} is the last user message, not a parameter", param=f"workflow.{workflow.subject}")
+        parameters = read_parameters(workflow.parameters, {**given, workflow.subject: text}, prefix="workflow.")
+        run = Run(request, self._model)
+        finished: list[ChoiceFinished] = []
+        try:
+            async with contextlib.aclosing(workflow.stages(run, parameters)) as events:  # type: ignore[type-var]
+                async for event in events:
+                    # A choice is finished when the workflow is: what it does after the text belongs to the reply.
+                    if isinstance(event, ChoiceFinished):
+                        finished.append(event)
+                    else:
+                        yield event
+        except Exception as error:
+            if (step := run.fail(error)) is not None:
+                yield step
+            raise
+        finally:
+            await run.close()
+        yield run.outcome()
+        for choice in finished:
+            yield choice
+        yield run.usage()
+
+    async def close(self) -> None:
+        """The catalog closes workflow and model."""
+
+
+def _subject(request: GenerationRequest, name: str) -> str:
+    """The last user message."""
+    if not isinstance(request.input, ChatInput):
+        raise InvalidRequestError(f"{name} is a workflow and is served by /v1/chat/completions, not by this endpoint", param="model")
+    messages = request.input.messages
+    last = messages[-1]
+    at = f"messages[{len(messages) - 1}]"
+    if last.role != "user":
+        raise InvalidRequestError(f"The last message must be the user's for {name}, got one of role {last.role}", param=f"{at}.role")
+    if not last.content.strip():
+        raise InvalidRequestError(f"The last message must not be empty for {name}", param=f"{at}.content")
+    return last.content
+
+
+def _refuse_unserved(request: GenerationRequest, workflow: Workflow, name: str) -> None:
+    assert isinstance(request.input, ChatInput)
+    config = request.config
+    used: dict[str, str | None] = {
+        "tools": "tools" if request.input.tools is not None else None,
+        "logprobs": "logprobs" if config.logprobs is not None else None,
+        "json_object": config.grammar.param if config.grammar is not None and config.grammar.kind == "json_object" else None,
+        "grammar": config.grammar.param if config.grammar is not None and config.grammar.kind != "json_object" else None,
+    }
+    for feature, param in used.items():
+        if param is not None and feature not in workflow.serves:
+            raise UnsupportedParameterError(f"{param} is not supported by {name}", param=param)

@@ -1,0 +1,61 @@
+"""JSON taken from a text: the answers that `response_format` asks for, without blanks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tools.train_tiny_chat.corpus import words
+from tools.train_tiny_chat.corpus.conversation import Example, chat
+from tools.train_tiny_chat.corpus.draw import Draw
+
+_FIELDS: dict[str, tuple[Callable[[Draw], Any], str]] = {
+    "name": (words.person, "The name is {v}."),
+    "age": (lambda d: d.number(1, 99), "The age is {v}."),
+    "city": (lambda d: d.one(words.CITIES) if d.chance(0.4) else words.made_up(d), "It is in {v}."),
+    "colour": (lambda d: d.one(words.COLOURS), "The colour is {v}."),
+    "price": (lambda d: d.number(1, 9999), "It costs {v}."),
+    "product": (lambda d: d.one(words.THINGS), "The product is a {v}."),
+    "day": (lambda d: d.one(words.DAYS), "It is for {v}."),
+    "code": (words.code, "The code is {v}."),
+    "count": (lambda d: d.number(1, 500), "There are {v}."),
+    "job": (lambda d: d.one(words.JOBS), "The job is {v}."),
+    "open": (lambda d: d.chance(0.5), "Open: {v}."),
+    "food": (lambda d: d.one(words.FOODS), "The food is {v}."),
+}
+_ASK = [
+    "(Return|Give me|Extract|Write) (JSON|a JSON object|an object) with (the keys |){k}: {t}",
+    "(Extract|Take|Get) {k} from this text as JSON.\n\n{t}",
+    "{t}\n\n(Answer|Reply) (in|with|as) JSON with {k}.",
+    "(As JSON|JSON|In JSON), (please|with {k}): {t}",
+    "{t}\nKeys: {k}. JSON only.",
+    "Turn this into JSON having {k}: {t}",
+]
+
+
+def sample(draw: Draw) -> Example:
+    if draw.chance(0.2):
+        return _list(draw)
+    keys = draw.some(list(_FIELDS), draw.number(1, 5))
+    values = {key: _FIELDS[key][0](draw) for key in keys}
+    told = draw.shuffled(keys)
+    if draw.chance(0.7):
+        text = " ".join(_FIELDS[key][1].replace("{v}", _said(values[key])) for key in told)
+    else:
+        text = draw.one([", ", "; ", "\n"]).join(f"{key}{draw.one([': ', ' ', ' = '])}{_said(values[key])}" for key in told)
+    return chat("json", draw.wording(_ASK).replace("{k}", ", ".join(keys)).replace("{t}", text), json.dumps(values, ensure_ascii=False, separators=(",", ":")))
+
+
+def _said(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _list(draw: Draw) -> Example:
+    """A list of things as a JSON array of texts."""
+    items = draw.some(words.THINGS + words.FOODS + words.ANIMALS, draw.number(2, 7))
+    if draw.chance(0.4):
+        items = [words.made_up(draw) for _ in items]
+    text = draw.one([", ", "\n", " and ", "; "]).join(items)
+    asked = draw.wording(["(Write|Return|Give) (this|the) list as (JSON|a JSON array): {t}", "{t}\n\nAs a JSON (array|list)(, please|).", "(Turn|Make) this into a JSON (array|list): {t}", "JSON array of: {t}", "(List|Put) these in JSON: {t}", "As an array: {t}"])
+    return chat("json", asked.replace("{t}", text), json.dumps(items, ensure_ascii=False, separators=(",", ":")))
