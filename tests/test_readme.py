@@ -52,6 +52,8 @@ def test_curl_examples(address: str, script: str) -> None:
         assert done.stdout.endswith("data: [DONE]\n\n")
     elif "error=429" in script:
         assert "HTTP/1.1 429" in done.stdout and "retry-after: 1" in done.stdout
+    elif "/tokenize" in script:
+        assert '"count":' in done.stdout
     else:
         assert '"id":"tiny-chat"' in done.stdout and '"id":"mm-orch/search-qa"' in done.stdout
 
