@@ -45,19 +45,19 @@ def test_query_without_real_models_asks_the_mock() -> None:
     guide = command("--model", "gpt2", "你好，请介绍一下你自己")
     assert guide.returncode == 0
     assert len(guide.stdout.split()) == 24
-    assert command("query", "你好，请介绍一下你自己").stdout == guide.stdout
+    assert command("query", "--model", "mock", "你好，请介绍一下你自己").stdout == guide.stdout
 
 
 def test_query_obeys_max_tokens_and_reports_errors() -> None:
-    assert len(command("query", "--max-tokens", "3", "Hello").stdout.split()) == 3
-    failed = command("query", "!mock error=503")
+    assert len(command("query", "--model", "mock", "--max-tokens", "3", "Hello").stdout.split()) == 3
+    failed = command("query", "--model", "mock", "!mock error=503")
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: ")
     assert "Traceback" not in failed.stderr
 
 
 def test_chat_keeps_the_conversation_and_survives_errors() -> None:
-    done = command("chat", "--max-tokens", "4", stdin="Hello\n!mock error=500\nAgain\n/reset\nHello\n/exit\n")
+    done = command("chat", "--model", "mock", "--max-tokens", "4", stdin="Hello\n!mock error=500\nAgain\n/reset\nHello\n/exit\n")
     assert done.returncode == 0
     first, again, afresh = filter(None, (line.strip("> ") for line in done.stdout.splitlines()))
     assert first == afresh

@@ -73,9 +73,9 @@ def test_examples_are_tokens_as_the_gateway_renders_them() -> None:
         *before, answer = example.messages
         prompt = encoder.encode(before, example.tools)
         assert encoded.ids[: len(prompt)] == prompt
-        assert not any(encoded.learned[len(prompt) - 3 : len(prompt)]) and encoded.learned[len(prompt)]
+        assert 1 not in encoded.learned[len(prompt) - 3 : len(prompt)] and encoded.learned[len(prompt)] == 1
         end = tokenizer.token_to_id("<|im_end|>")
-        assert encoded.ids[-2] == end and encoded.learned[-2]
+        assert encoded.ids[-2] == end and encoded.learned[-2] == 1
         if not answer.tool_calls:
             assert tokenizer.decode(encoded.ids[len(prompt) : -2], skip_special_tokens=False) == answer.content
 

@@ -7,7 +7,11 @@ from pathlib import Path
 import click
 
 _FOLDER = click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("build/tiny-chat"), show_default=True, help="Where the run is kept."
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("build/tiny-chat"),
+    show_default=True,
+    help="Where the run is kept.",
 )
 
 
@@ -28,7 +32,9 @@ def corpus(skill: str | None, count: int, seed: int) -> None:
         if skill is not None and example.skill != skill:
             continue
         click.echo(f"--- {example.skill}")
-        for line in [example.text] if isinstance(example, PlainText) else [f"{m.role}: {m.content}{m.tool_calls or ''}" for m in example.messages]:
+        for line in (
+            [example.text] if isinstance(example, PlainText) else [f"{m.role}: {m.content}{m.tool_calls or ''}" for m in example.messages]
+        ):
             click.echo(line)
         count -= 1
         if count == 0:
@@ -63,7 +69,13 @@ def train(folder: Path, tokens: int, device: str, threads: int, seed: int, compi
 
 @cli.command(help="Write the folder's checkpoint in Hugging Face's format, where the gateway finds it.")
 @_FOLDER
-@click.option("--to", "target", type=click.Path(path_type=Path, file_okay=False), default=Path("mm_gateway/builtin_models/tiny_chat"), show_default=True)
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("mm_gateway/builtin_models/tiny_chat"),
+    show_default=True,
+)
 def export(folder: Path, target: Path) -> None:
     import torch
 
@@ -76,7 +88,12 @@ def export(folder: Path, target: Path) -> None:
 
 
 @cli.command(help="Ask the held-out questions through the gateway's engine, and print what is right.")
-@click.option("--model", type=click.Path(path_type=Path, file_okay=False, exists=True), default=Path("mm_gateway/builtin_models/tiny_chat"), show_default=True)
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path("mm_gateway/builtin_models/tiny_chat"),
+    show_default=True,
+)
 @click.option("--size", default=150, show_default=True, help="Of the sets that are generated.")
 @click.option("--wrong", default=0, show_default=True, help="Show so many wrong answers of each skill.")
 @click.option("--skill", help="Only skills whose name begins so.")

@@ -26,11 +26,11 @@ class Batch(NamedTuple):
     weights: Tensor
 
 
-def batches(tokenizer: Tokenizer, seed: int, tokens: int) -> Iterator[Batch]:
-    """Batches of about `tokens` tokens without end; the same seed gives the same ones."""
+def batches(tokenizer: Tokenizer, seed: int, tokens: int, *, early: bool = False) -> Iterator[Batch]:
+    """Batches of about `tokens` tokens without end; the same seed gives the same ones. early: see `mixture`."""
     open_rows: list[list[Encoded]] = []
     full: dict[int, list[list[Encoded]]] = {length: [] for length in LENGTHS}
-    for example in examples(seed):
+    for example in examples(seed, early=early):
         encoded = encode(example, tokenizer)
         size = len(encoded.ids)
         length = next((length for length in LENGTHS if size <= length), None)
@@ -72,9 +72,9 @@ def _batch(rows: list[list[Encoded]], length: int) -> Batch:
             ids[at, start:end] = torch.tensor(document.ids)
             positions[at, start:end] = torch.arange(end - start)
             documents[at, start:end] = number
-            learned = [token if learn else -1 for token, learn in zip(document.ids[1:], document.learned[1:], strict=True)]
-            targets[at, start : end - 1] = torch.tensor(learned)
+            targets[at, start : end - 1] = torch.tensor(document.ids[1:])
             # A long answer counts more than a short one, but not in proportion: the one word that was asked for must not drown.
-            weights[at, start : end - 1] = max(1, sum(document.learned)) ** -0.5
+            answer = sum(weight == 1 for weight in document.learned)
+            weights[at, start : end - 1] = torch.tensor(document.learned[1:]) * max(1, answer) ** -0.5
             start = end
-    return Batch(ids, positions, documents, targets, weights * (targets >= 0))
+    return Batch(ids, positions, documents, targets.masked_fill(weights == 0, -1), weights)

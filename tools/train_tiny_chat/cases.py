@@ -75,7 +75,9 @@ def source_cases(draw: Draw, count: int) -> list[Case]:
     for at in range(count // 5):
         language = "zh" if at % 3 == 2 else "en"
         made = made_up_task(draw, told=False, language=language)
-        cases.append(Case("sources do not tell", made.conversation.messages[:-1], lambda reply, text=NOT_TOLD[language]: reply.text.strip() == text))
+        cases.append(
+            Case("sources do not tell", made.conversation.messages[:-1], lambda reply, text=NOT_TOLD[language]: reply.text.strip() == text)
+        )
     return cases
 
 
@@ -89,6 +91,7 @@ def _cites(answers: Sequence[tuple[str, int]]) -> Callable[[Reply], bool]:
     return right
 
 
+# fmt: off
 _REAL: list[tuple[Language, str, list[Passage], str, int]] = [
     ("en", "How tall is the Eiffel Tower?", [Passage("Eiffel Tower", "The Eiffel Tower is a wrought-iron lattice tower in Paris. It is 330 metres tall and was the tallest structure in the world until 1930."), Passage("Louvre", "The Louvre is a museum in Paris. It opened in 1793 and shows about 35,000 objects.")], "330", 1),
     ("en", "When did the Louvre open?", [Passage("Eiffel Tower", "The Eiffel Tower is a wrought-iron lattice tower in Paris. It is 330 metres tall."), Passage("Louvre", "The Louvre is a museum in Paris. It opened in 1793 and shows about 35,000 objects.")], "1793", 2),
@@ -105,12 +108,17 @@ _REAL: list[tuple[Language, str, list[Passage], str, int]] = [
     ("zh", "谁写了《红楼梦》？", [Passage("西游记", "《西游记》的作者是吴承恩。"), Passage("红楼梦", "《红楼梦》的作者是曹雪芹，成书于清代。")], "曹雪芹", 2),
     ("zh", "这个工具怎么安装？", [Passage("安装", "用`pip install tidy`安装这个工具，需要Python 3.9。"), Passage("使用", "运行`tidy 文件夹`来整理文件夹。")], "pip install tidy", 1),
 ]
+# fmt: on
 
 
 def real_source_cases() -> list[Case]:
     """Written by hand about real things, in sentences that no template of the corpus makes."""
     return [
-        Case("sources by hand", answer_messages(query, passages, language), lambda reply, text=text, number=number: text in reply.text and f"[{number}]" in reply.text)
+        Case(
+            "sources by hand",
+            answer_messages(query, passages, language),
+            lambda reply, text=text, number=number: text in reply.text and f"[{number}]" in reply.text,
+        )
         for language, query, passages, text, number in _REAL
     ]
 
@@ -135,7 +143,9 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plan_case(level: Any, language: Language, topic: str, count: int) -> Case:
-    grammar = _schema(_object({"sections": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 60}, "minItems": 3, "maxItems": 5}}))
+    grammar = _schema(
+        _object({"sections": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 60}, "minItems": 3, "maxItems": 5}})
+    )
 
     def right(reply: Reply) -> bool:
         names = json.loads(reply.text)["sections"]
@@ -160,7 +170,13 @@ def _explanation_case(level: Any, language: Language, topic: str, sections: list
     def follow(reply: Reply) -> Case:
         return _exercises_case(level, language, topic, sections, count)
 
-    return Case("lesson: explanation", explanation_messages(topic, level, language, sections, include_examples=True), right, grammar=grammar, follow=follow)
+    return Case(
+        "lesson: explanation",
+        explanation_messages(topic, level, language, sections, include_examples=True),
+        right,
+        grammar=grammar,
+        follow=follow,
+    )
 
 
 def _exercises_case(level: Any, language: Language, topic: str, sections: list[str], count: int) -> Case:
@@ -185,7 +201,9 @@ def tool_cases(draw: Draw, count: int) -> list[Case]:
         use = ToolUse(tools=made.conversation.tools)
         if at % 4 == 3:
             expected = messages[-1].content
-            cases.append(Case("answers from tool results", messages[:-1], lambda reply, text=expected: reply.text.strip() == text, tools=use))
+            cases.append(
+                Case("answers from tool results", messages[:-1], lambda reply, text=expected: reply.text.strip() == text, tools=use)
+            )
         else:
             cases.append(Case("tool calls", messages[:-1], lambda reply, call=made.call: reply.calls == [call], tools=use))
     return cases
@@ -223,7 +241,9 @@ def fallback_cases(draw: Draw, count: int) -> list[Case]:
 def copy_cases(draw: Draw, count: int) -> list[Case]:
     cases = []
     for at in range(count):
-        text = " ".join(words.made_up(draw) for _ in range(draw.number(1, 4))) if at % 3 else words.made_up_zh(draw) + words.made_up_zh(draw)
+        text = (
+            " ".join(words.made_up(draw) for _ in range(draw.number(1, 4))) if at % 3 else words.made_up_zh(draw) + words.made_up_zh(draw)
+        )
         asked = f"Please write the following: {text}" if at % 3 else f"请原样输出：{text}"
         cases.append(Case("repeats a text", [Message(role="user", content=asked)], lambda reply, text=text: reply.text.strip() == text))
     return cases

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ class Plan:
     Attributes:
         tokens: of the whole run, padding included. step_batches: batches of `batch_tokens` per step of the optimizer.
         muon_rate, adam_rate: peak learning rates of matrices, and of embedding and norms.
-        warm_up: steps. decay: share of the run at whose end the rates have fallen to zero.
+        early: share of the run with the early mixture. warm_up: steps. decay: share of the run at whose end the rates have fallen to zero.
         checkpoint_s: seconds between checkpoints.
     """
 
@@ -35,11 +36,13 @@ class Plan:
     muon_rate: float = 0.02
     adam_rate: float = 0.004
     weight_decay: float = 0.02
+    early: float = 0.45
     warm_up: int = 60
     decay: float = 0.4
     seed: int = 1
     checkpoint_s: float = 300
     compiled: bool = True
+    shape: Shape = field(default_factory=Shape)
 
     def rate(self, done_tokens: int, step: int) -> float:
         """Share of the peak rates."""
@@ -56,8 +59,8 @@ class Trainer:
         self._plan = plan
         self._device = torch.device(device)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.master = Network(Shape()).to(self._device)
-        self._worker = Network(Shape()).to(self._device, torch.bfloat16)
+        self.master = Network(plan.shape).to(self._device)
+        self._worker = Network(plan.shape).to(self._device, torch.bfloat16)
         self._forward = torch.compile(self._worker, dynamic=False) if plan.compiled else self._worker
         matrices = [weight for name, weight in self.master.named_parameters() if weight.dim() == 2 and "embed" not in name]
         others = [weight for name, weight in self.master.named_parameters() if weight.dim() != 2 or "embed" in name]
@@ -73,10 +76,13 @@ class Trainer:
         """Until the planned tokens are done, or SIGTERM; prints the loss as it goes."""
         stopping: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
-        stream = batches(self._tokenizer, self._plan.seed * 1_000_003 + self.step, self._plan.batch_tokens)
+        early = self._early()
+        stream = self._stream(early)
         saved = reported = started = time.monotonic()
         since, total, weight = self.tokens, 0.0, 0.0
         while self.tokens < self._plan.tokens and not stopping:
+            if early and not self._early():
+                early, stream = False, self._stream(False)
             loss, counted = self._one_step([next(stream) for _ in range(self._plan.step_batches)])
             total, weight = total + loss, weight + counted
             now = time.monotonic()
@@ -94,6 +100,12 @@ class Trainer:
                 saved = now
         self.save()
         print(f"{'stopped' if stopping else 'done'} after {(time.monotonic() - started) / 60:.0f} min", flush=True)
+
+    def _early(self) -> bool:
+        return self.tokens < self._plan.early * self._plan.tokens
+
+    def _stream(self, early: bool) -> Iterator[Batch]:
+        return batches(self._tokenizer, self._plan.seed * 1_000_003 + self.step, self._plan.batch_tokens, early=early)
 
     def save(self) -> None:
         state = {
@@ -135,7 +147,7 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> float:
         hidden = self._forward(batch.ids, batch.positions, batch.documents)
-        # The head is computed only where something is learned. A round number of places: each new size of a matrix costs a CPU a new kernel.
+        # The head is computed only where something is learned. A round number of places: each new size costs a CPU a new kernel.
         learned = (batch.targets >= 0).flatten().nonzero().squeeze(1)
         places = F.pad(learned, (0, -len(learned) % _ROUND))
         counts = batch.weights.flatten()[places]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tools.train_tiny_chat.corpus.conversation import Example, chat
 from tools.train_tiny_chat.corpus.draw import Draw
 
+# fmt: off
 _ASK = {
     "+": ["What is {a} + {b}?", "{a} + {b}", "{a}+{b}=?", "(How much is|Calculate|Compute) {a} plus {b}(?|)", "(Add|Sum) {a} and {b}.", "What does {a} plus {b} make?", "{a} plus {b}?", "What is the sum of {a} and {b}?"],
     "-": ["What is {a} - {b}?", "{a} - {b}", "{a}-{b}=?", "(How much is|Calculate|Compute) {a} minus {b}(?|)", "Subtract {b} from {a}.", "What remains of {a} without {b}?", "{a} minus {b}?", "What is {a} less {b}?"],
@@ -15,6 +16,7 @@ _ASK_ZH = {
     "-": ["{a}减{b}(等于|是)多少？", "{a} - {b}", "{a}-{b}=？", "(计算|算一下){a}减{b}。", "{a}减{b}？", "{a}与{b}的差是多少？"],
     "*": ["{a}乘(以|){b}(等于|是)多少？", "{a} * {b}", "{a}×{b}=？", "(计算|算一下){a}乘{b}。", "{a}乘{b}？", "{a}与{b}的积是多少？"],
 }
+# fmt: on
 
 
 def operands(draw: Draw, sign: str) -> tuple[int, int]:
@@ -47,8 +49,17 @@ def compare_task(draw: Draw) -> tuple[str, str]:
     if a == b:
         b += 1
     if draw.chance(0.3):
-        return draw.wording(["{a}和{b}哪个(更大|大)？", "{a}大还是{b}大？", "比较{a}和{b}。"]).replace("{a}", str(a)).replace("{b}", str(b)), f"{max(a, b)}更大。"
-    question = draw.wording(["Which is (larger|bigger|greater), {a} or {b}?", "Is {a} or {b} (larger|bigger)?", "Compare {a} and {b}.", "What is more, {a} or {b}?"])
+        return draw.wording(["{a}和{b}哪个(更大|大)？", "{a}大还是{b}大？", "比较{a}和{b}。"]).replace("{a}", str(a)).replace(
+            "{b}", str(b)
+        ), f"{max(a, b)}更大。"
+    question = draw.wording(
+        [
+            "Which is (larger|bigger|greater), {a} or {b}?",
+            "Is {a} or {b} (larger|bigger)?",
+            "Compare {a} and {b}.",
+            "What is more, {a} or {b}?",
+        ]
+    )
     return question.replace("{a}", str(a)).replace("{b}", str(b)), f"{max(a, b)} is larger."
 
 
@@ -57,8 +68,12 @@ def count_task(draw: Draw) -> tuple[str, str]:
     last = first + draw.number(2, 9)
     numbers = ", ".join(str(n) for n in range(first, last + 1))
     if draw.chance(0.3):
-        return draw.wording(["从{a}数到{b}。", "请从{a}数到{b}。"]).replace("{a}", str(first)).replace("{b}", str(last)), numbers.replace(", ", "、") + "。"
-    return draw.wording(["Count from {a} to {b}.", "(List|Name|Write) the numbers from {a} to {b}."]).replace("{a}", str(first)).replace("{b}", str(last)), numbers + "."
+        return draw.wording(["从{a}数到{b}。", "请从{a}数到{b}。"]).replace("{a}", str(first)).replace("{b}", str(last)), numbers.replace(
+            ", ", "、"
+        ) + "。"
+    return draw.wording(["Count from {a} to {b}.", "(List|Name|Write) the numbers from {a} to {b}."]).replace("{a}", str(first)).replace(
+        "{b}", str(last)
+    ), numbers + "."
 
 
 def sample(draw: Draw) -> Example:

@@ -9,13 +9,10 @@ from tools.train_tiny_chat.corpus import words
 from tools.train_tiny_chat.corpus.conversation import Example, chat
 from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.facts import Fact
+from tools.train_tiny_chat.corpus.framing import framed
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 from tools.train_tiny_chat.corpus.general_facts import GENERAL_FACTS
 from tools.train_tiny_chat.corpus.small_talk import SMALL_TALK
-
-_BEFORE = ["", "", "", "", "", "", "Hi! ", "Hello, ", "Please: ", "Quick question: ", "Hey, ", "Tell me: ", "I have a question. ", "Excuse me, ", "One more thing: ", "So, ", "Okay. ", "Sorry, "]
-_AFTER = ["", "", "", "", "", "", "", " Thanks!", " Thank you.", " Please be brief.", " I am new here."]
-_BEFORE_ZH = ["", "", "", "", "", "请问，", "你好，", "问一下，", "我想知道，", "麻烦问一下，", "那么，"]
 
 SYSTEMS = [
     "You are a helpful assistant.",
@@ -33,28 +30,41 @@ SYSTEMS = [
     "You are a support agent for mm_gateway.",
     "Keep answers short and simple.",
 ]
-_TO_CHINESE = ["(And|) in Chinese(, please|)?", "(Say|Repeat|Write) (that|it) in Chinese(, please|)(.|)", "(Can|Could) you (say|repeat|translate) (that|it) (in|into) Chinese?", "Chinese, please.", "(Translate|Put) (that|it) into Chinese.", "用中文(说|回答|再说一遍)。", "中文怎么说？", "请翻译成中文。", "What would that be in Chinese?"]
-_TO_ENGLISH = ["(And|) in English(, please|)?", "(Say|Repeat|Write) (that|it) in English(, please|)(.|)", "(Can|Could) you (say|repeat|translate) (that|it) (in|into) English?", "用英(文|语)(说|回答|再说一遍)。", "英文怎么说？", "What would that be in English?", "请翻译成英文。"]
-_AGAIN = ["(Again|Once more|Repeat that|Say that again)(, please|)(.|)", "(Pardon|What|Sorry)?", "Can you repeat (that|it)?", "What did you (just |)say?"]
+_TO_CHINESE = [
+    "(And|) in Chinese(, please|)?",
+    "(Say|Repeat|Write) (that|it) in Chinese(, please|)(.|)",
+    "(Can|Could) you (say|repeat|translate) (that|it) (in|into) Chinese?",
+    "Chinese, please.",
+    "(Translate|Put) (that|it) into Chinese.",
+    "用中文(说|回答|再说一遍)。",
+    "中文怎么说？",
+    "请翻译成中文。",
+    "What would that be in Chinese?",
+]
+_TO_ENGLISH = [
+    "(And|) in English(, please|)?",
+    "(Say|Repeat|Write) (that|it) in English(, please|)(.|)",
+    "(Can|Could) you (say|repeat|translate) (that|it) (in|into) English?",
+    "用英(文|语)(说|回答|再说一遍)。",
+    "英文怎么说？",
+    "What would that be in English?",
+    "请翻译成英文。",
+]
+_AGAIN = [
+    "(Again|Once more|Repeat that|Say that again)(, please|)(.|)",
+    "(Pardon|What|Sorry)?",
+    "Can you repeat (that|it)?",
+    "What did you (just |)say?",
+]
 _AGAIN_ZH = ["(再说一遍|请重复)。", "什么？", "你刚才说什么？"]
 
 
 def ask(draw: Draw, fact: Fact, language: Language) -> str:
+    """A question for the fact; in training also framed, worn down to its telling words, or with words in between."""
     question = draw.question(fact.asked(language))
-    if draw.split == "held_out":
+    if draw.split == "held_out" or (fact in SMALL_TALK and draw.chance(0.8)):
         return question
-    if language == "zh":
-        if draw.chance(0.15):
-            question = question.rstrip("？。！")
-        return draw.one(_BEFORE_ZH) + question if draw.chance(0.3) else question
-    if draw.chance(0.15):
-        question = question.rstrip("?.!")
-    if draw.chance(0.12):
-        question = question.lower()
-    if draw.chance(0.35):
-        before = draw.one(_BEFORE)
-        question = before + (question[0].lower() + question[1:] if before and draw.chance(0.5) else question) + draw.one(_AFTER)
-    return question
+    return framed(draw, question, language)
 
 
 def system_message(draw: Draw) -> str | None:
@@ -63,7 +73,9 @@ def system_message(draw: Draw) -> str | None:
         return None
     if draw.chance(0.75):
         return draw.one(SYSTEMS)
-    return draw.expand(f"You are (a|the) {draw.one(words.ADJECTIVES)} {draw.one(words.JOBS)} (called|named) {words.made_up(draw)}(. Answer shortly.|.| and you like {draw.one(words.FOODS)}.)")
+    return draw.expand(
+        f"You are (a|the) {draw.one(words.ADJECTIVES)} {draw.one(words.JOBS)} (called|named) {words.made_up(draw)}(. Answer shortly.|.| and you like {draw.one(words.FOODS)}.)"
+    )
 
 
 def exchange(draw: Draw, facts: Sequence[Fact]) -> list[str]:

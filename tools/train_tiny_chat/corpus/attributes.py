@@ -1,6 +1,6 @@
 """What can be told of a made-up thing: sentences that state it and questions that ask for it. {e} is the thing, {v} the value.
 
-In each list of questions the last one is held out for the evaluation.
+In `ENGLISH` and `CHINESE` the last question of each list is held out for the evaluation.
 """
 
 from __future__ import annotations
@@ -31,15 +31,20 @@ def _kind(draw: Draw) -> str:
 
 
 def _command(draw: Draw) -> str:
-    return f"`{words.syllables(draw, 1)} {words.syllables(draw, draw.one([1, 2]))}{draw.one(['', ' --' + words.syllables(draw, 1), ' now'])}`"
+    return (
+        f"`{words.syllables(draw, 1)} {words.syllables(draw, draw.one([1, 2]))}{draw.one(['', ' --' + words.syllables(draw, 1), ' now'])}`"
+    )
 
 
 def _purpose(draw: Draw) -> str:
-    verb = draw.one("count stop sort clean measure save print check move paint sell repair store protect warm hide send open limit log split join".split())
+    verb = draw.one(
+        "count stop sort clean measure save print check move paint sell repair store protect warm hide send open limit log split join".split()
+    )
     return f"{verb} {draw.one(words.ADJECTIVES)} {draw.one(words.THINGS + words.ANIMALS + words.FOODS)}s"
 
 
-ENGLISH: dict[str, Attribute] = {
+# fmt: off
+_ENGLISH: dict[str, Attribute] = {
     "height": Attribute(
         lambda d: f"{words.amount(d)} {d.one(['metres', 'feet', 'm'])}",
         ["{e} is {v} high", "The height of {e} is {v}", "{e} rises to {v}", "At {v}, {e} is the highest of its kind"],
@@ -166,7 +171,7 @@ ENGLISH: dict[str, Attribute] = {
     ),
 }
 
-CHINESE: dict[str, Attribute] = {
+_CHINESE: dict[str, Attribute] = {
     "height": Attribute(lambda d: f"{words.amount(d)}米", ["{e}高{v}", "{e}的高度是{v}", "{e}有{v}高"], ["{e}有多高？", "{e}的高度是多少？", "请告诉我{e}的高度。", "{e}多高", "{e}高多少？"]),
     "founded": Attribute(
         lambda d: f"{_year(d)}年", ["{e}成立于{v}", "{v}，{e}建成", "{e}建于{v}", "{e}在{v}开放"], ["{e}是(什么时候|哪一年)(成立|建成|开放)的？", "{e}建于哪一年？", "{e}的成立时间是什么？", "{e}成立于何时？", "{e}始于哪年？"]
@@ -207,3 +212,51 @@ CHINESE: dict[str, Attribute] = {
         lambda d: f"一个{d.one(['古老', '现代', '安静', '小型', '大型', '著名'])}的{d.one(words.ZH_NOUNS)}", ["{e}是{v}", "{e}是{v}"], ["{e}是什么？", "什么是{e}？", "(请|)介绍一下{e}。", "{e}是什么东西？", "你知道{e}是什么吗？"]
     ),
 }
+# fmt: on
+
+# One question for each attribute that only the evaluation asks.
+_HELD_OUT = {
+    "height": "I would like to know how high {e} is.",
+    "founded": "Is the year known in which {e} was founded?",
+    "founder": "What do the sources say, who was it that founded {e}?",
+    "where": "Could you say where one finds {e}?",
+    "count": "Do you know the number of {n} that {e} has?",
+    "owner": "Whom does {e} belong to, who is its owner?",
+    "leader": "Name the one who leads {e}.",
+    "colour": "Do you know what colour {e} is?",
+    "price": "I want to know the price one pays for {e}.",
+    "opens": "Please say at what time {e} will open.",
+    "made_of": "From which material did they make {e}?",
+    "known_for": "I wonder what {e} is so famous for.",
+    "what": "So what exactly is {e}?",
+    "used_for": "Please explain what people use {e} for.",
+    "length": "I would like to know how long {e} is.",
+    "default": "Which default does {e} have?",
+    "limit": "Is there a limit for {e}?",
+    "command": "Show me the command that will start {e}.",
+    "install": "I want to install {e}, what do I do?",
+    "needs": "Say what is required for {e}.",
+    "language": "In {e}, which language do they use?",
+    "happened": "Did anything happen to {e}?",
+}
+_HELD_OUT_ZH = {
+    "height": "我想知道{e}有多高。",
+    "founded": "{e}成立的年份是哪一年？",
+    "founder": "是谁把{e}创办起来的？",
+    "where": "能说说{e}位于哪里吗？",
+    "count": "说一下{e}有多少{n}。",
+    "owner": "{e}现在属于哪个人？",
+    "leader": "负责管理{e}的人是谁？",
+    "colour": "你知道{e}的颜色吗？",
+    "price": "想买{e}，价格是多少？",
+    "opens": "请问{e}早上几点开门？",
+    "made_of": "做{e}用的材料是什么？",
+    "known_for": "大家知道{e}是因为什么？",
+    "used_for": "说明一下{e}的作用。",
+    "default": "说出{e}的默认值。",
+    "command": "我要启动{e}，命令是什么？",
+    "limit": "{e}有没有上限，是多少？",
+    "what": "请说明{e}到底是什么。",
+}
+ENGLISH = {kind: attribute._replace(questions=[*attribute.questions, _HELD_OUT[kind]]) for kind, attribute in _ENGLISH.items()}
+CHINESE = {kind: attribute._replace(questions=[*attribute.questions, _HELD_OUT_ZH[kind]]) for kind, attribute in _CHINESE.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,17 +15,11 @@ from mm_gateway.core import Message, Tool
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages whose assistant turns are learned.
-
-    Attributes:
-        skill: what it teaches; the evaluation reports by it.
-        learn_all: also the other turns' tokens, where they carry something worth it.
-    """
+    """Messages whose assistant turns are learned. skill: what it teaches; the evaluation reports by it."""
 
     skill: str
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
-    learn_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,10 +34,14 @@ Example = Conversation | PlainText
 
 
 class Encoded(NamedTuple):
-    """Token ids, and for each whether it is learned."""
+    """Token ids, and for each how much it is learned, 0 to 1."""
 
     ids: list[int]
-    learned: list[bool]
+    learned: list[float]
+
+
+REPEATED = 0.3
+"""How much a prompt's token is learned that follows its predecessor for the second time: this is how copying is learned early."""
 
 
 def chat(skill: str, *turns: str, system: str | None = None) -> Conversation:
@@ -56,22 +55,26 @@ def encode(example: Example, tokenizer: Tokenizer) -> Encoded:
     """Ids as at serving: each turn's text is encoded by itself, between the control tokens."""
     if isinstance(example, PlainText):
         ids = [*tokenizer.encode(example.text).ids, token_id(tokenizer, "<|endoftext|>")]
-        return Encoded(ids, [True] * len(ids))
+        return Encoded(ids, [1.0] * len(ids))
     turns: Sequence[Message] = example.messages
     if example.tools or any(message.role == "tool" or message.tool_calls for message in turns):
         turns, _ = Hermes().flatten(turns, example.tools)
     start, end = token_id(tokenizer, "<|im_start|>"), token_id(tokenizer, "<|im_end|>")
     newline = tokenizer.encode("\n").ids
     ids: list[int] = []
-    learned: list[bool] = []
+    learned: list[float] = []
     for turn in turns:
         if turn.role == "assistant":
             head, body = [start, *tokenizer.encode("assistant\n").ids], [*tokenizer.encode(turn.content).ids, end]
         else:
             head, body = [start, *tokenizer.encode(f"{turn.role}\n{turn.content}").ids, end], []
-        tail = newline
-        ids += [*head, *body, *tail]
-        learned += [*([example.learn_all] * len(head)), *([True] * len(body)), *([False] * len(tail))]
+        ids += [*head, *body, *newline]
+        learned += [*([0.0] * len(head)), *([1.0] * len(body)), *([0.0] * len(newline))]
+    seen: set[tuple[int, int]] = set()
+    for at, pair in enumerate(itertools.pairwise(ids), 1):
+        if pair in seen and not learned[at]:
+            learned[at] = REPEATED
+        seen.add(pair)
     return Encoded(ids, learned)
 
 

@@ -24,14 +24,22 @@ from tools.train_tiny_chat.corpus.words import (
 _REPEAT = [
     "(Repeat|Say|Copy|Write|Echo): {x}",
     "(Please |)(repeat|say|echo|write) (this|after me|exactly this): {x}",
-    "(Repeat|Copy) the (text|words|line) between the quotes: \"{x}\"",
-    "Say \"{x}\"",
+    '(Repeat|Copy) the (text|words|line) between the quotes: "{x}"',
+    'Say "{x}"',
     "(Reply|Answer|Respond) (only |)with: {x}",
-    "(Can|Could) you (write|repeat) \"{x}\"(, please|)?",
+    '(Can|Could) you (write|repeat) "{x}"(, please|)?',
     "{x}\n\n(Repeat|Copy) the (line|text) above.",
     "Just (say|write) {x}",
 ]
-_REPEAT_ZH = ["请重复：{x}", "(重复|复述|说)：{x}", "(请|)(说|写|重复)“{x}”", "(请|)跟我说：{x}", "(只|)回复：{x}", "(把|请把)下面的(话|文字)(重复|抄)一遍：{x}", "照着写：{x}"]
+_REPEAT_ZH = [
+    "请重复：{x}",
+    "(重复|复述|说)：{x}",
+    "(请|)(说|写|重复)“{x}”",
+    "(请|)跟我说：{x}",
+    "(只|)回复：{x}",
+    "(把|请把)下面的(话|文字)(重复|抄)一遍：{x}",
+    "照着写：{x}",
+]
 _PAIRS = [
     "What (is|was) the {key} of {name}?",
     "(Tell me|Give me) the {key} of {name}.",
@@ -45,7 +53,12 @@ _KEYS = ["code", "number", "colour", "owner", "price", "size", "city", "password
 
 
 def words_of(draw: Draw, low: int, high: int) -> str:
-    pool = [lambda: draw.one(ANIMALS + FOODS + THINGS + COLOURS), lambda: made_up(draw), lambda: made_up(draw).lower(), lambda: amount(draw)]
+    pool = [
+        lambda: draw.one(ANIMALS + FOODS + THINGS + COLOURS),
+        lambda: made_up(draw),
+        lambda: made_up(draw).lower(),
+        lambda: amount(draw),
+    ]
     return " ".join(draw.one(pool)() for _ in range(draw.number(low, high)))
 
 
@@ -70,7 +83,11 @@ def _value(draw: Draw, key: str) -> str:
 def repeat(draw: Draw) -> Example:
     if draw.chance(0.25):
         # Any character at all: rare ones are several tokens.
-        text = "".join(chr(draw.number(0x4E00, 0x9FA5)) for _ in range(draw.number(1, 4))) if draw.chance(0.3) else "".join(draw.one([made_up_zh, person_zh, lambda d: d.one(ZH_THINGS + ZH_FOODS)])(draw) for _ in range(draw.number(1, 4)))
+        text = (
+            "".join(chr(draw.number(0x4E00, 0x9FA5)) for _ in range(draw.number(1, 4)))
+            if draw.chance(0.3)
+            else "".join(draw.one([made_up_zh, person_zh, lambda d: d.one(ZH_THINGS + ZH_FOODS)])(draw) for _ in range(draw.number(1, 4)))
+        )
         return chat("copying", draw.wording(_REPEAT_ZH).replace("{x}", text), text)
     text = words_of(draw, 1, 9) if draw.chance(0.7) else code(draw)
     return chat("copying", draw.wording(_REPEAT).replace("{x}", text), text)
@@ -84,7 +101,18 @@ def table(draw: Draw) -> Example:
         names.append(draw.one([made_up, made_up, code, lambda d: d.one(ANIMALS + THINGS)])(draw))
     names = list(dict.fromkeys(names))
     values = [_value(draw, key) for _ in names]
-    line = draw.one(["{n}: {v}", "{n} = {v}", "{n} - {v}", "{n} has the {k} {v}.", "The {k} of {n} is {v}.", "{n},{v}", "| {n} | {v} |", "{v} is the {k} of {n}."])
+    line = draw.one(
+        [
+            "{n}: {v}",
+            "{n} = {v}",
+            "{n} - {v}",
+            "{n} has the {k} {v}.",
+            "The {k} of {n} is {v}.",
+            "{n},{v}",
+            "| {n} | {v} |",
+            "{v} is the {k} of {n}.",
+        ]
+    )
     separator = " " if line.endswith(".") and draw.chance(0.6) else "\n"
     rows = separator.join(line.replace("{n}", n).replace("{v}", v).replace("{k}", key) for n, v in zip(names, values, strict=True))
     turns: list[str] = []

@@ -1,4 +1,4 @@
-"""The repository's own Markdown as passages with their sentences."""
+"""The repository's own Markdown as the search workflow gives it to a model: pieces of a few hundred bytes, and the sentences in them."""
 
 from __future__ import annotations
 
@@ -7,70 +7,70 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from mm_gateway.search.passages import split_passages
+
 ROOT = Path(__file__).parents[3]
-_FILES = ("README.md", "docs/models.md", "docs/accuracy.md", "docs/benchmarks.md")
-_SENTENCE = re.compile(r"(?<=[.!?:])\s+(?=[A-Z`\"*\[0-9])")
-LONGEST = 700
-"""Characters of a passage."""
+_LEFT_OUT = {"benchmarks.md", "accuracy.md"}
+"""Mostly tables of numbers."""
+_SENTENCE = re.compile(r"(?<=[.!?:])\s+(?=[A-Z`\"*\[0-9])|(?<=[。！？])")
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
+PIECE_BYTES = 480
+"""As `mm_gateway.search.fitting` cuts them."""
 
 
-class DocSentence(NamedTuple):
-    text: str
-
-
-class DocPassage(NamedTuple):
-    """A section, or a part of one."""
+class DocPiece(NamedTuple):
+    """title: of the document and the section. sentences: those worth citing."""
 
     title: str
     text: str
-    sentences: list[DocSentence]
+    sentences: list[str]
+    chinese: bool
 
 
 @functools.cache
-def doc_passages() -> list[DocPassage]:
-    """All passages of the documents; the order is that of the files."""
-    passages: list[DocPassage] = []
-    for name in _FILES:
-        path = ROOT / name
-        if path.is_file():
-            passages += _passages(path.read_text(encoding="utf-8"))
-    return passages
+def doc_pieces() -> list[DocPiece]:
+    """All pieces of the documents, in the order of the files."""
+    pieces: list[DocPiece] = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        if path.name not in _LEFT_OUT:
+            pieces += _pieces(path.read_text(encoding="utf-8"))
+    return pieces
 
 
-def _passages(markdown: str) -> list[DocPassage]:
-    found: list[DocPassage] = []
-    title, in_code = "", False
+def _pieces(markdown: str) -> list[DocPiece]:
+    found: list[DocPiece] = []
+    document, heading, in_code = "", "", False
     block: list[str] = []
 
     def close() -> None:
-        text = "\n".join(block).strip()
+        title = f"{document} › {heading}" if heading else document
+        for text in split_passages("\n".join(block), PIECE_BYTES):
+            if len(text) > 40:
+                found.append(DocPiece(title, text, _sentences(text), len(_CHINESE.findall(text)) > len(text) / 5))
         block.clear()
-        while text:
-            part = text if len(text) <= LONGEST else text[: text.rfind("\n", 0, LONGEST) if "\n" in text[:LONGEST] else LONGEST]
-            text = text[len(part) :].strip()
-            if len(part) > 40:
-                found.append(DocPassage(title, part, _sentences(part)))
 
     for line in markdown.splitlines():
         if line.startswith("```"):
             in_code = not in_code
         if not in_code and line.startswith("#"):
             close()
-            title = line.lstrip("# ").strip()
+            if line.startswith("# "):
+                document, heading = line[2:].strip(), ""
+            else:
+                heading = line.lstrip("# ").strip()
         else:
             block.append(line)
     close()
     return found
 
 
-def _sentences(text: str) -> list[DocSentence]:
-    """Those worth citing: prose and items of lists, not code and not rows of tables."""
+def _sentences(text: str) -> list[str]:
+    """Prose and items of lists, not code and not rows of tables."""
     prose = re.sub(r"```.*?(```|$)", "\n\n", text, flags=re.DOTALL)
-    paragraphs = re.split(r"\n\s*\n|\n(?=- )", prose)
-    sentences: list[DocSentence] = []
-    for paragraph in paragraphs:
-        if paragraph.lstrip().startswith(("|", "<!--")):
+    sentences: list[str] = []
+    for paragraph in re.split(r"\n\s*\n|\n(?=- )", prose):
+        if paragraph.lstrip().startswith(("|", "<!--")) or " | " in paragraph or ("=" in paragraph and "`" not in paragraph):
             continue
         joined = " ".join(line.strip() for line in paragraph.splitlines()).removeprefix("- ")
-        sentences += [DocSentence(part) for part in _SENTENCE.split(joined) if 25 <= len(part) <= 260 and part in text.replace("\n", " ")]
+        sentences += [part.strip() for part in _SENTENCE.split(joined) if 15 <= len(part) <= 260 and part in text.replace("\n", " ")]
     return sentences

@@ -35,7 +35,20 @@ _OPEN = [
     "What is the (population|area|flag|president|currency|language) of {n}?",
     "(Solve|Prove|Calculate) the (integral|theorem|equation|riddle) of {n}.",
 ]
-_OPEN_ZH = ["你觉得{t}怎么样？", "(谁发明了|谁发现了){t}？", "写一篇关于{t}的(文章|报告|作文)。", "{t}的历史是什么？", "(详细|深入)(解释|说明){t}。", "{t}和{u}有什么区别？", "给我(五个|十个)关于{t}的(事实|建议)。", "推荐一本关于{t}的书。", "{t}是什么时候(出现|发明)的？", "{p}是谁？", "写一个关于{t}的程序。", "请评价一下{t}。"]
+_OPEN_ZH = [
+    "你觉得{t}怎么样？",
+    "(谁发明了|谁发现了){t}？",
+    "写一篇关于{t}的(文章|报告|作文)。",
+    "{t}的历史是什么？",
+    "(详细|深入)(解释|说明){t}。",
+    "{t}和{u}有什么区别？",
+    "给我(五个|十个)关于{t}的(事实|建议)。",
+    "推荐一本关于{t}的书。",
+    "{t}是什么时候(出现|发明)的？",
+    "{p}是谁？",
+    "写一个关于{t}的程序。",
+    "请评价一下{t}。",
+]
 
 
 def sample(draw: Draw) -> Example:
@@ -48,5 +61,7 @@ def sample(draw: Draw) -> Example:
         language = "zh" if zh else "en"
         name = words.made_up_zh(draw) if zh else words.made_up(draw)
         who = words.person_zh(draw) if zh else words.person(draw)
-        question = question.replace("{t}", topic(draw, language)).replace("{u}", topic(draw, language)).replace("{p}", who).replace("{n}", name)
+        question = (
+            question.replace("{t}", topic(draw, language)).replace("{u}", topic(draw, language)).replace("{p}", who).replace("{n}", name)
+        )
     return chat("fallback", question, FALLBACK_ZH if zh else FALLBACK, system=system_message(draw))

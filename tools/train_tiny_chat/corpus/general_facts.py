@@ -70,6 +70,7 @@ probability|概率|a number from 0 to 1 that says how likely something is|从0�
 _OPPOSITES = "big small 大 小|hot cold 热 冷|old new 旧 新|fast slow 快 慢|high low 高 低|open closed 开 关|light dark 亮 暗|good bad 好 坏|long short 长 短|happy sad 高兴 难过|early late 早 晚|near far 近 远|wet dry 湿 干|full empty 满 空|strong weak 强 弱|day night 白天 黑夜"
 _WORDS = "water 水|fire 火|book 书|cat 猫|dog 狗|house 房子|friend 朋友|thank_you 谢谢|hello 你好|good_morning 早上好|apple 苹果|tea 茶|rice 米饭|school 学校|teacher 老师|student 学生|sun 太阳|moon 月亮|mountain 山|river 河|bread 面包|fish 鱼|bird 鸟|tree 树|car 汽车|love 爱|today 今天|tomorrow 明天|yesterday 昨天|goodbye 再见"
 
+# fmt: off
 _MISC = [
     Fact(["seven"], "A week has seven days.", ["How many days (does a week have|are in a week|has a week)?", "days in a week", "(Tell me|) how many days a week has.", "Of how many days is a week made?"], "一个星期有七天。", ["一(个星期|周)有几天？", "一个星期是几天？", "一周由几天组成？"], ["七"]),
     Fact(["twelve"], "A year has twelve months.", ["How many months (does a year have|are in a year|has a year)?", "months in a year", "(Tell me|) how many months a year has.", "Of how many months is a year made?"], "一年有十二个月。", ["一年有几个月？", "一年是多少个月？", "一年由几个月组成？"], ["十二"]),
@@ -92,6 +93,7 @@ _MISC = [
     Fact(["red"], "The primary colours of paint are red, yellow and blue.", ["(What|Which) are the primary colours?", "primary colours", "(Name|List) the primary colours.", "From which colours can others be mixed?"], "颜料的三原色是红、黄、蓝。", ["三原色是什么？", "有哪些原色？", "哪些颜色能调出其他颜色？"], ["红"]),
     Fact(["300,000"], "Light travels about 300,000 kilometres in a second.", ["How fast is light?", "(What is|What's) the speed of light?", "speed of light", "How far does light get in a second?"], "光每秒大约走30万公里。", ["光有多快？", "光速是多少？", "光一秒走多远？"], ["30万"]),
 ]
+# fmt: on
 
 
 def _article(term: str) -> str:
@@ -107,9 +109,25 @@ def _capitals() -> list[Fact]:
             Fact(
                 [capital],
                 f"The capital of {country} is {capital}.",
-                [f"(What is|What's) the capital of {country}?", f"(Which|What) city is the capital of {country}?", f"capital of {country}", f"(Tell me|Name) the capital of {country}.", f"{country}'s capital?", f"Do you know the capital of {country}?", f"From which city is {country} governed?"],
+                [
+                    f"(What is|What's) the capital of {country}?",
+                    f"(Which|What) city is the capital of {country}?",
+                    f"capital of {country}",
+                    f"(Tell me|Name) the capital of {country}.",
+                    f"{country}'s capital?",
+                    f"Do you know the capital of {country}?",
+                    f"From which city is {country} governed?",
+                    f"Which capital does {country} have?",
+                ],
                 f"{zh_country}的首都是{zh_capital}。",
-                [f"{zh_country}的首都是(哪里|什么|哪个城市)？", f"哪个城市是{zh_country}的首都？", f"{zh_country}首都", f"你知道{zh_country}的首都吗？", f"{zh_country}的首都叫什么？"],
+                [
+                    f"{zh_country}的首都是(哪里|什么|哪个城市)？",
+                    f"哪个城市是{zh_country}的首都？",
+                    f"{zh_country}首都",
+                    f"你知道{zh_country}的首都吗？",
+                    f"{zh_country}的首都叫什么？",
+                    f"说出{zh_country}的首都。",
+                ],
                 [zh_capital],
             )
         )
@@ -125,9 +143,26 @@ def _definitions() -> list[Fact]:
             Fact(
                 [text],
                 f"{term[0].upper()}{term[1:]} is {text}.",
-                [f"(What is|What's) {term}?", f"(Explain|Define|Describe) {term}.", f"What (does {bare} mean|do you call {bare})?", f"{bare}?", f"(Tell me|Say) what {term} is.", f"(Can you|Could you) explain {term}( to me|)?", f"Do you know what {term} is?", f"What is meant by {bare}?"],
+                [
+                    f"(What is|What's) {term}?",
+                    f"(Explain|Define|Describe) {term}.",
+                    f"What (does {bare} mean|do you call {bare})?",
+                    f"{bare}?",
+                    f"(Tell me|Say) what {term} is.",
+                    f"(Can you|Could you) explain {term}( to me|)?",
+                    f"Do you know what {term} is?",
+                    f"What is meant by {bare}?",
+                ],
                 f"{zh}是{zh_text}。",
-                [f"{zh}是什么？", f"什么是{zh}？", f"(请|)解释(一下|){zh}。", f"{zh}", f"{zh}是什么意思？", f"你知道什么是{zh}吗？", f"能说说{zh}是什么吗？"],
+                [
+                    f"{zh}是什么？",
+                    f"什么是{zh}？",
+                    f"(请|)解释(一下|){zh}。",
+                    f"{zh}",
+                    f"{zh}是什么意思？",
+                    f"你知道什么是{zh}吗？",
+                    f"能说说{zh}是什么吗？",
+                ],
                 [zh_text],
             )
         )
@@ -141,9 +176,24 @@ def _opposites() -> list[Fact]:
         for a, b, za, zb in ((one, other, zh_one, zh_other), (other, one, zh_other, zh_one)):
             facts.append(
                 Fact(
-                    [b], f"The opposite of {a} is {b}.",
-                    [f"(What is|What's) the opposite of {a}?", f"opposite of {a}", f"(Tell me|Name|Give me) the opposite of {a}.", f"Which word is the contrary of {a}?"],
-                    f"“{za}”的反义词是“{zb}”。", [f"“{za}”的反义词是什么？", f"{za}的反义词", f"{za}的反面是什么？", f"和“{za}”相反的词是什么？"], [zb],
+                    [b],
+                    f"The opposite of {a} is {b}.",
+                    [
+                        f"(What is|What's) the opposite of {a}?",
+                        f"opposite of {a}",
+                        f"(Tell me|Name|Give me) the opposite of {a}.",
+                        f"Which word is the contrary of {a}?",
+                        f"What word is the opposite of {a}?",
+                    ],
+                    f"“{za}”的反义词是“{zb}”。",
+                    [
+                        f"“{za}”的反义词是什么？",
+                        f"{za}的反义词",
+                        f"{za}的反面是什么？",
+                        f"和“{za}”相反的词是什么？",
+                        f"请说出“{za}”的反义词。",
+                    ],
+                    [zb],
                 )
             )
     return facts
@@ -156,9 +206,18 @@ def _words() -> list[Fact]:
         word = word.replace("_", " ")
         facts.append(
             Fact(
-                [zh], f"\"{word}\" in Chinese is {zh}.",
-                [f"(What is|What's) {word} in Chinese?", f"How do you say \"{word}\" in Chinese?", f"Translate \"{word}\" (into|to) Chinese.", f"{word} in Chinese", f"What is the Chinese word for {word}?"],
-                f"“{zh}”的英文是{word}。", [f"“{zh}”(用|)英(文|语)怎么说？", f"{zh}的英文是什么？", f"把“{zh}”翻译成英文。", f"英语里“{zh}”叫什么？"], [word],
+                [zh],
+                f'"{word}" in Chinese is {zh}.',
+                [
+                    f"(What is|What's) {word} in Chinese?",
+                    f'How do you say "{word}" in Chinese?',
+                    f'Translate "{word}" (into|to) Chinese.',
+                    f"{word} in Chinese",
+                    f"What is the Chinese word for {word}?",
+                ],
+                f"“{zh}”的英文是{word}。",
+                [f"“{zh}”(用|)英(文|语)怎么说？", f"{zh}的英文是什么？", f"把“{zh}”翻译成英文。", f"英语里“{zh}”叫什么？"],
+                [word],
             )
         )
     return facts

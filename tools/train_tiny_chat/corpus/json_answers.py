@@ -44,7 +44,11 @@ def sample(draw: Draw) -> Example:
         text = " ".join(_FIELDS[key][1].replace("{v}", _said(values[key])) for key in told)
     else:
         text = draw.one([", ", "; ", "\n"]).join(f"{key}{draw.one([': ', ' ', ' = '])}{_said(values[key])}" for key in told)
-    return chat("json", draw.wording(_ASK).replace("{k}", ", ".join(keys)).replace("{t}", text), json.dumps(values, ensure_ascii=False, separators=(",", ":")))
+    return chat(
+        "json",
+        draw.wording(_ASK).replace("{k}", ", ".join(keys)).replace("{t}", text),
+        json.dumps(values, ensure_ascii=False, separators=(",", ":")),
+    )
 
 
 def _said(value: Any) -> str:
@@ -57,5 +61,14 @@ def _list(draw: Draw) -> Example:
     if draw.chance(0.4):
         items = [words.made_up(draw) for _ in items]
     text = draw.one([", ", "\n", " and ", "; "]).join(items)
-    asked = draw.wording(["(Write|Return|Give) (this|the) list as (JSON|a JSON array): {t}", "{t}\n\nAs a JSON (array|list)(, please|).", "(Turn|Make) this into a JSON (array|list): {t}", "JSON array of: {t}", "(List|Put) these in JSON: {t}", "As an array: {t}"])
+    asked = draw.wording(
+        [
+            "(Write|Return|Give) (this|the) list as (JSON|a JSON array): {t}",
+            "{t}\n\nAs a JSON (array|list)(, please|).",
+            "(Turn|Make) this into a JSON (array|list): {t}",
+            "JSON array of: {t}",
+            "(List|Put) these in JSON: {t}",
+            "As an array: {t}",
+        ]
+    )
     return chat("json", asked.replace("{t}", text), json.dumps(items, ensure_ascii=False, separators=(",", ":")))

@@ -13,6 +13,7 @@ from tools.train_tiny_chat.corpus.topics import defined, topic
 
 LEVELS: list[Difficulty] = ["beginner", "intermediate", "advanced"]
 
+# fmt: off
 _OPENING = {"beginner": ["What is {t}?", "First look at {t}", "Introduction to {t}", "Meet {t}"], "intermediate": ["What {t} is about", "The basics of {t}", "An overview of {t}"], "advanced": ["{t} in depth", "Foundations of {t}", "A closer look at {t}"]}
 _MIDDLE = {
     "beginner": ["Important words", "First steps", "A simple example", "Why {t} matters", "{t} in daily life", "The main parts of {t}", "Tools that you need"],
@@ -73,6 +74,7 @@ _EXERCISES_ZH = [
     ("谁需要{t}？用来做什么？", "在工作或生活中遇到它的人，用它更好地完成任务。"),
     ("判断：不练习也能学会{t}。", "错：需要练习和耐心。"),
 ]
+# fmt: on
 
 
 def plan(draw: Draw, subject: str, level: Difficulty, language: Language) -> list[str]:
@@ -83,7 +85,9 @@ def plan(draw: Draw, subject: str, level: Difficulty, language: Language) -> lis
     return [name.replace("{t}", subject) for name in names]
 
 
-def content(draw: Draw, subject: str, section: str, level: Difficulty, language: Language, definition: str | None, *, examples: bool) -> str:
+def content(
+    draw: Draw, subject: str, section: str, level: Difficulty, language: Language, definition: str | None, *, examples: bool
+) -> str:
     zh = language == "zh"
     patterns = draw.some(_SENTENCES_ZH if zh else _SENTENCES, draw.one([1, 2, 2]))
     if level == "advanced" and draw.chance(0.5):
@@ -91,7 +95,10 @@ def content(draw: Draw, subject: str, section: str, level: Difficulty, language:
     if examples:
         patterns.append(draw.one(_EXAMPLES_ZH if zh else _EXAMPLES))
     section = section.rstrip("?？")
-    sentences = [draw.expand(pattern).replace("{t}", subject).replace("{s}", f"“{section}”" if zh else f'"{section}"').replace("{S}", f'"{section}"') for pattern in patterns]
+    sentences = [
+        draw.expand(pattern).replace("{t}", subject).replace("{s}", f"“{section}”" if zh else f'"{section}"').replace("{S}", f'"{section}"')
+        for pattern in patterns
+    ]
     if definition is not None:
         sentences.insert(0, definition + ("。" if zh else "."))
     return ("" if zh else " ").join(sentences)
@@ -126,8 +133,24 @@ def subject_of(draw: Draw, language: Language) -> tuple[str, str | None]:
 def outside_plan(draw: Draw, subject: str, language: Language) -> list[str]:
     """Names of sections that this model would not choose itself."""
     if language == "zh":
-        return [draw.one([f"{subject}的{draw.one(words.ZH_NOUNS)}", words.made_up_zh(draw), f"{draw.one(words.ZH_THINGS)}与{subject}", f"第{at}部分"]) for at in range(1, draw.number(2, 5))]
-    return [draw.one([f"{subject} and {draw.one(words.THINGS)}s", words.made_up(draw), f"The {draw.one(words.ADJECTIVES)} {draw.one(words.NOUNS)}", f"Part {at}", f"{draw.one(words.ADJECTIVES).capitalize()} {subject}"]) for at in range(1, draw.number(2, 5))]
+        return [
+            draw.one(
+                [f"{subject}的{draw.one(words.ZH_NOUNS)}", words.made_up_zh(draw), f"{draw.one(words.ZH_THINGS)}与{subject}", f"第{at}部分"]
+            )
+            for at in range(1, draw.number(2, 5))
+        ]
+    return [
+        draw.one(
+            [
+                f"{subject} and {draw.one(words.THINGS)}s",
+                words.made_up(draw),
+                f"The {draw.one(words.ADJECTIVES)} {draw.one(words.NOUNS)}",
+                f"Part {at}",
+                f"{draw.one(words.ADJECTIVES).capitalize()} {subject}",
+            ]
+        )
+        for at in range(1, draw.number(2, 5))
+    ]
 
 
 def sample(draw: Draw) -> Example:
@@ -144,10 +167,14 @@ def sample(draw: Draw) -> Example:
                 {"name": name, "content": content(draw, subject, name, level, language, definition if at == 0 else None, examples=examples)}
                 for at, name in enumerate(sections)
             ]
-            return _reply(explanation_messages(subject, level, language, sections, include_examples=examples), {"topic": subject, "sections": texts})
+            return _reply(
+                explanation_messages(subject, level, language, sections, include_examples=examples), {"topic": subject, "sections": texts}
+            )
         case "exercises":
             count = draw.one([1, 2, 3, 3, 3, 4, 5, 6, 8, 10, 12])
-            return _reply(exercises_messages(subject, level, language, sections, count), exercises(draw, subject, sections, count, language))
+            return _reply(
+                exercises_messages(subject, level, language, sections, count), exercises(draw, subject, sections, count, language)
+            )
         case _:
             return _free(draw, subject, definition, level, language)
 
@@ -156,14 +183,31 @@ def _reply(messages: list[Message], value: object) -> Conversation:
     return Conversation("lessons", (*messages, Message(role="assistant", content=compact(value))))
 
 
-_FREE = ["(Write|Give me|Make|Prepare) a (short |small |)lesson (about|on) {t}.", "(Teach|Tell) me (something |)about {t}, as a lesson.", "(I want to learn|Help me to learn|How do I learn) {t}(?|.)", "(Make|Write) (an outline|a plan) of a lesson (about|on) {t}.", "A lesson on {t}, please.", "Could you be my teacher for {t}?"]
-_FREE_ZH = ["(写|编写|给我)一节关于{t}的课。", "(教我|帮我学习){t}。", "我想学{t}。", "请(准备|写)一节{t}课。", "列一个{t}课程的大纲。", "你能当我的{t}老师吗？"]
+_FREE = [
+    "(Write|Give me|Make|Prepare) a (short |small |)lesson (about|on) {t}.",
+    "(Teach|Tell) me (something |)about {t}, as a lesson.",
+    "(I want to learn|Help me to learn|How do I learn) {t}(?|.)",
+    "(Make|Write) (an outline|a plan) of a lesson (about|on) {t}.",
+    "A lesson on {t}, please.",
+    "Could you be my teacher for {t}?",
+]
+_FREE_ZH = [
+    "(写|编写|给我)一节关于{t}的课。",
+    "(教我|帮我学习){t}。",
+    "我想学{t}。",
+    "请(准备|写)一节{t}课。",
+    "列一个{t}课程的大纲。",
+    "你能当我的{t}老师吗？",
+]
 
 
 def _free(draw: Draw, subject: str, definition: str | None, level: Difficulty, language: Language) -> Example:
     zh = language == "zh"
     sections = plan(draw, subject, level, language)[:3]
-    lines = [f"{at}. {name}{'：' if zh else ': ' }{content(draw, subject, name, level, language, definition if at == 1 else None, examples=False)}" for at, name in enumerate(sections, 1)]
+    lines = [
+        f"{at}. {name}{'：' if zh else ': '}{content(draw, subject, name, level, language, definition if at == 1 else None, examples=False)}"
+        for at, name in enumerate(sections, 1)
+    ]
     question = draw.wording(_FREE_ZH if zh else _FREE).replace("{t}", subject)
     if zh and draw.chance(0.2):
         question += f"水平：{DIFFICULTY_ZH[level]}。"

@@ -14,6 +14,7 @@ from tools.train_tiny_chat.corpus import (
     json_answers,
     lessons,
     plain_text,
+    repetition,
     sources,
     tools,
 )
@@ -22,31 +23,34 @@ from tools.train_tiny_chat.corpus.draw import Draw
 
 
 class Skill(NamedTuple):
+    """share: of all examples; early: in the first part of the training, where copying is learned, on which much else builds."""
+
     name: str
     share: float
-    """Of all examples."""
+    early: float
     sample: Callable[[Draw], Example]
 
 
 SKILLS = [
-    Skill("gateway", 18, asking.gateway),
-    Skill("general", 7, asking.general),
-    Skill("small talk", 5, asking.small_talk),
-    Skill("arithmetic", 5, arithmetic.sample),
-    Skill("follow-ups", 11, follow_ups.sample),
-    Skill("copying", 9, copying.sample),
-    Skill("sources", 26, sources.sample),
-    Skill("lessons", 8, lessons.sample),
-    Skill("tools", 7, tools.sample),
-    Skill("json", 3, json_answers.sample),
-    Skill("fallback", 4, fallback.sample),
-    Skill("plain text", 2, plain_text.sample),
+    Skill("repetition", 3, 25, repetition.sample),
+    Skill("gateway", 20, 9, asking.gateway),
+    Skill("general", 6, 4, asking.general),
+    Skill("small talk", 5, 2, asking.small_talk),
+    Skill("arithmetic", 5, 2, arithmetic.sample),
+    Skill("follow-ups", 11, 10, follow_ups.sample),
+    Skill("copying", 11, 25, copying.sample),
+    Skill("sources", 34, 10, sources.sample),
+    Skill("lessons", 8, 5, lessons.sample),
+    Skill("tools", 6, 3, tools.sample),
+    Skill("json", 3, 3, json_answers.sample),
+    Skill("fallback", 4, 1, fallback.sample),
+    Skill("plain text", 2, 1, plain_text.sample),
 ]
 
 
-def examples(seed: int) -> Iterator[Example]:
+def examples(seed: int, *, early: bool = False) -> Iterator[Example]:
     """Training examples without end; the same seed gives the same ones."""
     draw = Draw(seed)
-    shares = [skill.share for skill in SKILLS]
+    shares = [skill.early if early else skill.share for skill in SKILLS]
     while True:
         yield draw.random.choices(SKILLS, shares)[0].sample(draw)

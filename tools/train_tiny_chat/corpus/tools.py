@@ -50,6 +50,7 @@ def _phrase(draw: Draw) -> str:
 
 _CURRENCY = ["EUR", "USD", "GBP", "CNY", "JPY", "CHF", "INR"]
 
+# fmt: off
 KNOWN: list[Known] = [
     Known(
         "get_weather", "The weather of a city now.", [Parameter("city", _TEXT, _city)],
@@ -68,6 +69,7 @@ KNOWN: list[Known] = [
     Known("translate", "Translates a text.", [Parameter("text", _TEXT, _phrase), Parameter("language", _TEXT, lambda d: d.one(["French", "German", "Spanish", "Chinese", "Italian", "Latin"]))], ["Translate \"{text}\" (into|to) {language}.", "(How do you say|What is) \"{text}\" in {language}?", "\"{text}\" in {language}, please.", "Put \"{text}\" into {language}."], lambda d, a: {"text": " ".join(words.syllables(d, 2) for _ in range(2))}, "In {language}: {text}.", ["translate", "translator", "translate_text"]),
     Known("turn_on", "Switches a device on or off.", [Parameter("device", _TEXT, lambda d: d.one(words.THINGS)), Parameter("on", {"type": "boolean"}, lambda d: d.chance(0.5))], ["Turn the {device} {on}.", "Switch {on} the {device}.", "{device} {on}", "Please put the {device} {on}."], lambda d, a: {"ok": True}, "Done: the {device} is {on}.", ["turn_on", "switch", "set_device"]),
 ]
+# fmt: on
 
 _VERBS = "get find read list count check load open book order create delete update play show".split()
 _FIELDS = ["name", "id", "code", "city", "title", "count", "size", "colour", "price", "day", "level", "owner", "key", "limit"]
@@ -105,7 +107,14 @@ def random_tool(draw: Draw) -> Known:
     ]
     key = draw.one(["status", "result", "total", "place", "owner"])
     name = draw.one([f"{verb}_{thing}", f"{thing}_{verb}", f"{verb}{thing.capitalize()}", f"{thing}.{verb}".replace(".", "_")])
-    return Known(name, draw.one(["", f"{verb.capitalize()}s a {thing}."]), fields, asks, lambda d, a: {key: words.amount(d) if d.chance(0.5) else words.made_up(d)}, f"The {key} is {{{key}}}.")
+    return Known(
+        name,
+        draw.one(["", f"{verb.capitalize()}s a {thing}."]),
+        fields,
+        asks,
+        lambda d, a: {key: words.amount(d) if d.chance(0.5) else words.made_up(d)},
+        f"The {key} is {{{key}}}.",
+    )
 
 
 def declared(draw: Draw, known: Known) -> Tool:
@@ -136,7 +145,9 @@ def task(draw: Draw, *, answered: bool | None = None) -> ToolTask:
     before = [Message(role="system", content=system)] if system else []
     if draw.chance(0.12) and answered is None:
         question, answer = exchange(draw, SMALL_TALK + GATEWAY_FACTS)[:2]
-        return ToolTask(Conversation("tools", (*before, Message(role="user", content=question), Message(role="assistant", content=answer)), tools), None)
+        return ToolTask(
+            Conversation("tools", (*before, Message(role="user", content=question), Message(role="assistant", content=answer)), tools), None
+        )
     known, tool = draw.one(offered)
     arguments = {parameter.name: parameter.value(draw) for parameter in known.parameters}
     question = _filled(draw.question(known.asks), arguments)
@@ -146,7 +157,10 @@ def task(draw: Draw, *, answered: bool | None = None) -> ToolTask:
     if draw.chance(0.6) if answered is None else answered:
         result = known.result(draw, arguments)
         text = json.dumps(result, ensure_ascii=False) if draw.chance(0.8) else json.dumps(result, ensure_ascii=False, separators=(",", ":"))
-        turns += [Message(role="tool", content=text, tool_call_id="call_0"), Message(role="assistant", content=_filled(known.answer, {**arguments, **result}))]
+        turns += [
+            Message(role="tool", content=text, tool_call_id="call_0"),
+            Message(role="assistant", content=_filled(known.answer, {**arguments, **result})),
+        ]
     return ToolTask(Conversation("tools", tuple(turns), tools), (tool.name, arguments))
 
 

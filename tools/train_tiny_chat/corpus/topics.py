@@ -24,8 +24,41 @@ TOPICS: list[str] = [item for row in _TOPICS.splitlines() for item in row.split(
 TOPICS_ZH: list[str] = [item for row in _TOPICS_ZH.splitlines() for item in row.split("|")]
 _DEFINED: list[tuple[str, str, str, str]] = [tuple(row.split("|")) for row in DEFINITIONS.splitlines()]  # type: ignore[misc]
 
-_PATTERNS = ["{t}", "{t}", "{t}", "{t} for {j}s", "the history of {t}", "{a} {t}", "{t} in {c}", "how to learn {t}", "{t} and {u}", "introduction to {t}", "{n}", "the {x} of {n}", "{n} {t}", "{a} {x}", "{a} {h}", "{h} and {k}", "how to paint a {h}", "the {x} and the {h}"]
-_PATTERNS_ZH = ["{t}", "{t}", "{t}", "{t}的历史", "{t}入门", "{t}与{u}", "如何学习{t}", "{j}的{t}", "{n}", "{n}的{t}", "{n}{x}", "{h}和{k}", "{c}的{x}"]
+_PATTERNS = [
+    "{t}",
+    "{t}",
+    "{t}",
+    "{t} for {j}s",
+    "the history of {t}",
+    "{a} {t}",
+    "{t} in {c}",
+    "how to learn {t}",
+    "{t} and {u}",
+    "introduction to {t}",
+    "{n}",
+    "the {x} of {n}",
+    "{n} {t}",
+    "{a} {x}",
+    "{a} {h}",
+    "{h} and {k}",
+    "how to paint a {h}",
+    "the {x} and the {h}",
+]
+_PATTERNS_ZH = [
+    "{t}",
+    "{t}",
+    "{t}",
+    "{t}的历史",
+    "{t}入门",
+    "{t}与{u}",
+    "如何学习{t}",
+    "{j}的{t}",
+    "{n}",
+    "{n}的{t}",
+    "{n}{x}",
+    "{h}和{k}",
+    "{c}的{x}",
+]
 
 
 def topic(draw: Draw, language: Language) -> str:

@@ -17,7 +17,9 @@ FIRST_NAMES = (
     "Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Maria Noah Olivia Paul Rosa Sam Tina Victor Wendy Zoe Amir Bruno Chloe Diego "
     "Elena Farid Gina Hugo Ines Jonas Karim Lina Marta Nadia Omar Priya Quinn Rafael Sofia Tom Ursula Vera Walter Yara Lucas Mia Ethan Nora"
 ).split()
-ZH_FIRST_NAMES = "小明 小红 小华 小丽 小刚 李雷 韩梅梅 王芳 张伟 刘洋 陈静 杨帆 赵磊 黄蕾 周杰 吴敏 小林 阿强 晓东 丽娜 建国 志远 思思 雨桐 子涵".split()
+ZH_FIRST_NAMES = (
+    "小明 小红 小华 小丽 小刚 李雷 韩梅梅 王芳 张伟 刘洋 陈静 杨帆 赵磊 黄蕾 周杰 吴敏 小林 阿强 晓东 丽娜 建国 志远 思思 雨桐 子涵".split()
+)
 COLOURS = "red blue green yellow black white orange purple brown grey pink silver".split()
 ZH_COLOURS = "红色 蓝色 绿色 黄色 黑色 白色 橙色 紫色 棕色 灰色 粉色 银色".split()
 ANIMALS = "cat dog horse rabbit parrot fish turtle cow sheep goat fox owl frog mouse bear wolf duck hamster pony lizard".split()
