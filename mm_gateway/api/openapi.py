@@ -119,6 +119,9 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
         }
         event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
         ok["content"]["text/event-stream"] = {"schema": event, "example": endpoint.stream}
+    if endpoint.events is not None:
+        named = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["event", "data"]}
+        ok["content"]["text/event-stream"] = {"schema": named | {"description": endpoint.events}}
     responses: dict[str, Any] = {"200": ok}
     for status, extra in endpoint.other_replies.items():
         responses[status] = {"headers": _headers(()), "content": {"application/json": {"schema": _ref(extra)}}, "description": "Not now"}

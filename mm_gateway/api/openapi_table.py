@@ -25,8 +25,10 @@ from mm_gateway.protocol import (
     TokenizeReply,
     TokenizeRequest,
 )
+from mm_gateway.responses_protocol import DeletedResponse, ItemList, ResponseObject, ResponseRequest
 
 TAGS = {
+    "Responses": "Conversations that the gateway keeps.",
     "Text": "Conversations and texts, continued.",
     "Embeddings": "Texts as vectors.",
     "Tokens": "How a model reads text.",
@@ -73,6 +75,7 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Passed": ("default", "An error of the server behind a remote model, passed on with its status", ()),
 }
 _GET = ("BadRequest", "Unauthorized", "MethodNotAllowed", "TooMany", "Internal")
+_STORED = (*_GET, "NotFound")
 _POST = ("BadRequest", "Unauthorized", "NotFound", "MethodNotAllowed", "TooLarge", "NotJson", "TooMany", "Internal")
 _MODEL = (*_POST, "Upstream", "Unavailable", "UpstreamTimeout", "Passed")
 
@@ -83,6 +86,7 @@ class Endpoint:
 
     Attributes:
         tag: where it is listed. body, reply: structs of what comes and goes. event: of one event, where it can stream.
+        events: instead, what its events are, where they are of many kinds.
         examples: bodies by name, each accepted by the mock. answer: a reply. stream: a stream.
         errors: names in ERRORS. other_replies: status -> struct, of replies that are no errors. security: which key opens it.
         parameters: more about path parameters, by name.
@@ -92,6 +96,7 @@ class Endpoint:
     reply: type[msgspec.Struct]
     body: type[msgspec.Struct] | None = None
     event: type[msgspec.Struct] | None = None
+    events: str | None = None
     examples: Mapping[str, Any] = field(default_factory=dict)
     answer: Any = None
     stream: str | None = None
@@ -238,6 +243,21 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
         examples={"tokens": {"model": "mock", "tokens": []}},
         answer={"prompt": "Hello, world"},
     ),
+    ("POST", "/v1/responses"): Endpoint(
+        "Responses",
+        body=ResponseRequest,
+        reply=ResponseObject,
+        events="Events are named as OpenAI names them; the last one is response.completed, response.incomplete or response.failed.",
+        errors=_MODEL,
+        examples={
+            "text": {"model": "mock", "input": "Hello!", "store": False},
+            "conversation": {"model": "mock", "instructions": "Be brief.", "input": _HELLO, "max_output_tokens": 20, "stream": True},
+        },
+    ),
+    ("GET", "/v1/responses/{response_id}"): Endpoint("Responses", reply=ResponseObject, errors=_STORED),
+    ("DELETE", "/v1/responses/{response_id}"): Endpoint("Responses", reply=DeletedResponse, errors=_STORED),
+    ("POST", "/v1/responses/{response_id}/cancel"): Endpoint("Responses", reply=ResponseObject, errors=_STORED),
+    ("GET", "/v1/responses/{response_id}/input_items"): Endpoint("Responses", reply=ItemList, errors=_STORED),
     ("GET", "/v1/models"): Endpoint("Models", reply=ModelList, answer={"object": "list", "data": [_CARD]}),
     ("GET", "/v1/models/{model_id}"): Endpoint(
         "Models",
