@@ -32,9 +32,9 @@ class Plan:
 
     tokens: int = 40_000_000
     batch_tokens: int = 4096
-    step_batches: int = 3
-    muon_rate: float = 0.02
-    adam_rate: float = 0.004
+    step_batches: int = 1
+    muon_rate: float = 0.012
+    adam_rate: float = 0.0025
     weight_decay: float = 0.02
     early: float = 0.45
     warm_up: int = 60

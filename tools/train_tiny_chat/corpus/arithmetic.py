@@ -22,8 +22,8 @@ _ASK_ZH = {
 def operands(draw: Draw, sign: str) -> tuple[int, int]:
     """Pairs of one kind in eight are held out."""
     while True:
-        high = draw.one([10, 20, 50, 100])
-        a, b = (draw.number(0, 12), draw.number(0, 12)) if sign == "*" else (draw.number(0, high), draw.number(0, high))
+        high = draw.one([10, 10, 20, 20, 50])
+        a, b = (draw.number(0, 10), draw.number(0, 10)) if sign == "*" else (draw.number(0, high), draw.number(0, high))
         if sign == "-" and b > a:
             a, b = b, a
         if draw.allows(f"{a}{sign}{b}"):

@@ -32,19 +32,19 @@ class Skill(NamedTuple):
 
 
 SKILLS = [
-    Skill("repetition", 3, 25, repetition.sample),
+    Skill("repetition", 8, 25, repetition.sample),
     Skill("gateway", 20, 9, asking.gateway),
-    Skill("general", 6, 4, asking.general),
-    Skill("small talk", 5, 2, asking.small_talk),
-    Skill("arithmetic", 5, 2, arithmetic.sample),
-    Skill("follow-ups", 11, 10, follow_ups.sample),
-    Skill("copying", 11, 25, copying.sample),
-    Skill("sources", 34, 10, sources.sample),
-    Skill("lessons", 8, 5, lessons.sample),
-    Skill("tools", 6, 3, tools.sample),
-    Skill("json", 3, 3, json_answers.sample),
-    Skill("fallback", 4, 1, fallback.sample),
-    Skill("plain text", 2, 1, plain_text.sample),
+    Skill("general", 4, 4, asking.general),
+    Skill("small talk", 4, 2, asking.small_talk),
+    Skill("arithmetic", 3, 2, arithmetic.sample),
+    Skill("follow-ups", 9, 10, follow_ups.sample),
+    Skill("copying", 14, 25, copying.sample),
+    Skill("sources", 36, 10, sources.sample),
+    Skill("lessons", 7, 5, lessons.sample),
+    Skill("tools", 4, 3, tools.sample),
+    Skill("json", 2, 3, json_answers.sample),
+    Skill("fallback", 2, 1, fallback.sample),
+    Skill("plain text", 1, 1, plain_text.sample),
 ]
 
 

@@ -104,7 +104,7 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
     """Sources about made-up things; the question asks for one statement or two, or for what none of them says."""
     language = language or ("zh" if draw.chance(0.33) else "en")
     attributes = list(ENGLISH if language == "en" else CHINESE)
-    size = draw.one([1, 1, 2, 2, 2, 3, 3, 3, 4, 5, 6])
+    size = draw.one([1, 1, 2, 2, 2, 3, 3, 4, 5, 6])
     entities: list[str] = []
     while len(entities) < size:
         new = entity(draw, language)
@@ -254,7 +254,7 @@ def _plain_title(draw: Draw, first: Event, language: Language) -> str:
 
 def docs_task(draw: Draw) -> SourceTask:
     """Pieces of the repository's own documents, as many as a search gives; a question for a fact of the gateway, or for what a sentence is about."""
-    chosen = draw.some(doc_pieces(), draw.one([2, 3, 4, 6, 8]))
+    chosen = draw.some(doc_pieces(), draw.one([1, 2, 2, 3, 4, 6, 8]))
     if draw.chance(0.5) and (asked := _fact_in(draw, chosen)) is not None:
         question, sentence, language = asked
     else:
