@@ -117,6 +117,34 @@ _CLOCK = {
 }
 _HEAD = {"id": "chatcmpl-1", "created": 1764000000, "model": "mock", "system_fingerprint": "fp_mm_gateway"}
 _USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+_MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "the model", "annotations": [], "logprobs": []}],
+}
+_RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1764000000,
+    "status": "completed",
+    "model": "mock",
+    "output": [_MESSAGE],
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "store": True,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "usage": {
+        "input_tokens": 1,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 3,
+    },
+}
 _CARD = {
     "id": "gpt2",
     "object": "model",
@@ -253,9 +281,12 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
             "text": {"model": "mock", "input": "Hello!", "store": False},
             "conversation": {"model": "mock", "instructions": "Be brief.", "input": _HELLO, "max_output_tokens": 20, "stream": True},
         },
+        answer=_RESPONSE,
     ),
-    ("GET", "/v1/responses/{response_id}"): Endpoint("Responses", reply=ResponseObject, errors=_STORED),
-    ("DELETE", "/v1/responses/{response_id}"): Endpoint("Responses", reply=DeletedResponse, errors=_STORED),
+    ("GET", "/v1/responses/{response_id}"): Endpoint("Responses", reply=ResponseObject, answer=_RESPONSE, errors=_STORED),
+    ("DELETE", "/v1/responses/{response_id}"): Endpoint(
+        "Responses", reply=DeletedResponse, answer={"id": "resp_1", "object": "response", "deleted": True}, errors=_STORED
+    ),
     ("POST", "/v1/responses/{response_id}/cancel"): Endpoint("Responses", reply=ResponseObject, errors=_STORED),
     ("GET", "/v1/responses/{response_id}/input_items"): Endpoint("Responses", reply=ItemList, errors=_STORED),
     ("GET", "/v1/models"): Endpoint("Models", reply=ModelList, answer={"object": "list", "data": [_CARD]}),
