@@ -38,7 +38,9 @@ def run(*arguments: str) -> str:
 
 
 class Weather(pydantic.BaseModel):
-    """Weather of a city."""
+    """Weather of a city. Closed, for random weights would add properties until their text is cut."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
 
     city: Literal["Ems", "Wien"]
     days: int = pydantic.Field(ge=1, le=9)
@@ -73,9 +75,10 @@ def test_a_stream_holds_what_comes_whole(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", [*MODELS, "responses"])
 def test_a_conversation_sends_what_was_said(folder: Path, name: str) -> None:
     conversation = llm.get_model(f"gateway/{name}").conversation()
-    first = conversation.prompt("Hello", system="Be brief.", max_tokens=8)
+    options: dict[str, Any] = {"max_tokens": 8, "stream": False}  # in a stream of responses llm misses the usage of one that is cut
+    first = conversation.prompt("Hello", system="Be brief.", **options)
     first.text()
-    second = conversation.prompt("And then?", max_tokens=8)
+    second = conversation.prompt("And then?", **options)
     assert second.text()
     assert (second.usage().input or 0) > (first.usage().input or 0)
 
@@ -84,7 +87,7 @@ def test_a_conversation_sends_what_was_said(folder: Path, name: str) -> None:
 def test_schemas_are_followed(folder: Path, name: str) -> None:
     model = llm.get_model(f"gateway/{name}")
     for stream in (True, False):
-        Weather.model_validate_json(model.prompt("Weather?", schema=Weather, max_tokens=80, seed=1, stream=stream).text())
+        Weather.model_validate_json(model.prompt("Weather?", schema=Weather, max_tokens=80, stream=stream).text())
 
 
 @pytest.mark.parametrize("stream", [True, False])

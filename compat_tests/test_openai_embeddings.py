@@ -51,7 +51,7 @@ async def test_many_at_once_beside_a_stream(gateway: Gateway) -> None:
 def test_what_a_model_cannot_do_is_a_bad_request(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="matryoshka"):
         client.embeddings.create(model="gpt2", input="a", dimensions=8)
-    with pytest.raises(openai.BadRequestError, match="maximum context length is 512 tokens"):
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 2048 tokens"):
         client.embeddings.create(model="gpt2", input=["a", "word " * 2000])
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="nope", input="a")

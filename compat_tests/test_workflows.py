@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 from gateways import Gateway, free_port, start_gateway, stop_gateway
+from langchain_openai import ChatOpenAI
 
 LESSON: list[Any] = [{"role": "user", "content": "Fractions"}]
 
@@ -106,18 +106,26 @@ def test_curl_reads_stages_as_comments(gateway: Gateway) -> None:
     assert done.stdout.startswith(": answering\n\n") and done.stdout.endswith("data: [DONE]\n\n")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("langchain_openai") is None, reason="LangChain is not installed")
-def test_langchain_streams_a_lesson(gateway: Gateway) -> None:
-    from langchain_openai import ChatOpenAI
+def langchain(gateway: Gateway, model: str, **workflow: Any) -> ChatOpenAI:
+    return ChatOpenAI(base_url=f"{gateway.address}/v1", api_key="none", model=model, extra_body={"workflow": workflow})  # type: ignore[arg-type]
 
-    model = ChatOpenAI(
-        base_url=f"{gateway.address}/v1",
-        api_key="none",  # type: ignore[arg-type]
-        model="mm-orch/lesson-pack",
-        extra_body={"workflow": {"num_exercises": 1, "events": True}},
-    )
+
+def test_langchain_streams_a_lesson(gateway: Gateway) -> None:
+    model = langchain(gateway, "mm-orch/lesson-pack", num_exercises=1, events=True)
     text = "".join(str(piece.content) for piece in model.stream("Fractions"))
     assert text == model.invoke("Fractions").content and text.count("**Answer:**") == 1
+
+
+def test_langchain_goes_on_with_a_conversation(gateway: Gateway) -> None:
+    model = langchain(gateway, "mm-orch/chat-generate", session_id="langchain")
+    first, second = (model.invoke("One two three.") for _ in range(2))
+    assert second.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]  # type: ignore[index]
+
+
+async def test_langchain_asks_the_documentation(gateway: Gateway) -> None:
+    model = langchain(gateway, "mm-orch/search-qa", max_results=2)
+    pieces = [str(piece.content) async for piece in model.astream("What does max_cached_models mean?")]
+    assert len("".join(pieces).split()) > 5
 
 
 @pytest.fixture

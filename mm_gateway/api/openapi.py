@@ -13,7 +13,7 @@ import msgspec
 from litestar.routes import BaseRoute, HTTPRoute
 
 import mm_gateway
-from mm_gateway.api.openapi_fields import FIELDS
+from mm_gateway.api.openapi_fields import FIELDS, REQUESTS
 from mm_gateway.api.openapi_table import ENDPOINTS, ERRORS, HEADERS, TAGS, Endpoint
 from mm_gateway.protocol import ErrorReply
 
@@ -76,6 +76,7 @@ def schemas() -> dict[str, Any]:
         structs |= {struct for struct in (endpoint.body, endpoint.reply, endpoint.event) if struct is not None}
     _, components = msgspec.json.schema_components(sorted(structs, key=lambda struct: struct.__name__), ref_template=_REF)
     for name, schema in components.items():
+        schema |= REQUESTS.get(name, {})
         for field, property in schema.get("properties", {}).items():
             _say(property, FIELDS.get(f"{name}.{field}") or (FIELDS.get(field, {}) if name.endswith("Request") else {}))
     return components
@@ -106,7 +107,8 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     reply: dict[str, Any] = {"schema": _ref(endpoint.reply)} if endpoint.reply is not None else {}
     if endpoint.answer is not None:
         reply["example"] = endpoint.answer
-    ok: dict[str, Any] = {"description": "The whole reply", "headers": _headers(()), "content": {"application/json": reply}}
+    limits = tuple(name for name in HEADERS if name.startswith("x-ratelimit")) if endpoint.security == "client" else ()
+    ok: dict[str, Any] = {"description": "The whole reply", "headers": _headers(limits), "content": {"application/json": reply}}
     if endpoint.event is not None:
         ok["description"] = "The whole reply, or with `stream: true` its events"
         data = {
@@ -117,6 +119,9 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
         }
         event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
         ok["content"]["text/event-stream"] = {"schema": event, "example": endpoint.stream}
+    if endpoint.events is not None:
+        named = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["event", "data"]}
+        ok["content"]["text/event-stream"] = {"schema": named | {"description": endpoint.events}}
     responses: dict[str, Any] = {"200": ok}
     for status, extra in endpoint.other_replies.items():
         responses[status] = {"headers": _headers(()), "content": {"application/json": {"schema": _ref(extra)}}, "description": "Not now"}

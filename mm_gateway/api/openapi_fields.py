@@ -107,6 +107,24 @@ FIELDS: dict[str, dict[str, Any]] = {
     "reasoning_effort": _says("Only `none` is served.", examples=["none"]),
     "verbosity": _says("Only `medium` is served.", examples=["medium"]),
     "web_search_options": _refused(),
+    # responses and workflows
+    "workflow": _ours("Parameters of a workflow; only for models that are workflows."),
+    "ResponseRequest.input": _says("A text, or items: messages, function calls and their outputs, references to stored items."),
+    "ResponseRequest.store": _says("Keep the response, so that it can be continued. Default: true."),
+    "instructions": _says("A system message in front, for this response only."),
+    "previous_response_id": _says("The stored response that this one continues."),
+    "max_output_tokens": _says("Most tokens to generate. Default: what is left of the context.", minimum=1),
+    "include": _says("What else the reply is to hold."),
+    "text": _says("What the output has to look like: `format`, enforced token by token."),
+    "truncation": _says("`auto` leaves out the oldest turns of what does not fit the context; `disabled`, the default, refuses it."),
+    "max_tool_calls": _accepted("Bounds calls of built-in tools, of which there are none."),
+    **{
+        f"ResponseRequest.{name}": _refused()
+        for name in (
+            *("access_programs", "background", "background_options", "context_management", "conversation", "image", "moderation"),
+            *("prompt", "prompt_cache_options", "reasoning"),
+        )
+    },
     # embeddings and tokens
     "input": _says("A text, texts, token ids, or lists of token ids; not mixed, none empty.", minLength=1, minItems=1, maxItems=2048),
     "encoding_format": _says("`float` (default): numbers; `base64`: of little-endian float32."),
@@ -116,4 +134,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "add_generation_prompt": _says("With `messages`: the beginning of the assistant's turn. Default: true."),
     "continue_final_message": _refused(),
     "tokens": _says("Token ids.", examples=[[15496, 995]]),
+}
+
+# What is said of whole requests, beyond the types of their fields.
+REQUESTS: dict[str, dict[str, Any]] = {
+    "CompletionRequest": {"required": ["model", "prompt"]},
+    "TokenizeRequest": {"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]},
 }

@@ -25,8 +25,10 @@ from mm_gateway.protocol import (
     TokenizeReply,
     TokenizeRequest,
 )
+from mm_gateway.responses_protocol import DeletedResponse, ItemList, ResponseObject, ResponseRequest
 
 TAGS = {
+    "Responses": "Conversations that the gateway keeps.",
     "Text": "Conversations and texts, continued.",
     "Embeddings": "Texts as vectors.",
     "Tokens": "How a model reads text.",
@@ -38,8 +40,15 @@ HEADERS: dict[str, Any] = {
     "x-request-id": {"description": "Names the request in the log.", "schema": {"type": "string", "pattern": "^req_[0-9a-f]{32}$"}},
     "openai-processing-ms": {"description": "Milliseconds until the reply began.", "schema": {"type": "integer", "minimum": 0}},
     "retry-after": {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 1}},
+    "retry-after-ms": {"description": "The same in milliseconds.", "schema": {"type": "integer", "minimum": 1}},
     "x-should-retry": {"description": "false: trying again cannot help.", "schema": {"type": "string", "enum": ["true", "false"]}},
 }
+for _what in ("requests", "tokens"):
+    HEADERS |= {
+        f"x-ratelimit-limit-{_what}": {"description": f"{_what.title()} per minute, where limited.", "schema": {"type": "integer"}},
+        f"x-ratelimit-remaining-{_what}": {"description": f"{_what.title()} left now.", "schema": {"type": "integer", "minimum": 0}},
+        f"x-ratelimit-reset-{_what}": {"description": "Until all are there again, e.g. `1m12s`.", "schema": {"type": "string"}},
+    }
 
 # name -> status, description, headers
 ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -54,18 +63,19 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "MethodNotAllowed": ("405", "The path is served, but not by this method", ()),
     "TooLarge": ("413", "The body is larger than `server.max_body_bytes`", ()),
     "NotJson": ("415", "The body is not sent as application/json", ()),
-    "TooMany": ("429", "A limit or a queue is full (`rate_limit_exceeded`)", ("retry-after",)),
+    "TooMany": ("429", "A limit or a queue is full (`rate_limit_exceeded`)", ("retry-after", "retry-after-ms", "x-should-retry")),
     "Internal": ("500", "The gateway's fault; the message shows nothing of its inside", ()),
     "Upstream": ("502", "The server behind a remote model cannot be reached, or broke off", ()),
     "Unavailable": (
         "503",
         "The model cannot serve now (`model_overloaded`), or the gateway is shutting down",
-        ("retry-after", "x-should-retry"),
+        ("retry-after", "retry-after-ms", "x-should-retry"),
     ),
     "UpstreamTimeout": ("504", "The server behind a remote model did not answer in time", ()),
     "Passed": ("default", "An error of the server behind a remote model, passed on with its status", ()),
 }
-_GET = ("BadRequest", "Unauthorized", "MethodNotAllowed", "Internal")
+_GET = ("BadRequest", "Unauthorized", "MethodNotAllowed", "TooMany", "Internal")
+_STORED = (*_GET, "NotFound")
 _POST = ("BadRequest", "Unauthorized", "NotFound", "MethodNotAllowed", "TooLarge", "NotJson", "TooMany", "Internal")
 _MODEL = (*_POST, "Upstream", "Unavailable", "UpstreamTimeout", "Passed")
 
@@ -76,6 +86,7 @@ class Endpoint:
 
     Attributes:
         tag: where it is listed. body, reply: structs of what comes and goes. event: of one event, where it can stream.
+        events: instead, what its events are, where they are of many kinds.
         examples: bodies by name, each accepted by the mock. answer: a reply. stream: a stream.
         errors: names in ERRORS. other_replies: status -> struct, of replies that are no errors. security: which key opens it.
         parameters: more about path parameters, by name.
@@ -85,6 +96,7 @@ class Endpoint:
     reply: type[msgspec.Struct]
     body: type[msgspec.Struct] | None = None
     event: type[msgspec.Struct] | None = None
+    events: str | None = None
     examples: Mapping[str, Any] = field(default_factory=dict)
     answer: Any = None
     stream: str | None = None
@@ -105,6 +117,34 @@ _CLOCK = {
 }
 _HEAD = {"id": "chatcmpl-1", "created": 1764000000, "model": "mock", "system_fingerprint": "fp_mm_gateway"}
 _USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+_MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "the model", "annotations": [], "logprobs": []}],
+}
+_RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1764000000,
+    "status": "completed",
+    "model": "mock",
+    "output": [_MESSAGE],
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "store": True,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "usage": {
+        "input_tokens": 1,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 3,
+    },
+}
 _CARD = {
     "id": "gpt2",
     "object": "model",
@@ -231,6 +271,24 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
         examples={"tokens": {"model": "mock", "tokens": []}},
         answer={"prompt": "Hello, world"},
     ),
+    ("POST", "/v1/responses"): Endpoint(
+        "Responses",
+        body=ResponseRequest,
+        reply=ResponseObject,
+        events="Events are named as OpenAI names them; the last one is response.completed, response.incomplete or response.failed.",
+        errors=_MODEL,
+        examples={
+            "text": {"model": "mock", "input": "Hello!", "store": False},
+            "conversation": {"model": "mock", "instructions": "Be brief.", "input": _HELLO, "max_output_tokens": 20, "stream": True},
+        },
+        answer=_RESPONSE,
+    ),
+    ("GET", "/v1/responses/{response_id}"): Endpoint("Responses", reply=ResponseObject, answer=_RESPONSE, errors=_STORED),
+    ("DELETE", "/v1/responses/{response_id}"): Endpoint(
+        "Responses", reply=DeletedResponse, answer={"id": "resp_1", "object": "response", "deleted": True}, errors=_STORED
+    ),
+    ("POST", "/v1/responses/{response_id}/cancel"): Endpoint("Responses", reply=ResponseObject, errors=_STORED),
+    ("GET", "/v1/responses/{response_id}/input_items"): Endpoint("Responses", reply=ItemList, errors=_STORED),
     ("GET", "/v1/models"): Endpoint("Models", reply=ModelList, answer={"object": "list", "data": [_CARD]}),
     ("GET", "/v1/models/{model_id}"): Endpoint(
         "Models",

@@ -89,6 +89,8 @@ class Pump:
         return await self._wait(lambda: self.begun or self.ended, timeout_s)
 
     async def _wait(self, arrived: Callable[[], bool], timeout_s: float | None) -> bool:
+        if arrived():
+            return True
         try:
             async with asyncio.timeout(timeout_s):
                 while not arrived():

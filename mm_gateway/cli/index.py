@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from mm_gateway.search.index_update import update
 from mm_gateway.search.local_index import LocalIndex
 from mm_gateway.search.providers import INDEX_FILE
 from mm_gateway.settings import Settings
@@ -23,7 +24,7 @@ def update_index(settings: Settings, paths: Sequence[Path], *, rebuild: bool) ->
         ConfigurationError: a path does not exist, or the index cannot be used.
     """
     file = settings.storage.path(INDEX_FILE)
-    index = LocalIndex(file, max_file_bytes=settings.search.max_file_bytes, rebuild=rebuild)
+    index = LocalIndex(file, rebuild=rebuild)
     try:
         roots = list(paths) or [*dict.fromkeys([*map(Path, settings.search.index_paths), *map(Path, index.status().roots)])]
         if not roots:
@@ -31,7 +32,7 @@ def update_index(settings: Settings, paths: Sequence[Path], *, rebuild: bool) ->
         if rebuild and paths:
             index.forget_roots()
         counts: Counter[str] = Counter()
-        for outcome in index.update(roots):
+        for outcome in update(index, roots, max_file_bytes=settings.search.max_file_bytes):
             counts[outcome.change] += 1
             if outcome.error:
                 _progress("")

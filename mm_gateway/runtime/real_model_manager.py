@@ -160,17 +160,17 @@ class RealModelManager:
             model.pinned = pinned
             effects += self._state.advance(self._clock())
 
-    def unload_model(self, name: str) -> None:
+    def unload_model(self, name: str) -> bool:
         """Unload every form of the model of that name; waits until nobody uses it. New requests wait, and load it again.
 
-        Raises:
-            ModelNotFoundError: none of that name is in memory.
+        Returns:
+            False: none of that name was in memory.
         """
         with self._changed:
             models = [model for model, _ in self._named(name) if model.phase == "ready"]
-        if not models:
-            raise ModelNotFoundError(name)
-        self._unload(models)
+        if models:
+            self._unload(models)
+        return bool(models)
 
     def unload(self, config: ModelConfig) -> None:
         """Unload one model, where it is in memory; waits until nobody uses it."""
@@ -186,15 +186,13 @@ class RealModelManager:
         self._unload(models)
 
     def switch_device(self, name: str, device: str) -> LoadedModel:
-        """Move a model to another device: waits until nobody uses it, unloads it, and loads it there.
+        """Have a model on another device: waits until nobody uses it, unloads it, and loads it there; errors as for `load_model`.
 
-        Raises:
-            ModelNotFoundError: none of that name is in memory. Else as `load_model`.
+        One that is not in memory is loaded as it was the last time; one that never was, by its name.
         """
         with self._changed:
-            config = next((held.config for model, held in self._named(name) if model.phase == "ready"), None)
-        if config is None:
-            raise ModelNotFoundError(name)
+            named = sorted(self._named(name), key=lambda known: known[0].phase != "ready")
+            config = named[0][1].config if named else ModelConfig(model_name=name)
         self.unload_model(name)
         return self.load_model(msgspec.structs.replace(config, device=device))
 

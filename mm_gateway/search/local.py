@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -44,6 +45,8 @@ class LocalProvider:
             return index.search(query, max_results, url_of)
         except ConfigurationError as error:
             raise SearchError(f"The index cannot be searched: {error}", retryable=False) from error
+        except sqlite3.Error as error:
+            raise SearchError(f"The index cannot be searched: {error}", retryable=True) from error
 
     def _current(self) -> tuple[LocalIndex, UrlOf]:
         if self._index is None and self._path.is_file():

@@ -110,10 +110,11 @@ class Run:
     def ask(self, messages: Sequence[Message], config: GenerationConfig) -> ModelCall:
         """Let the model answer, in the stage that has begun; iterate the call."""
         stage = self._stage[0] if self._stage is not None else "answer"
+        asked = self.request.input
         request = GenerationRequest(
             request_id=f"{self.request.request_id}-{stage}",
             model=self.model.info().id,
-            input=ChatInput(tuple(messages)),
+            input=ChatInput(tuple(messages), truncate=asked.truncate if isinstance(asked, ChatInput) else None),
             config=config,
             keep_alive=self.request.keep_alive,
             user=self.request.user,

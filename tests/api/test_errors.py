@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from litestar.testing import AsyncTestClient, TestClient
+from litestar.testing import AsyncTestClient
 from scripted_backend import ScriptedBackend, app_over
 
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
@@ -215,21 +212,3 @@ async def test_while_draining_new_requests_are_refused_and_health_says_so() -> N
         app.state.draining = True
         assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 503
         assert (await client.get("/health")).status_code == 503
-
-
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3))
-FIELDS = ["messages", "model", "n", "stop", "temperature", "stream", "stream_options", "logprobs", "prompt", "logit_bias", "keep_alive"]
-BODIES = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), VALUES, max_size=5)
-
-
-@given(body=BODIES, path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]), filled=st.booleans())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_no_body_is_the_servers_fault(body: dict[str, Any], path: str, filled: bool) -> None:
-    if filled:
-        body = {"model": "scripted", **({"prompt": "a"} if path == "/v1/completions" else {"messages": CHAT["messages"]}), **body}
-    with TestClient(app_over(ScriptedBackend(ANSWER))) as client:
-        reply = client.post(path, content=json.dumps(body).encode("utf-8", "surrogatepass"), headers={"content-type": "application/json"})
-    assert reply.status_code < 500
-    if reply.status_code != 200:
-        assert set(reply.json()["error"]) == {"message", "type", "param", "code"}

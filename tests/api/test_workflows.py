@@ -11,12 +11,13 @@ import pytest
 from litestar.testing import AsyncTestClient
 from scripted_backend import ScriptedBackend
 
+from mm_gateway.api.admission import Admission, Ticket
 from mm_gateway.api.app import create_app
 from mm_gateway.api.serve_events import Pump
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import ChoiceFinished, GenerationEvent, Progress, TextDelta, UrlCitation, Usage
 from mm_gateway.errors import ModelUnavailableError
-from mm_gateway.settings import ServerSettings, Settings
+from mm_gateway.settings import LimitSettings, ServerSettings, Settings
 from mm_gateway.workflows.parameters import Parameters
 from mm_gateway.workflows.run import Run
 from mm_gateway.workflows.workflow import Workflow
@@ -156,7 +157,7 @@ async def test_a_pump_keeps_one_progress_a_stage_and_begins_with_text() -> None:
         yield Progress("answer")
         yield TextDelta(0, "a")
 
-    pump = Pump(events())
+    pump = Pump(events(), Ticket(Admission(LimitSettings()), None))
     assert await pump.wait_begun(5.0)
     assert list(pump.buffer) == [Progress("search", "0"), Progress("answer"), TextDelta(0, "a")]
     await pump.cancel()

@@ -6,10 +6,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 from mm_gateway.core import GenerationConfig
-from mm_gateway.errors import ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import RealModelManager
 from mm_gateway.settings import EngineSettings, ModelConfig
 
@@ -26,12 +23,14 @@ def test_the_guides_methods_over_a_real_model(gpt2_checkpoint: Path) -> None:
         assert result.completion_tokens == 3
     moved = manager.switch_device("small", "cpu")
     assert moved is not loaded
-    manager.unload_model(name)
+    assert manager.unload_model(name)
     assert manager.get_model(name) is None
-    with pytest.raises(ModelNotFoundError):
-        manager.unload_model(name)
-    with pytest.raises(ModelNotFoundError):
-        manager.switch_device(name, "cpu")
+    assert not manager.unload_model(name)
+    assert manager.switch_device(name, "cpu").dtype == moved.dtype
+    afresh = RealModelManager(max_cached_models=1, engine_settings=EngineSettings(max_running=4))
+    assert not afresh.unload_model(name)
+    assert afresh.switch_device(name, "cpu") is afresh.get_model(name)
+    afresh.close()
     manager.load_model(ModelConfig(model_name=name, device="cpu"))
     manager.clear_cache()
     assert manager.list_models() == []

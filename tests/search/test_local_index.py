@@ -12,8 +12,10 @@ import pytest
 from web_site import article
 
 from mm_gateway.errors import ConfigurationError, SearchError
+from mm_gateway.search import index_update
+from mm_gateway.search.index_update import FileOutcome
 from mm_gateway.search.local import LocalProvider, documentation_index
-from mm_gateway.search.local_index import FileOutcome, LocalIndex, UrlOf
+from mm_gateway.search.local_index import LocalIndex, UrlOf
 
 GUIDE = """---
 layout: page
@@ -90,11 +92,15 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def index(tmp_path: Path) -> LocalIndex:
-    return LocalIndex(tmp_path / "data" / "index.sqlite", max_file_bytes=100_000)
+    return LocalIndex(tmp_path / "data" / "index.sqlite")
+
+
+def outcomes(index: LocalIndex, *roots: Path) -> list[FileOutcome]:
+    return list(index_update.update(index, roots, max_file_bytes=100_000))
 
 
 def update(index: LocalIndex, *roots: Path) -> dict[str, int]:
-    return dict(Counter(outcome.change for outcome in index.update(roots)))
+    return dict(Counter(outcome.change for outcome in outcomes(index, *roots)))
 
 
 def found(index: LocalIndex, query: str, base: str | None = "https://docs.example/x/") -> list[tuple[str, str]]:
@@ -202,7 +208,7 @@ def test_files_that_cannot_be_read_are_reported_and_the_rest_is_indexed(index: L
     (folder / "large.txt").write_text("x" * 200_000)
     (folder / "binary.txt").write_bytes(b"\0\1\2" * 100)
     (folder / "empty.html").write_text("")
-    failed = {outcome.path.name: outcome.error for outcome in index.update([folder]) if outcome.change == "failed"}
+    failed = {outcome.path.name: outcome.error for outcome in outcomes(index, folder) if outcome.change == "failed"}
     assert set(failed) == {"broken.pdf", "scan.pdf", "large.txt", "binary.txt", "empty.html"}
     assert "max_file_bytes" in failed["large.txt"]
     assert "text recognition" in failed["scan.pdf"]
@@ -212,12 +218,12 @@ def test_files_that_cannot_be_read_are_reported_and_the_rest_is_indexed(index: L
 def test_a_file_that_becomes_unreadable_drops_out(index: LocalIndex, folder: Path) -> None:
     update(index, folder)
     (folder / "planets.pdf").write_bytes(b"no longer")
-    assert [outcome.path.name for outcome in index.update([folder]) if outcome.change == "failed"] == ["planets.pdf"]
+    assert [outcome.path.name for outcome in outcomes(index, folder) if outcome.change == "failed"] == ["planets.pdf"]
     assert not found(index, "Neptune")
 
 
 def test_a_single_file_of_an_unknown_kind_is_an_error_of_that_file(index: LocalIndex, folder: Path) -> None:
-    (outcome,) = index.update([folder / "picture.png"])
+    (outcome,) = outcomes(index, folder / "picture.png")
     assert isinstance(outcome, FileOutcome)
     assert ".pdf" in outcome.error
 

@@ -68,8 +68,11 @@ async def test_stages_run_in_order_and_end_with_outcome_choices_and_the_sum_of_u
 
 async def test_the_requests_own_parameters_go_to_the_stage_that_answers() -> None:
     model = ScriptedBackend(ANSWER)
-    await collect(over(model), request(config=GenerationConfig(temperature=0.3, seed=7), keep_alive=9.0, principal="p"))
+    conversation = ChatInput((Message(role="user", content="tea"),), truncate=False)
+    asked = request(input=conversation, config=GenerationConfig(temperature=0.3, seed=7), keep_alive=9.0, principal="p")
+    await collect(over(model), asked)
     title, text = model.requests
+    assert isinstance(text.input, ChatInput) and text.input.truncate is False
     assert title.config == GenerationConfig(max_new_tokens=12)
     assert text.config == GenerationConfig(temperature=0.3, seed=7, max_new_tokens=200)
     assert text.keep_alive == 9.0 and text.principal == "p" and text.workflow is None
