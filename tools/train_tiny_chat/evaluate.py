@@ -95,7 +95,15 @@ async def ask(catalog: Catalog, case: Case, temperature: float) -> Reply:
                     finish_reason = reason
     except GatewayError as error:
         return Reply(f"refused: {error}", [], "error")
-    return Reply(text, [(name, json.loads(arguments)) for name, arguments in calls], finish_reason)
+    return Reply(text, [(name, _read(arguments)) for name, arguments in calls], finish_reason)
+
+
+def _read(arguments: str) -> object:
+    """The text itself where a call was cut off."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
 
 
 def table(scores: dict[str, Score]) -> str:
