@@ -7,6 +7,7 @@ import json
 import resource
 import socket
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -33,7 +34,8 @@ def serve(settings: Settings) -> None:
 
     from mm_gateway.api.app import create_app
 
-    app = create_app(settings, build_catalog(settings))
+    catalog = build_catalog(settings)
+    app = create_app(settings, catalog)
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: object) -> None:
@@ -41,7 +43,7 @@ def serve(settings: Settings) -> None:
             super().handle_exit(sig, frame)  # type: ignore[arg-type]
 
     _allow_connections(settings.limits.max_requests)
-    _banner(settings, listener)
+    _banner(settings, [info.id for info in catalog.infos() if info.id not in settings.models], listener)
     Server(uvicorn_config(app, settings.server)).run(sockets=[listener])
 
 
@@ -85,7 +87,7 @@ def _listen(server: ServerSettings) -> socket.socket:
     return listener
 
 
-def _banner(settings: Settings, listener: socket.socket) -> None:
+def _banner(settings: Settings, workflows: Sequence[str], listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     model = settings.default_model or next(iter(settings.models))
@@ -93,7 +95,7 @@ def _banner(settings: Settings, listener: socket.socket) -> None:
     authorization = " -H 'Authorization: Bearer YOUR_KEY'" if settings.asks_for_keys else ""
     lines = [
         f"mm_gateway serves {address}/v1",
-        f"  models: {', '.join(settings.models)}",
+        f"  models: {', '.join([*settings.models, *workflows])}",
         f"  ask:    curl {address}/v1/chat/completions -H 'Content-Type: application/json'{authorization} -d '{body}'",
         f"  docs:   {address}/schema, README.md",
     ]
