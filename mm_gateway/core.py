@@ -66,6 +66,11 @@ class ToolUse(msgspec.Struct, frozen=True):
     only: str | None = None
     parallel: bool = True
 
+    @property
+    def several(self) -> bool:
+        """Whether a reply may hold more than one call."""
+        return self.parallel and self.only is None
+
 
 class Grammar(msgspec.Struct, frozen=True):
     """What the output has to be, token by token.

@@ -43,7 +43,7 @@ class _Choice:
         self.parser = parser
         self.calls = 0
         self._index = index
-        self._most = None if use.parallel and use.only is None else 1
+        self._most = None if use.several else 1
 
     def read(self, pieces: Sequence[Parsed], logprobs: tuple[TokenLogprob, ...]) -> Iterator[GenerationEvent]:
         for piece in pieces:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -119,9 +119,11 @@ def json_rule(grammar: Grammar) -> str:
     return f"%json {json.dumps({**schema, 'x-guidance': {'whitespace_flexible': False}})}"
 
 
-def callable_tools(use: ToolUse) -> list[Tool]:
-    """Those that may be called: all, or the one that has to be."""
-    return [tool for tool in use.tools if use.only is None or tool.name == use.only]
+def call_rules(use: ToolUse, opened: Callable[[Tool], str]) -> tuple[list[str], str]:
+    """Lark rules of the arguments of every function that may be called, and the alternatives of a call: `opened`, then arguments."""
+    tools = [tool for tool in use.tools if use.only is None or tool.name == use.only]
+    rules = [f"arguments_{i}: {arguments_rule(tool)}" for i, tool in enumerate(tools)]
+    return rules, " | ".join(f"{quoted(opened(tool))} arguments_{i}" for i, tool in enumerate(tools))
 
 
 def quoted(text: str) -> str:

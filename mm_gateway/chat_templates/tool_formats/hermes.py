@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
 from mm_gateway.chat_templates.tool_formats.format import (
     arguments_of,
-    arguments_rule,
     as_turns,
-    callable_tools,
+    call_rules,
     declaration,
-    quoted,
     with_system,
     write_json,
 )
@@ -37,11 +35,9 @@ class Hermes:
         return with_system(turns, _describe(tools)), ""
 
     def grammar(self, use: ToolUse, text: str | None) -> str:
-        tools = callable_tools(use)
-        more = '("\\n<tool_call>" call)*' if use.parallel and use.only is None else ""
-        rules = [f"arguments_{i}: {arguments_rule(tool)}" for i, tool in enumerate(tools)]
-        bodies = [f"{quoted(_opened(tool))} arguments_{i}" for i, tool in enumerate(tools)]
-        rules.append(f'call: "\\n" ({" | ".join(bodies)}) "}}\\n</tool_call>"')
+        more = '("\\n<tool_call>" call)*' if use.several else ""
+        rules, calls = call_rules(use, _opened)
+        rules.append(f'call: "\\n" ({calls}) "}}\\n</tool_call>"')
         if use.required:
             return "\n".join([f'start: "<tool_call>" call {more}', *rules])
         if text is not None:

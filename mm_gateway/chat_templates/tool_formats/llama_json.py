@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
 from mm_gateway.chat_templates.tool_formats.format import (
     arguments_of,
-    arguments_rule,
     as_turns,
-    callable_tools,
+    call_rules,
     declaration,
-    quoted,
     with_system,
     write_json,
 )
@@ -34,11 +32,9 @@ class LlamaJson:
         return (with_system(turns, _describe(tools)) if tools else turns), ""
 
     def grammar(self, use: ToolUse, text: str | None) -> str:
-        tools = callable_tools(use)
-        rules = [f"arguments_{i}: {arguments_rule(tool)}" for i, tool in enumerate(tools)]
-        bodies = [f"{quoted(_opened(tool))} arguments_{i}" for i, tool in enumerate(tools)]
-        more = '("; " call)*' if use.parallel and use.only is None else ""
-        rules.append(f'call: ({" | ".join(bodies)}) "}}"')
+        rules, calls = call_rules(use, _opened)
+        more = '("; " call)*' if use.several else ""
+        rules.append(f'call: ({calls}) "}}"')
         if use.required:
             return "\n".join([f"start: call {more}", *rules])
         if text is not None:

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
 from mm_gateway.chat_templates.tool_formats.format import (
     arguments_of,
-    arguments_rule,
     as_turns,
-    callable_tools,
-    quoted,
+    call_rules,
     with_system,
     write_json,
 )
@@ -29,11 +27,9 @@ class Plain:
         return (with_system(turns, _describe(tools)) if tools else turns), ""
 
     def grammar(self, use: ToolUse, text: str | None) -> str:
-        tools = callable_tools(use)
-        rules = [f"arguments_{i}: {arguments_rule(tool)}" for i, tool in enumerate(tools)]
-        bodies = [f"{quoted(tool.name + ' ')} arguments_{i}" for i, tool in enumerate(tools)]
-        rules.append(f"call: {' | '.join(bodies)}")
-        more = '("\\nCALL " call)*' if use.parallel and use.only is None else ""
+        rules, calls = call_rules(use, lambda tool: f"{tool.name} ")
+        rules.append(f"call: {calls}")
+        more = '("\\nCALL " call)*' if use.several else ""
         if use.required:
             return "\n".join([f'start: " "? "CALL " call {more}', *rules])
         if text is not None:

@@ -16,9 +16,7 @@ from mm_gateway.chat_templates.tool_formats.format import (
     ParsedCall,
     ParsedText,
     arguments_of,
-    arguments_rule,
-    callable_tools,
-    quoted,
+    call_rules,
     write_json,
 )
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
@@ -63,10 +61,8 @@ class React:
         return turns, open_turn
 
     def grammar(self, use: ToolUse, text: str | None) -> str:
-        tools = callable_tools(use)
-        rules = [f"arguments_{i}: {arguments_rule(tool)}" for i, tool in enumerate(tools)]
-        bodies = [f"{quoted(tool.name + chr(10) + 'Action Input: ')} arguments_{i}" for i, tool in enumerate(tools)]
-        rules.append(f"call: {' | '.join(bodies)}")
+        rules, calls = call_rules(use, lambda tool: f"{tool.name}\nAction Input: ")
+        rules.append(f"call: {calls}")
         if use.required:
             return "\n".join(['start: /[^\\n]{0,400}/ "\\nAction: " call', *rules])
         if text is not None:
