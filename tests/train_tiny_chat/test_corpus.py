@@ -19,6 +19,7 @@ from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 from tools.train_tiny_chat.corpus.general_facts import GENERAL_FACTS
 from tools.train_tiny_chat.corpus.mixture import SKILLS, examples
+from tools.train_tiny_chat.corpus.questions import DOCUMENTS, questions_and_answers
 from tools.train_tiny_chat.corpus.small_talk import SMALL_TALK
 from tools.train_tiny_chat.corpus.sources import made_up_task
 
@@ -40,6 +41,13 @@ def test_every_fact_says_what_a_right_answer_needs_in_both_languages() -> None:
             assert len(fact.asked(language)) >= 3
 
 
+def test_the_documents_of_questions_are_those_of_the_facts() -> None:
+    for language, path in DOCUMENTS.items():
+        text = path.read_text(encoding="utf-8")
+        assert text == questions_and_answers(language), "write them again: python -m tools.train_tiny_chat questions"
+        assert "|" not in text and "(" not in text.split("**")[1]
+
+
 def test_training_never_sees_what_the_evaluation_asks() -> None:
     asked = {
         case.messages[-1].content.casefold() for case in all_cases(60) if case.skill not in ("says that it does not know", "arithmetic")
@@ -56,7 +64,7 @@ def test_a_source_task_cites_the_source_that_says_it(seed: int) -> None:
     draw = Draw(seed)
     for _ in range(50):
         task = made_up_task(draw)
-        question, reply = task.conversation.messages[-2:]
+        question, reply = task.conversation.messages[1:3]
         for text, number in task.answers:
             assert f"[{number}]" in reply.content
             source = question.content.split(f"[{number}] ")[1].split("\n\n[")[0]

@@ -47,7 +47,8 @@ def test_documents_that_share_a_row_do_not_see_each_other() -> None:
 
 def test_batches_learn_answers_and_what_is_repeated() -> None:
     tokenizer = Tokenizer.from_file(str(TOKENIZER))
-    first, again = (list(itertools.islice(batches(tokenizer, 3, 1024), 12)) for _ in range(2))
+    first, again = (list(itertools.chain.from_iterable(itertools.islice(batches(tokenizer, 3, 1024, 2), 6))) for _ in range(2))
+    assert all(one.ids.shape == other.ids.shape for one, other in zip(first[::2], first[1::2], strict=True))
     for one, other in zip(first, again, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
         assert ((one.targets >= 0) == (one.weights > 0)).all()

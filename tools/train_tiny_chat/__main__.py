@@ -41,6 +41,15 @@ def corpus(skill: str | None, count: int, seed: int) -> None:
             return
 
 
+@cli.command(help="Write the facts about the gateway as docs/questions.en.md and docs/questions.zh.md, for people and for search-qa.")
+def questions() -> None:
+    from tools.train_tiny_chat.corpus.questions import DOCUMENTS, questions_and_answers
+
+    for language, path in DOCUMENTS.items():
+        path.write_text(questions_and_answers(language), encoding="utf-8")
+        click.echo(path)
+
+
 @cli.command(help="Train the tokenizer on the corpus: seconds.")
 @_FOLDER
 def tokenizer(folder: Path) -> None:
@@ -53,16 +62,19 @@ def tokenizer(folder: Path) -> None:
 
 @cli.command(help="Train the network, going on from the folder's checkpoint where there is one: an hour or two on a CPU.")
 @_FOLDER
-@click.option("--tokens", default=40_000_000, show_default=True, help="Tokens of the whole run.")
+@click.option("--tokens", default=100_000_000, show_default=True, help="Tokens of the whole run.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--compile/--no-compile", "compiled", default=True, show_default=True, help="torch.compile; needs a C++ compiler on a CPU.")
 def train(folder: Path, tokens: int, device: str, threads: int, seed: int, compiled: bool) -> None:
     import torch
+    import torch.distributed as dist
 
     from tools.train_tiny_chat.train import Plan, Trainer
 
+    if dist.is_torchelastic_launched():
+        dist.init_process_group()
     torch.set_num_threads(threads)
     Trainer(folder, Plan(tokens=tokens, seed=seed, compiled=compiled), device).run()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -26,8 +27,11 @@ class Batch(NamedTuple):
     weights: Tensor
 
 
-def batches(tokenizer: Tokenizer, seed: int, tokens: int, *, early: bool = False) -> Iterator[Batch]:
-    """Batches of about `tokens` tokens without end; the same seed gives the same ones. early: see `mixture`."""
+def batches(tokenizer: Tokenizer, seed: int, tokens: int, together: int = 1, *, early: bool = False) -> Iterator[list[Batch]]:
+    """`together` batches of one shape at a time, of about `tokens` tokens each, without end; the same seed gives the same ones.
+
+    early: see `mixture`.
+    """
     open_rows: list[list[Encoded]] = []
     full: dict[int, list[list[Encoded]]] = {length: [] for length in LENGTHS}
     for example in examples(seed, early=early):
@@ -40,9 +44,10 @@ def batches(tokenizer: Tokenizer, seed: int, tokens: int, *, early: bool = False
             _pack(encoded, open_rows, full[length])
         else:
             full[length].append([encoded])
-        if len(full[length]) * length >= tokens:
+        count = -(-tokens // length)
+        if len(full[length]) >= count * together:
             rows, full[length] = full[length], []
-            yield _batch(rows, length)
+            yield [_batch(rows[at * count : (at + 1) * count], length) for at in range(together)]
 
 
 def _pack(encoded: Encoded, open_rows: list[list[Encoded]], full: list[list[Encoded]]) -> None:
@@ -73,8 +78,16 @@ def _batch(rows: list[list[Encoded]], length: int) -> Batch:
             positions[at, start:end] = torch.arange(end - start)
             documents[at, start:end] = number
             targets[at, start : end - 1] = torch.tensor(document.ids[1:])
-            # A long answer counts more than a short one, but not in proportion: the one word that was asked for must not drown.
-            answer = sum(weight == 1 for weight in document.learned)
-            weights[at, start : end - 1] = torch.tensor(document.learned[1:]) * max(1, answer) ** -0.5
+            weights[at, start : end - 1] = torch.tensor(_weights(document.learned)[1:])
             start = end
     return Batch(ids, positions, documents, targets.masked_fill(weights == 0, -1), weights)
+
+
+def _weights(learned: list[float]) -> list[float]:
+    """A long answer counts more than a short one, but not in proportion: the one word that was asked for must not drown."""
+    weights: list[float] = []
+    for whole, part in itertools.groupby(learned, lambda weight: weight == 1):
+        run = list(part)
+        weights += [weight * len(run) ** -0.5 for weight in run] if whole else run
+    mean = sum(weight for weight, full in zip(weights, learned, strict=True) if full == 1) / max(1, learned.count(1))
+    return [weight if full == 1 else weight * mean for weight, full in zip(weights, learned, strict=True)]

@@ -1,4 +1,7 @@
-"""Training: streams the corpus, keeps float32 weights and computes with bfloat16 copies, writes checkpoints, and can go on from one."""
+"""Training: streams the corpus, keeps float32 weights and computes with bfloat16 copies, writes checkpoints, and can go on from one.
+
+Under torchrun the batches of a step are shared out among the processes; all of them make the same step with the sum of the gradients.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import nn
@@ -24,19 +28,20 @@ class Plan:
     """How to train.
 
     Attributes:
-        tokens: of the whole run, padding included. step_batches: batches of `batch_tokens` per step of the optimizer.
+        tokens: of the whole run, padding included.
+        step_batches: batches of `batch_tokens` per step of the optimizer, all of one shape; a multiple of the number of processes.
         muon_rate, adam_rate: peak learning rates of matrices, and of embedding and norms.
         early: share of the run with the early mixture. warm_up: steps. decay: share of the run at whose end the rates have fallen to zero.
         checkpoint_s: seconds between checkpoints.
     """
 
-    tokens: int = 40_000_000
+    tokens: int = 100_000_000
     batch_tokens: int = 4096
-    step_batches: int = 2
-    muon_rate: float = 0.012
-    adam_rate: float = 0.0025
+    step_batches: int = 4
+    muon_rate: float = 0.014
+    adam_rate: float = 0.003
     weight_decay: float = 0.02
-    early: float = 0.45
+    early: float = 0.2
     warm_up: int = 60
     decay: float = 0.28
     seed: int = 1
@@ -58,6 +63,9 @@ class Trainer:
         self._folder = folder
         self._plan = plan
         self._device = torch.device(device)
+        self._rank, self._processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if plan.step_batches % self._processes:
+            raise ValueError(f"{plan.step_batches} batches per step cannot be shared out among {self._processes} processes")
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.master = Network(plan.shape).to(self._device)
         self._worker = Network(plan.shape).to(self._device, torch.bfloat16)
@@ -68,46 +76,51 @@ class Trainer:
             (torch.optim.Muon(matrices, lr=plan.muon_rate, momentum=0.95, weight_decay=plan.weight_decay), plan.muon_rate),
             (torch.optim.AdamW(others, lr=plan.adam_rate, betas=(0.9, 0.95), weight_decay=0.0), plan.adam_rate),
         ]
-        self.step, self.tokens = 0, 0
+        self.step, self.tokens, self._stopping = 0, 0, False
         if (folder / "checkpoint.pt").exists():
             self._restore()
 
     def run(self) -> None:
         """Until the planned tokens are done, or SIGTERM; prints the loss as it goes."""
-        stopping: list[int] = []
-        signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_stopping", True))
         early = self._early()
         stream = self._stream(early)
         saved = reported = started = time.monotonic()
-        since, total, weight = self.tokens, 0.0, 0.0
-        while self.tokens < self._plan.tokens and not stopping:
+        since, total, weight, stopped = self.tokens, 0.0, 0.0, False
+        while self.tokens < self._plan.tokens and not stopped:
             if early and not self._early():
                 early, stream = False, self._stream(False)
-            loss, counted = self._one_step([next(stream) for _ in range(self._plan.step_batches)])
+            loss, counted, stopped = self._one_step(next(stream))
             total, weight = total + loss, weight + counted
             now = time.monotonic()
             if now - reported > 20:
                 speed = (self.tokens - since) / (now - reported)
                 left = (self._plan.tokens - self.tokens) / speed
-                print(
+                self._print(
                     f"{time.strftime('%H:%M:%S')} step {self.step} tokens {self.tokens / 1e6:.2f}M loss {total / weight:.4f} "
-                    f"rate {self._plan.rate(self.tokens, self.step):.2f} {speed:.0f} tokens/s, {left / 60:.0f} min left",
-                    flush=True,
+                    f"rate {self._plan.rate(self.tokens, self.step):.2f} {speed:.0f} tokens/s, {left / 60:.0f} min left"
                 )
                 reported, since, total, weight = now, self.tokens, 0.0, 0.0
             if now - saved > self._plan.checkpoint_s:
                 self.save()
                 saved = now
         self.save()
-        print(f"{'stopped' if stopping else 'done'} after {(time.monotonic() - started) / 60:.0f} min", flush=True)
+        self._print(f"{'stopped' if stopped else 'done'} after {(time.monotonic() - started) / 60:.0f} min")
+
+    def _print(self, text: str) -> None:
+        if self._rank == 0:
+            print(text, flush=True)
 
     def _early(self) -> bool:
         return self.tokens < self._plan.early * self._plan.tokens
 
-    def _stream(self, early: bool) -> Iterator[Batch]:
-        return batches(self._tokenizer, self._plan.seed * 1_000_003 + self.step, self._plan.batch_tokens, early=early)
+    def _stream(self, early: bool) -> Iterator[list[Batch]]:
+        plan = self._plan
+        return batches(self._tokenizer, plan.seed * 1_000_003 + self.step, plan.batch_tokens, plan.step_batches, early=early)
 
     def save(self) -> None:
+        if self._rank:
+            return
         state = {
             "network": self.master.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer, _ in self._optimizers],
@@ -124,17 +137,23 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.step, self.tokens = state["step"], state["tokens"]
 
-    def _one_step(self, step_batches: list[Batch]) -> tuple[float, float]:
-        """Sum of the weighted losses, and of the weights."""
+    def _one_step(self, step_batches: list[Batch]) -> tuple[float, float, bool]:
+        """Sum of the weighted losses, sum of the weights, and whether a process was asked to stop."""
         with torch.no_grad():
             for copy, weight in zip(self._worker.parameters(), self.master.parameters(), strict=True):
                 copy.copy_(weight)
                 copy.grad = None
-        losses = [self._backward(Batch(*(part.to(self._device) for part in batch))) for batch in step_batches]
+        mine = step_batches[self._rank :: self._processes]
+        loss = sum(self._backward(Batch(*(part.to(self._device) for part in batch))) for batch in mine)
+        gradients = [copy.grad.float().flatten() for copy in self._worker.parameters() if copy.grad is not None]
+        sums = torch.cat([*gradients, torch.tensor([loss, float(self._stopping)], device=self._device)])
+        if self._processes > 1:
+            dist.all_reduce(sums)
         counted = float(sum(batch.weights.sum() for batch in step_batches))
-        for copy, weight in zip(self._worker.parameters(), self.master.parameters(), strict=True):
-            assert copy.grad is not None
-            weight.grad = copy.grad.float() / counted
+        parameters = list(self.master.parameters())
+        *parts, loss, stopping = sums.split([*(weight.numel() for weight in parameters), 1, 1])
+        for weight, part in zip(parameters, parts, strict=True):
+            weight.grad = (part / counted).view_as(weight)
         nn.utils.clip_grad_norm_(self.master.parameters(), 1.0)
         share = self._plan.rate(self.tokens, self.step)
         for optimizer, peak in self._optimizers:
@@ -143,7 +162,7 @@ class Trainer:
             optimizer.step()
         self.step += 1
         self.tokens += sum(batch.ids.numel() for batch in step_batches)
-        return float(sum(losses)), counted
+        return loss.item(), counted, bool(stopping.item())
 
     def _backward(self, batch: Batch) -> float:
         hidden = self._forward(batch.ids, batch.positions, batch.documents)

@@ -169,6 +169,46 @@ _ENGLISH: dict[str, Attribute] = {
         ["{e} was changed by {v}", "{e} was closed after {v}", "{v} destroyed a part of {e}", "{e} became famous through {v}"],
         ["What happened to {e}?", "(Why|After what) was {e} (closed|changed|destroyed)?", "What (event|thing) changed {e}?", "{e} event", "What occurred at {e}?"],
     ),
+    "author": Attribute(
+        words.person,
+        ["{e} was written by {v}", "{v} wrote {e}", "{e} is a work by {v}", "{v} is the writer of {e}", "{e} comes from the pen of {v}"],
+        ["Who wrote {e}?", "Who is the (author|writer) of {e}?", "(By whom was {e} written|Whose work is {e})?", "{e} author", "Which (writer|author) made {e}?"],
+    ),
+    "melts": Attribute(
+        lambda d: f"{words.amount(d)} degrees",
+        ["{e} melts at {v}", "{e} turns soft at {v}", "Heated to {v}, {e} melts", "The melting point of {e} is {v}"],
+        ["At (what|which) temperature does {e} melt?", "What is the melting point of {e}?", "When does {e} melt?", "{e} melting point", "How hot must {e} be to melt?"],
+    ),
+    "lives": Attribute(
+        lambda d: f"{d.one(['the', 'the cold', 'the warm', 'the far'])} {d.one(['north', 'south', 'east', 'west', 'mountains', 'sea', 'woods', 'desert'])}" if d.chance(0.5) else _place(d),
+        ["{e} lives in {v}", "{e} is found in {v}", "You meet {e} in {v}", "{e} has its home in {v}"],
+        ["Where does {e} live?", "In which (place|region|part of the world) does {e} live?", "Where (is|can one meet) {e}?", "{e} habitat", "What region does {e} live in?"],
+    ),
+    "weight": Attribute(
+        lambda d: f"{words.amount(d)} {d.one(['grams', 'kilograms', 'tons', 'pounds'])}",
+        ["{e} weighs {v}", "{e} is {v} heavy", "The weight of {e} is {v}", "With {v}, {e} is rather heavy"],
+        ["How (heavy is|much does) {e}( weigh|)?", "What (is the weight of|does) {e}( weigh|)?", "What does {e} weigh?", "{e} weight", "(Tell me|Give me) the weight of {e}."],
+    ),
+    "lasts": Attribute(
+        lambda d: f"{d.one(['', 'about ', 'at most ', 'more than '])}{d.number(2, 90)} {d.one(['seconds', 'minutes', 'hours', 'days', 'years'])}",
+        ["{e} lasts {v}", "{e} takes {v}", "{e} is over after {v}", "{e} goes on for {v}"],
+        ["How long does {e} (last|take|go on)?", "How (much time|many minutes) does {e} take?", "After what time is {e} over?", "{e} duration", "What is the duration of {e}?"],
+    ),
+    "port": Attribute(
+        lambda d: str(d.number(80, 65000)),
+        ["{e} listens on port {v}", "{e} uses the port {v}", "The port of {e} is {v}", "You reach {e} at port {v}"],
+        ["(Which|What) port does {e} (use|listen on|have)?", "What is the port of {e}?", "On (which|what) port (is|do I reach) {e}?", "{e} port", "Where does {e} listen?"],
+    ),
+    "speed": Attribute(
+        lambda d: f"{words.amount(d)} {d.one(['kilometres an hour', 'metres a second', 'tokens per second', 'miles an hour'])}",
+        ["{e} moves at {v}", "{e} reaches {v}", "The speed of {e} is {v}", "{e} is as fast as {v}"],
+        ["How fast (is|does) {e}( move| go|)?", "What (is the speed of|speed has) {e}?", "What speed does {e} reach?", "{e} speed", "(Tell me|Give me) the speed of {e}."],
+    ),
+    "capital": Attribute(
+        _place,
+        ["The capital of {e} is {v}", "{v} is the capital of {e}", "{e} is ruled from {v}", "{e} has its capital in {v}"],
+        ["What is the capital of {e}?", "Which (city|town) is the capital of {e}?", "{e} capital", "From (where|which city) is {e} ruled?", "Tell me the capital of {e}."],
+    ),
 }
 
 _CHINESE: dict[str, Attribute] = {
@@ -211,6 +251,13 @@ _CHINESE: dict[str, Attribute] = {
     "what": Attribute(
         lambda d: f"一个{d.one(['古老', '现代', '安静', '小型', '大型', '著名'])}的{d.one(words.ZH_NOUNS)}", ["{e}是{v}", "{e}是{v}"], ["{e}是什么？", "什么是{e}？", "(请|)介绍一下{e}。", "{e}是什么东西？", "你知道{e}是什么吗？"]
     ),
+    "length": Attribute(lambda d: f"{words.amount(d)}{d.one(['米', '公里', '厘米'])}", ["{e}长{v}", "{e}的长度是{v}", "{e}有{v}长"], ["{e}有多长？", "{e}的长度是多少？", "{e}长多少？", "请告诉我{e}的长度。", "{e}长度"]),
+    "author": Attribute(words.person_zh, ["{e}由{v}所写", "{e}是{v}写的", "{v}写了{e}"], ["谁写了{e}？", "{e}是谁写的？", "{e}的作者是谁？", "{e}作者", "写{e}的人是谁？"]),
+    "weight": Attribute(lambda d: f"{words.amount(d)}{d.one(['克', '公斤', '吨'])}", ["{e}重{v}", "{e}的重量是{v}", "{e}有{v}重"], ["{e}有多重？", "{e}的重量是多少？", "{e}重多少？", "{e}重量", "请告诉我{e}的重量。"]),
+    "lasts": Attribute(lambda d: f"{d.number(2, 90)}{d.one(['秒', '分钟', '小时', '天', '年'])}", ["{e}持续{v}", "{e}需要{v}", "{e}在{v}后结束"], ["{e}要多久？", "{e}持续多长时间？", "{e}多久结束？", "{e}需要多少时间？", "{e}时长"]),
+    "install": Attribute(_command, ["安装{e}请运行{v}", "{e}用{v}来安装", "输入{v}就装好了{e}"], ["(怎么|如何|怎样)安装{e}？", "安装{e}的命令是什么？", "用什么命令安装{e}？", "{e}安装", "{e}要怎么装？"]),
+    "lives": Attribute(lambda d: f"{d.one(['北方', '南方', '山区', '海边', '沙漠', '草原'])}" if d.chance(0.5) else words.made_up_zh(d), ["{e}生活在{v}", "{e}住在{v}", "在{v}可以见到{e}"], ["{e}生活在哪里？", "{e}住在什么地方？", "在哪里可以见到{e}？", "{e}的家在哪里？", "{e}栖息地"]),
+    "port": Attribute(lambda d: str(d.number(80, 65000)), ["{e}监听端口{v}", "{e}的端口是{v}", "{e}使用{v}端口"], ["{e}用哪个端口？", "{e}的端口是多少？", "{e}监听哪个端口？", "{e}端口", "请告诉我{e}的端口。"]),
 }
 # fmt: on
 
@@ -238,6 +285,14 @@ _HELD_OUT = {
     "needs": "Say what is required for {e}.",
     "language": "In {e}, which language do they use?",
     "happened": "Did anything happen to {e}?",
+    "author": "Name the one who wrote {e}.",
+    "melts": "I would like to know at what temperature {e} melts.",
+    "lives": "Do you know where {e} lives?",
+    "weight": "I would like to know how heavy {e} is.",
+    "lasts": "Is it known how long {e} lasts?",
+    "port": "I need the port that {e} listens on.",
+    "speed": "I would like to know how fast {e} is.",
+    "capital": "Which place is capital of {e}?",
 }
 _HELD_OUT_ZH = {
     "height": "我想知道{e}有多高。",
@@ -257,6 +312,13 @@ _HELD_OUT_ZH = {
     "command": "我要启动{e}，命令是什么？",
     "limit": "{e}有没有上限，是多少？",
     "what": "请说明{e}到底是什么。",
+    "length": "我想知道{e}有多长。",
+    "author": "你知道{e}是谁写的吗？",
+    "weight": "我想知道{e}有多重。",
+    "lasts": "我想知道{e}要多长时间。",
+    "install": "我想安装{e}，该输入什么？",
+    "lives": "你知道{e}生活在哪里吗？",
+    "port": "我需要知道{e}的端口。",
 }
 ENGLISH = {kind: attribute._replace(questions=[*attribute.questions, _HELD_OUT[kind]]) for kind, attribute in _ENGLISH.items()}
 CHINESE = {kind: attribute._replace(questions=[*attribute.questions, _HELD_OUT_ZH[kind]]) for kind, attribute in _CHINESE.items()}

@@ -52,7 +52,8 @@ def chat(skill: str, *turns: str, system: str | None = None) -> Conversation:
 
 
 def encode(example: Example, tokenizer: Tokenizer) -> Encoded:
-    """Ids as at serving: each turn's text is encoded by itself, between the control tokens."""
+    """Ids as at serving: each turn's text is encoded by itself, between the control tokens; what reads like one is text."""
+    tokenizer.encode_special_tokens = True
     if isinstance(example, PlainText):
         ids = [*tokenizer.encode(example.text).ids, token_id(tokenizer, "<|endoftext|>")]
         return Encoded(ids, [1.0] * len(ids))

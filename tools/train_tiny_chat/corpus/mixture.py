@@ -32,18 +32,18 @@ class Skill(NamedTuple):
 
 
 SKILLS = [
-    Skill("repetition", 8, 25, repetition.sample),
-    Skill("gateway", 20, 9, asking.gateway),
-    Skill("general", 4, 4, asking.general),
+    Skill("repetition", 5, 25, repetition.sample),
+    Skill("gateway", 22, 9, asking.gateway),
+    Skill("general", 5, 4, asking.general),
     Skill("small talk", 4, 2, asking.small_talk),
-    Skill("arithmetic", 3, 2, arithmetic.sample),
-    Skill("follow-ups", 9, 10, follow_ups.sample),
-    Skill("copying", 14, 25, copying.sample),
-    Skill("sources", 36, 10, sources.sample),
-    Skill("lessons", 7, 5, lessons.sample),
-    Skill("tools", 4, 3, tools.sample),
+    Skill("arithmetic", 6, 2, arithmetic.sample),
+    Skill("follow-ups", 12, 10, follow_ups.sample),
+    Skill("copying", 10, 25, copying.sample),
+    Skill("sources", 34, 10, sources.sample),
+    Skill("lessons", 9, 5, lessons.sample),
+    Skill("tools", 6, 3, tools.sample),
     Skill("json", 2, 3, json_answers.sample),
-    Skill("fallback", 2, 1, fallback.sample),
+    Skill("fallback", 3, 1, fallback.sample),
     Skill("plain text", 1, 1, plain_text.sample),
 ]
 

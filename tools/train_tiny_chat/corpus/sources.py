@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from mm_gateway.core import Message
 from mm_gateway.workflows.prompts import Language, Passage, answer_messages
 from tools.train_tiny_chat.corpus import words
 from tools.train_tiny_chat.corpus.attributes import CHINESE, ENGLISH
@@ -12,15 +15,20 @@ from tools.train_tiny_chat.corpus.conversation import Conversation, Example
 from tools.train_tiny_chat.corpus.docs import DocPiece, doc_pieces
 from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.events import Event, event
+from tools.train_tiny_chat.corpus.facts import Fact
 from tools.train_tiny_chat.corpus.framing import framed
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
+from tools.train_tiny_chat.corpus.general_facts import GENERAL_FACTS
 
 NOT_TOLD: dict[Language, str] = {"en": "The sources do not tell.", "zh": "来源没有说明。"}
+
+QUESTIONS: dict[Language, str] = {"en": "Questions and answers", "zh": "问题与解答"}
+"""The document of the repository that has all facts about the gateway."""
 
 # fmt: off
 _TITLES = ["{e}", "About {e}", "{e} - overview", "{e} | Guide", "History of {e}", "{e}: facts", "docs/{c}.md", "Notes", "{c}", "{e} in numbers", "News", "Handbook: {e}"]
 _TITLES_ZH = ["{e}", "关于{e}", "{e}简介", "{e}的历史", "{e}：概览", "笔记", "新闻", "手册", "{c}", "docs/{c}.md"]
-_THINGS = ["the {adj} {noun} of {name}", "{name} {Noun}", "the {name} {noun}", "{name}", "{name}", "{name}", "`{code}`", "{code}", "{Noun} {name}", "{name} {number}"]
+_THINGS = ["the {adj} {noun} of {name}", "{name} {Noun}", "the {name} {noun}", "{name}", "{name}", "{name}", "`{code}`", "{code}", "{Noun} {name}", "{name} {number}", "{Word}", "the {word}", "the {adj} {word}", "{Word} {noun}", "{city} {Noun}", "{name} {word}"]
 # fmt: on
 
 
@@ -51,6 +59,9 @@ def entity(draw: Draw, language: Language) -> str:
     slots = {
         "adj": draw.one(words.ADJECTIVES),
         "noun": noun,
+        "word": (word := draw.one(words.ANIMALS + words.FOODS + words.THINGS)),
+        "Word": word.capitalize(),
+        "city": draw.one(words.CITIES),
         "Noun": noun.capitalize(),
         "name": words.made_up(draw),
         "code": words.code(draw),
@@ -64,6 +75,38 @@ def state(draw: Draw, subject: str, attribute: str, language: Language) -> State
     value = kind.value(draw)
     text = draw.expand(draw.one(kind.statements)).replace("{e}", subject).replace("{v}", value)
     return Statement(subject, attribute, value, text[0].upper() + text[1:])
+
+
+# fmt: off
+_BEFORE = ["Today", "Since {year}", "In {city}", "In most years", "According to {person}", "As far as is known", "Of all of them", "At first sight", "In the {word} {noun}", "After the {word} came", "On {day}", "For many {word}s", "Contrary to what people say"]
+_AFTER = [", as {person} wrote", " and was rebuilt in {year}", ", most of it in {city}", ", more than any other {noun}", " since {year}", ", and nobody knows why", " when the {word} is {adj}", " (see the {word})", ", which is {adj} for a {word}", ", about {number} in all", " until {year}", " and shows {number} {word}s", ", so that the {word} stays {adj}", " and has a {adj} {word}", "; the {noun} beside it does not", ", but only with a {word}"]
+_BEFORE_ZH = ["如今，", "据说，", "自{year}年以来，", "在{city}，", "据{person}说，", "一般来说，", "和{word}不同，"]
+_AFTER_ZH = ["，是当地最{adj}的", "，每年有{number}人参观", "，但很少有人知道", "，和{word}一样", "，直到{year}年", "，其中大部分在{city}", "（见{word}）", "，因此需要{word}"]
+# fmt: on
+
+
+def _longer(draw: Draw, statement: Statement, language: Language) -> Statement:
+    """Within a longer sentence, whose other words do not matter."""
+    zh = language == "zh"
+    text = statement.text
+    begins = text.casefold().startswith(statement.entity.casefold())
+    if begins and draw.chance(0.3):
+        text = draw.one(_BEFORE_ZH) + text if zh else f"{draw.one(_BEFORE)}, {statement.entity}{text[len(statement.entity) :]}"
+    if text == statement.text or draw.chance(0.3):
+        text += draw.one(_AFTER_ZH if zh else _AFTER if begins else [tail for tail in _AFTER if not tail.startswith(" and")])
+    slots = {
+        "year": str(draw.number(1402, 2024)),
+        "number": words.amount(draw),
+        "city": draw.one(words.ZH_CITIES if zh else words.CITIES),
+        "person": words.person_zh(draw) if zh else words.person(draw),
+        "word": draw.one(words.ZH_THINGS + words.ZH_FOODS + words.ZH_ANIMALS if zh else words.THINGS + words.FOODS + words.ANIMALS),
+        "noun": draw.one(words.NOUNS),
+        "adj": draw.one(["古老", "安静", "著名", "大"] if zh else words.ADJECTIVES),
+        "day": draw.one(words.DAYS),
+    }
+    for slot, value in slots.items():
+        text = text.replace(f"{{{slot}}}", value)
+    return statement._replace(text=text)
 
 
 def ask(draw: Draw, statement: Statement, language: Language) -> str:
@@ -120,11 +163,13 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
         mix = list(dict.fromkeys([*shared, *draw.some(attributes, 3)]))
         new_ones = [kind for kind in draw.shuffled(mix) if (subject, kind) not in told_of][: draw.number(1, longest)]
         told_of |= {(subject, kind) for kind in new_ones}
-        bodies.append(_told_together(draw, [state(draw, subject, kind, language) for kind in new_ones], language))
+        stated = [state(draw, subject, kind, language) for kind in new_ones]
+        stated = [_longer(draw, statement, language) if draw.chance(0.2) else statement for statement in stated]
+        bodies.append(_told_together(draw, stated, language))
     passages = [
         Passage(title(draw, subject, language), _body(draw, body, language)) for subject, body in zip(entities, bodies, strict=True)
     ]
-    if told is False or (told is None and draw.chance(0.05)):
+    if told is False or (told is None and draw.chance(0.08)):
         subject = draw.one(entities) if draw.chance(0.6) else entity(draw, language)
         missing = [kind for kind in attributes if (subject, kind) not in told_of]
         question = ask(draw, state(draw, subject, draw.one(missing), language), language)
@@ -132,7 +177,13 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
     everything = [(statement, number) for number, body in enumerate(bodies, 1) for statement in body]
     chosen = draw.some(everything, min(len(everything), asked or (2 if draw.chance(0.12) else 1)))
     question = _joined(draw, [ask(draw, statement, language) for statement, _ in chosen], language)
-    return _task(question, passages, language, list(dict.fromkeys((statement.text, number) for statement, number in chosen)))
+    later = [] if asked else draw.some(everything, min(len(everything), draw.number(0, _MORE)))
+    more = [(ask(draw, statement, language), [(statement.text, number)]) for statement, number in later]
+    if later and draw.chance(0.15):
+        subject = draw.one(entities)
+        missing = [kind for kind in attributes if (subject, kind) not in told_of]
+        more.insert(draw.number(0, len(more)), (ask(draw, state(draw, subject, draw.one(missing), language), language), []))
+    return _task(question, passages, language, list(dict.fromkeys((statement.text, number) for statement, number in chosen)), more)
 
 
 def _told_together(draw: Draw, statements: list[Statement], language: Language) -> list[Statement]:
@@ -148,7 +199,7 @@ def _told_together(draw: Draw, statements: list[Statement], language: Language) 
                 *(other._replace(text=together) if other.text == told[-1].text else other for other in told),
                 statement._replace(text=together),
             ]
-        elif draw.chance(0.15):
+        elif draw.chance(0.3):
             told.append(statement._replace(text=f"它{rest}" if language == "zh" else f"It {rest}"))
         else:
             told.append(statement)
@@ -199,15 +250,24 @@ def _joined(draw: Draw, questions: list[str], language: Language) -> str:
     return f"{questions[0]} {draw.one(['', 'And ', 'Also: '])}{second}"
 
 
-def _task(question: str, passages: list[Passage], language: Language, answers: list[tuple[str, int]]) -> SourceTask:
-    reply = (
-        " ".join(cited(text, number, language) for text, number in answers)
-        if language == "en"
-        else "".join(cited(text, number, language) for text, number in answers)
-    )
+Answers = list[tuple[str, int]]
+_MORE = 4
+"""At most so many questions follow the first about the same sources: each teaches as much as the first, for the tokens of one line."""
+
+
+def _task(
+    question: str, passages: list[Passage], language: Language, answers: Answers, more: Sequence[tuple[str, Answers]] = ()
+) -> SourceTask:
     messages = answer_messages(question, passages, language)
-    messages.append(type(messages[0])(role="assistant", content=reply or NOT_TOLD[language]))
+    messages.append(Message(role="assistant", content=_reply(answers, language)))
+    for later, its_answers in more:
+        messages += [Message(role="user", content=later), Message(role="assistant", content=_reply(its_answers, language))]
     return SourceTask(Conversation("sources", tuple(messages)), answers)
+
+
+def _reply(answers: Answers, language: Language) -> str:
+    reply = ("" if language == "zh" else " ").join(cited(text, number, language) for text, number in answers)
+    return reply or NOT_TOLD[language]
 
 
 def events_task(draw: Draw) -> SourceTask:
@@ -221,11 +281,14 @@ def events_task(draw: Draw) -> SourceTask:
         text = joint.join(sentences) if draw.chance(0.7) else draw.one(["\n", "\n\n"]).join(sentences)
         passages.append(Passage(_plain_title(draw, body[0], language), text))
     everything = [(item, number) for number, body in enumerate(bodies, 1) for item in body]
-    asked, number = draw.one(everything)
-    question = roughen(draw, framed(draw, asked.question, language) if draw.chance(0.25) else asked.question)
-    if draw.chance(0.04):
-        return _task(roughen(draw, event(draw, language).question), passages, language, [])
-    return _task(question, passages, language, [(asked.text, number)])
+    turns = [
+        (roughen(draw, framed(draw, asked.question, language) if draw.chance(0.25) else asked.question), [(asked.text, number)])
+        for asked, number in draw.some(everything, min(len(everything), draw.number(1, 1 + _MORE)))
+    ]
+    if draw.chance(0.06):
+        turns.insert(draw.number(0, len(turns)), (roughen(draw, event(draw, language).question), []))
+    (question, answers), *more = turns
+    return _task(question, passages, language, answers, more)
 
 
 def _plain_title(draw: Draw, first: Event, language: Language) -> str:
@@ -255,18 +318,14 @@ def _plain_title(draw: Draw, first: Event, language: Language) -> str:
 def docs_task(draw: Draw) -> SourceTask:
     """Pieces of the repository's own documents, as many as a search gives; a question for a fact of the gateway, or for what a sentence is about."""
     chosen = draw.some(doc_pieces(), draw.one([1, 2, 2, 3, 4, 6, 8]))
-    if draw.chance(0.5) and (asked := _fact_in(draw, chosen)) is not None:
-        question, sentence, language = asked
-    else:
-        told = [(sentence, piece.chinese) for piece in chosen for sentence in piece.sentences]
-        if not told:
-            return made_up_task(draw)
-        sentence, chinese = draw.one(told)
-        language = "zh" if chinese or draw.chance(0.05) else "en"
-        found = _doc_question(draw, sentence, " ".join(piece.text for piece in chosen), language)
-        if found is None:
-            return made_up_task(draw)
-        question = found
+    asked = _fact_in(draw, chosen) if draw.chance(0.5) else None
+    everything = " ".join(piece.text for piece in chosen)
+    told = [(sentence, piece.chinese) for piece in chosen for sentence in piece.sentences]
+    turns = [asked] if asked else []
+    for sentence, chinese in draw.some(told, min(len(told), draw.number(1, 1 + _MORE))):
+        language: Language = asked[2] if asked else "zh" if chinese or draw.chance(0.05) else "en"
+        if (question := _doc_question(draw, sentence, everything, language)) is not None:
+            turns.append((question, sentence, language))
     passages: list[Passage] = []
     for piece in chosen:
         # A source has one piece or a few.
@@ -276,31 +335,86 @@ def docs_task(draw: Draw) -> SourceTask:
             passages.append(Passage(piece.title, piece.text))
     passages = passages[:6]
     flat = [passage.text.replace("\n", " ") for passage in passages]
-    number = next((at for at, text in enumerate(flat, 1) if sentence[:40] in text), None)
-    if number is None:
+    answered: list[tuple[str, Answers]] = []
+    for question, sentence, _ in turns:
+        number = next((at for at, text in enumerate(flat, 1) if sentence[:40] in text), None)
+        if number is not None:
+            answered.append((question, [(_bare(sentence), number)]))
+    if not answered:
         return made_up_task(draw)
-    return _task(question, passages, language, [(sentence.rstrip(".:;。"), number)])
+    (question, answers), *more = answered
+    return _task(question, passages, turns[0][2], answers, more)
 
 
 def _fact_in(draw: Draw, chosen: list[DocPiece]) -> tuple[str, str, Language] | None:
     """A question for a fact, with the sentence of the documents that answers it; its piece takes a place among the chosen ones."""
-    for _ in range(20):
-        fact = draw.one(GATEWAY_FACTS)
-        language: Language = "zh" if draw.chance(0.25) else "en"
-        key = fact.keys[0]
-        telling = [
-            (piece, sentence)
-            for piece in doc_pieces()
-            if piece.chinese == (language == "zh")
-            for sentence in piece.sentences
-            if key in sentence
-        ]
-        if re.search(r"[_/:-]", key) and telling:
-            piece, sentence = draw.one(telling)
-            if all(key not in other.text for other in chosen):
-                chosen[draw.number(0, len(chosen) - 1)] = piece
-                return roughen(draw, framed(draw, draw.question(fact.asked(language)), language)), sentence, language
-    return None
+    fact, language, piece, sentence = draw.one(_told_facts())
+    if any(sentence in other.text.replace("\n", " ") for other in chosen):
+        return None
+    chosen[draw.number(0, len(chosen) - 1)] = piece
+    return roughen(draw, framed(draw, draw.question(fact.asked(language)), language)), sentence, language
+
+
+@functools.cache
+def _told_facts() -> list[tuple[Fact, Language, DocPiece, str]]:
+    """Facts with the sentence of the documents that says nearly the same, where there is one."""
+    found: list[tuple[Fact, Language, DocPiece, str]] = []
+    languages: list[Language] = ["en", "zh"]
+    for language in languages:
+        sentences = [(piece, sentence) for piece in doc_pieces() if piece.chinese == (language == "zh") for sentence in piece.sentences]
+        for fact in GATEWAY_FACTS:
+            wanted = _telling_parts(fact.text(language), language)
+            same = [
+                (len(wanted & _telling_parts(sentence, language)) / len(wanted), at)
+                for at, (_, sentence) in enumerate(sentences)
+                if all(key.lower() in sentence.lower() for key in fact.needed(language)[:1])
+            ]
+            share, at = max(same, default=(0.0, 0))
+            if share >= 0.3:
+                found.append((fact, language, *sentences[at]))
+    return found
+
+
+def _telling_parts(text: str, language: Language) -> set[str]:
+    if language == "zh":
+        return {text[at : at + 2] for at in range(len(text) - 1)}
+    return {word for word in re.findall(r"[\w/.-]{3,}", text.lower()) if word not in _EMPTY}
+
+
+def facts_task(draw: Draw) -> SourceTask:
+    """Sources that tell what is so, of the gateway and of the world, in sentences of all kinds; half of them answer questions that they name."""
+    language: Language = "zh" if draw.chance(0.35) else "en"
+    bodies = [
+        draw.some(draw.one([GATEWAY_FACTS, GATEWAY_FACTS + GENERAL_FACTS]), draw.one([1, 1, 2, 3]))
+        for _ in range(draw.one([1, 2, 3, 4, 5]))
+    ]
+    facts = [(fact, number) for number, body in enumerate(bodies, 1) for fact in body]
+    passages = [_facts_passage(draw, body, language) for body in bodies]
+    turns = [
+        (roughen(draw, framed(draw, draw.question(fact.asked(language)), language)), [(_bare(fact.text(language)), number)])
+        for fact, number in draw.some(facts, min(len(facts), draw.number(1, 1 + _MORE)))
+    ]
+    if draw.chance(0.15):
+        other = draw.one(GATEWAY_FACTS + GENERAL_FACTS)
+        if all(other is not fact for fact, _ in facts):
+            turns.insert(draw.number(0, len(turns)), (roughen(draw, draw.question(other.asked(language))), []))
+    (question, answers), *more = turns
+    return _task(question, passages, language, answers, more)
+
+
+def _facts_passage(draw: Draw, facts: Sequence[Fact], language: Language) -> Passage:
+    key = draw.one(facts[0].needed(language))
+    if draw.chance(0.5):
+        told = [f"**{draw.question(fact.asked(language))}** {fact.text(language)}" for fact in facts]
+        return Passage(draw.one([QUESTIONS[language], QUESTIONS[language], key]), "\n\n".join(told))
+    return Passage(
+        draw.one([key, *(["笔记", "手册"] if language == "zh" else ["Notes", "Handbook"])]),
+        ("" if language == "zh" else " ").join(fact.text(language) for fact in facts),
+    )
+
+
+def _bare(text: str) -> str:
+    return text.rstrip(".:;。")
 
 
 _EMPTY = set(
@@ -341,4 +455,4 @@ def _doc_question(draw: Draw, sentence: str, everything: str, language: Language
 
 
 def sample(draw: Draw) -> Example:
-    return draw.one([docs_task] * 2 + [events_task] * 4 + [made_up_task] * 6)(draw).conversation
+    return draw.one([docs_task, facts_task] * 2 + [events_task] * 4 + [made_up_task] * 6)(draw).conversation
