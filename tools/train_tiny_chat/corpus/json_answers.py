@@ -35,8 +35,8 @@ _ASK = [
 
 
 def sample(draw: Draw) -> Example:
-    if draw.chance(0.2):
-        return _list(draw)
+    if draw.chance(0.35):
+        return draw.one([_list, _invented])(draw)
     keys = draw.some(list(_FIELDS), draw.number(1, 5))
     values = {key: _FIELDS[key][0](draw) for key in keys}
     told = draw.shuffled(keys)
@@ -72,3 +72,42 @@ def _list(draw: Draw) -> Example:
         ]
     )
     return chat("json", asked.replace("{t}", text), json.dumps(items, ensure_ascii=False, separators=(",", ":")))
+
+
+_INVENTED: list[tuple[str, str, str, str, str]] = [
+    ("a joke", "setup", "Why did the {x} go to the {n}?", "punchline", "Because the {f} was waiting there."),
+    ("a joke", "setup", "What does a {x} say to a {t}?", "punchline", "You look {a} today."),
+    ("a riddle", "question", "What is {a} and lives with a {x}?", "answer", "Its {t}."),
+    ("a story", "title", "The {a} {x}", "text", "A {a} {x} went to the {n} and found a {t}."),
+    ("something", "name", "The {x}", "description", "The {x} is an animal that likes {f}."),
+    ("a fact", "topic", "{x}", "fact", "A {x} can live near a {n}."),
+]
+
+
+def _invented(draw: Draw) -> Example:
+    """Something made up under two keys that the question names."""
+    kind, first, one, second, other = draw.one(_INVENTED)
+    slots = {
+        "x": draw.one(words.ANIMALS),
+        "n": draw.one(words.NOUNS),
+        "f": draw.one(words.FOODS),
+        "t": draw.one(words.THINGS),
+        "a": draw.one(words.ADJECTIVES),
+    }
+    if draw.chance(0.3):
+        first, second = words.syllables(draw, 2), words.syllables(draw, 2)
+    asked = draw.wording(
+        [
+            "(Tell me|Write|Give me) {kind} about {x}s. (Return|Give|Write) (the result|it) as (a |)JSON with '{first}' and '{second}' keys.( Return nothing other than JSON.|)",
+            "(Make up|Invent) {kind} about a {x}, as JSON with the keys {first} and {second}.",
+            "{kind} about {x}s, please. JSON with {first}, {second}( only|).",
+            'JSON object with "{first}" and "{second}": {kind} about the {x}.',
+            "I want {kind} about {x}s. (Answer|Reply) in JSON, with {first} and {second}.",
+            "(Please|) tell me {kind} of a {x} in JSON, keys: {first}, {second}",
+        ]
+    )
+    for slot, value in {"kind": kind, "first": first, "second": second, **slots}.items():
+        asked, one, other = (text.replace(f"{{{slot}}}", value) for text in (asked, one, other))
+    asked = asked.strip()
+    value = {first: one[0].upper() + one[1:], second: other}
+    return chat("json", asked[0].upper() + asked[1:], json.dumps(value, ensure_ascii=False, separators=(",", ":")))

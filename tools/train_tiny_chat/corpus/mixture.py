@@ -42,7 +42,7 @@ SKILLS = [
     Skill("sources", 34, 10, sources.sample),
     Skill("lessons", 9, 5, lessons.sample),
     Skill("tools", 6, 3, tools.sample),
-    Skill("json", 2, 3, json_answers.sample),
+    Skill("json", 4, 3, json_answers.sample),
     Skill("fallback", 3, 1, fallback.sample),
     Skill("plain text", 1, 1, plain_text.sample),
 ]

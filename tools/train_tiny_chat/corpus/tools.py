@@ -11,6 +11,7 @@ from tools.train_tiny_chat.corpus import words
 from tools.train_tiny_chat.corpus.asking import exchange, system_message
 from tools.train_tiny_chat.corpus.conversation import Conversation, Example
 from tools.train_tiny_chat.corpus.draw import Draw
+from tools.train_tiny_chat.corpus.events import event
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 from tools.train_tiny_chat.corpus.small_talk import SMALL_TALK
 
@@ -41,6 +42,8 @@ _NUMBER = {"type": "number"}
 
 
 def _city(draw: Draw) -> str:
+    if draw.chance(0.1):
+        return f"{draw.one(words.CITIES)}, {draw.one(['CA', 'UK', 'Texas', 'France', words.made_up(draw)])}"
     return draw.one(words.CITIES) if draw.chance(0.3) else words.made_up_zh(draw) if draw.chance(0.1) else words.made_up(draw)
 
 
@@ -71,16 +74,37 @@ KNOWN: list[Known] = [
 ]
 # fmt: on
 
+_KINDS = ["function", "tool", "lookup", "service", "customer", "name", "helper"]
 _VERBS = "get find read list count check load open book order create delete update play show".split()
-_FIELDS = ["name", "id", "code", "city", "title", "count", "size", "colour", "price", "day", "level", "owner", "key", "limit"]
+_FIELDS = [
+    "name",
+    "input",
+    "value",
+    "location",
+    "query",
+    "text",
+    "id",
+    "code",
+    "city",
+    "title",
+    "count",
+    "size",
+    "colour",
+    "price",
+    "day",
+    "level",
+    "owner",
+    "key",
+    "limit",
+]
 
 
 def _field(draw: Draw) -> Parameter:
     name = draw.one(_FIELDS)
     if draw.chance(0.25):
-        name = f"{words.syllables(draw, 1)}_{name}"
+        name = f"{draw.one([words.syllables(draw, 1), draw.one(words.THINGS + _KINDS)])}_{name}"
     base = name.rsplit("_", 1)[-1]
-    if base in ("count", "size", "limit", "level", "id"):
+    if base in ("count", "size", "limit", "level", "id") or (base in ("input", "value") and draw.chance(0.6)):
         return Parameter(name, _WHOLE, lambda d: d.number(1, 9999))
     if base == "price":
         return Parameter(name, _NUMBER, lambda d: d.number(1, 999) + d.one([0, 0.5, 0.25]))
@@ -88,7 +112,15 @@ def _field(draw: Draw) -> Parameter:
         return Parameter(name, {"type": "string", "enum": words.COLOURS[:5]}, lambda d: d.one(words.COLOURS[:5]))
     if base == "day":
         return Parameter(name, _TEXT, lambda d: d.one(words.DAYS))
-    return Parameter(name, _TEXT, lambda d: draw.one([words.made_up, words.made_up, words.code, _phrase])(d))
+    return Parameter(name, _TEXT, lambda d: draw.one([words.made_up, words.made_up, words.code, _phrase, _foreign])(d))
+
+
+def _foreign(draw: Draw) -> str:
+    """A name in other letters, which are several tokens each."""
+    if draw.chance(0.5):
+        return words.made_up_zh(draw) + draw.one(["集团", "公司", "", draw.one(words.ZH_NOUNS)])
+    first, last = draw.one([(0x3041, 0x3093), (0x30A1, 0x30F3), (0x4E00, 0x9FA5), (0x0430, 0x044F), (0x03B1, 0x03C9)])
+    return "".join(chr(draw.number(first, last)) for _ in range(draw.number(2, 6)))
 
 
 def random_tool(draw: Draw) -> Known:
@@ -96,8 +128,18 @@ def random_tool(draw: Draw) -> Known:
     thing = draw.one([*words.THINGS, *words.NOUNS, words.syllables(draw, 2)])
     verb = draw.one(_VERBS)
     fields = list({field.name: field for field in (_field(draw) for _ in range(draw.one([1, 1, 2, 2, 3])))}.values())
-    said = draw.one([" and ", ", ", " "]).join(f"{field.name.replace('_', draw.one([' ', '_']))} {{{field.name}}}" for field in fields)
+    quote = draw.one(["", "", "", "'", '"'])
+    said = draw.one([" and ", ", ", " "]).join(
+        f"{field.name.replace('_', draw.one([' ', '_']))} {quote}{{{field.name}}}{quote}" for field in fields
+    )
+    name = draw.one([f"{verb}_{thing}", f"{thing}_{verb}", f"{verb}{thing.capitalize()}", f"{thing}_{draw.one(_KINDS)}"])
+    passed = ", ".join(f"{quote}{{{field.name}}}{quote}" for field in fields)
+    listed = said.split(" ", 1)[1] if len(fields) == 1 else said
+    about = f"{draw.one(words.ADJECTIVES)} {draw.one(words.NOUNS)}"
+    remark = draw.one(["", f" - a {about}", f" ({about})", f" ({about}) - a {thing}"])
     asks = [
+        f"(What is the value of|Call|Run|Give me the result of) {name}({passed})(?|.)( Use the tool.|)",
+        f"{verb.capitalize()} a {thing} (named|called|with the {fields[0].name.replace('_', ' ')}) {listed}{remark}.",
         f"(Please |){verb} the {thing} with {said}.",
         f"{verb.capitalize()} (a|the) {thing}: {said}",
         f"(Can|Could) you {verb} the {thing} (with|for) {said}?",
@@ -106,7 +148,6 @@ def random_tool(draw: Draw) -> Known:
         f"Would you {verb} a {thing}, {said}?",
     ]
     key = draw.one(["status", "result", "total", "place", "owner"])
-    name = draw.one([f"{verb}_{thing}", f"{thing}_{verb}", f"{verb}{thing.capitalize()}", f"{thing}.{verb}".replace(".", "_")])
     return Known(
         name,
         draw.one(["", f"{verb.capitalize()}s a {thing}."]),
@@ -152,9 +193,15 @@ def task(draw: Draw, *, answered: bool | None = None) -> ToolTask:
     arguments = {parameter.name: parameter.value(draw) for parameter in known.parameters}
     question = _filled(draw.question(known.asks), arguments)
     question = question[0].upper() + question[1:] if draw.chance(0.8) else question
+    if draw.chance(0.1):
+        question += draw.one([" Use the tool.", " Use a tool.", " Call the function.", " Please use your tools."])
     call = ToolCall("call_0", tool.name, json.dumps(arguments, ensure_ascii=False))
     turns = [*before, Message(role="user", content=question), Message(role="assistant", content="", tool_calls=(call,))]
     if draw.chance(0.6) if answered is None else answered:
+        if draw.chance(0.25):  # a tool may answer in words, which are the answer then
+            sentence = f"{draw.one([event(draw, 'en').text, _weather(draw)])}."
+            turns += [Message(role="tool", content=sentence, tool_call_id="call_0"), Message(role="assistant", content=sentence)]
+            return ToolTask(Conversation("tools", tuple(turns), tools), (tool.name, arguments))
         result = known.result(draw, arguments)
         text = json.dumps(result, ensure_ascii=False) if draw.chance(0.8) else json.dumps(result, ensure_ascii=False, separators=(",", ":"))
         turns += [
@@ -162,6 +209,15 @@ def task(draw: Draw, *, answered: bool | None = None) -> ToolTask:
             Message(role="assistant", content=_filled(known.answer, {**arguments, **result})),
         ]
     return ToolTask(Conversation("tools", tuple(turns), tools), (tool.name, arguments))
+
+
+def _weather(draw: Draw) -> str:
+    return draw.one(
+        [
+            f"It's {draw.one(['sunny', 'cold', 'raining', 'windy', 'warm'])}",
+            f"{draw.number(-9, 38)} degrees and {draw.one(['clear', 'fog', 'snow'])}",
+        ]
+    )
 
 
 def _filled(pattern: str, values: dict[str, Any]) -> str:
