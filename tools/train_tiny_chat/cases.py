@@ -107,6 +107,16 @@ _REAL: list[tuple[Language, str, list[Passage], str, int]] = [
     ("zh", "故宫建于哪一年？", [Passage("长城", "长城是中国古代的军事工程，全长约2.1万公里。"), Passage("故宫", "故宫位于北京，建于1420年。")], "1420", 2),
     ("zh", "谁写了《红楼梦》？", [Passage("西游记", "《西游记》的作者是吴承恩。"), Passage("红楼梦", "《红楼梦》的作者是曹雪芹，成书于清代。")], "曹雪芹", 2),
     ("zh", "这个工具怎么安装？", [Passage("安装", "用`pip install tidy`安装这个工具，需要Python 3.9。"), Passage("使用", "运行`tidy 文件夹`来整理文件夹。")], "pip install tidy", 1),
+    ("en", "Who painted the Mona Lisa?", [Passage("Mona Lisa", "The Mona Lisa is a portrait that Leonardo da Vinci painted on poplar wood."), Passage("The Last Supper", "The Last Supper is a mural in Milan. It is almost nine metres wide.")], "Leonardo da Vinci", 1),
+    ("en", "What do bees collect?", [Passage("Ants", "Ants live in colonies and dig tunnels."), Passage("Bees", "Bees collect nectar and pollen from flowers. A hive can hold 50,000 of them.")], "nectar and pollen", 2),
+    ("en", "Why is the sea salty?", [Passage("Oceans", "The sea is salty because rivers wash minerals into it. Its mean depth is 3,700 metres."), Passage("Lakes", "Most lakes hold fresh water.")], "rivers wash minerals", 1),
+    ("en", "Which metal is liquid at room temperature?", [Passage("Iron", "Iron rusts in damp air."), Passage("Gold", "Gold is soft and does not rust."), Passage("Mercury", "Mercury is a metal that is liquid at room temperature.")], "Mercury", 3),
+    ("en", "When does the shop close?", [Passage("Opening hours", "The shop opens at nine and closes at half past six. On Sundays it stays shut."), Passage("Parking", "Cars can be left behind the building.")], "half past six", 1),
+    ("en", "How long can I return an item?", [Passage("Shipping", "Parcels leave the warehouse every weekday."), Passage("Returns", "An item can be returned within 30 days for a full refund.")], "30 days", 2),
+    ("en", "Who is called in an emergency?", [Passage("House rules", "Bicycles belong in the cellar. In an emergency the caretaker is called at extension 114.")], "caretaker", 1),
+    ("zh", "水在多少度结冰？", [Passage("水", "水在0度结冰，在100度沸腾。"), Passage("油", "油比水轻。")], "0度", 1),
+    ("zh", "谁发明了造纸术？", [Passage("火药", "火药最早用于烟花。"), Passage("造纸", "东汉的蔡伦改进并推广了造纸术。")], "蔡伦", 2),
+    ("zh", "会议几点开始？", [Passage("通知", "会议下午三点开始，地点在二楼。"), Passage("午餐", "食堂十二点开饭。")], "下午三点", 1),
 ]
 # fmt: on
 

@@ -1,0 +1,107 @@
+"""What answers to a model name, and what it tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from mm_gateway.core.events import GenerationEvent
+from mm_gateway.core.requests import ChatInput, GenerationRequest
+
+
+class Tokenized(msgspec.Struct, frozen=True):
+    """Token ids of a prompt; `strings`: each as the vocabulary spells it. `context_length`: tokens that the model can hold."""
+
+    ids: tuple[int, ...]
+    strings: tuple[str, ...]
+    context_length: int | None = None
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """Texts in the tokens of a model.
+
+    Attributes:
+        tokens: of each text. context_length: tokens that prompt and output may take together; None: unknown.
+        exact: by the model's own tokenizer, not estimated.
+    """
+
+    tokens: tuple[int, ...]
+    context_length: int | None
+    exact: bool = True
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/v1/models` and the command line show of a model."""
+
+    id: str
+    created: int
+    """Unix seconds at which the gateway started to serve it."""
+    owned_by: str = "mm-gateway"
+    backend: str = "local"
+    state: str = "ready"
+    """cold, loading, ready, busy, evicting or failed."""
+    context_length: int | None = None
+    aliases: tuple[str, ...] = ()
+    details: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Whatever answers to a model name: a local model, a remote server, the mock, a workflow."""
+
+    def info(self) -> ModelInfo:
+        """The model as it is now; cheap, called for every listing."""
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """Yield Progress*, then TextDelta, ToolCallDelta, UrlCitation and ChoiceFinished of all choices interleaved, then one Usage.
+
+        For an EmbeddingInput: Progress*, one Embedding an input, in any order, then one Usage.
+        Workflows yield Progress and WorkflowStep between them too, and one WorkflowOutcome before the choices finish.
+
+        An async generator: closing it (`aclose`, or cancelling the task that awaits it) cancels the work within one
+        step and frees all that it held.
+
+        Raises:
+            GatewayError: anywhere in the stream, typed as in `errors.py`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what the backend holds (connections, threads); idempotent."""
+        ...
+
+
+@runtime_checkable
+class TokenizingBackend(Protocol):
+    """A Backend that can say how it reads text as tokens."""
+
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+        """A text's tokens, or a conversation's, as `generate` would read them (the whole of it, whether it fits or not).
+
+        Args:
+            add_special_tokens: of a text: with what the tokenizer puts in front (BOS).
+            add_generation_prompt: of a conversation: with the beginning of the assistant's turn.
+
+        Raises:
+            GatewayError: the tokenizer cannot be loaded, the template refuses the messages, a remote server has no such thing.
+        """
+        ...
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens included; errors as for `tokenize`, and where an id is outside the vocabulary."""
+        ...
+
+
+@runtime_checkable
+class MeasuringBackend(Protocol):
+    """A Backend that knows its model's tokenizer."""
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        """The texts in tokens, without control tokens. May wait for the model to load.
+
+        Raises:
+            GatewayError: as `generate` does.
+        """
+        ...

@@ -1,0 +1,149 @@
+"""What a backend yields: progress, text, calls, citations, embeddings, steps of workflows, usage."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mm_gateway.core.requests import FinishReason
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A token with its natural-log probability in the model's own distribution (before temperature and truncation)."""
+
+    token: str
+    bytes: tuple[int, ...]
+    logprob: float | None
+    """None only for the first token of an echoed prompt."""
+    top: tuple[tuple[str, tuple[int, ...], float], ...] = ()
+    """(token, bytes, logprob) of the most probable tokens, best first."""
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    """What happens before (or, in a workflow, between) the text: `queued`, `loading`, `prefill`, or a workflow's stage."""
+
+    stage: str
+    detail: str = ""
+    fraction: float | None = None
+    """[0, 1], or None where unknown."""
+
+
+class TextDelta(msgspec.Struct, frozen=True, tag="text"):
+    """Text appended to one choice; never splits a character, never holds part of a stop string. May be empty with logprobs."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call"):
+    """A piece of one call of one choice; `id` and `name` come with the first, `arguments` are to be joined."""
+
+    index: int
+    call: int
+    """Counts the calls of the choice."""
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+class UrlCitation(msgspec.Struct, frozen=True, tag="citation"):
+    """A part of one choice's text that comes from a source; follows the text that it is about.
+
+    Attributes:
+        start_index, end_index: characters of the choice's whole text, end exclusive.
+    """
+
+    index: int
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class Embedding(msgspec.Struct, frozen=True, tag="embedding"):
+    """The vector of one input, of length 1; `vector`: its numbers as little-endian float32."""
+
+    index: int
+    vector: bytes
+
+    @classmethod
+    def of(cls, index: int, numbers: Sequence[float]) -> Embedding:
+        return cls(index, struct.pack(f"<{len(numbers)}f", *numbers))
+
+    def numbers(self) -> tuple[float, ...]:
+        return struct.unpack(f"<{len(self.vector) // 4}f", self.vector)
+
+
+class WorkflowStep(msgspec.Struct, frozen=True, tag="step"):
+    """A stage of a workflow that has ended.
+
+    Attributes:
+        success: it did what it is for; False with `error`. degraded: it did less than it is for; `error` says why.
+        input_count, output_count: how many things it was given and gave: sources, pages, sections…
+    """
+
+    name: str
+    success: bool
+    duration_s: float
+    input_count: int = 1
+    output_count: int = 1
+    degraded: bool = False
+    error: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As replies and results show it."""
+        return msgspec.structs.asdict(self)
+
+
+class WorkflowOutcome(msgspec.Struct, frozen=True, tag="outcome"):
+    """What a workflow did; follows the text, before the choices finish.
+
+    Attributes:
+        model: that answered. metadata: what the workflow tells of its work, as JSON values: `query`, `sources`…
+        result: for callers in Python, where it is not the text alone.
+    """
+
+    model: str
+    steps: tuple[WorkflowStep, ...]
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    result: Any = None
+
+    @property
+    def degraded(self) -> bool:
+        """A step did less than it is for."""
+        return any(step.degraded or not step.success for step in self.steps)
+
+
+class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
+    """The last event of one choice."""
+
+    index: int
+    finish_reason: FinishReason
+
+
+class StageUsage(msgspec.Struct, frozen=True):
+    """Tokens of one stage of a workflow."""
+
+    stage: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Usage(msgspec.Struct, frozen=True, tag="usage"):
+    """Tokens of the whole request; the last event of every stream."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    """Prompt tokens whose KV entries were reused instead of computed."""
+    reasoning_tokens: int = 0
+    stages: tuple[StageUsage, ...] = ()
+    """Of a workflow: what each stage took of it."""
+
+
+GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | Embedding | WorkflowStep | WorkflowOutcome | ChoiceFinished | Usage
