@@ -86,8 +86,9 @@ def _batch(rows: list[list[Encoded]], length: int) -> Batch:
 def _weights(learned: list[float]) -> list[float]:
     """A long answer counts more than a short one, but not in proportion: the one word that was asked for must not drown."""
     weights: list[float] = []
-    for whole, part in itertools.groupby(learned, lambda weight: weight == 1):
+    for whole, part in itertools.groupby(learned, lambda weight: weight >= 1):
         run = list(part)
         weights += [weight * len(run) ** -0.5 for weight in run] if whole else run
-    mean = sum(weight for weight, full in zip(weights, learned, strict=True) if full == 1) / max(1, learned.count(1))
-    return [weight if full == 1 else weight * mean for weight, full in zip(weights, learned, strict=True)]
+    answers = [weight for weight, full in zip(weights, learned, strict=True) if full >= 1]
+    mean = sum(answers) / max(1, len(answers))
+    return [weight if full >= 1 else weight * mean for weight, full in zip(weights, learned, strict=True)]

@@ -34,7 +34,7 @@ Example = Conversation | PlainText
 
 
 class Encoded(NamedTuple):
-    """Token ids, and for each how much it is learned, 0 to 1."""
+    """Token ids, and for each how much it is learned: less than 1 in prompts, 1 in answers, more where an answer names a source."""
 
     ids: list[int]
     learned: list[float]
@@ -42,6 +42,10 @@ class Encoded(NamedTuple):
 
 REPEATED = 0.3
 """How much a prompt's token is learned that follows its predecessor for the second time: this is how copying is learned early."""
+
+
+CITED = 4.0
+"""How much the number of a cited source is learned: one token among twenty, and the hardest of them."""
 
 
 def chat(skill: str, *turns: str, system: str | None = None) -> Conversation:
@@ -70,13 +74,23 @@ def encode(example: Example, tokenizer: Tokenizer) -> Encoded:
         else:
             head, body = [start, *tokenizer.encode(f"{turn.role}\n{turn.content}").ids, end], []
         ids += [*head, *body, *newline]
-        learned += [*([0.0] * len(head)), *([1.0] * len(body)), *([0.0] * len(newline))]
+        learned += [*([0.0] * len(head)), *_learned(body, tokenizer), *([0.0] * len(newline))]
     seen: set[tuple[int, int]] = set()
     for at, pair in enumerate(itertools.pairwise(ids), 1):
         if pair in seen and not learned[at]:
             learned[at] = REPEATED
         seen.add(pair)
     return Encoded(ids, learned)
+
+
+def _learned(body: Sequence[int], tokenizer: Tokenizer) -> list[float]:
+    """Of an answer: all of it, and the numbers in square brackets the most."""
+    learned = [1.0] * len(body)
+    tokens = [tokenizer.id_to_token(token) or "" for token in body]
+    for at, (before, token) in enumerate(itertools.pairwise(tokens), 1):
+        if token.isdigit() and before.endswith("["):
+            learned[at] = CITED
+    return learned
 
 
 def token_id(tokenizer: Tokenizer, text: str) -> int:

@@ -134,7 +134,7 @@ def stop(language: Language) -> str:
 
 
 def cited(text: str, number: int, language: Language) -> str:
-    return f"{text}[{number}]。" if language == "zh" else f"{text} [{number}]."
+    return f"{text}[{number}]。" if language == "zh" else f"{text} [{number}].".lstrip()
 
 
 def title(draw: Draw, subject: str, language: Language) -> str:
@@ -169,21 +169,21 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
     passages = [
         Passage(title(draw, subject, language), _body(draw, body, language)) for subject, body in zip(entities, bodies, strict=True)
     ]
-    if told is False or (told is None and draw.chance(0.08)):
+    if told is False or (told is None and draw.chance(0.12)):
         subject = draw.one(entities) if draw.chance(0.6) else entity(draw, language)
         missing = [kind for kind in attributes if (subject, kind) not in told_of]
         question = ask(draw, state(draw, subject, draw.one(missing), language), language)
-        return _task(question, passages, language, [])
+        return _task(draw, question, passages, language, [])
     everything = [(statement, number) for number, body in enumerate(bodies, 1) for statement in body]
     chosen = draw.some(everything, min(len(everything), asked or (2 if draw.chance(0.12) else 1)))
     question = _joined(draw, [ask(draw, statement, language) for statement, _ in chosen], language)
     later = [] if asked else draw.some(everything, min(len(everything), draw.number(0, _MORE)))
     more = [(ask(draw, statement, language), [(statement.text, number)]) for statement, number in later]
-    if later and draw.chance(0.15):
+    if later and draw.chance(0.25):
         subject = draw.one(entities)
         missing = [kind for kind in attributes if (subject, kind) not in told_of]
         more.insert(draw.number(0, len(more)), (ask(draw, state(draw, subject, draw.one(missing), language), language), []))
-    return _task(question, passages, language, list(dict.fromkeys((statement.text, number) for statement, number in chosen)), more)
+    return _task(draw, question, passages, language, list(dict.fromkeys((statement.text, number) for statement, number in chosen)), more)
 
 
 def _told_together(draw: Draw, statements: list[Statement], language: Language) -> list[Statement]:
@@ -256,13 +256,31 @@ _MORE = 4
 
 
 def _task(
-    question: str, passages: list[Passage], language: Language, answers: Answers, more: Sequence[tuple[str, Answers]] = ()
+    draw: Draw, question: str, passages: list[Passage], language: Language, answers: Answers, more: Sequence[tuple[str, Answers]] = ()
 ) -> SourceTask:
     messages = answer_messages(question, passages, language)
     messages.append(Message(role="assistant", content=_reply(answers, language)))
+    if more and answers and draw.chance(0.3):
+        more = [*more, _which(draw, passages, answers[0], language)]
     for later, its_answers in more:
         messages += [Message(role="user", content=later), Message(role="assistant", content=_reply(its_answers, language))]
     return SourceTask(Conversation("sources", tuple(messages)), answers)
+
+
+def _which(draw: Draw, passages: list[Passage], answer: tuple[str, int], language: Language) -> tuple[str, Answers]:
+    """Asks for the number of a source only, by what it says or by its title."""
+    text, number = answer
+    if draw.chance(0.5):
+        number = draw.number(1, len(passages))
+        text = passages[number - 1].title
+        if sum(passage.title == text for passage in passages) > 1:
+            text, number = answer
+    asked = draw.wording(
+        ["哪个来源：{t}？", "{t}在第几个来源？"]
+        if language == "zh"
+        else ["Which source is it: {t}?", "Where is this: {t}?", "(What|Which) number has {t}?"]
+    )
+    return asked.replace("{t}", text), [("", number)]
 
 
 def _reply(answers: Answers, language: Language) -> str:
@@ -288,7 +306,7 @@ def events_task(draw: Draw) -> SourceTask:
     if draw.chance(0.06):
         turns.insert(draw.number(0, len(turns)), (roughen(draw, event(draw, language).question), []))
     (question, answers), *more = turns
-    return _task(question, passages, language, answers, more)
+    return _task(draw, question, passages, language, answers, more)
 
 
 def _plain_title(draw: Draw, first: Event, language: Language) -> str:
@@ -343,7 +361,7 @@ def docs_task(draw: Draw) -> SourceTask:
     if not answered:
         return made_up_task(draw)
     (question, answers), *more = answered
-    return _task(question, passages, turns[0][2], answers, more)
+    return _task(draw, question, passages, turns[0][2], answers, more)
 
 
 def _fact_in(draw: Draw, chosen: list[DocPiece]) -> tuple[str, str, Language] | None:
@@ -399,7 +417,7 @@ def facts_task(draw: Draw) -> SourceTask:
         if all(other is not fact for fact, _ in facts):
             turns.insert(draw.number(0, len(turns)), (roughen(draw, draw.question(other.asked(language))), []))
     (question, answers), *more = turns
-    return _task(question, passages, language, answers, more)
+    return _task(draw, question, passages, language, answers, more)
 
 
 def _facts_passage(draw: Draw, facts: Sequence[Fact], language: Language) -> Passage:
