@@ -8,9 +8,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from gateways import Gateway, free_port, stop_gateway, wait_for
+
+
+def offline(hub: Path) -> dict[str, str]:
+    """An environment without settings of the gateway, a network, or downloads."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MM_GATEWAY_", "HF_"))}
+    return {**clean, "HF_HUB_OFFLINE": "1", "HF_HOME": str(hub), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +25,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("first_contact")
     log = folder / "stderr.txt"
     port = free_port()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MM_GATEWAY_", "HF_"))}
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "mm_gateway.main", "serve", "--port", str(port)]
     with log.open("wb") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, cwd=folder, env={**clean, **offline})
+        process = subprocess.Popen(command, stderr=stderr, cwd=folder, env=offline(folder / "hub"))
     started = wait_for(process, port, log)
     yield started
     stop_gateway(started)
@@ -56,3 +61,10 @@ def test_a_hub_model_without_a_network_says_what_to_do(gateway: Gateway) -> None
     error = reply["error"]
     assert isinstance(error, dict)
     assert re.search(r"hub cannot be reached.*set path to its folder", error["message"])
+
+
+def test_in_the_terminal_it_says_so_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mm_gateway.main", "query", "Hello!", "--model", "gpt2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=tmp_path, env=offline(tmp_path / "hub"))
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: gpt2 .*hub cannot be reached.*set path to its folder\n", done.stderr)
