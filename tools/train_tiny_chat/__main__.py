@@ -60,9 +60,9 @@ def tokenizer(folder: Path) -> None:
     click.echo(f"{folder / 'tokenizer.json'}: {trained.get_vocab_size()} tokens")
 
 
-@cli.command(help="Train the network, going on from the folder's checkpoint where there is one: an hour or two on a CPU.")
+@cli.command(help="Train the network, going on from the folder's checkpoint where there is one; under torchrun with several processes.")
 @_FOLDER
-@click.option("--tokens", default=100_000_000, show_default=True, help="Tokens of the whole run.")
+@click.option("--tokens", default=90_000_000, show_default=True, help="Tokens of the whole run.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
 @click.option("--seed", default=1, show_default=True)

@@ -35,7 +35,7 @@ class Plan:
         checkpoint_s: seconds between checkpoints.
     """
 
-    tokens: int = 100_000_000
+    tokens: int = 90_000_000
     batch_tokens: int = 4096
     step_batches: int = 4
     muon_rate: float = 0.014
