@@ -33,7 +33,7 @@ class Skill(NamedTuple):
 
 SKILLS = [
     Skill("repetition", 5, 25, repetition.sample),
-    Skill("gateway", 22, 9, asking.gateway),
+    Skill("gateway", 30, 9, asking.gateway),
     Skill("general", 5, 4, asking.general),
     Skill("small talk", 4, 2, asking.small_talk),
     Skill("arithmetic", 6, 2, arithmetic.sample),
