@@ -81,7 +81,8 @@ def test_examples_are_tokens_as_the_gateway_renders_them() -> None:
         *before, answer = example.messages
         prompt = encoder.encode(before, example.tools)
         assert encoded.ids[: len(prompt)] == prompt
-        assert max(encoded.learned[len(prompt) - 3 : len(prompt)]) < 1 <= min(encoded.learned[len(prompt) : -1])
+        given = len(tokenizer.encode(example.given).ids)
+        assert max(encoded.learned[len(prompt) - 3 : len(prompt) + given]) < 1 <= min(encoded.learned[len(prompt) + given : -1])
         end = tokenizer.token_to_id("<|im_end|>")
         assert encoded.ids[-2] == end and encoded.learned[-2] == 1
         if not answer.tool_calls:

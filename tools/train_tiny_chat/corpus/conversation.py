@@ -15,11 +15,17 @@ from mm_gateway.core import Message, Tool
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages whose assistant turns are learned. skill: what it teaches; the evaluation reports by it."""
+    """Messages whose assistant turns are learned.
+
+    Attributes:
+        skill: what it teaches; the evaluation reports by it.
+        given: how answers begin that a grammar begins, so that this is not learned.
+    """
 
     skill: str
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,9 @@ def encode(example: Example, tokenizer: Tokenizer) -> Encoded:
             head, body = [start, *tokenizer.encode(f"{turn.role}\n{turn.content}").ids, end], []
         ids += [*head, *body, *newline]
         learned += [*([0.0] * len(head)), *_learned(body, tokenizer), *([0.0] * len(newline))]
+        if example.given and body and turn.content.startswith(example.given):
+            begin, given = len(learned) - len(newline) - len(body), len(tokenizer.encode(example.given).ids)
+            learned[begin : begin + given] = [0.0] * given
     seen: set[tuple[int, int]] = set()
     for at, pair in enumerate(itertools.pairwise(ids), 1):
         if pair in seen and not learned[at]:

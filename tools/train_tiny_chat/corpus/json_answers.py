@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from mm_gateway.core import Message
 from tools.train_tiny_chat.corpus import words
-from tools.train_tiny_chat.corpus.conversation import Example, chat
+from tools.train_tiny_chat.corpus.conversation import Conversation, Example, chat
 from tools.train_tiny_chat.corpus.draw import Draw
 
 _FIELDS: dict[str, tuple[Callable[[Draw], Any], str]] = {
@@ -35,8 +36,8 @@ _ASK = [
 
 
 def sample(draw: Draw) -> Example:
-    if draw.chance(0.35):
-        return draw.one([_list, _invented])(draw)
+    if draw.chance(0.5):
+        return draw.one([_list, _invented, _unnamed, _unnamed])(draw)
     keys = draw.some(list(_FIELDS), draw.number(1, 5))
     values = {key: _FIELDS[key][0](draw) for key in keys}
     told = draw.shuffled(keys)
@@ -111,3 +112,26 @@ def _invented(draw: Draw) -> Example:
     asked = asked.strip()
     value = {first: one[0].upper() + one[1:], second: other}
     return chat("json", asked[0].upper() + asked[1:], json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def _unnamed(draw: Draw) -> Example:
+    """Something made up under keys that only the grammar knows: it writes the first, and what comes after is learned."""
+    kind, first, one, second, other = draw.one(_INVENTED)
+    animal = draw.one(words.ANIMALS)
+    slots = {
+        "x": animal,
+        "n": draw.one(words.NOUNS),
+        "f": draw.one(words.FOODS),
+        "t": draw.one(words.THINGS),
+        "a": draw.one(words.ADJECTIVES),
+    }
+    for slot, value in slots.items():
+        one, other = (text.replace(f"{{{slot}}}", value) for text in (one, other))
+    value: dict[str, Any] = {first: one[0].upper() + one[1:], second: other if draw.chance(0.8) else None}
+    if draw.chance(0.3):
+        del value[second]
+    asked = draw.expand(f"(Tell me|Give me|Write|Make up|I want) {kind} about (a {animal}|{animal}s|the {animal})(.|, please.|)")
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    given = written[: written.index(":") + 1]
+    messages = (Message(role="user", content=asked), Message(role="assistant", content=written))
+    return Conversation("json", messages, given=given)

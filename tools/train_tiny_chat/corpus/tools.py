@@ -105,14 +105,14 @@ def _field(draw: Draw) -> Parameter:
         name = f"{draw.one([words.syllables(draw, 1), draw.one(words.THINGS + _KINDS)])}_{name}"
     base = name.rsplit("_", 1)[-1]
     if base in ("count", "size", "limit", "level", "id") or (base in ("input", "value") and draw.chance(0.6)):
-        return Parameter(name, _WHOLE, lambda d: d.number(1, 9999))
+        return Parameter(name, _WHOLE, lambda d: d.number(0, d.one([9, 9, 99, 9999])))
     if base == "price":
         return Parameter(name, _NUMBER, lambda d: d.number(1, 999) + d.one([0, 0.5, 0.25]))
     if base == "colour":
         return Parameter(name, {"type": "string", "enum": words.COLOURS[:5]}, lambda d: d.one(words.COLOURS[:5]))
     if base == "day":
         return Parameter(name, _TEXT, lambda d: d.one(words.DAYS))
-    return Parameter(name, _TEXT, lambda d: draw.one([words.made_up, words.made_up, words.code, _phrase, _foreign])(d))
+    return Parameter(name, _TEXT, lambda d: draw.one([words.made_up, words.made_up, words.code, _phrase, _foreign, _foreign])(d))
 
 
 def _foreign(draw: Draw) -> str:
