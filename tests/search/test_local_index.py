@@ -267,6 +267,8 @@ def test_the_own_documentation_answers_questions_about_the_gateway() -> None:
         ("which variable holds the API keys?", "MM_GATEWAY_API_KEYS"),
         ("How do I unload a model?", "unload"),
         ("keep_alive 是什么？", "keep_alive"),
+        ("How do I add a model?", "Add an entry to config/models.yaml"),
+        ("怎么修改端口？", "mm-gateway serve --port 9000"),
     ]:
         results = index.search(query, 5, UrlOf())
         assert any(expected in (result.text or "") for result in results), query

@@ -45,7 +45,7 @@ def test_the_documents_of_questions_are_those_of_the_facts() -> None:
     for language, path in DOCUMENTS.items():
         text = path.read_text(encoding="utf-8")
         assert text == questions_and_answers(language), "write them again: python -m tools.train_tiny_chat questions"
-        assert "|" not in text and "(" not in text.split("**")[1]
+        assert "|" not in text and "(" not in text.split("## ")[1].splitlines()[0]
 
 
 def test_training_never_sees_what_the_evaluation_asks() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from mm_gateway.core import Message
 from mm_gateway.workflows.prompts import DIFFICULTY_ZH, Difficulty, Language, exercises_messages, explanation_messages, plan_messages
 from tools.train_tiny_chat.corpus import words
 from tools.train_tiny_chat.corpus.conversation import Conversation, Example, chat
-from tools.train_tiny_chat.corpus.draw import Draw
+from tools.train_tiny_chat.corpus.draw import Draw, T
 from tools.train_tiny_chat.corpus.topics import defined, topic
 
 LEVELS: list[Difficulty] = ["beginner", "intermediate", "advanced"]
@@ -78,11 +79,15 @@ _EXERCISES_ZH = [
 
 
 def plan(draw: Draw, subject: str, level: Difficulty, language: Language) -> list[str]:
-    """Names of three to five sections."""
+    """Names of three to five sections, those of the middle in the order of their list: whoever writes the next by the last repeats none."""
     zh = language == "zh"
     opening, middle, closing = (_OPENING_ZH, _MIDDLE_ZH, _CLOSING_ZH) if zh else (_OPENING, _MIDDLE, _CLOSING)
-    names = [draw.one(opening[level]), *draw.some(middle[level], draw.one([1, 2, 2, 3])), draw.one(closing)]
+    names = [draw.one(opening[level]), *_in_order(draw, middle[level], draw.one([1, 2, 2, 3])), draw.one(closing)]
     return [name.replace("{t}", subject) for name in names]
+
+
+def _in_order(draw: Draw, options: Sequence[T], count: int) -> list[T]:
+    return [options[at] for at in sorted(draw.some(range(len(options)), count))]
 
 
 def content(
@@ -107,7 +112,8 @@ def content(
 def exercises(draw: Draw, subject: str, sections: list[str], count: int, language: Language) -> list[dict[str, str]]:
     kinds = _EXERCISES_ZH if language == "zh" else _EXERCISES
     items = []
-    for question, answer in (draw.shuffled(kinds) + draw.shuffled(kinds))[:count]:
+    first = min(count, len(kinds))
+    for question, answer in [*_in_order(draw, kinds, first), *_in_order(draw, kinds, count - first)]:
         section = draw.one(sections).rstrip("?？")
         items.append({"question": _fill(draw, question, subject, section), "answer": _fill(draw, answer, subject, section)})
     return items

@@ -32,15 +32,15 @@ class Skill(NamedTuple):
 
 
 SKILLS = [
-    Skill("repetition", 5, 25, repetition.sample),
+    Skill("repetition", 3, 25, repetition.sample),
     Skill("gateway", 30, 9, asking.gateway),
     Skill("general", 5, 4, asking.general),
     Skill("small talk", 4, 2, asking.small_talk),
     Skill("arithmetic", 6, 2, arithmetic.sample),
     Skill("follow-ups", 12, 10, follow_ups.sample),
     Skill("copying", 10, 25, copying.sample),
-    Skill("sources", 34, 10, sources.sample),
-    Skill("lessons", 9, 5, lessons.sample),
+    Skill("sources", 40, 10, sources.sample),
+    Skill("lessons", 11, 5, lessons.sample),
     Skill("tools", 6, 3, tools.sample),
     Skill("json", 4, 3, json_answers.sample),
     Skill("fallback", 3, 1, fallback.sample),

@@ -16,7 +16,7 @@ _CHOICE = re.compile(r"\(([^()|]*)\|[^()]*\)")
 
 def questions_and_answers(language: Language) -> str:
     """Markdown: each fact after the first way to ask for it."""
-    entries = [f"**{_first(fact.asked(language)[0])}** {fact.text(language)}" for fact in GATEWAY_FACTS]
+    entries = [f"## {_first(fact.asked(language)[0])}\n\n{fact.text(language)}" for fact in GATEWAY_FACTS]
     return "\n\n".join([f"# {QUESTIONS[language]}", *entries]) + "\n"
 
 

@@ -423,8 +423,11 @@ def facts_task(draw: Draw) -> SourceTask:
 def _facts_passage(draw: Draw, facts: Sequence[Fact], language: Language) -> Passage:
     key = draw.one(facts[0].needed(language))
     if draw.chance(0.5):
-        told = [f"**{draw.question(fact.asked(language))}** {fact.text(language)}" for fact in facts]
-        return Passage(draw.one([QUESTIONS[language], QUESTIONS[language], key]), "\n\n".join(told))
+        questions = [draw.question(fact.asked(language)) for fact in facts]
+        if len(facts) == 1 and draw.chance(0.7):  # as an index of the document gives it
+            return Passage(f"{QUESTIONS[language]} › {questions[0]}", facts[0].text(language))
+        told = [f"{question}\n{fact.text(language)}" for question, fact in zip(questions, facts, strict=True)]
+        return Passage(draw.one([f"{QUESTIONS[language]} › {draw.one(questions)}", QUESTIONS[language], key]), "\n\n".join(told))
     return Passage(
         draw.one([key, *(["笔记", "手册"] if language == "zh" else ["Notes", "Handbook"])]),
         ("" if language == "zh" else " ").join(fact.text(language) for fact in facts),
@@ -473,4 +476,4 @@ def _doc_question(draw: Draw, sentence: str, everything: str, language: Language
 
 
 def sample(draw: Draw) -> Example:
-    return draw.one([docs_task, facts_task] * 2 + [events_task] * 4 + [made_up_task] * 6)(draw).conversation
+    return draw.one([docs_task] * 2 + [facts_task] * 3 + [events_task] * 4 + [made_up_task] * 6)(draw).conversation
