@@ -11,7 +11,7 @@ from gateways import Gateway, free_port, make_checkpoint, start_gateway, stop_ga
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """mock, slow (a mock with 20 ms a token), remote (the mock once more, over HTTP), and three real checkpoints."""
+    """mock, slow (a mock with 20 ms a token), remote (the mock once more, over HTTP), three real checkpoints, tiny-chat."""
     folder = tmp_path_factory.mktemp("gateway")
     checkpoints = {family: make_checkpoint(folder / family, family) for family in ("gpt2", "llama", "qwen2")}
     port = free_port()
@@ -23,6 +23,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "slow": {"model_name": "mock", "backend": "mock", "delay_s": 0.02},
         "hub/remote": {"model_name": "mock", "backend": "remote", "base_url": f"http://127.0.0.1:{port}/v1", "api_key_env": "UPSTREAM_KEY"},
         "gone": {"model_name": "x", "backend": "remote", "base_url": "http://127.0.0.1:9/v1"},
+        "tiny-chat": {"model_name": "tiny-chat", "path": "builtin:tiny-chat", "device": "cpu"},
         "missing": {"model_name": "missing", "path": str(folder / "nowhere")},
         **local,
     }

@@ -1,4 +1,4 @@
-"""LangChain's own suite for chat models, run with its ChatOpenAI against a real model of the gateway.
+"""LangChain's own suite for chat models, run with its ChatOpenAI against the built-in model.
 
 Tests that are overridden are those that do not apply, each with its reason; where the reason is that the gateway
 refuses something, the refusal is what is tested.
@@ -6,7 +6,6 @@ refuses something, the refusal is what is tested.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import openai
@@ -17,16 +16,13 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Too
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-TRAINED: str | None = None
-"""A model of the gateway that has learned to follow instructions and to call tools, once there is one."""
-
 # ChatOpenAI keeps its connections beyond a test, so all have to share an event loop.
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.filterwarnings("ignore:.*marked with '@pytest.mark.asyncio' but it is not an async function"),
 ]
 
-needs_training = pytest.mark.xfail(TRAINED is None, reason="asks the model to understand; ours has random weights", strict=True)
+beyond_it = pytest.mark.xfail(reason="asks more than a model of six million parameters can do reliably")
 not_served = pytest.mark.xfail(
     reason="text models only: other kinds of content are refused by name", raises=openai.BadRequestError, strict=True
 )
@@ -40,9 +36,6 @@ class TestChatOpenAI(ChatModelIntegrationTests):
     @pytest.fixture(autouse=True)
     def _served(self, gateway: Gateway) -> None:
         self._address = gateway.address
-        vocabulary = json.loads((gateway.checkpoints["qwen2"] / "tokenizer.json").read_text())["model"]["vocab"]
-        # Random weights find the end of a string sooner where quotes are likely, and call one function where no line follows.
-        self._bias = {str(vocabulary['"']): 4, str(vocabulary["Ċ"]): -100}
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -50,10 +43,14 @@ class TestChatOpenAI(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        address = {"base_url": f"{self._address}/v1", "api_key": "none", "stream_usage": True, "max_tokens": 200}
-        if TRAINED is not None:
-            return address | {"model": TRAINED}
-        return address | {"model": "qwen2", "temperature": 1.0, "seed": 5, "logit_bias": self._bias}
+        return {
+            "base_url": f"{self._address}/v1",
+            "api_key": "none",
+            "model": "tiny-chat",
+            "seed": 1,
+            "stream_usage": True,
+            "max_tokens": 200,
+        }
 
     @property
     def model_override_value(self) -> str:
@@ -78,27 +75,9 @@ class TestChatOpenAI(ChatModelIntegrationTests):
             total += chunk
         return total
 
-    @needs_training
-    @pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
-    def test_tool_calling(self, model: BaseChatModel) -> None:
-        super().test_tool_calling(model)
-
-    @needs_training
-    async def test_tool_calling_async(self, model: BaseChatModel) -> None:
-        await super().test_tool_calling_async(model)
-
-    @needs_training
+    @beyond_it
     def test_unicode_tool_call_integration(self, model: BaseChatModel) -> None:
         super().test_unicode_tool_call_integration(model)
-
-    @needs_training
-    @pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
-    def test_agent_loop(self, model: BaseChatModel) -> None:
-        super().test_agent_loop(model)
-
-    @needs_training
-    def test_json_mode(self, model: BaseChatModel) -> None:
-        super().test_json_mode(model)
 
     @not_served
     def test_image_inputs(self, model: BaseChatModel) -> None:

@@ -23,7 +23,7 @@ import mm_gateway
 from mm_gateway.api_key import hashed, new_key
 from mm_gateway.core import GenerationConfig, Message
 from mm_gateway.errors import ConfigurationError, GatewayError, ModelNotFoundError
-from mm_gateway.settings import WORKFLOW_PREFIX, ModelConfig, Settings
+from mm_gateway.settings import ModelConfig, Settings
 from mm_gateway.settings_loader import load_settings
 
 if TYPE_CHECKING:
@@ -199,16 +199,12 @@ def guide_command(
 
 
 def show_models(settings: Settings, name: str | None) -> None:
-    """Print all models and workflows, one a line, or everything about one model."""
-    from mm_gateway.workflows.table import WORKFLOWS
-
+    """Print all models, one a line, or everything about one."""
     if name is None:
         for entry, config in settings.models.items():
             default = "*" if entry == settings.default_model else " "
             form = config.quantization or config.dtype
             click.echo(f"{default} {entry:24} {config.backend:8} {config.model_name:32} {config.model_type or '-':10} {form}")
-        for workflow in WORKFLOWS:
-            click.echo(f"  {WORKFLOW_PREFIX + workflow.name:24} workflow {workflow.description}")
         return
     found = next((config for entry, config in settings.models.items() if name == entry or name in config.aliases), None)
     if found is None:

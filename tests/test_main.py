@@ -22,7 +22,7 @@ def command(*arguments: str, stdin: str = "", folder: Path = ROOT) -> subprocess
 
 
 def test_models_lists_every_entry_and_shows_one() -> None:
-    assert all(name in command("models").stdout for name in ("gpt2-medium", "Qwen/Qwen-7B-Chat-Int4", "gptq", "mm-orch/search-qa"))
+    assert all(name in command("models").stdout for name in ("gpt2-medium", "Qwen/Qwen-7B-Chat-Int4", "gptq"))
     shown = command("models", "qwen-7b-chat").stdout
     assert "trust_remote_code" in shown
     assert "8192" in shown

@@ -114,10 +114,9 @@ def _invented(draw: Draw) -> Example:
     return chat("json", asked[0].upper() + asked[1:], json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
-def _unnamed(draw: Draw) -> Example:
-    """Something made up under keys that only the grammar knows: it writes the first, and what comes after is learned."""
+def invention(draw: Draw, animal: str) -> tuple[str, dict[str, str]]:
+    """What it is, such as "a joke", and its two texts by their names."""
     kind, first, one, second, other = draw.one(_INVENTED)
-    animal = draw.one(words.ANIMALS)
     slots = {
         "x": animal,
         "n": draw.one(words.NOUNS),
@@ -127,7 +126,17 @@ def _unnamed(draw: Draw) -> Example:
     }
     for slot, value in slots.items():
         one, other = (text.replace(f"{{{slot}}}", value) for text in (one, other))
-    value: dict[str, Any] = {first: one[0].upper() + one[1:], second: other if draw.chance(0.8) else None}
+    return kind, {first: one[0].upper() + one[1:], second: other}
+
+
+def _unnamed(draw: Draw) -> Example:
+    """Something made up under keys that only the grammar knows: it writes the first, and what comes after is learned."""
+    animal = draw.one(words.ANIMALS)
+    kind, texts = invention(draw, animal)
+    value: dict[str, Any] = dict(texts)
+    second = list(texts)[1]
+    if draw.chance(0.2):
+        value[second] = None
     if draw.chance(0.3):
         del value[second]
     asked = draw.expand(f"(Tell me|Give me|Write|Make up|I want) {kind} about (a {animal}|{animal}s|the {animal})(.|, please.|)")

@@ -476,4 +476,4 @@ def _doc_question(draw: Draw, sentence: str, everything: str, language: Language
 
 
 def sample(draw: Draw) -> Example:
-    return draw.one([docs_task] * 2 + [facts_task] * 3 + [events_task] * 4 + [made_up_task] * 6)(draw).conversation
+    return draw.one([docs_task] * 2 + [facts_task] * 4 + [events_task] * 4 + [made_up_task] * 6)(draw).conversation

@@ -13,6 +13,7 @@ from tools.train_tiny_chat.corpus.conversation import Conversation, Example
 from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.events import event
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
+from tools.train_tiny_chat.corpus.json_answers import invention
 from tools.train_tiny_chat.corpus.small_talk import SMALL_TALK
 
 
@@ -112,7 +113,7 @@ def _field(draw: Draw) -> Parameter:
         return Parameter(name, {"type": "string", "enum": words.COLOURS[:5]}, lambda d: d.one(words.COLOURS[:5]))
     if base == "day":
         return Parameter(name, _TEXT, lambda d: d.one(words.DAYS))
-    return Parameter(name, _TEXT, lambda d: draw.one([words.made_up, words.made_up, words.code, _phrase, _foreign, _foreign])(d))
+    return Parameter(name, _TEXT, lambda d: draw.one([words.made_up, words.code, _phrase, _foreign, _foreign])(d))
 
 
 def _foreign(draw: Draw) -> str:
@@ -167,6 +168,22 @@ def declared(draw: Draw, known: Known) -> Tool:
     if draw.chance(0.25):
         schema["additionalProperties"] = False
     return Tool(name, known.description if draw.chance(0.85) else "", schema)
+
+
+def _made_up(draw: Draw) -> Conversation:
+    """A tool whose arguments are to be invented: a joke, a riddle, a story."""
+    animal = draw.one(words.ANIMALS)
+    kind, values = invention(draw, animal)
+    word = kind.split()[-1]
+    name = draw.one([word.capitalize(), f"make_{word}", f"{word}_writer"])
+    fields = {field: {"type": "string", **({"description": f"the {field} of {kind}"} if draw.chance(0.5) else {})} for field in values}
+    tool = Tool(
+        name, draw.one(["", f"{word.capitalize()} to tell user."]), {"type": "object", "properties": fields, "required": list(fields)}
+    )
+    asked = draw.expand(f"(Tell me|Give me|Write|Make up|I want) {kind} about (a {animal}|{animal}s|the {animal})(.|, please.|)")
+    call = ToolCall("call_0", name, json.dumps(values, ensure_ascii=False))
+    turns = (Message(role="user", content=asked), Message(role="assistant", content="", tool_calls=(call,)))
+    return Conversation("tools", turns, (tool,))
 
 
 class ToolTask(NamedTuple):
@@ -228,4 +245,4 @@ def _filled(pattern: str, values: dict[str, Any]) -> str:
 
 
 def sample(draw: Draw) -> Example:
-    return task(draw).conversation
+    return _made_up(draw) if draw.chance(0.1) else task(draw).conversation
