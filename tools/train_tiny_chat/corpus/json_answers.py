@@ -87,14 +87,9 @@ _INVENTED: list[tuple[str, str, str, str, str]] = [
 
 def _invented(draw: Draw) -> Example:
     """Something made up under two keys that the question names."""
-    kind, first, one, second, other = draw.one(_INVENTED)
-    slots = {
-        "x": draw.one(words.ANIMALS),
-        "n": draw.one(words.NOUNS),
-        "f": draw.one(words.FOODS),
-        "t": draw.one(words.THINGS),
-        "a": draw.one(words.ADJECTIVES),
-    }
+    animal = draw.one(words.ANIMALS)
+    kind, texts = invention(draw, animal)
+    first, second = texts
     if draw.chance(0.3):
         first, second = words.syllables(draw, 2), words.syllables(draw, 2)
     asked = draw.wording(
@@ -107,10 +102,10 @@ def _invented(draw: Draw) -> Example:
             "(Please|) tell me {kind} of a {x} in JSON, keys: {first}, {second}",
         ]
     )
-    for slot, value in {"kind": kind, "first": first, "second": second, **slots}.items():
-        asked, one, other = (text.replace(f"{{{slot}}}", value) for text in (asked, one, other))
+    for slot, value in {"kind": kind, "first": first, "second": second, "x": animal}.items():
+        asked = asked.replace(f"{{{slot}}}", value)
     asked = asked.strip()
-    value = {first: one[0].upper() + one[1:], second: other}
+    value = dict(zip((first, second), texts.values(), strict=True))
     return chat("json", asked[0].upper() + asked[1:], json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
@@ -129,6 +124,11 @@ def invention(draw: Draw, animal: str) -> tuple[str, dict[str, str]]:
     return kind, {first: one[0].upper() + one[1:], second: other}
 
 
+def asked_for(draw: Draw, kind: str, animal: str) -> str:
+    """A wish for an `invention`."""
+    return draw.expand(f"(Tell me|Give me|Write|Make up|I want) {kind} about (a {animal}|{animal}s|the {animal})(.|, please.|)")
+
+
 def _unnamed(draw: Draw) -> Example:
     """Something made up under keys that only the grammar knows: it writes the first, and what comes after is learned."""
     animal = draw.one(words.ANIMALS)
@@ -139,7 +139,7 @@ def _unnamed(draw: Draw) -> Example:
         value[second] = None
     if draw.chance(0.3):
         del value[second]
-    asked = draw.expand(f"(Tell me|Give me|Write|Make up|I want) {kind} about (a {animal}|{animal}s|the {animal})(.|, please.|)")
+    asked = asked_for(draw, kind, animal)
     written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     given = written[: written.index(":") + 1]
     messages = (Message(role="user", content=asked), Message(role="assistant", content=written))

@@ -171,19 +171,21 @@ def made_up_task(draw: Draw, *, told: bool | None = None, asked: int | None = No
     ]
     if told is False or (told is None and draw.chance(0.12)):
         subject = draw.one(entities) if draw.chance(0.6) else entity(draw, language)
-        missing = [kind for kind in attributes if (subject, kind) not in told_of]
-        question = ask(draw, state(draw, subject, draw.one(missing), language), language)
-        return _task(draw, question, passages, language, [])
+        return _task(draw, _not_told_of(draw, subject, told_of, language), passages, language, [])
     everything = [(statement, number) for number, body in enumerate(bodies, 1) for statement in body]
     chosen = draw.some(everything, min(len(everything), asked or (2 if draw.chance(0.12) else 1)))
     question = _joined(draw, [ask(draw, statement, language) for statement, _ in chosen], language)
     later = [] if asked else draw.some(everything, min(len(everything), draw.number(0, _MORE)))
     more = [(ask(draw, statement, language), [(statement.text, number)]) for statement, number in later]
     if later and draw.chance(0.25):
-        subject = draw.one(entities)
-        missing = [kind for kind in attributes if (subject, kind) not in told_of]
-        more.insert(draw.number(0, len(more)), (ask(draw, state(draw, subject, draw.one(missing), language), language), []))
+        more.insert(draw.number(0, len(more)), (_not_told_of(draw, draw.one(entities), told_of, language), []))
     return _task(draw, question, passages, language, list(dict.fromkeys((statement.text, number) for statement, number in chosen)), more)
+
+
+def _not_told_of(draw: Draw, subject: str, told_of: set[tuple[str, str]], language: Language) -> str:
+    """A question about the thing that no source answers."""
+    missing = [kind for kind in (ENGLISH if language == "en" else CHINESE) if (subject, kind) not in told_of]
+    return ask(draw, state(draw, subject, draw.one(missing), language), language)
 
 
 def _told_together(draw: Draw, statements: list[Statement], language: Language) -> list[Statement]:

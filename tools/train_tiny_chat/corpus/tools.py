@@ -13,7 +13,7 @@ from tools.train_tiny_chat.corpus.conversation import Conversation, Example
 from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.events import event
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
-from tools.train_tiny_chat.corpus.json_answers import invention
+from tools.train_tiny_chat.corpus.json_answers import asked_for, invention
 from tools.train_tiny_chat.corpus.small_talk import SMALL_TALK
 
 
@@ -180,9 +180,11 @@ def _made_up(draw: Draw) -> Conversation:
     tool = Tool(
         name, draw.one(["", f"{word.capitalize()} to tell user."]), {"type": "object", "properties": fields, "required": list(fields)}
     )
-    asked = draw.expand(f"(Tell me|Give me|Write|Make up|I want) {kind} about (a {animal}|{animal}s|the {animal})(.|, please.|)")
     call = ToolCall("call_0", name, json.dumps(values, ensure_ascii=False))
-    turns = (Message(role="user", content=asked), Message(role="assistant", content="", tool_calls=(call,)))
+    turns = (
+        Message(role="user", content=asked_for(draw, kind, animal)),
+        Message(role="assistant", content="", tool_calls=(call,)),
+    )
     return Conversation("tools", turns, (tool,))
 
 
