@@ -18,10 +18,10 @@ from tools.train_tiny_chat.corpus.conversation import Conversation, PlainText, e
 from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 from tools.train_tiny_chat.corpus.general_facts import GENERAL_FACTS
+from tools.train_tiny_chat.corpus.made_up_sources import made_up_task
 from tools.train_tiny_chat.corpus.mixture import SKILLS, examples
 from tools.train_tiny_chat.corpus.questions import DOCUMENTS, questions_and_answers
 from tools.train_tiny_chat.corpus.small_talk import SMALL_TALK
-from tools.train_tiny_chat.corpus.sources import made_up_task
 
 MODEL = Path(__file__).parents[2] / "mm_gateway" / "builtin_models" / "tiny_chat"
 FACTS = [*GATEWAY_FACTS, *GENERAL_FACTS, *SMALL_TALK]

@@ -21,8 +21,10 @@ from tools.train_tiny_chat.corpus.fallback import sample as fallback_sample
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 from tools.train_tiny_chat.corpus.general_facts import GENERAL_FACTS
 from tools.train_tiny_chat.corpus.lessons import LEVELS
+from tools.train_tiny_chat.corpus.made_up_sources import made_up_task
+from tools.train_tiny_chat.corpus.real_sources import ROOM_TOKENS, searched
 from tools.train_tiny_chat.corpus.small_talk import SMALL_TALK
-from tools.train_tiny_chat.corpus.sources import NOT_TOLD, made_up_task
+from tools.train_tiny_chat.corpus.source_task import NOT_TOLD
 from tools.train_tiny_chat.corpus.tools import task as tool_task
 
 
@@ -131,6 +133,36 @@ def real_source_cases() -> list[Case]:
         )
         for language, query, passages, text, number in _REAL
     ]
+
+
+def search_cases() -> list[Case]:
+    """search-qa over the repository's documents, asked for each fact by its held-out question; right: what has to be in the answer, citing a source that says it.
+
+    Where the search finds no source that says it, a right answer is that they do not tell.
+    """
+    cases = []
+    for fact in GATEWAY_FACTS:
+        for language in ("en", "zh"):
+            question = Draw(0, "held_out").question(fact.asked(language))
+            passages = searched(question, ROOM_TOKENS)
+            telling = {
+                number
+                for number, passage in enumerate(passages, 1)
+                if all(key.lower() in passage.text.lower() for key in fact.needed(language))
+            }
+            name = f"search in the documents {language}" if telling else "search in the documents: not found"
+            cases.append(Case(name, answer_messages(question, passages, language), _tells_from(fact.needed(language), telling)))
+    return cases
+
+
+def _tells_from(keys: Sequence[str], telling: set[int]) -> Callable[[Reply], bool]:
+    def right(reply: Reply) -> bool:
+        cited = {int(number) for number in re.findall(r"\[(\d+)\]", reply.text)}
+        if not telling:
+            return reply.text.strip() in NOT_TOLD.values()
+        return bool(cited) and cited <= telling and _has(keys)(reply)
+
+    return right
 
 
 _TOPICS: list[tuple[Language, str]] = [
@@ -268,6 +300,7 @@ def all_cases(size: int = 150, seed: int = 99) -> list[Case]:
         *fact_cases("small talk", SMALL_TALK, draw),
         *source_cases(draw, size),
         *real_source_cases(),
+        *search_cases(),
         *lesson_cases(draw),
         *tool_cases(draw, size // 2),
         *conversation_cases(draw, size // 2),

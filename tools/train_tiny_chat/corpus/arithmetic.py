@@ -7,14 +7,14 @@ from tools.train_tiny_chat.corpus.draw import Draw
 
 # fmt: off
 _ASK = {
-    "+": ["What is {a} + {b}?", "{a} + {b}", "{a}+{b}=?", "(How much is|Calculate|Compute) {a} plus {b}(?|)", "(Add|Sum) {a} and {b}.", "What does {a} plus {b} make?", "{a} plus {b}?", "What is the sum of {a} and {b}?"],
-    "-": ["What is {a} - {b}?", "{a} - {b}", "{a}-{b}=?", "(How much is|Calculate|Compute) {a} minus {b}(?|)", "Subtract {b} from {a}.", "What remains of {a} without {b}?", "{a} minus {b}?", "What is {a} less {b}?"],
-    "*": ["What is {a} * {b}?", "{a} * {b}", "{a}*{b}=?", "(How much is|Calculate|Compute) {a} times {b}(?|)", "Multiply {a} (by|and) {b}.", "What does {a} times {b} make?", "{a} times {b}?", "What is the product of {a} and {b}?", "What is {a} x {b}?"],
+    "+": ["What is {a} + {b}?", "{a} + {b}", "{a}+{b}=?", "(How much is|Calculate|Compute) {a} plus {b}(?|)", "(Add|Sum) {a} and {b}.", "What does {a} plus {b} make?", "{a} plus {b}?", "What is the sum of {a} and {b}?", "(How much are|What are) {a} and {b} together?", "(Tell me|Give me|I need) {a} plus {b}.", "I have {a} and get {b} more. How (many|much) (have I|is that)?"],
+    "-": ["What is {a} - {b}?", "{a} - {b}", "{a}-{b}=?", "(How much is|Calculate|Compute) {a} minus {b}(?|)", "Subtract {b} from {a}.", "What remains of {a} without {b}?", "{a} minus {b}?", "What is {a} less {b}?", "(What is the difference between|Difference of) {a} and {b}?", "(What is left|How much is left) when {b} is taken away from {a}?", "Take {b} (away |)from {a}."],
+    "*": ["What is {a} * {b}?", "{a} * {b}", "{a}*{b}=?", "(How much is|Calculate|Compute) {a} times {b}(?|)", "Multiply {a} (by|and) {b}.", "What does {a} times {b} make?", "{a} times {b}?", "What is the product of {a} and {b}?", "What is {a} x {b}?", "(Tell me|Give me|I need) {a} times {b}."],
 }
 _ASK_ZH = {
-    "+": ["{a}加{b}(等于|是)多少？", "{a} + {b}", "{a}+{b}=？", "(计算|算一下){a}加{b}。", "{a}加{b}？", "{a}与{b}的和是多少？"],
-    "-": ["{a}减{b}(等于|是)多少？", "{a} - {b}", "{a}-{b}=？", "(计算|算一下){a}减{b}。", "{a}减{b}？", "{a}与{b}的差是多少？"],
-    "*": ["{a}乘(以|){b}(等于|是)多少？", "{a} * {b}", "{a}×{b}=？", "(计算|算一下){a}乘{b}。", "{a}乘{b}？", "{a}与{b}的积是多少？"],
+    "+": ["{a}加{b}(等于|是)多少？", "{a} + {b}", "{a}+{b}=？", "(计算|算一下){a}加{b}。", "{a}加{b}？", "{a}与{b}的和是多少？", "{a}和{b}(加起来|加在一起|一共)是多少？", "求{a}和{b}的和。", "{a}与{b}相加得多少？", "把{a}和{b}加起来。"],
+    "-": ["{a}减{b}(等于|是)多少？", "{a} - {b}", "{a}-{b}=？", "(计算|算一下){a}减{b}。", "{a}减{b}？", "{a}与{b}的差是多少？", "{a}和{b}(相差|差)多少？", "求{a}和{b}的差。", "从{a}里减去{b}(还剩|剩下|得)多少？", "{a}比{b}多多少？"],
+    "*": ["{a}乘(以|){b}(等于|是)多少？", "{a} * {b}", "{a}×{b}=？", "(计算|算一下){a}乘{b}。", "{a}乘{b}？", "{a}与{b}的积是多少？", "{a}和{b}相乘(是|得)多少？", "求{a}和{b}的积。", "{b}个{a}是多少？", "把{a}和{b}乘起来。"],
 }
 # fmt: on
 
@@ -78,6 +78,6 @@ def count_task(draw: Draw) -> tuple[str, str]:
 
 def sample(draw: Draw) -> Example:
     turns: list[str] = []
-    for _ in range(draw.one([1, 1, 1, 2, 3])):
+    for _ in range(draw.one([1, 1, 2, 3, 5, 7])):
         turns += draw.one([sum_task] * 6 + [compare_task, count_task])(draw)
     return chat("arithmetic", *turns)

@@ -7,7 +7,7 @@ from tools.train_tiny_chat.corpus.asking import system_message
 from tools.train_tiny_chat.corpus.attributes import CHINESE, ENGLISH
 from tools.train_tiny_chat.corpus.conversation import Example, chat
 from tools.train_tiny_chat.corpus.draw import Draw
-from tools.train_tiny_chat.corpus.sources import ask, entity, state
+from tools.train_tiny_chat.corpus.made_up_sources import ask, entity, state
 from tools.train_tiny_chat.corpus.topics import topic
 
 FALLBACK = "I do not know: I am a small built-in model and know little beyond this gateway. A larger model can tell you more."

@@ -14,8 +14,9 @@ from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.events import event
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 from tools.train_tiny_chat.corpus.general_facts import GENERAL_FACTS
+from tools.train_tiny_chat.corpus.made_up_sources import ask, entity, state
 from tools.train_tiny_chat.corpus.small_talk import SMALL_TALK
-from tools.train_tiny_chat.corpus.sources import ask, entity, state, stop
+from tools.train_tiny_chat.corpus.source_task import stop
 
 
 class Memory(NamedTuple):

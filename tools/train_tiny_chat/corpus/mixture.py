@@ -33,10 +33,10 @@ class Skill(NamedTuple):
 
 SKILLS = [
     Skill("repetition", 3, 25, repetition.sample),
-    Skill("gateway", 30, 9, asking.gateway),
+    Skill("gateway", 33, 9, asking.gateway),
     Skill("general", 5, 4, asking.general),
     Skill("small talk", 4, 2, asking.small_talk),
-    Skill("arithmetic", 6, 2, arithmetic.sample),
+    Skill("arithmetic", 10, 2, arithmetic.sample),
     Skill("follow-ups", 12, 10, follow_ups.sample),
     Skill("copying", 10, 25, copying.sample),
     Skill("sources", 44, 10, sources.sample),

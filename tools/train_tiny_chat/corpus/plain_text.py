@@ -9,7 +9,8 @@ from tools.train_tiny_chat.corpus.docs import doc_pieces
 from tools.train_tiny_chat.corpus.draw import Draw
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
 from tools.train_tiny_chat.corpus.general_facts import GENERAL_FACTS
-from tools.train_tiny_chat.corpus.sources import entity, state, stop
+from tools.train_tiny_chat.corpus.made_up_sources import entity, state
+from tools.train_tiny_chat.corpus.source_task import stop
 
 _STORY = [
     "(Once upon a time|Long ago|One day), a {a} {x} lived in a {n} near {c}.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from mm_gateway.workflows.prompts import Language
 from tools.train_tiny_chat.corpus.docs import ROOT
 from tools.train_tiny_chat.corpus.gateway_facts import GATEWAY_FACTS
-from tools.train_tiny_chat.corpus.sources import QUESTIONS
+from tools.train_tiny_chat.corpus.real_sources import QUESTIONS
 
 DOCUMENTS: dict[Language, Path] = {"en": ROOT / "docs" / "questions.en.md", "zh": ROOT / "docs" / "questions.zh.md"}
 _CHOICE = re.compile(r"\(([^()|]*)\|[^()]*\)")
