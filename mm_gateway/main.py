@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ import mm_gateway
 from mm_gateway.api_key import hashed, new_key
 from mm_gateway.core import GenerationConfig, Message
 from mm_gateway.errors import ConfigurationError, GatewayError, ModelNotFoundError
-from mm_gateway.settings import ModelConfig, Settings
+from mm_gateway.settings import WORKFLOW_PREFIX, ModelConfig, Settings
 from mm_gateway.settings_loader import load_settings
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def serve(models_file: Path | None, gateway_file: Path | None, host: str | None,
 @_models_option
 @_config_option
 def models(name: str | None, models_file: Path | None, gateway_file: Path | None) -> None:
-    """List the configured models, or show one."""
+    """List the configured models and the workflows, or show one."""
     show_models(load_settings(models_file, gateway_file, os.environ), name)
 
 
@@ -199,19 +200,35 @@ def guide_command(
 
 
 def show_models(settings: Settings, name: str | None) -> None:
-    """Print all models, one a line, or everything about one."""
+    """Print all models and workflows, one a line, or everything about one."""
+    from mm_gateway.workflows.parameters import describe
+    from mm_gateway.workflows.table import WORKFLOWS
+
+    workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in WORKFLOWS}
     if name is None:
         for entry, config in settings.models.items():
             default = "*" if entry == settings.default_model else " "
             form = config.quantization or config.dtype
             click.echo(f"{default} {entry:24} {config.backend:8} {config.model_name:32} {config.model_type or '-':10} {form}")
+        for entry, workflow in workflows.items():
+            click.echo(f"  {entry:24} workflow {workflow.description}")
+        return
+    if workflow := workflows.get(name):
+        _show(
+            name,
+            {"description": workflow.description, "input": workflow.subject, "parameters": describe(workflow.parameters, workflow.subject)},
+        )
         return
     found = next((config for entry, config in settings.models.items() if name == entry or name in config.aliases), None)
     if found is None:
-        raise ModelNotFoundError(name, tuple(settings.models))
+        raise ModelNotFoundError(name, (*settings.models, *workflows))
+    _show(name, msgspec.structs.asdict(found))
+
+
+def _show(name: str, values: Mapping[str, object]) -> None:
     click.echo(name)
-    for key in found.__struct_fields__:
-        click.echo(f"  {key:20} {msgspec.json.encode(getattr(found, key)).decode()}")
+    for key, value in values.items():
+        click.echo(f"  {key:20} {msgspec.json.encode(value).decode()}")
 
 
 def _query(text: str, system: str | None, config: GenerationConfig):  # type: ignore[no-untyped-def]

@@ -29,6 +29,13 @@ def test_models_lists_every_entry_and_shows_one() -> None:
     assert "gpt2" not in shown
 
 
+def test_models_lists_the_workflows_too() -> None:
+    assert "mm-orch/lesson-pack" in command("models").stdout
+    shown = command("models", "mm-orch/search-qa").stdout
+    assert "max_results" in shown
+    assert "lesson" not in shown
+
+
 def test_the_guides_model_info() -> None:
     assert command("--model-info").stdout == command("models").stdout
     assert command("--model-info", "gpt2").stdout == command("models", "gpt2").stdout
@@ -115,7 +122,8 @@ def test_light_commands_import_neither_torch_nor_the_server(arguments: tuple[str
     done = subprocess.run(traced, capture_output=True, text=True, cwd=ROOT)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 0
-    assert not {"torch", "transformers", "litestar", "uvicorn", "httpx"} & imported
+    assert not {"torch", "transformers", "litestar", "uvicorn"} & imported
+    assert "httpx" not in imported or arguments == ("models",)  # which lists the workflows
     assert "msgspec" in imported
 
 
