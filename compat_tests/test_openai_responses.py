@@ -31,6 +31,29 @@ def async_client(gateway: Gateway) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=60)
 
 
+@pytest.mark.parametrize("model", ["mock", "gpt2", "llama"])
+def test_input_tokens_are_those_of_the_response(client: openai.OpenAI, model: str) -> None:
+    options: Any = {"model": model, "instructions": "Be brief.", "input": "Hello!", "tools": [WEATHER]}
+    first = client.responses.create(**options, max_output_tokens=4)
+    counted = client.responses.input_tokens.count(**options)
+    assert counted.object == "response.input_tokens"
+    assert first.usage is not None and counted.input_tokens == first.usage.input_tokens
+    follow_up: Any = {"model": model, "input": "And now?", "previous_response_id": first.id}
+    second = client.responses.create(**follow_up, max_output_tokens=4)
+    assert second.usage is not None
+    assert client.responses.input_tokens.count(**follow_up).input_tokens == second.usage.input_tokens
+    assert len(client.responses.input_items.list(second.id).data) == 3  # what was only counted is no part of the conversation
+
+
+def test_input_tokens_are_counted_where_there_are_some(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="input"):
+        client.responses.input_tokens.count(model="mock")
+    with pytest.raises(openai.NotFoundError):
+        client.responses.input_tokens.count(model="nobody", input="Hello!")
+    with pytest.raises(openai.BadRequestError, match="no tokenizer of its own"):
+        client.responses.input_tokens.count(model="mm-orch/search-qa", input="Hello!")
+
+
 @pytest.mark.parametrize("model", EVERY_KIND)
 def test_stream_and_whole_response_hold_the_same_text(client: openai.OpenAI, model: str) -> None:
     options: Any = {"model": model, "input": "Hello!", "max_output_tokens": 12, "temperature": 0}

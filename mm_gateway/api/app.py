@@ -21,7 +21,7 @@ from mm_gateway.api.errors import handle_exception
 from mm_gateway.api.health import health
 from mm_gateway.api.models import get_model, list_models
 from mm_gateway.api.response_store import ResponseStore
-from mm_gateway.api.responses import cancel_response, create_response, delete_response, get_response, list_input_items
+from mm_gateway.api.responses import cancel_response, count_input_tokens, create_response, delete_response, get_response, list_input_items
 from mm_gateway.api.schema import schema_json, schema_page
 from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.catalog import Catalog
@@ -82,7 +82,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
 
     responses = ResponseStore(settings.storage)
     endpoints: list[ControllerRouterHandler] = [chat_completions, completions, embeddings, tokenize, detokenize, list_models, get_model]
-    endpoints += [create_response, get_response, delete_response, list_input_items, cancel_response]
+    endpoints += [create_response, count_input_tokens, get_response, delete_response, list_input_items, cancel_response]
     guarded = Router("/", route_handlers=endpoints, guards=[RequireKey(client_keys(settings)), Admission(settings.limits)])
     admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
     return GatewayApp(

@@ -25,7 +25,7 @@ from mm_gateway.protocol import (
     TokenizeReply,
     TokenizeRequest,
 )
-from mm_gateway.responses_protocol import DeletedResponse, ItemList, ResponseObject, ResponseRequest
+from mm_gateway.responses_protocol import DeletedResponse, InputTokens, ItemList, ResponseObject, ResponseRequest
 
 TAGS = {
     "Responses": "Conversations that the gateway keeps.",
@@ -282,6 +282,14 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
             "conversation": {"model": "mock", "instructions": "Be brief.", "input": _HELLO, "max_output_tokens": 20, "stream": True},
         },
         answer=_RESPONSE,
+    ),
+    ("POST", "/v1/responses/input_tokens"): Endpoint(
+        "Responses",
+        body=ResponseRequest,
+        reply=InputTokens,
+        errors=_MODEL,
+        examples={"text": {"model": "mock", "instructions": "Be brief.", "input": "Hello!"}},
+        answer={"object": "response.input_tokens", "input_tokens": 11},
     ),
     ("GET", "/v1/responses/{response_id}"): Endpoint("Responses", reply=ResponseObject, answer=_RESPONSE, errors=_STORED),
     ("DELETE", "/v1/responses/{response_id}"): Endpoint(

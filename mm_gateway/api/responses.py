@@ -1,4 +1,4 @@
-"""`/v1/responses`: create, retrieve, delete, list the input of, and cancel a response.
+"""`/v1/responses`: create, retrieve, delete, list the input of, cancel, and count the input tokens of a response.
 
 What becomes of a response, unless it is not to be stored: complete or cut by its length, it is kept before the client is told
 of its end, so that the next request finds it. Failed in mid-stream, it is kept as `failed`, without output, and cannot be
@@ -22,8 +22,10 @@ from mm_gateway.api.response_reply import ResponseReply
 from mm_gateway.api.response_requests import check, new_response, response_request, wants_logprobs
 from mm_gateway.api.response_store import ResponseStore
 from mm_gateway.api.response_turns import carried, conversation
+from mm_gateway.api.tokens import tokenizing_backend
+from mm_gateway.core import ChatInput
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
-from mm_gateway.responses_protocol import DeletedResponse, Item, ItemList, ResponseObject, ResponseRequest, StoredResponse
+from mm_gateway.responses_protocol import DeletedResponse, InputTokens, Item, ItemList, ResponseObject, ResponseRequest, StoredResponse
 
 _decoder = msgspec.json.Decoder(ResponseRequest)
 
@@ -44,10 +46,7 @@ async def create_response(request: Request, state: State) -> ASGIResponse:
     store: ResponseStore = state.responses
     owner = principal(request)
     ids = ItemIds()
-    items = await _previous(store, owner, body.previous_response_id)
-    if body.input is not None:
-        wanted = referenced(body.input)
-        items += read_items(body.input, ids, await store.items(owner, wanted) if wanted else {})
+    items = await _items(store, owner, body, ids)
     generation = response_request(body, ids.response, conversation(items, body.instructions))
     generation = msgspec.structs.replace(generation, principal=owner)
     response = new_response(body, ids.response, int(time.time()))
@@ -66,6 +65,32 @@ async def create_response(request: Request, state: State) -> ASGIResponse:
         keep=keep if response.store else None,
     )
     return await respond(request, state, generation, reply, stream=bool(body.stream))
+
+
+@post(
+    "/v1/responses/input_tokens",
+    status_code=200,
+    summary="How many tokens a response would read",
+    description="Body: as of POST /v1/responses. Nothing is generated or stored, weights are not loaded, and the whole input is counted, "
+    "whether it fits the model's context or not.",
+)
+async def count_input_tokens(request: Request, state: State) -> InputTokens:
+    body = decode(_decoder, await json_body(request))
+    check(body)
+    ids = ItemIds()
+    items = await _items(state.responses, principal(request), body, ids)
+    generation = response_request(body, ids.response, conversation(items, body.instructions))
+    assert isinstance(generation.input, ChatInput)
+    return InputTokens(len((await tokenizing_backend(request, state, body.model).tokenize(generation.input)).ids))
+
+
+async def _items(store: ResponseStore, owner: str, body: ResponseRequest, ids: ItemIds) -> list[Item]:
+    """The conversation so far, and what the body adds to it."""
+    items = await _previous(store, owner, body.previous_response_id)
+    if body.input is None:
+        return items
+    wanted = referenced(body.input)
+    return items + read_items(body.input, ids, await store.items(owner, wanted) if wanted else {})
 
 
 async def _previous(store: ResponseStore, owner: str, id: str | None) -> list[Item]:

@@ -29,7 +29,7 @@ _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
 )
 async def tokenize(request: Request, state: State) -> ASGIResponse:
     body = decode(_tokenize_decoder, await json_body(request))
-    found = await _backend(request, state, body.model).tokenize(
+    found = await tokenizing_backend(request, state, body.model).tokenize(
         _tokenize_input(body),
         add_special_tokens=body.add_special_tokens is not False,
         add_generation_prompt=body.add_generation_prompt is not False,
@@ -45,7 +45,7 @@ async def tokenize(request: Request, state: State) -> ASGIResponse:
 )
 async def detokenize(request: Request, state: State) -> ASGIResponse:
     body = decode(_detokenize_decoder, await json_body(request))
-    return _json(DetokenizeReply(await _backend(request, state, body.model).detokenize(body.tokens)))
+    return _json(DetokenizeReply(await tokenizing_backend(request, state, body.model).detokenize(body.tokens)))
 
 
 def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
@@ -67,7 +67,12 @@ def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
     return ChatInput(read_messages(body.messages), read_tools(body))
 
 
-def _backend(request: Request, state: State, model: str) -> TokenizingBackend:
+def tokenizing_backend(request: Request, state: State, model: str) -> TokenizingBackend:
+    """The backend of a name.
+
+    Raises:
+        GatewayError: no model of that name, none for this key, none with a tokenizer, or the server is about to end.
+    """
     if state.draining:
         raise ShuttingDownError("The server is shutting down")
     catalog: Catalog = state.catalog
