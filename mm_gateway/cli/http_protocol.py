@@ -11,28 +11,39 @@ MAX_HEAD_BYTES = 64 * 2**10
 
 
 class EnvelopeProtocol(HttpToolsProtocol):
-    """Refuses what is no HTTP, and heads beyond MAX_HEAD_BYTES, which the parser itself would collect without end."""
+    """Refuses what is no HTTP, and lines without end, which the parser itself would collect: heads, and trailers and sizes of chunks.
 
-    _head_bytes: int | None = 0  # of the head that is being read; None: in a body, or between requests
+    MAX_HEAD_BYTES bounds each.
+    """
+
+    _in_head = True
+    _line_bytes = 0  # of the head so far; elsewhere what came since the last piece of a body
 
     def data_received(self, data: bytes) -> None:
+        self._line_bytes += len(data)
         super().data_received(data)
-        if self._head_bytes is None or self.transport.is_closing():
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._line_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431, "Request Header Fields Too Large", f"The request's headers exceed {MAX_HEAD_BYTES} bytes")
 
     def on_message_begin(self) -> None:
-        self._head_bytes = 0
+        self._in_head = True
         super().on_message_begin()
 
+    def on_body(self, body: bytes) -> None:
+        self._line_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._line_bytes = 0
+        super().on_message_complete()
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_bytes is not None:  # else it is a trailer of a chunked body, which nobody reads and nothing bounds
+        if self._in_head:  # else it is a trailer of a chunked body, which nobody reads
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = None
+        self._in_head = False
+        self._line_bytes = 0
         super().on_headers_complete()
 
     def _unsupported_upgrade_warning(self) -> None:

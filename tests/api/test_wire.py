@@ -75,6 +75,10 @@ def port() -> Iterator[int]:
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 100_000, 431),
         (b"GET /" + b"y" * 1_000_000, 431),
+        (request(f"POST {PATH}", CHUNKED, b"2\r\n{}\r\n0\r\n" + b"x: trailer\r\n" * 50_000), 431),
+        (request(f"POST {PATH}", CHUNKED, b"2\r\n{}\r\n0\r\nx: " + b"y" * 500_000), 431),
+        (request(f"POST {PATH}", CHUNKED, b"2\r\n{}\r\n2;x=" + b"y" * 500_000), 431),
+        (request(f"POST {PATH}", CHUNKED) + b"\r\n" * 250_000, 400),
     ],
     ids=lambda value: repr(value[:45]) if isinstance(value, bytes) else None,
 )
