@@ -59,12 +59,12 @@ def fact_cases(skill: str, facts: Sequence[Fact], draw: Draw) -> list[Case]:
                 messages = [Message(role="user", content=ask(draw, fact, language))]
                 if system is not None:
                     messages.insert(0, Message(role="system", content=system))
-                cases.append(Case(f"{skill} {language}", messages, _has(fact.needed(language))))
+                cases.append(Case(f"{skill} {language}", messages, _tells(fact, language)))
     return cases
 
 
-def _has(keys: Sequence[str]) -> Callable[[Reply], bool]:
-    return lambda reply: all(key.lower() in reply.text.lower() for key in keys)
+def _tells(fact: Fact, language: Language) -> Callable[[Reply], bool]:
+    return lambda reply: fact.told_in(reply.text, language)
 
 
 def source_cases(draw: Draw, count: int) -> list[Case]:
@@ -145,22 +145,18 @@ def search_cases() -> list[Case]:
         for language in ("en", "zh"):
             question = Draw(0, "held_out").question(fact.asked(language))
             passages = searched(question, ROOM_TOKENS)
-            telling = {
-                number
-                for number, passage in enumerate(passages, 1)
-                if all(key.lower() in passage.text.lower() for key in fact.needed(language))
-            }
+            telling = {number for number, passage in enumerate(passages, 1) if fact.told_in(passage.text, language)}
             name = f"search in the documents {language}" if telling else "search in the documents: not found"
-            cases.append(Case(name, answer_messages(question, passages, language), _tells_from(fact.needed(language), telling)))
+            cases.append(Case(name, answer_messages(question, passages, language), _tells_from(fact, language, telling)))
     return cases
 
 
-def _tells_from(keys: Sequence[str], telling: set[int]) -> Callable[[Reply], bool]:
+def _tells_from(fact: Fact, language: Language, telling: set[int]) -> Callable[[Reply], bool]:
     def right(reply: Reply) -> bool:
         cited = {int(number) for number in re.findall(r"\[(\d+)\]", reply.text)}
         if not telling:
             return reply.text.strip() in NOT_TOLD.values()
-        return bool(cited) and cited <= telling and _has(keys)(reply)
+        return bool(cited) and cited <= telling and fact.told_in(reply.text, language)
 
     return right
 

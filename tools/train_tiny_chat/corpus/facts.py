@@ -34,6 +34,10 @@ class Fact(NamedTuple):
     def needed(self, language: Language) -> Sequence[str]:
         return (self.keys_zh or self.keys) if language == "zh" else self.keys
 
+    def told_in(self, text: str, language: Language) -> bool:
+        """Whether a text holds what a right answer does."""
+        return all(key.lower() in text.lower() for key in self.needed(language))
+
 
 def read_facts(name: str) -> list[Fact]:
     """The facts of `facts_data/<name>.yaml`; <word> in a question stands for what `words` says there."""

@@ -105,7 +105,7 @@ def searched_task(draw: Draw) -> SourceTask:
     passages = searched(question, draw.one([ROOM_TOKENS // 2, ROOM_TOKENS]))
     told = [(other, number) for other in GATEWAY_FACTS if (number := _number_of(other, passages, language))]
     number = next((number for other, number in told if other is fact), None)
-    if not passages or (number is None and (not beside or _mentioned(fact, passages, language))):
+    if not passages or (number is None and (not beside or _told_in(passages, fact, language))):
         return facts_task(draw)
     turns: list[tuple[str, Answers]] = [
         (roughen(draw, framed(draw, draw.question(other.asked(language)), language)), [(bare(other.text(language)), at)])
@@ -139,9 +139,8 @@ def _number_of(fact: Fact, passages: Sequence[Passage], language: Language) -> i
     return next((at for at, passage in enumerate(passages, 1) if fact.text(language) in passage.text), 0)
 
 
-def _mentioned(fact: Fact, passages: Sequence[Passage], language: Language) -> bool:
-    everything = " ".join(passage.text for passage in passages).lower()
-    return all(key.lower() in everything for key in fact.needed(language))
+def _told_in(passages: Sequence[Passage], fact: Fact, language: Language) -> bool:
+    return fact.told_in("\n".join(passage.text for passage in passages), language)
 
 
 def facts_task(draw: Draw) -> SourceTask:
@@ -154,7 +153,11 @@ def facts_task(draw: Draw) -> SourceTask:
     facts = [(fact, number) for number, body in enumerate(bodies, 1) for fact in body]
     passages = [_facts_passage(draw, body, language) for body in bodies]
     if draw.chance(0.3):  # among other documents, of which none says the same
-        others = [piece for piece in draw.some(doc_pieces(), draw.number(1, 4)) if not any(_telling(fact, piece) for fact, _ in facts)]
+        others = [
+            piece
+            for piece in draw.some(doc_pieces(), draw.number(1, 4))
+            if not any(fact.told_in(piece.text, language) for fact, _ in facts)
+        ]
         before = draw.number(0, len(others))
         passages = [Passage(piece.title, piece.text) for piece in others[:before]] + passages
         passages += [Passage(piece.title, piece.text) for piece in others[before:]]
@@ -165,15 +168,10 @@ def facts_task(draw: Draw) -> SourceTask:
     ]
     if draw.chance(0.15):
         other = draw.one(GATEWAY_FACTS + GENERAL_FACTS)
-        if all(other is not fact for fact, _ in facts):
+        if not _told_in(passages, other, language):
             turns.insert(draw.number(0, len(turns)), (roughen(draw, draw.question(other.asked(language))), []))
     (question, answers), *more = turns
     return source_task(draw, question, passages, language, answers, more)
-
-
-def _telling(fact: Fact, piece: DocPiece) -> bool:
-    """Whether the piece might answer the same question."""
-    return all(key.lower() in piece.text.lower() for key in fact.needed("zh" if piece.chinese else "en"))
 
 
 def _facts_passage(draw: Draw, facts: Sequence[Fact], language: Language) -> Passage:
