@@ -214,10 +214,8 @@ def show_models(settings: Settings, name: str | None) -> None:
             click.echo(f"  {entry:24} workflow {workflow.description}")
         return
     if workflow := workflows.get(name):
-        _show(
-            name,
-            {"description": workflow.description, "input": workflow.subject, "parameters": describe(workflow.parameters, workflow.subject)},
-        )
+        parameters = describe(vars(workflow)["parameters"], workflow.subject)
+        _show(name, {"description": workflow.description, "input": workflow.subject, "parameters": parameters})
         return
     found = next((config for entry, config in settings.models.items() if name == entry or name in config.aliases), None)
     if found is None:

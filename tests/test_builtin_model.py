@@ -18,12 +18,14 @@ MODEL = ROOT / "mm_gateway" / "builtin_models" / "tiny_chat"
 
 # skill -> (how many cases, share that has to be right); the card reports the whole evaluation. Explanations follow the plans.
 QUICK = {
-    "gateway facts en": (24, 0.8),
-    "gateway facts zh": (24, 0.7),
-    "sources en": (20, 0.55),
-    "sources zh": (10, 0.5),
-    "follow-ups": (12, 0.6),
-    "tool calls": (12, 0.5),
+    "gateway facts en": (24, 0.85),
+    "gateway facts zh": (24, 0.8),
+    "sources en": (20, 0.6),
+    "sources zh": (10, 0.6),
+    "search in the documents en": (12, 0.7),
+    "search in the documents zh": (12, 0.7),
+    "follow-ups": (12, 0.75),
+    "tool calls": (12, 0.6),
     "lesson: plan": (10, 0.6),
     "lesson: explanation": (0, 0.8),
 }

@@ -33,13 +33,13 @@ class Skill(NamedTuple):
 
 SKILLS = [
     Skill("repetition", 3, 25, repetition.sample),
-    Skill("gateway", 33, 9, asking.gateway),
+    Skill("gateway", 45, 9, asking.gateway),
     Skill("general", 5, 4, asking.general),
     Skill("small talk", 4, 2, asking.small_talk),
     Skill("arithmetic", 10, 2, arithmetic.sample),
     Skill("follow-ups", 12, 10, follow_ups.sample),
     Skill("copying", 10, 25, copying.sample),
-    Skill("sources", 44, 10, sources.sample),
+    Skill("sources", 75, 10, sources.sample),
     Skill("lessons", 11, 5, lessons.sample),
     Skill("tools", 8, 3, tools.sample),
     Skill("json", 4, 3, json_answers.sample),
