@@ -201,7 +201,6 @@ def guide_command(
 
 def show_models(settings: Settings, name: str | None) -> None:
     """Print all models and workflows, one a line, or everything about one."""
-    from mm_gateway.workflows.parameters import describe
     from mm_gateway.workflows.table import WORKFLOWS
 
     workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in WORKFLOWS}
@@ -214,8 +213,7 @@ def show_models(settings: Settings, name: str | None) -> None:
             click.echo(f"  {entry:24} workflow {workflow.description}")
         return
     if workflow := workflows.get(name):
-        parameters = describe(vars(workflow)["parameters"], workflow.subject)
-        _show(name, {"description": workflow.description, "input": workflow.subject, "parameters": parameters})
+        _show(name, workflow.described())
         return
     found = next((config for entry, config in settings.models.items() if name == entry or name in config.aliases), None)
     if found is None:

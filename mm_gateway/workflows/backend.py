@@ -15,7 +15,7 @@ from mm_gateway.core import (
     ModelInfo,
 )
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.workflows.parameters import describe, read_parameters
+from mm_gateway.workflows.parameters import read_parameters
 from mm_gateway.workflows.run import Run
 
 if TYPE_CHECKING:
@@ -43,12 +43,7 @@ class WorkflowBackend:
             backend="workflow",
             state=model.state,
             context_length=model.context_length,
-            details={
-                "description": self._workflow.description,
-                "model": model.id,
-                "input": self._workflow.subject,
-                "parameters": describe(self._workflow.parameters, self._workflow.subject),
-            },
+            details={"model": model.id} | self._workflow.described(),
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
 from mm_gateway.core import GenerationEvent
 from mm_gateway.settings import ModelType, Settings
 from mm_gateway.workflows.execution import WorkflowResult, execute
-from mm_gateway.workflows.parameters import P
+from mm_gateway.workflows.parameters import P, describe
 from mm_gateway.workflows.run import Run
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ class Workflow(ABC, Generic[P]):
     def from_settings(cls, settings: Settings) -> Self:
         """As the gateway serves it; the place to make providers from the settings."""
         return cls()
+
+    @classmethod
+    def described(cls) -> dict[str, object]:
+        """What it is, what the last user message is to it, and the JSON schemas of its parameters."""
+        return {"description": cls.description, "input": cls.subject, "parameters": describe(cls.parameters, cls.subject)}
 
     @abstractmethod
     def stages(self, run: Run, parameters: P) -> AsyncIterator[GenerationEvent]:
