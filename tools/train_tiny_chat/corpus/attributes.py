@@ -334,7 +334,7 @@ _NOUN_FRAMES_ZH = ["(请给出|我要|查一下|我想了解|告诉我|帮我找
 # fmt: on
 
 
-# Questions for each attribute that only the evaluation asks; the second of each was written after the corpus was last changed.
+# Questions for each attribute that only the evaluation asks; the second of each was written after all the others.
 _HELD_OUT = {
     "height": "(I would like to know how high {e} is.|What's the total height of {e}?)",
     "founded": "(Is the year known in which {e} was founded?|What is the year of the founding of {e}?)",
