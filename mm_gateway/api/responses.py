@@ -23,7 +23,7 @@ from mm_gateway.api.response_requests import check, new_response, response_reque
 from mm_gateway.api.response_store import ResponseStore
 from mm_gateway.api.response_turns import carried, conversation
 from mm_gateway.api.tokens import tokenizing_backend
-from mm_gateway.core import ChatInput
+from mm_gateway.core import ChatInput, GenerationRequest
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
 from mm_gateway.responses_protocol import DeletedResponse, InputTokens, Item, ItemList, ResponseObject, ResponseRequest, StoredResponse
 
@@ -41,14 +41,9 @@ PAGE = 20
     "response.completed, response.incomplete or response.failed.",
 )
 async def create_response(request: Request, state: State) -> ASGIResponse:
-    body = decode(_decoder, await json_body(request))
-    check(body)
+    body, ids, items, generation = await _read(request, state)
     store: ResponseStore = state.responses
-    owner = principal(request)
-    ids = ItemIds()
-    items = await _items(store, owner, body, ids)
-    generation = response_request(body, ids.response, conversation(items, body.instructions))
-    generation = msgspec.structs.replace(generation, principal=owner)
+    owner = generation.principal
     response = new_response(body, ids.response, int(time.time()))
     if response.store:
         store.check_size(StoredResponse(response, items))
@@ -75,22 +70,24 @@ async def create_response(request: Request, state: State) -> ASGIResponse:
     "whether it fits the model's context or not.",
 )
 async def count_input_tokens(request: Request, state: State) -> InputTokens:
-    body = decode(_decoder, await json_body(request))
-    check(body)
-    ids = ItemIds()
-    items = await _items(state.responses, principal(request), body, ids)
-    generation = response_request(body, ids.response, conversation(items, body.instructions))
+    body, _, _, generation = await _read(request, state)
     assert isinstance(generation.input, ChatInput)
     return InputTokens(len((await tokenizing_backend(request, state, body.model).tokenize(generation.input)).ids))
 
 
-async def _items(store: ResponseStore, owner: str, body: ResponseRequest, ids: ItemIds) -> list[Item]:
-    """The conversation so far, and what the body adds to it."""
+async def _read(request: Request, state: State) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest]:
+    """The body, with the ids of its response, the items of its conversation, earlier turns included, and what they ask for."""
+    body = decode(_decoder, await json_body(request))
+    check(body)
+    store: ResponseStore = state.responses
+    owner = principal(request)
+    ids = ItemIds()
     items = await _previous(store, owner, body.previous_response_id)
-    if body.input is None:
-        return items
-    wanted = referenced(body.input)
-    return items + read_items(body.input, ids, await store.items(owner, wanted) if wanted else {})
+    if body.input is not None:
+        wanted = referenced(body.input)
+        items += read_items(body.input, ids, await store.items(owner, wanted) if wanted else {})
+    generation = response_request(body, ids.response, conversation(items, body.instructions))
+    return body, ids, items, msgspec.structs.replace(generation, principal=owner)
 
 
 async def _previous(store: ResponseStore, owner: str, id: str | None) -> list[Item]:

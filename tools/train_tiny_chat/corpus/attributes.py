@@ -9,6 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tools.train_tiny_chat.corpus import words
+from tools.train_tiny_chat.corpus.attribute_questions import (
+    CLAUSE_FRAMES,
+    CLAUSE_FRAMES_ZH,
+    HELD_OUT,
+    HELD_OUT_ZH,
+    INDIRECT,
+    INDIRECT_ZH,
+    NOUN_FRAMES,
+    NOUN_FRAMES_ZH,
+)
 from tools.train_tiny_chat.corpus.draw import Draw
 
 
@@ -261,139 +271,6 @@ _CHINESE: dict[str, Attribute] = {
 }
 # fmt: on
 
-# The same asked indirectly, for training: (clauses, noun phrases) that frames are put around.
-# fmt: off
-_INDIRECT: dict[str, tuple[str, str]] = {
-    "height": ("(how tall {e} is|what height {e} has|how far up {e} rises)", "the (height|altitude) of {e}"),
-    "founded": ("(when {e} was (founded|built|opened)|in (which|what) year {e} (opened|began)|since when {e} exists)", "(the founding year of {e}|the (date|year) when {e} (was built|opened|began))"),
-    "founder": ("(who (founded|built|created|made|designed|invented) {e}|by whom {e} was (founded|made))", "(the (founder|creator|inventor) of {e}|the person who (built|created|made|designed) {e}|the one who (invented|made) {e})"),
-    "where": ("(where {e} (is|stands|lies)|in which (place|city) {e} (is|lies)|where to (look for|find) {e})", "(the (location|place|city) of {e}|the place where {e} (is|stands))"),
-    "count": ("(how many {n} there are in {e}|how many {n} {e} has|how many {n} belong to {e})", "(the (number|count) of {n} (in|at|of) {e}|the total of {n} in {e})"),
-    "owner": ("(who owns {e}|to whom {e} belongs|whose {e} is|who has {e})", "(the owner of {e}|the person who owns {e}|the one to whom {e} belongs)"),
-    "leader": ("(who (leads|runs|directs) {e}|who is (in charge|the head|the leader) of {e})", "(the (leader|head|director|boss) of {e}|the person who (runs|directs) {e})"),
-    "colour": ("((what|which) (colour|color) {e} has|how {e} is painted|which colour you see at {e})", "the (colour|color|paint) of {e}"),
-    "price": ("(how much {e} costs|what {e} costs|what one has to pay for {e})", "(the (price|cost) of {e}|the money that {e} costs)"),
-    "opens": ("(when {e} (opens|starts)|(from when|since when) {e} is open|on which day or hour {e} opens)", "(the opening (time|day|hour) of {e}|the time when {e} opens)"),
-    "made_of": ("(what {e} is made of|(which|what) material {e} is (made|built) of|what {e} consists of)", "(the material of {e}|the stuff that {e} is made of)"),
-    "known_for": ("(what {e} is known for|why {e} is (famous|known)|what made {e} famous)", "(the reason why {e} is (famous|known)|the thing that {e} is known for)"),
-    "what": ("(what {e} is|what is meant by {e}|what kind of thing {e} is)", "(a description|an explanation|a definition) of {e}"),
-    "used_for": ("(what {e} is (used|good) for|what {e} does|what one does with {e}|why one has {e})", "the (purpose|use|function) of {e}"),
-    "length": ("(what length {e} has|how far {e} (runs|goes|extends))", "(the length of {e}|the distance over which {e} runs)"),
-    "default": ("(what {e} is by default|(what|which) value {e} has by default|what {e} is when nobody sets it)", "(the default of {e}|the default value of {e}|the value of {e} by default)"),
-    "limit": ("(how much {e} allows|what {e} allows at most|where the limit of {e} is|how much fits into {e})", "(the (limit|maximum|upper bound) of {e}|the most that {e} allows)"),
-    "command": ("(how to (start|run|launch) {e}|(which|what) command starts {e}|how {e} is started)", "(the command (for starting|to start|to run) {e}|the start command of {e})"),
-    "install": ("(how to (install|get) {e}|how {e} is installed|which command installs {e})", "(the command (for installing|to install) {e}|the installation command of {e})"),
-    "needs": ("(what {e} (needs|requires)|what is needed for {e}|what one must have for {e})", "(the (requirements|needs) of {e}|the things that {e} needs)"),
-    "language": ("((which|what) language {e} uses|in (which|what) language {e} is|what language people speak at {e})", "the language of {e}"),
-    "happened": ("(what happened to {e}|what changed {e}|why {e} (was closed|changed|became famous))", "the event that (changed|closed|destroyed) {e}"),
-    "author": ("(who wrote {e}|who the (author|writer) of {e} is|by whom {e} was written)", "(the (author|writer) of {e}|the person behind the text of {e})"),
-    "melts": ("(when {e} melts|how hot {e} must get to melt|at how many degrees {e} turns soft)", "(the melting point of {e}|the temperature at which {e} melts)"),
-    "lives": ("(in which (place|region) {e} lives|where one (meets|sees) {e}|in what part of the world {e} lives)", "(the habitat of {e}|the place where {e} lives)"),
-    "weight": ("(what {e} weighs|how much {e} weighs|what weight {e} has)", "(the weight of {e}|the mass of {e})"),
-    "lasts": ("(how long {e} takes|how much time {e} takes|when {e} is over|how long {e} goes on)", "(the duration of {e}|the time that {e} takes)"),
-    "port": ("((which|what) port {e} uses|on which port {e} (is|listens)|where {e} listens)", "the (port|port number) of {e}"),
-    "speed": ("(what speed {e} has|how quickly {e} moves)", "the speed of {e}"),
-    "capital": ("(which (city|town) is the capital of {e}|what the capital of {e} is|from where {e} is ruled)", "(the capital of {e}|the capital city of {e})"),
-}
-_CLAUSE_FRAMES = [
-    "(Tell me|I want to know|I need to know|I am wondering|Find out|Explain|Say|Look up|Write down|Somebody asked me|It would help to know|Help me find out|It is not clear to me) {c}.",
-    "(Can you say|Could you tell me|Do the sources say|Does anybody know|Have you an idea|Can you find out|Is it written|May I ask|Is there something about) {c}?",
-]
-_NOUN_FRAMES = [
-    "(Name|Give me|I need|State|Please give|I am looking for|I am interested in|Look up|Find|Tell me|My question is about|I ask for) {c}.",
-    "(What is|What do the sources say about|Can you name|What can you tell me about|Is something said about|And|What about) {c}?",
-]
-_INDIRECT_ZH: dict[str, tuple[str, str]] = {
-    "height": ("({e}多高|{e}有几米高|{e}的高度是几米)", "{e}的(高度|高)"),
-    "founded": ("({e}是哪年(建|开|成立)的|{e}什么时候建成|{e}从哪年开始)", "{e}的(建成时间|成立时间|创立年份)"),
-    "founder": ("(是谁(创办|设计|建立)了{e}|{e}是谁建的|{e}由哪个人创办)", "{e}的(创始人|创办者|设计者)"),
-    "where": ("({e}在哪儿|{e}在哪个地方|去哪里找{e})", "{e}的(位置|地点|所在地)"),
-    "count": ("({e}里有多少{n}|{e}的{n}一共多少)", "{e}的{n}(数量|总数|数目)"),
-    "owner": ("(谁是{e}的主人|{e}归谁|{e}是谁的)", "{e}的(主人|拥有者|所有者)"),
-    "leader": ("(谁在(领导|管理|负责){e}|{e}的领导是谁|{e}由哪个人负责)", "{e}的(负责人|领导|领导者|管理者)"),
-    "colour": ("({e}是哪种颜色|{e}涂的是什么颜色|{e}有什么颜色)", "{e}的颜色"),
-    "price": ("({e}卖多少钱|要花多少钱买{e}|{e}要多少元)", "{e}的(价格|价钱|售价)"),
-    "opens": ("({e}几点开始|{e}从几点起开放|{e}什么时候可以进)", "{e}的(开门时间|开放时间|开始时间)"),
-    "made_of": ("({e}用什么材料做|什么材料做成了{e}|{e}是什么做的)", "{e}的(材料|材质)"),
-    "known_for": ("({e}凭什么出名|人们为什么知道{e}|{e}因什么闻名)", "{e}(出名|闻名|有名)的原因"),
-    "used_for": ("({e}可以做什么|人们用{e}做什么|{e}有哪些用处)", "{e}的(用途|用处)"),
-    "default": ("({e}默认是什么|没有设置时{e}是什么|{e}的默认是多少)", "{e}的(默认值|默认设置)"),
-    "command": ("(怎样运行{e}|运行什么来启动{e}|{e}怎么启动)", "(启动{e}的命令|{e}的启动命令)"),
-    "limit": ("({e}最多能有多少|{e}不能超过多少|{e}允许多少)", "{e}的(上限|最大值|限制)"),
-    "what": ("({e}究竟是什么|{e}指的是什么|{e}是个什么)", "{e}的(说明|介绍|解释)"),
-    "length": ("({e}多长|{e}有几米长|{e}长几米)", "{e}的(长度|长)"),
-    "author": ("({e}出自谁手|哪位作者写了{e}|写{e}的是哪个人)", "{e}的(作者|写作者)"),
-    "weight": ("({e}多重|{e}有几公斤|{e}重几公斤)", "{e}的(重量|分量)"),
-    "lasts": ("({e}持续多久|{e}要花多少时间|{e}什么时候结束)", "{e}的(时长|持续时间)"),
-    "install": ("({e}该怎么安装|装{e}要运行什么|用哪个命令装{e})", "(安装{e}的(命令|方法)|{e}的安装命令)"),
-    "lives": ("({e}住在哪儿|哪里能看到{e}|{e}生活在什么地方)", "{e}的(栖息地|生活地区)"),
-    "port": ("({e}监听的是哪个端口|{e}的端口号是多少|{e}在哪个端口)", "{e}的(端口|端口号)"),
-}
-_CLAUSE_FRAMES_ZH = ["(告诉我|我想了解|查一下|帮我找一下|说说|我要知道|有人问我|不清楚|请写出){c}。", "(请问|想问|能告诉我|来源里说|谁知道|可以查到|有没有写){c}？"]
-_NOUN_FRAMES_ZH = ["(请给出|我要|查一下|我想了解|告诉我|帮我找|写出|请找出){c}。", "(|请问|那么|来源里){c}(是什么|呢|是多少|)？"]
-# fmt: on
-
-
-# Questions for each attribute that only the evaluation asks; the second of each was written after all the others.
-_HELD_OUT = {
-    "height": "(I would like to know how high {e} is.|What's the total height of {e}?)",
-    "founded": "(Is the year known in which {e} was founded?|What is the year of the founding of {e}?)",
-    "founder": "(What do the sources say, who was it that founded {e}?|Who came up with {e}?)",
-    "where": "(Could you say where one finds {e}?|Whereabouts is {e}?)",
-    "count": "(Do you know the number of {n} that {e} has?|What's the total of {n} for {e}?)",
-    "owner": "(Whom does {e} belong to, who is its owner?|Who does {e} belong to?)",
-    "leader": "(Name the one who leads {e}.|Who heads {e}?)",
-    "colour": "(Do you know what colour {e} is?|What's the color of {e}?)",
-    "price": "(I want to know the price one pays for {e}.|What do I have to pay for {e}?)",
-    "opens": "(Please say at what time {e} will open.|From what time can people go to {e}?)",
-    "made_of": "(From which material did they make {e}?|What did they use to build {e}?)",
-    "known_for": "(I wonder what {e} is so famous for.|Why is {e} so well known?)",
-    "what": "(So what exactly is {e}?|Can you define {e}?)",
-    "used_for": "(Please explain what people use {e} for.|What would somebody do with {e}?)",
-    "length": "(I would like to know how long {e} is.|What's the total length of {e}?)",
-    "default": "(Which default does {e} have?|If I leave {e} out, what value does it get?)",
-    "limit": "(Is there a limit for {e}?|What's the most I can have with {e}?)",
-    "command": "(Show me the command that will start {e}.|Which command gets {e} going?)",
-    "install": "(I want to install {e}, what do I do?|What must I type so that {e} gets installed?)",
-    "needs": "(Say what is required for {e}.|What are the prerequisites of {e}?)",
-    "language": "(In {e}, which language do they use?|What language does {e} use?)",
-    "happened": "(Did anything happen to {e}?|What took place at {e}?)",
-    "author": "(Name the one who wrote {e}.|Who is {e} by?)",
-    "melts": "(I would like to know at what temperature {e} melts.|What temperature makes {e} melt?)",
-    "lives": "(Do you know where {e} lives?|Where in the world does {e} live?)",
-    "weight": "(I would like to know how heavy {e} is.|What's the total weight of {e}?)",
-    "lasts": "(Is it known how long {e} lasts?|How many minutes or days does {e} last?)",
-    "port": "(I need the port that {e} listens on.|Which port number belongs to {e}?)",
-    "speed": "(I would like to know how fast {e} is.|How quickly can {e} go?)",
-    "capital": "(Which place is capital of {e}?|Which city serves as the capital of {e}?)",
-}
-_HELD_OUT_ZH = {
-    "height": "(我想知道{e}有多高。|{e}的高度有多少？)",
-    "founded": "({e}成立的年份是哪一年？|{e}是从哪一年开始有的？)",
-    "founder": "(是谁把{e}创办起来的？|创办{e}的是哪位？)",
-    "where": "(能说说{e}位于哪里吗？|怎么找到{e}，在哪里？)",
-    "count": "(说一下{e}有多少{n}。|{e}的{n}总共有多少？)",
-    "owner": "({e}现在属于哪个人？|{e}是哪个人的？)",
-    "leader": "(负责管理{e}的人是谁？|现在谁负责{e}？)",
-    "colour": "(你知道{e}的颜色吗？|{e}看上去是什么颜色？)",
-    "price": "(想买{e}，价格是多少？|买一个{e}要多少钱？)",
-    "opens": "(请问{e}早上几点开门？|{e}从什么时间开始开放？)",
-    "made_of": "(做{e}用的材料是什么？|制作{e}用了什么？)",
-    "known_for": "(大家知道{e}是因为什么？|{e}最出名的是什么？)",
-    "used_for": "(说明一下{e}的作用。|我可以拿{e}来做什么？)",
-    "default": "(说出{e}的默认值。|{e}如果不写，会是什么值？)",
-    "command": "(我要启动{e}，命令是什么？|想让{e}运行起来，输入什么命令？)",
-    "limit": "({e}有没有上限，是多少？|{e}最多可以到多少？)",
-    "what": "(请说明{e}到底是什么。|{e}是一种什么？)",
-    "length": "(我想知道{e}有多长。|{e}总共有多长？)",
-    "author": "(你知道{e}是谁写的吗？|{e}的作者叫什么？)",
-    "weight": "(我想知道{e}有多重。|{e}总共有多重？)",
-    "lasts": "(我想知道{e}要多长时间。|{e}一共要多久？)",
-    "install": "(我想安装{e}，该输入什么？|装{e}的命令怎么写？)",
-    "lives": "(你知道{e}生活在哪里吗？|在什么地方生活着{e}？)",
-    "port": "(我需要知道{e}的端口。|连接{e}要用哪个端口？)",
-}
-
 
 def _all_questions(attribute: Attribute, clause: str, noun: str, frames: tuple[Sequence[str], Sequence[str]], held_out: str) -> Attribute:
     composed = [frame.replace("{c}", asked) for asked, framing in zip((clause, noun), frames, strict=True) for frame in framing]
@@ -401,10 +278,9 @@ def _all_questions(attribute: Attribute, clause: str, noun: str, frames: tuple[S
 
 
 ENGLISH = {
-    kind: _all_questions(attribute, *_INDIRECT[kind], (_CLAUSE_FRAMES, _NOUN_FRAMES), _HELD_OUT[kind])
-    for kind, attribute in _ENGLISH.items()
+    kind: _all_questions(attribute, *INDIRECT[kind], (CLAUSE_FRAMES, NOUN_FRAMES), HELD_OUT[kind]) for kind, attribute in _ENGLISH.items()
 }
 CHINESE = {
-    kind: _all_questions(attribute, *_INDIRECT_ZH[kind], (_CLAUSE_FRAMES_ZH, _NOUN_FRAMES_ZH), _HELD_OUT_ZH[kind])
+    kind: _all_questions(attribute, *INDIRECT_ZH[kind], (CLAUSE_FRAMES_ZH, NOUN_FRAMES_ZH), HELD_OUT_ZH[kind])
     for kind, attribute in _CHINESE.items()
 }

@@ -67,7 +67,7 @@ def _fact_in(draw: Draw, chosen: list[DocPiece]) -> tuple[str, str, Language] | 
     if any(sentence in other.text.replace("\n", " ") for other in chosen):
         return None
     chosen[draw.number(0, len(chosen) - 1)] = piece
-    return roughen(draw, framed(draw, draw.question(fact.asked(language)), language)), sentence, language
+    return _asked(draw, fact, language), sentence, language
 
 
 @functools.cache
@@ -108,7 +108,7 @@ def searched_task(draw: Draw) -> SourceTask:
     if not passages or (number is None and (not beside or _told_in(passages, fact, language))):
         return facts_task(draw)
     turns: list[tuple[str, Answers]] = [
-        (roughen(draw, framed(draw, draw.question(other.asked(language)), language)), [(bare(other.text(language)), at)])
+        (_asked(draw, other, language), [(bare(other.text(language)), at)])
         for other, at in draw.some(told, min(len(told), draw.number(0, MORE)))
         if other is not fact
     ]
@@ -133,6 +133,10 @@ def searched(question: str, room_tokens: int) -> list[Passage]:
 @functools.cache
 def _index() -> LocalIndex:
     return documentation_index()
+
+
+def _asked(draw: Draw, fact: Fact, language: Language) -> str:
+    return roughen(draw, framed(draw, draw.question(fact.asked(language)), language))
 
 
 def _number_of(fact: Fact, passages: Sequence[Passage], language: Language) -> int:
@@ -163,7 +167,7 @@ def facts_task(draw: Draw) -> SourceTask:
         passages += [Passage(piece.title, piece.text) for piece in others[before:]]
         facts = [(fact, number + before) for fact, number in facts]
     turns = [
-        (roughen(draw, framed(draw, draw.question(fact.asked(language)), language)), [(bare(fact.text(language)), number)])
+        (_asked(draw, fact, language), [(bare(fact.text(language)), number)])
         for fact, number in draw.some(facts, min(len(facts), draw.number(1, 1 + MORE)))
     ]
     if draw.chance(0.15):
