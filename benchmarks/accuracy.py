@@ -18,10 +18,10 @@ from _tables import machine, markdown_table, versions, write_section
 from _workload import WORDS
 from transformers import AutoModelForCausalLM
 
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
-from mm_gateway.settings import EngineSettings
 
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 PATHS = {"fp32": {"dtype": "fp32"}, "fp16": {"dtype": "fp16"}, "bf16": {"dtype": "bf16"}, "8bit": {"quantization": "8bit"}}

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import uvloop
 from _workload import Workload
 
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, Usage
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
-from mm_gateway.settings import EngineSettings
 
 
 async def measure(engine: InferenceEngine, workload: Workload) -> float:

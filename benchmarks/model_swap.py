@@ -21,9 +21,9 @@ from _checkpoints import XS, make_checkpoint
 from _measures import Percentiles, ratio
 from _tables import machine, markdown_table, versions, write_section
 
+from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.real_model_manager import RealModelManager
-from mm_gateway.settings import EngineSettings, ModelConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MODELS, ROOM, CLIENTS, REQUESTS = 8, 3, 8, 400

@@ -17,10 +17,10 @@ from _checkpoints import XS, M, Shape, make_checkpoint
 from _measures import median, ratio
 from _tables import machine, markdown_table, versions, write_section
 
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, Grammar, Usage
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
-from mm_gateway.settings import EngineSettings
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 SCHEMA = {"type": "array", "items": {"type": "string"}, "minItems": 1000}

@@ -21,11 +21,11 @@ import click
 import msgspec
 
 import mm_gateway
-from mm_gateway.api_key import hashed, new_key
+from mm_gateway.configuration.api_key import hashed, new_key
+from mm_gateway.configuration.loader import load_settings
+from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Settings
 from mm_gateway.core import GenerationConfig, Message
 from mm_gateway.errors import ConfigurationError, GatewayError, ModelNotFoundError
-from mm_gateway.settings import WORKFLOW_PREFIX, ModelConfig, Settings
-from mm_gateway.settings_loader import load_settings
 
 if TYPE_CHECKING:
     from mm_gateway.catalog import Catalog
@@ -249,7 +249,7 @@ def _chat(system: str | None, config: GenerationConfig):  # type: ignore[no-unty
 def _run(settings: Settings, model: str | None, work) -> None:  # type: ignore[no-untyped-def]
     """Run `work(catalog, model)` with a catalog of its own."""
     # Whoever asks gets the error itself; the log would say it once more.
-    logging.getLogger("mm_gateway.runtime.held_model").setLevel(logging.ERROR)
+    logging.getLogger("mm_gateway.runtime.residency.held_model").setLevel(logging.ERROR)
     from mm_gateway.catalog import build_catalog
 
     async def main() -> None:

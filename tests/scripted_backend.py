@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from mm_gateway.api.app import GatewayApp, create_app
-from mm_gateway.api_key import ApiKey
 from mm_gateway.catalog import Catalog
+from mm_gateway.configuration.api_key import ApiKey
+from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
 from mm_gateway.core import GenerationEvent, GenerationRequest, ModelInfo
-from mm_gateway.settings import LimitSettings, ServerSettings, Settings
 
 Step = GenerationEvent | BaseException | float
 """An event to yield, an exception to raise, or seconds to wait."""

@@ -13,7 +13,7 @@ import uvicorn
 
 from mm_gateway.api.app import GatewayApp
 from mm_gateway.cli.server import uvicorn_config
-from mm_gateway.settings import ServerSettings
+from mm_gateway.configuration.settings import ServerSettings
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mm_gateway.configuration.loader import load_settings
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings_loader import load_settings
 from tools.train_tiny_chat.cases import Case, all_cases
 from tools.train_tiny_chat.evaluate import Score, evaluate
 

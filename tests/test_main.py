@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mm_gateway.api_key import ApiKey, digest_of
-from mm_gateway.settings_loader import load_settings
+from mm_gateway.configuration.api_key import ApiKey, digest_of
+from mm_gateway.configuration.loader import load_settings
 
 ROOT = Path(__file__).parent.parent
 

@@ -107,7 +107,7 @@ def test_the_example_of_keys_is_valid(tmp_path: Path) -> None:
 
 
 def test_every_key_of_a_model_is_in_the_table() -> None:
-    from mm_gateway.settings import ModelConfig
+    from mm_gateway.configuration.settings import ModelConfig
 
     table = README[README.index("| key | meaning |") : README.index("`config/gateway.yaml` says how")]
     assert [name for name in ModelConfig.__struct_fields__ if f"`{name}`" not in table and name != "aliases"] == []

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mm_gateway.backends.remote import RemoteBackend
-from mm_gateway.settings import ModelConfig
+from mm_gateway.configuration.settings import ModelConfig
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 

@@ -12,9 +12,9 @@ from litestar.handlers import BaseRouteHandler
 from mm_gateway.api.auth import key_of
 from mm_gateway.api.gate import Gate
 from mm_gateway.api.rate_limits import Budget
-from mm_gateway.api_key import ApiKey
+from mm_gateway.configuration.api_key import ApiKey
+from mm_gateway.configuration.settings import LimitSettings
 from mm_gateway.core import CompletionInput, GenerationRequest, Usage
-from mm_gateway.settings import LimitSettings
 
 BYTES_PER_TOKEN = 4
 

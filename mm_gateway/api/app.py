@@ -25,7 +25,7 @@ from mm_gateway.api.responses import cancel_response, count_input_tokens, create
 from mm_gateway.api.schema import schema_json, schema_page
 from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.catalog import Catalog
-from mm_gateway.settings import Settings
+from mm_gateway.configuration.settings import Settings
 
 EXPOSED_HEADERS = [
     "x-request-id",

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from mm_gateway.api_key import ApiKey, digest_of, parse_key
 from mm_gateway.catalog import Catalog
+from mm_gateway.configuration.api_key import ApiKey, digest_of, parse_key
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Backend
 from mm_gateway.errors import AuthenticationError, ModelNotFoundError
-from mm_gateway.settings import Settings
 
 
 class RequireKey:

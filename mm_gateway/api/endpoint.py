@@ -12,9 +12,9 @@ from mm_gateway.api.auth import resolve
 from mm_gateway.api.replies import Reply
 from mm_gateway.api.serve_events import stream_response, whole_response
 from mm_gateway.catalog import Catalog
+from mm_gateway.configuration.settings import ServerSettings
 from mm_gateway.core import GenerationRequest
 from mm_gateway.errors import ShuttingDownError
-from mm_gateway.settings import ServerSettings
 
 
 async def respond(

@@ -25,7 +25,7 @@ from mm_gateway.protocol import (
     TokenizeReply,
     TokenizeRequest,
 )
-from mm_gateway.responses_protocol import DeletedResponse, InputTokens, ItemList, ResponseObject, ResponseRequest
+from mm_gateway.protocol.responses import DeletedResponse, InputTokens, ItemList, ResponseObject, ResponseRequest
 
 TAGS = {
     "Responses": "Conversations that the gateway keeps.",

@@ -11,7 +11,7 @@ import msgspec
 
 from mm_gateway.api.requests import named
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
-from mm_gateway.responses_protocol import (
+from mm_gateway.protocol.responses import (
     FunctionCallItem,
     FunctionCallOutputItem,
     InputText,

@@ -16,7 +16,7 @@ from mm_gateway.api.response_items import Kind
 from mm_gateway.api.response_output import Annotated, ArgumentsAdded, Change, Closed, Opened, Output, TextAdded
 from mm_gateway.core import GenerationEvent, Usage
 from mm_gateway.errors import InvalidRequestError, UpstreamError
-from mm_gateway.responses_protocol import (
+from mm_gateway.protocol.responses import (
     FunctionCallItem,
     IncompleteDetails,
     InputTokensDetails,

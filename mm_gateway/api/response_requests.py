@@ -11,7 +11,7 @@ from mm_gateway.api.tools import Allowed, Named, function_tool, tool_use, unserv
 from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import FunctionDefinition
-from mm_gateway.responses_protocol import FunctionToolReply, ResponseObject, ResponseRequest, ResponseToolChoice, TextFormat
+from mm_gateway.protocol.responses import FunctionToolReply, ResponseObject, ResponseRequest, ResponseToolChoice, TextFormat
 
 LOGPROBS = "message.output_text.logprobs"
 MAX_METADATA = 16

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import msgspec
 
 from mm_gateway.api.response_items import is_response_id, response_of
+from mm_gateway.configuration.settings import StorageSettings
 from mm_gateway.errors import InvalidRequestError, NotStoredError
-from mm_gateway.responses_protocol import Item, StoredResponse
-from mm_gateway.runtime.record_store import RecordStore
-from mm_gateway.settings import StorageSettings
+from mm_gateway.protocol.responses import Item, StoredResponse
+from mm_gateway.storage.record_store import RecordStore
 
 logger = logging.getLogger(__name__)
 

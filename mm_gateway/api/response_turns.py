@@ -8,7 +8,7 @@ import msgspec
 
 from mm_gateway.core import Message, ToolCall
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.responses_protocol import FunctionCallItem, FunctionCallOutputItem, Item, MessageItem, OutputText, Part, Refusal
+from mm_gateway.protocol.responses import FunctionCallItem, FunctionCallOutputItem, Item, MessageItem, OutputText, Part, Refusal
 
 _MAX_SHOWN = 64
 

@@ -25,7 +25,7 @@ from mm_gateway.api.response_turns import carried, conversation
 from mm_gateway.api.tokens import tokenizing_backend
 from mm_gateway.core import ChatInput, GenerationRequest
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
-from mm_gateway.responses_protocol import DeletedResponse, InputTokens, Item, ItemList, ResponseObject, ResponseRequest, StoredResponse
+from mm_gateway.protocol.responses import DeletedResponse, InputTokens, Item, ItemList, ResponseObject, ResponseRequest, StoredResponse
 
 _decoder = msgspec.json.Decoder(ResponseRequest)
 

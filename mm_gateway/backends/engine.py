@@ -17,6 +17,7 @@ from mm_gateway.backends.tool_calls import read_tool_calls
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.history import encode_fitting
 from mm_gateway.chat_templates.tool_formats.format import json_rule
+from mm_gateway.configuration.settings import ModelType
 from mm_gateway.core import (
     ChatInput,
     CompletionInput,
@@ -31,11 +32,10 @@ from mm_gateway.core import (
     ToolUse,
 )
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.settings import ModelType
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
-    from mm_gateway.runtime.structured_output import CompiledGrammar
+    from mm_gateway.runtime.sampling.structured_output import CompiledGrammar
 
 
 class EngineBackend:

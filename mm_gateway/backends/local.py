@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from mm_gateway.backends import engine
 from mm_gateway.backends.workflow_field import refuse_workflow
+from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, Measure, ModelInfo, Progress, Tokenized
-from mm_gateway.settings import ModelConfig
 
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
-    from mm_gateway.runtime.model_text import ModelText
     from mm_gateway.runtime.real_model_manager import RealModelManager
-    from mm_gateway.runtime.residents import Lease
+    from mm_gateway.runtime.residency.leases import Lease
+    from mm_gateway.runtime.tokens.model_text import ModelText
 
 
 class LocalBackend:

@@ -27,6 +27,7 @@ from mm_gateway.backends.mock_vectors import MockVocabulary, mock_vector
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.chat_templates.history import encode_fitting
+from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
@@ -58,7 +59,6 @@ from mm_gateway.errors import (
     RateLimitError,
     UpstreamError,
 )
-from mm_gateway.settings import ModelConfig
 from mm_gateway.text import held_back
 
 CONTEXT_LENGTH = 32768

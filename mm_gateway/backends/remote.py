@@ -18,6 +18,7 @@ from mm_gateway.backends.remote_replies import detokenized, embedding_events, em
 from mm_gateway.backends.tool_calls import new_call_id
 from mm_gateway.backends.upstream_protocol import Choice, Chunk, Function, Logprobs, WireError
 from mm_gateway.chat_templates.tool_formats.format import declaration
+from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
@@ -39,7 +40,6 @@ from mm_gateway.core import (
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
-from mm_gateway.settings import ModelConfig
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_ERROR_BYTES = 64 * 2**10

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.search.index_update import update
 from mm_gateway.search.local_index import LocalIndex
 from mm_gateway.search.providers import INDEX_FILE
-from mm_gateway.settings import Settings
 
 SHOW_EVERY = 25
 

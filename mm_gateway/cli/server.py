@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mm_gateway.catalog import build_catalog
+from mm_gateway.configuration.settings import ServerSettings, Settings
 from mm_gateway.errors import ConfigurationError
-from mm_gateway.settings import ServerSettings, Settings
 
 if TYPE_CHECKING:  # only a process that will serve pays for these imports
     import uvicorn

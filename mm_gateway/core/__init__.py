@@ -25,7 +25,7 @@ from mm_gateway.core.events import (
     WorkflowOutcome,
     WorkflowStep,
 )
-from mm_gateway.core.requests import (
+from mm_gateway.core.generation import (
     MAX_CHOICES,
     MAX_STOP_STRINGS,
     MAX_TOP_LOGPROBS,

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from mm_gateway.core.events import GenerationEvent
-from mm_gateway.core.requests import ChatInput, GenerationRequest
+from mm_gateway.core.generation import ChatInput, GenerationRequest
 
 
 class Tokenized(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mm_gateway.core.requests import FinishReason
+from mm_gateway.core.generation import FinishReason
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):

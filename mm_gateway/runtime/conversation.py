@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Self
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.history import turn_starts
 from mm_gateway.chat_templates.table import BUILT_IN
+from mm_gateway.configuration.settings import ModelType, Settings, WorkflowSettings
 from mm_gateway.core import Message
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.runtime.record_store import RecordStore
-from mm_gateway.runtime.sessions import Session, Sessions
-from mm_gateway.settings import ModelType, Settings, WorkflowSettings
+from mm_gateway.storage.record_store import RecordStore
+from mm_gateway.storage.sessions import Session, Sessions
 from mm_gateway.text import estimate_tokens
 
 if TYPE_CHECKING:

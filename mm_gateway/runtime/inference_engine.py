@@ -20,26 +20,26 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.configuration.settings import EngineSettings, ModelType
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, Grammar, TextDelta, Usage
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, UnsupportedParameterError
-from mm_gateway.runtime.chat_encoding import chat_encoder_of
-from mm_gateway.runtime.choice import Choice
-from mm_gateway.runtime.embedding_job import WINDOW, EmbeddingJob
-from mm_gateway.runtime.embedding_style import EmbeddingStyle
-from mm_gateway.runtime.engine_thread import EngineStats, EngineThread, Job
-from mm_gateway.runtime.generation import Generation
-from mm_gateway.runtime.hidden_states import has_hidden_states
-from mm_gateway.runtime.kv_caches import Layout, make_kv_cache
-from mm_gateway.runtime.kv_paged_cache import BLOCK_SIZE
-from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
-from mm_gateway.runtime.model_runner import ModelRunner, current_device, probe, verify
-from mm_gateway.runtime.sampler import Sampler
-from mm_gateway.runtime.scheduler import Scheduler
-from mm_gateway.runtime.sequence import Sequence
-from mm_gateway.runtime.stops import stop_token_ids_of
-from mm_gateway.runtime.structured_output import CompiledGrammar, GrammarCompiler, TokenMasks
-from mm_gateway.runtime.token_text import TokenText
-from mm_gateway.settings import EngineSettings, ModelType
+from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
+from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
+from mm_gateway.runtime.engine.choice import Choice
+from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob
+from mm_gateway.runtime.engine.generation import Generation
+from mm_gateway.runtime.engine.hidden_states import has_hidden_states
+from mm_gateway.runtime.engine.model_runner import ModelRunner, current_device, probe, verify
+from mm_gateway.runtime.engine.step_loop import EngineStats, EngineThread, Job
+from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
+from mm_gateway.runtime.kv_cache.choosing import Layout, make_kv_cache
+from mm_gateway.runtime.sampling.sampler import Sampler
+from mm_gateway.runtime.sampling.structured_output import CompiledGrammar, GrammarCompiler, TokenMasks
+from mm_gateway.runtime.scheduling.scheduler import Scheduler
+from mm_gateway.runtime.scheduling.sequence import Sequence
+from mm_gateway.runtime.tokens.chat_encoding import chat_encoder_of
+from mm_gateway.runtime.tokens.stop_tokens import stop_token_ids_of
+from mm_gateway.runtime.tokens.token_text import TokenText
 
 __all__ = ["GenerationConfig", "GenerationResult", "InferenceEngine"]
 

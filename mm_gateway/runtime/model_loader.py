@@ -15,22 +15,22 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import Progress
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
-from mm_gateway.runtime import qwen_v1
-from mm_gateway.runtime.chat_encoding import chat_encoder_of
-from mm_gateway.runtime.embedding_style import read_embedding_style
-from mm_gateway.runtime.loaded_model import GenerationDefaults, LoadedModel
+from mm_gateway.runtime.checkpoints.embedding_style import read_embedding_style
+from mm_gateway.runtime.checkpoints.families import qwen_v1
+from mm_gateway.runtime.checkpoints.files import ProgressCallback, checkpoint_folder
+from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
+from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate
+from mm_gateway.runtime.checkpoints.packed_linear import Weights
+from mm_gateway.runtime.checkpoints.packing import pack_model, weight_bytes
+from mm_gateway.runtime.checkpoints.tokenizer import load_tokenizer
+from mm_gateway.runtime.checkpoints.weights import read_weights
 from mm_gateway.runtime.memory_errors import is_out_of_memory
-from mm_gateway.runtime.memory_estimate import MemoryNeed, estimate
-from mm_gateway.runtime.model_files import ProgressCallback, checkpoint_folder
-from mm_gateway.runtime.model_text import ModelText
-from mm_gateway.runtime.packed_linear import Weights
-from mm_gateway.runtime.packing import pack_model, weight_bytes
-from mm_gateway.runtime.stops import stop_token_ids_of
-from mm_gateway.runtime.tokenization import load_tokenizer
-from mm_gateway.runtime.weight_reading import read_weights
-from mm_gateway.settings import EngineSettings, ModelConfig
+from mm_gateway.runtime.tokens.chat_encoding import chat_encoder_of
+from mm_gateway.runtime.tokens.model_text import ModelText
+from mm_gateway.runtime.tokens.stop_tokens import stop_token_ids_of
 
 __all__ = ["LoadedModel", "ModelConfig", "ModelLoader"]
 

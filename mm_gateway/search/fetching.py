@@ -14,10 +14,10 @@ import httpcore
 import httpx
 
 import mm_gateway
+from mm_gateway.configuration.settings import SearchSettings
 from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document, Reader, read_html, read_text
 from mm_gateway.search.guarded_network import GuardedNetwork, GuardedTransport, Resolve, is_public, resolve
-from mm_gateway.settings import SearchSettings
 
 CONTENT_TYPES: dict[str, Reader] = {
     "text/html": read_html,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from mm_gateway.configuration.settings import SearchProviderName, SearchSettings, StorageSettings
 from mm_gateway.search.ddgs import DdgsProvider
 from mm_gateway.search.local import LocalProvider
 from mm_gateway.search.results import SearchProvider
 from mm_gateway.search.searxng import SearxngProvider
-from mm_gateway.settings import SearchProviderName, SearchSettings, StorageSettings
 
 INDEX_FILE = "index.sqlite"
 """In the storage folder."""

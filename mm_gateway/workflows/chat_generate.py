@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Self
 from msgspec import Meta
 
 from mm_gateway.chat_templates.history import turn_starts
+from mm_gateway.configuration.settings import ModelType, Settings
 from mm_gateway.core import GenerationEvent, Message
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.conversation import ConversationManager
-from mm_gateway.runtime.sessions import Session
-from mm_gateway.settings import ModelType, Settings
+from mm_gateway.storage.sessions import Session
 from mm_gateway.workflows.parameters import Parameters
 from mm_gateway.workflows.run import Run
 from mm_gateway.workflows.workflow import Workflow

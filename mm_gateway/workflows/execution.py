@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mm_gateway.backends.engine import EngineBackend
 from mm_gateway.backends.mock import MockBackend
+from mm_gateway.configuration.settings import ModelConfig, ModelType
 from mm_gateway.core import Backend, ChatInput, GenerationRequest, Message, TextDelta, Usage, WorkflowOutcome, WorkflowStep
 from mm_gateway.errors import GatewayError, ModelLoadError
-from mm_gateway.settings import ModelConfig, ModelType
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.parameters import read_parameters
 

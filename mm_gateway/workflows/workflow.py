@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
 
+from mm_gateway.configuration.settings import ModelType, Settings
 from mm_gateway.core import GenerationEvent
-from mm_gateway.settings import ModelType, Settings
 from mm_gateway.workflows.execution import WorkflowResult, execute
 from mm_gateway.workflows.parameters import P, describe
 from mm_gateway.workflows.run import Run

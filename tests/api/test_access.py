@@ -14,10 +14,10 @@ from scripted_backend import ScriptedBackend, Step, app_over
 from served import post, raw_reply, served, until
 
 from mm_gateway.api.auth import RequireKey, principal
-from mm_gateway.api_key import ApiKey, digest_of, hashed, new_key, parse_key
+from mm_gateway.configuration.api_key import ApiKey, digest_of, hashed, new_key, parse_key
+from mm_gateway.configuration.settings import LimitSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import EngineError
-from mm_gateway.settings import LimitSettings
 
 CHAT: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
 ANSWER: list[Step] = [TextDelta(0, "a"), ChoiceFinished(0, "stop"), Usage(10, 20)]

@@ -8,7 +8,7 @@ from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.settings import MemorySettings, ModelConfig, ServerSettings, Settings
+from mm_gateway.configuration.settings import MemorySettings, ModelConfig, ServerSettings, Settings
 
 KEY = {"authorization": "Bearer operator"}
 

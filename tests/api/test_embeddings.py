@@ -15,9 +15,9 @@ from scripted_backend import ScriptedBackend, app_over
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
+from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.core import Embedding, EmbeddingInput, Usage
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.settings import ModelConfig, Settings
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from schemathesis.generation import GenerationMode
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.openapi_table import ENDPOINTS
 from mm_gateway.catalog import build_catalog
-from mm_gateway.settings import ModelConfig, ServerSettings, Settings
+from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings
 
 ENVELOPE = {"message", "type", "param", "code"}
 # Valid by the schema alone, and yet refused: mostly by name, or since fields contradict each other.

@@ -17,10 +17,10 @@ from mm_gateway.api.app import create_app
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.remote import RemoteBackend
 from mm_gateway.catalog import Catalog
+from mm_gateway.configuration.settings import EngineSettings, ModelConfig, ServerSettings, Settings
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
 from mm_gateway.runtime.real_model_manager import RealModelManager
-from mm_gateway.settings import EngineSettings, ModelConfig, ServerSettings, Settings
 
 STREAMS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 PATIENT = Settings(server=ServerSettings(early_commit_s=0.2, heartbeat_s=0.1))

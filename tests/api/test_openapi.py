@@ -20,7 +20,7 @@ from mm_gateway.api.openapi import document
 from mm_gateway.api.openapi_fields import FIELDS
 from mm_gateway.api.openapi_table import ENDPOINTS
 from mm_gateway.catalog import build_catalog
-from mm_gateway.settings import ModelConfig, Settings
+from mm_gateway.configuration.settings import ModelConfig, Settings
 
 EXAMPLES = [
     pytest.param(path, body, id=f"{path} {name}") for (_, path), endpoint in ENDPOINTS.items() for name, body in endpoint.examples.items()

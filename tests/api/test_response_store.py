@@ -17,9 +17,9 @@ from scripted_backend import ScriptedBackend, Step
 
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import Catalog
+from mm_gateway.configuration.settings import ServerSettings, Settings, StorageSettings
 from mm_gateway.core import ChatInput, ChoiceFinished, Message, TextDelta, TokenLogprob, ToolCall, ToolCallDelta, Usage
 from mm_gateway.errors import EngineError
-from mm_gateway.settings import ServerSettings, Settings, StorageSettings
 
 ANSWER: list[Step] = [TextDelta(0, "Hello.", logprobs=(TokenLogprob("Hello.", (1,), -1.0),)), ChoiceFinished(0, "stop"), Usage(1, 1)]
 CALL: list[Step] = [TextDelta(0, "Wait."), ToolCallDelta(0, 0, id="c1", name="f", arguments="{}"), ChoiceFinished(0, "stop"), Usage(1, 1)]

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.settings import ModelConfig, Settings
+from mm_gateway.configuration.settings import ModelConfig, Settings
 
 TOOL = {"type": "function", "function": {"name": "clock", "description": "The time.", "parameters": {"type": "object", "properties": {}}}}
 TALK: list[Any] = [

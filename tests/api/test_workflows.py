@@ -15,9 +15,9 @@ from mm_gateway.api.admission import Admission, Ticket
 from mm_gateway.api.app import create_app
 from mm_gateway.api.serve_events import Pump
 from mm_gateway.catalog import Catalog
+from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
 from mm_gateway.core import ChoiceFinished, GenerationEvent, Progress, TextDelta, UrlCitation, Usage
 from mm_gateway.errors import ModelUnavailableError
-from mm_gateway.settings import LimitSettings, ServerSettings, Settings
 from mm_gateway.workflows.parameters import Parameters
 from mm_gateway.workflows.run import Run
 from mm_gateway.workflows.workflow import Workflow

@@ -15,7 +15,7 @@ from openai.types.responses import Response
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.settings import ModelConfig, Settings, StorageSettings
+from mm_gateway.configuration.settings import ModelConfig, Settings, StorageSettings
 
 MODELS = {"chatml": "chatml", "react": "qwen-chat"}
 CONTEXT = 2048

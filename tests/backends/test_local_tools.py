@@ -15,7 +15,7 @@ from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.settings import ModelConfig, Settings
+from mm_gateway.configuration.settings import ModelConfig, Settings
 
 MODELS = {"hermes": "chatml", "react": "qwen-chat", "plain": "gpt2", "llama": "llama"}
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from mm_gateway.backends.mock import MockBackend
+from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
@@ -33,7 +34,6 @@ from mm_gateway.errors import (
     UnsupportedParameterError,
     UpstreamError,
 )
-from mm_gateway.settings import ModelConfig
 
 MOCK = MockBackend("mock", ModelConfig(model_name="mock", backend="mock"), created=0)
 

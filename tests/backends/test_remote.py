@@ -10,6 +10,7 @@ import pytest
 from upstream_server import upstream
 
 from mm_gateway.backends.remote import RemoteBackend
+from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
@@ -24,7 +25,6 @@ from mm_gateway.core import (
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
-from mm_gateway.settings import ModelConfig
 
 HELLO = GenerationRequest(request_id="r", model="far", input=ChatInput((Message("user", "Hi"),)))
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"

@@ -11,7 +11,7 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.table import BUILT_IN, built_in_for
 from mm_gateway.core import Message, Role
 from mm_gateway.errors import ConfigurationError, InvalidRequestError
-from mm_gateway.runtime.tokenization import ChatTokenizer
+from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>"]
 TOKENIZER = make_tokenizer(SPECIALS, bos_token="<s>", eos_token="</s>")

@@ -20,7 +20,7 @@ from mm_gateway.chat_templates.tool_formats.format import Parsed, ParsedArgument
 from mm_gateway.chat_templates.tool_formats.table import TOOL_FORMATS, tool_format_of
 from mm_gateway.core import Grammar, Message, Tool, ToolCall, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
-from mm_gateway.runtime.tokenization import ChatTokenizer
+from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer
 
 TOKENIZER = checkpoints.make_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>")
 GUIDANCE = llguidance.hf.from_tokenizer(TOKENIZER, n_vocab=len(TOKENIZER), eos_token=[2])

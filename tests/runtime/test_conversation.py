@@ -11,8 +11,8 @@ import pytest
 from mm_gateway.core import Message
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.conversation import ConversationManager
-from mm_gateway.runtime.record_store import RecordStore
-from mm_gateway.runtime.sessions import Sessions
+from mm_gateway.storage.record_store import RecordStore
+from mm_gateway.storage.sessions import Sessions
 
 
 def sessions_at(path: Path | None, *, max_turns: int = 100, max_tokens: int = 10_000) -> Sessions:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import Embedding, GenerationConfig, TextDelta, Usage
 from mm_gateway.errors import ContextLengthExceededError, EngineError, InvalidRequestError, RateLimitError, UnsupportedParameterError
-from mm_gateway.runtime.embedding_style import EmbeddingStyle
+from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
-from mm_gateway.settings import EngineSettings
 
 TEXTS = ["Hello", "The quick brown fox " * 4, "你好，世界！", "a", "Once upon a time there was", "def main(argument: int) -> str:"]
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import ChoiceFinished, GenerationConfig, TextDelta, Usage
 from mm_gateway.errors import (
     ContextLengthExceededError,
@@ -27,7 +28,6 @@ from mm_gateway.errors import (
 )
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
-from mm_gateway.settings import EngineSettings
 
 PROMPTS = ["Hello", "The quick brown fox " * 4, "你好，世界！", "a", "Once upon a time there was", "def main(argument: int) -> str:"]
 GREEDY = GenerationConfig(max_new_tokens=24, temperature=0, ignore_eos=True)

@@ -12,12 +12,12 @@ import torch
 from gptq_checkpoint import quantize_checkpoint
 from transformers import AutoModelForCausalLM
 
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.errors import OutOfMemoryError
 from mm_gateway.runtime.inference_engine import InferenceEngine
+from mm_gateway.runtime.kv_cache.block_attention import choose_kernel
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
-from mm_gateway.runtime.paged_attention import choose_kernel
-from mm_gateway.settings import EngineSettings
 
 pytestmark = pytest.mark.gpu
 

@@ -6,9 +6,9 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.real_model_manager import RealModelManager
-from mm_gateway.settings import EngineSettings, ModelConfig
 
 
 def test_the_guides_methods_over_a_real_model(gpt2_checkpoint: Path) -> None:

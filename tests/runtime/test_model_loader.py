@@ -19,11 +19,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
+from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import Message, Progress
 from mm_gateway.errors import ModelLoadError
-from mm_gateway.runtime.model_files import checkpoint_folder
+from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.model_loader import ModelLoader
-from mm_gateway.settings import ModelConfig
 
 
 def config_of(folder: Path, **more: Any) -> ModelConfig:

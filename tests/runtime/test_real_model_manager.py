@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import pytest
 
+from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import Progress
 from mm_gateway.errors import ModelLoadError, ModelUnavailableError, OutOfMemoryError, ShuttingDownError
-from mm_gateway.runtime.loaded_model import LoadedModel
-from mm_gateway.runtime.memory_estimate import MemoryNeed
+from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
+from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed
 from mm_gateway.runtime.real_model_manager import RealModelManager
-from mm_gateway.runtime.residents import Lease
-from mm_gateway.settings import EngineSettings, ModelConfig
+from mm_gateway.runtime.residency.leases import Lease
 
 MakeManager = Callable[..., RealModelManager]
 

@@ -13,6 +13,7 @@ from scripted_backend import ScriptedBackend, Step
 from web_site import WebSite, article, redirect, reply, searxng, silent, web_site
 
 from mm_gateway.backends.engine import EngineBackend
+from mm_gateway.configuration.settings import SearchSettings, StorageSettings
 from mm_gateway.core import (
     Backend,
     ChatInput,
@@ -33,7 +34,6 @@ from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig
 from mm_gateway.runtime.real_model_manager import RealModelManager
 from mm_gateway.search.results import SearchResult
-from mm_gateway.settings import SearchSettings, StorageSettings
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.prompts import Passage, answer_messages
 from mm_gateway.workflows.search_qa import NOTHING_FOUND, SearchQAWorkflow

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mm_gateway.catalog import Catalog, build_catalog
+from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.core import ChatInput, ChoiceFinished, GenerationConfig, GenerationRequest, TextDelta, ToolCallDelta
 from mm_gateway.errors import GatewayError
-from mm_gateway.settings import ModelConfig, Settings
 from tools.train_tiny_chat.cases import Case, Reply
 
 _NAME = "tiny-chat"

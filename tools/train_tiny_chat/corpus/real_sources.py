@@ -7,10 +7,10 @@ import functools
 import re
 from collections.abc import Sequence
 
+from mm_gateway.configuration.settings import SearchSettings
 from mm_gateway.search.fitting import Source, fit
 from mm_gateway.search.local import documentation_index
 from mm_gateway.search.local_index import LocalIndex, UrlOf
-from mm_gateway.settings import SearchSettings
 from mm_gateway.workflows.prompts import Language, Passage
 from tools.train_tiny_chat.corpus.docs import DocPiece, doc_pieces
 from tools.train_tiny_chat.corpus.draw import Draw

@@ -1,0 +1,1 @@
+"""What the operator decides: typed settings, the files and variables they are read from, and API keys."""

@@ -1,0 +1,96 @@
+"""Reads `server.api_keys_file`: lines of `KEY [NAME]`, or a YAML list of entries with limits; only hashes leave this module."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from mm_gateway.configuration.api_key import ApiKey, parse_key
+from mm_gateway.configuration.settings import WORKFLOW_PREFIX
+from mm_gateway.errors import ConfigurationError
+
+_COMMENT = re.compile(r"(^|\s)#.*")
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    key: str
+    name: str = ""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    models: list[str] = []
+
+
+def read_key_file(path: Path, models: Mapping[str, str]) -> tuple[ApiKey, ...]:
+    """The keys of a file.
+
+    Args:
+        models: name or alias that an entry may list -> the model's name. Workflows may be listed besides.
+
+    Raises:
+        ConfigurationError: it cannot be read, or an entry is wrong; the message names file and entry, and holds no key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"api_keys_file: {path} cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None
+    lines = [_COMMENT.sub("", line).strip() for line in text.splitlines()]
+    first = next(filter(None, lines), "")
+    entries = _of_yaml(text, path) if first[:1] in ("-", "[") else [_of_line(line) for line in lines if line]
+    if not entries:
+        raise ConfigurationError(f"{path}: there is no key in it. Make one with: mm-gateway keys new")
+    keys: list[ApiKey] = []
+    for number, entry in enumerate(entries, 1):
+        where = f"{path}: entry {number}"
+        key = _key(entry, models, where)
+        if any(key.digest == other.digest for other in keys):
+            raise ConfigurationError(f"{where}: the key is in the file twice")
+        if key.name and any(key.name == other.name for other in keys):
+            raise ConfigurationError(f"{where}: name: {key.name!r} already names another key")
+        keys.append(key)
+    return tuple(keys)
+
+
+def _of_line(line: str) -> dict[str, Any]:
+    key, _, name = line.partition(" ")
+    return {"key": key, "name": name.strip()}
+
+
+def _of_yaml(text: str, path: Path) -> list[Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        # YAML's own message quotes the line, which holds a key.
+        raise ConfigurationError(f"{path} is no valid YAML{f', see line {mark.line + 1}' if mark else ''}") from None
+    if not isinstance(content, list):
+        raise ConfigurationError(f"{path} must be a list of keys, or lines of KEY NAME")
+    return [{"key": entry} if isinstance(entry, str) else entry for entry in content]
+
+
+def _key(entry: Any, models: Mapping[str, str], where: str) -> ApiKey:
+    try:
+        found = msgspec.convert(entry, _Entry)
+        digest = parse_key(found.key)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigurationError(
+            f"{where}: {error}. Allowed are key, name, requests_per_minute, tokens_per_minute and models; key is a key or sha256:HEX"
+        ) from None
+    for name in ("requests_per_minute", "tokens_per_minute"):
+        limit = getattr(found, name)
+        if limit is not None and limit < 1:
+            raise ConfigurationError(f"{where}: {name}: got {limit}, allowed is at least 1, or null")
+    unknown = next((name for name in found.models if name not in models and not name.startswith(WORKFLOW_PREFIX)), None)
+    if unknown is not None:
+        raise ConfigurationError(f"{where}: models: {unknown!r} is not among the models: {', '.join(models)}")
+    return ApiKey(
+        digest=digest,
+        name=found.name,
+        requests_per_minute=found.requests_per_minute,
+        tokens_per_minute=found.tokens_per_minute,
+        models=tuple(models.get(name, name) for name in found.models),
+    )

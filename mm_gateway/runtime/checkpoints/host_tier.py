@@ -1,0 +1,46 @@
+"""Moves a model's weights between its GPU and host memory, so that coming back needs no disk."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import torch
+from transformers import PreTrainedModel
+
+from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
+
+
+def can_move(loaded: LoadedModel) -> bool:
+    """Weights that bitsandbytes or a packing laid out for one device stay there."""
+    return loaded.device.type != "cpu" and loaded.config.quantization is None
+
+
+def to_host(model: PreTrainedModel) -> None:
+    """In place; pinned where there is a GPU, so that the way back runs at the speed of the bus."""
+    pin = torch.cuda.is_available()
+    for tensor in (*model.parameters(), *model.buffers()):
+        host = tensor.data.to("cpu")
+        tensor.data = host.pin_memory() if pin else host
+
+
+def to_device(model: PreTrainedModel, device: torch.device) -> None:
+    """In place; returns when everything is there."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.to(device, non_blocking=True)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reclaim() -> None:
+    """Give what nobody references any more back to the system."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        import ctypes
+
+        # glibc keeps freed memory of smaller tensors for itself unless told otherwise.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

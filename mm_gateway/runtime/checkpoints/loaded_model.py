@@ -1,0 +1,55 @@
+"""What a loaded checkpoint is: model, tokenizer and everything settled about them at load; knows nothing of how it was loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.core import GenerationConfig
+from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
+
+
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """Sampling parameters of the checkpoint's generation_config.json, used where a request leaves them open; None: no opinion."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+
+    def complete(self, config: GenerationConfig) -> GenerationConfig:
+        """`config` with its open parameters filled."""
+        names = ("temperature", "top_p", "top_k", "repetition_penalty")
+        filled = {name: getattr(self, name) for name in names if getattr(config, name) is None and getattr(self, name) is not None}
+        return msgspec.structs.replace(config, **filled) if filled else config
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for an engine.
+
+    Attributes:
+        model: in evaluation mode, on `device`; on a CPU its linear layers are packed.
+        tokenizer: with pad token settled. dtype: of activations and of the KV cache.
+        context_length: tokens, as configured and clamped to what the model can do.
+        stop_token_ids: tokens that end a text. chat: renders conversations for it.
+        weight_bytes: memory that parameters and packed weights take. embedding: how it embeds.
+    """
+
+    config: ModelConfig
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    dtype: torch.dtype
+    context_length: int
+    stop_token_ids: frozenset[int]
+    chat: ChatEncoder
+    generation_defaults: GenerationDefaults
+    weight_bytes: int
+    embedding: EmbeddingStyle = field(default_factory=EmbeddingStyle)

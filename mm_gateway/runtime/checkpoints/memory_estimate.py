@@ -1,0 +1,143 @@
+"""What a model will take before it is loaded, from the headers of its files; torch-free, so that asking costs milliseconds.
+
+The safetensors format begins with the length of a JSON header that names every tensor with its type and shape
+(https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+
+_ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+_DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+_STORED_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+# Per weight, with scales: bitsandbytes' int8 rows, nf4 with double quantization of blocks of 64 (https://arxiv.org/abs/2305.14314).
+_QUANTIZED_BYTES = {"8bit": 1.02, "4bit": 0.52}
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """One tensor of a checkpoint: name, type as safetensors writes it, shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def items(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes on the model's device. kv_cache_bytes is what its KV cache is given."""
+
+    weight_bytes: int
+    kv_cache_bytes: int
+
+    @property
+    def total(self) -> int:
+        return self.weight_bytes + self.kv_cache_bytes
+
+
+def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, device_type: str, budget_bytes: int | None) -> MemoryNeed:
+    """Weights as they will be held, and a KV cache: as configured, else what the model's sequences can use, at most a quarter of
+    what the budget leaves, at least one context.
+
+    Args:
+        device_type: `cuda` or `cpu`. budget_bytes: of the device; None: without bound.
+    """
+    checkpoint = _read_config(folder)
+    weights = weight_bytes(folder, config, checkpoint, device_type=device_type)
+    if config.kv_cache_bytes is not None:
+        return MemoryNeed(weights, config.kv_cache_bytes)
+    item = 4 if device_type == "cpu" else _item_bytes(config, checkpoint)
+    able = next((int(value) for key in ("max_position_embeddings", "n_positions", "seq_length") if (value := checkpoint.get(key))), 2048)
+    one = min(able, config.max_context_length or able) * kv_bytes_per_token(checkpoint, item)
+    running = config.max_running or engine.max_running
+    useful = one * (2 * running if engine.prefix_cache else running)
+    if budget_bytes is not None:
+        useful = min(useful, max((budget_bytes - weights) // 4, one))
+    return MemoryNeed(weights, useful)
+
+
+def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], *, device_type: str) -> int:
+    """Memory of the weights in the configured precision; from file sizes where the files are not safetensors."""
+    item = _item_bytes(config, checkpoint)
+    headers = [header for file in sorted(folder.glob("*.safetensors")) for header in read_headers(file)]
+    if not headers:
+        stored = _STORED_BYTES.get(str(checkpoint.get("dtype") or checkpoint.get("torch_dtype")), 4)
+        files = sum(file.stat().st_size for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern))
+        return int(files / stored * _QUANTIZED_BYTES.get(config.quantization or "", item))
+    embeddings = {header.name for header in headers if len(header.shape) == 2 and _is_embedding(header.name)}
+    bits = int((checkpoint.get("quantization_config") or {}).get("bits", 4))
+    total = 0.0
+    for header in headers:
+        part = header.name.rpartition(".")[2]
+        if config.quantization == "gptq" and part in ("qweight", "qzeros", "scales", "g_idx"):
+            # Held as the weights that they stand for; a GPU with gptqmodel's kernels takes less.
+            total += header.items * (32 // bits) * item if part == "qweight" else 0
+        elif header.dtype not in ("F64", "F32", "F16", "BF16"):
+            total += header.items * _ITEM_BYTES.get(header.dtype, 4)  # quantized in the file: held as it is
+        elif len(header.shape) != 2:
+            total += header.items * (4 if device_type == "cpu" else item)  # norms and biases
+        elif config.quantization in _QUANTIZED_BYTES and header.name not in embeddings:
+            total += header.items * _QUANTIZED_BYTES[config.quantization]
+        else:
+            total += header.items * (2 if config.quantization == "8bit" and device_type == "cpu" else item)
+    if device_type == "cpu" and checkpoint.get("tie_word_embeddings", True) and not any("lm_head" in header.name for header in headers):
+        # Packing gives the output layer a copy of its own.
+        total += max((h.items for h in headers if h.name in embeddings), default=0) * (1 if config.quantization == "8bit" else item)
+    return int(total)
+
+
+def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: int) -> int:
+    """Keys and values of one token over all layers; 0 where the configuration does not say."""
+
+    def first(*names: str) -> int:
+        return next((int(checkpoint[name]) for name in names if checkpoint.get(name)), 0)
+
+    heads = first("num_attention_heads", "n_head")
+    head_dim = first("head_dim") or (first("hidden_size", "n_embd") // heads if heads else 0)
+    return 2 * first("num_hidden_layers", "n_layer") * (first("num_key_value_heads") or heads) * head_dim * item_bytes
+
+
+def read_headers(file: Path) -> Iterator[TensorHeader]:
+    """The tensors of a safetensors file. Raises ValueError where it is cut off or no such file."""
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 0 < size <= 100_000_000:
+            raise ValueError(f"{file.name} is no safetensors file")
+        header = stream.read(size)
+    try:
+        entries = json.loads(header)
+    except ValueError as error:
+        raise ValueError(f"{file.name} is cut off or damaged") from error
+    for name, entry in entries.items():
+        if name != "__metadata__":
+            yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    # Models of text and more keep the text part apart.
+    return {**found, **found["text_config"]} if isinstance(found.get("text_config"), dict) else found
+
+
+def _item_bytes(config: ModelConfig, checkpoint: dict[str, Any]) -> int:
+    if config.dtype != "auto":
+        return _DTYPE_BYTES[config.dtype]
+    return _STORED_BYTES.get(str(checkpoint.get("dtype") or checkpoint.get("torch_dtype")), 4)
+
+
+def _is_embedding(name: str) -> bool:
+    return any(part in ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in") for part in name.split("."))

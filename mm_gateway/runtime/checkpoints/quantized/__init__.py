@@ -1,0 +1,1 @@
+"""Quantized weights as they are published: one file a format, one row in its table."""

@@ -1,0 +1,184 @@
+"""Runs a step's tokens through the model: builds packed inputs, owns the KV cache, returns logits; knows no sampling or text."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from mm_gateway.core import GenerationConfig
+from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime.engine.attention_hook import AttentionProbe, forward, take_over
+from mm_gateway.runtime.engine.decode_graphs import DecodeGraphs
+from mm_gateway.runtime.engine.hidden_states import last_hidden_states
+from mm_gateway.runtime.kv_cache.block_cache import PagedKVCache
+from mm_gateway.runtime.kv_cache.cache import AttentionShape, KVCache
+from mm_gateway.runtime.memory_errors import is_out_of_memory
+from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
+from mm_gateway.runtime.scheduling.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StepLogits:
+    """What a step computed.
+
+    Attributes:
+        sampled: sequences whose next token is to be sampled.
+        logits: [len(sampled), vocabulary], fp32, in that order.
+        prompts: (sequence, logits [n, vocabulary] of its scheduled positions) where prompt log-probabilities were asked for.
+        hidden: (sequence, [n, hidden] last hidden states of its scheduled positions) of those that are to be embedded.
+    """
+
+    sampled: list[Sequence]
+    logits: torch.Tensor
+    prompts: list[tuple[Sequence, torch.Tensor]]
+    hidden: list[tuple[Sequence, torch.Tensor]]
+
+
+class ModelRunner:
+    """One model with its KV cache. All calls come from the engine's thread, under inference mode.
+
+    Args:
+        model: in evaluation mode, its attention taken over (`probe`).
+        cache: keys and values of the running sequences.
+    """
+
+    def __init__(self, model: PreTrainedModel, cache: KVCache, shape: AttentionShape) -> None:
+        self._model = model
+        self.cache = cache
+        self._layers = shape.layers
+        self.device = model.device
+        self._graphs: DecodeGraphs | None = None
+
+    def capture_decodes(self, max_running: int) -> None:
+        """Capture decode steps as CUDA graphs, where cache and model allow it; otherwise steps run as they are."""
+        cache = self.cache
+        if not isinstance(cache, PagedKVCache) or not cache.kernel.graphs:
+            return
+        try:
+            self._graphs = DecodeGraphs(self._model, cache, layers=self._layers, max_running=max_running)
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            torch.cuda.synchronize(self.device)
+            logger.warning("no CUDA graphs for this model: %s", str(error).splitlines()[0])
+
+    def execute(self, step: list[ScheduledSequence]) -> StepLogits:
+        """Compute a step. On any error the step's sequences have undefined contents in the cache."""
+        if self._graphs is not None and all(_is_plain_decode(scheduled) for scheduled in step):
+            return StepLogits([scheduled.seq for scheduled in step], self._graphs.run(step).float(), [], [])
+        step, attention = self.cache.begin_step(step)
+        tokens: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
+        sampled: list[Sequence] = []
+        scored: list[tuple[Sequence, int]] = []
+        embedded: list[tuple[Sequence, slice]] = []
+        for scheduled in step:
+            seq, start, stop = scheduled.seq, scheduled.seq.computed, scheduled.seq.computed + scheduled.count
+            first_row = len(tokens)
+            tokens += seq.tokens[start:stop]
+            positions += range(start, stop)
+            if seq.config.prompt_logprobs and start < seq.prompt_len:
+                scored.append((seq, scheduled.count))
+                wanted += range(first_row, first_row + scheduled.count)
+            if seq.pooling is not None:
+                embedded.append((seq, slice(first_row, first_row + scheduled.count)))
+        first_sampled = len(wanted)
+        last_row = -1
+        for scheduled in step:
+            last_row += scheduled.count
+            if scheduled.sample and scheduled.seq.pooling is None:
+                sampled.append(scheduled.seq)
+                wanted.append(last_row)
+        # Without a sampled row one is computed all the same: a model call needs at least one.
+        wanted += [last_row] * (padded_rows(max(len(wanted), 1)) - len(wanted))
+        padding = [0] * (padded_rows(len(tokens)) - len(tokens))
+        with last_hidden_states(self._model) if embedded else contextlib.nullcontext([]) as states:
+            logits = forward(
+                self._model, self._tensor(tokens + padding), self._tensor(positions + padding), self._tensor(wanted), attention
+            ).float()
+        if attention.layers_seen != self._layers:
+            raise ModelLoadError(f"{attention.layers_seen} of {self._layers} attention layers used the engine's KV cache")
+        prompts: list[tuple[Sequence, torch.Tensor]] = []
+        first_row = 0
+        for seq, count in scored:
+            prompts.append((seq, logits[first_row : first_row + count]))
+            first_row += count
+        hidden = [(seq, states[0][0, rows]) for seq, rows in embedded]
+        return StepLogits(sampled, logits[first_sampled : first_sampled + len(sampled)], prompts, hidden)
+
+    def _tensor(self, numbers: list[int]) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.int64).to(self.device, non_blocking=True)
+
+
+def _is_plain_decode(scheduled: ScheduledSequence) -> bool:
+    seq = scheduled.seq
+    return scheduled.count == 1 and scheduled.sample and not seq.config.prompt_logprobs and seq.pooling is None
+
+
+def current_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Makes a GPU the current one of this thread: kernels and graphs that are not told a device use that. Nothing on a CPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def padded_rows(rows: int) -> int:
+    """Rows of a forward pass that has `rows` of its own: few distinct numbers, since kernels are compiled, and kept, for each."""
+    step = 1 if rows <= 32 else 8 if rows <= 128 else 32
+    return -(-rows // step) * step
+
+
+def probe(model: PreTrainedModel) -> AttentionShape:
+    """Take the model's attention over and learn what it needs of a cache.
+
+    Raises:
+        ModelLoadError: its attention cannot be taken over; the message says why.
+    """
+    take_over(model)
+    attention = AttentionProbe()
+    tokens = _probe_tokens(model)
+    try:
+        forward(model, tokens, torch.arange(len(tokens), device=tokens.device), tokens[:1] * 0, attention)
+    except ModelLoadError:
+        raise
+    except Exception as error:  # whatever a model class says of being called in another way than its own
+        if is_out_of_memory(error):
+            raise
+        raise ModelLoadError(f"The engine cannot drive {type(model).__name__}: {str(error)[:300]}") from error
+    return attention.shape()
+
+
+def verify(model: PreTrainedModel, runner: ModelRunner, *, tolerance: float) -> None:
+    """Compare a forward pass in chunks through the engine with the model's own, so that no model is served wrongly in silence.
+
+    Args:
+        tolerance: largest difference of logits allowed, in standard deviations of the logits.
+
+    Raises:
+        ModelLoadError: they differ.
+    """
+    tokens = _probe_tokens(model)
+    expected = model(input_ids=tokens[None], use_cache=False).logits[0, -1].float()
+    seq = Sequence(-1, -1, tokens.tolist(), GenerationConfig(), max_tokens=1, seed=0)
+    allocator = runner.cache.allocator
+    allocator.allocate(seq)
+    try:
+        for count in (len(tokens) - 2, 1, 1):
+            result = runner.execute([ScheduledSequence(seq, count, True)])
+            seq.computed += count
+        difference = (result.logits[0] - expected).abs().max() / expected.std()
+    finally:
+        allocator.discard(seq)
+    if not difference <= tolerance:
+        raise ModelLoadError(
+            f"{type(model).__name__} computes other results through the engine's KV cache than by itself "
+            f"(logits differ by {difference:.2g} standard deviations), so it is not served"
+        )
+
+
+def _probe_tokens(model: PreTrainedModel) -> torch.Tensor:
+    vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    return (torch.arange(1, 9, device=model.device) * 7919) % vocabulary

@@ -1,0 +1,163 @@
+"""Contiguous KV slots, one a sequence, for devices where memory is committed on first touch (CPU); knows nothing of tensors.
+
+A slot can hold the longest context, but costs only what was written to it. The budget counts written tokens over all
+slots; contents of finished sequences stay for reuse until the budget or a slot is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mm_gateway.runtime.scheduling.allocator import Refusal, common_prefix_length
+from mm_gateway.runtime.scheduling.sequence import Sequence
+
+MIN_SHARED = 16
+"""A shared prefix shorter than this is recomputed: cheaper than a copy."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """tokens: what it holds, known or still to be computed; valid: how many are computed; committed: high-water mark in tokens."""
+
+    index: int
+    owner: int | None = None
+    tokens: list[int] = field(default_factory=list)
+    valid: int = 0
+    committed: int = 0
+    last_used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPrefix:
+    """Copy the first `length` tokens' keys and values from slot `source` to slot `target`."""
+
+    source: int
+    target: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropSlot:
+    """Give the memory of slot `index` back to the system."""
+
+    index: int
+
+
+class SlotAllocator:
+    """KVAllocator over `slots` slots of `slot_len` tokens, with at most `budget_tokens` written at a time.
+
+    `pending` lists copies and drops in the order in which they must be applied to the storage, before anything is
+    written for the sequences admitted since.
+    """
+
+    def __init__(self, slots: int, slot_len: int, budget_tokens: int, *, reuse: bool = True) -> None:
+        self._slots = [Slot(i) for i in range(slots)]
+        self._slot_len = slot_len
+        self._budget = budget_tokens
+        self._committed = 0
+        self._reuse = reuse
+        self._owned: dict[int, Slot] = {}
+        self._clock = 0
+        self.pending: list[CopyPrefix | DropSlot] = []
+
+    @property
+    def max_tokens(self) -> int:
+        return min(self._slot_len, self._budget)
+
+    @property
+    def committed_tokens(self) -> int:
+        """Tokens' worth of memory written to and not given back."""
+        return self._committed
+
+    def slot_of(self, seq: Sequence) -> int:
+        return self._owned[seq.id].index
+
+    def allocate(self, seq: Sequence) -> int | Refusal:
+        source, shared = self._longest_prefix(seq) if self._reuse and seq.reuse_prefix else (None, 0)
+        if source is not None and source.owner is not None:
+            # A live sequence that will hold more of this prefix soon: waiting is cheaper than computing it twice.
+            coming = common_prefix_length(source.tokens, seq.tokens, len(seq.tokens) - 1)
+            if source.valid < len(source.tokens) - 1 and coming - shared >= MIN_SHARED:
+                return Refusal.WAIT_FOR_PREFIX
+        if shared < MIN_SHARED:
+            source, shared = None, 0
+        target = self._choose_target(source, shared)
+        if target is None or not self._make_room(len(seq.tokens) - target.committed, keep=(source, target)):
+            return Refusal.NO_ROOM
+        if source is not None and source is not target:
+            self.pending.append(CopyPrefix(source.index, target.index, shared))
+        target.owner, target.tokens, target.valid = seq.id, seq.tokens, shared
+        self._commit_tokens(target, len(seq.tokens))
+        self._owned[seq.id] = target
+        return shared
+
+    def extend(self, seq: Sequence) -> bool:
+        slot = self._owned[seq.id]
+        if not self._make_room(len(seq.tokens) - slot.committed, keep=(slot,)):
+            return False
+        self._commit_tokens(slot, len(seq.tokens))
+        return True
+
+    def commit(self, seq: Sequence) -> None:
+        self._owned[seq.id].valid = seq.computed
+
+    def release(self, seq: Sequence) -> None:
+        slot = self._owned.pop(seq.id)
+        self._clock += 1
+        slot.owner, slot.valid, slot.last_used = None, seq.computed, self._clock
+        slot.tokens = seq.tokens[: seq.computed]
+
+    def discard(self, seq: Sequence) -> None:
+        seq.computed = 0
+        slot = self._owned[seq.id]
+        self.release(seq)
+        self._drop(slot)
+
+    def _longest_prefix(self, seq: Sequence) -> tuple[Slot | None, int]:
+        """The slot that holds, or will hold, most of this prompt's beginning, and how much it holds now."""
+        limit = len(seq.tokens) - 1  # the last token must run, for its logits
+        best, best_key, shared = None, (MIN_SHARED - 1, 0), 0
+        for slot in self._slots:
+            known = slot.tokens
+            if len(known) < MIN_SHARED or known[:MIN_SHARED] != seq.tokens[:MIN_SHARED]:
+                continue
+            coming = common_prefix_length(known, seq.tokens, limit)
+            now = min(coming, slot.valid)
+            # Most shared tokens first; among equals one that holds them already, best an idle one.
+            key = (coming, 2 * now + (slot.owner is None))
+            if key > best_key:
+                best, best_key, shared = slot, key, now
+        return best, shared
+
+    def _choose_target(self, source: Slot | None, shared: int) -> Slot | None:
+        idle = [slot for slot in self._slots if slot.owner is None]
+        if source is not None and source.owner is None and (2 * shared >= source.valid or len(idle) == 1):
+            return source  # most of it is what we need: go on in place
+        idle = [slot for slot in idle if slot is not source]
+        if not idle:
+            return None
+        # Empty slots first, lowest first so that running slots stay neighbours; then the least recently used.
+        return min(idle, key=lambda slot: (slot.last_used if slot.valid else 0, slot.index))
+
+    def _make_room(self, growth: int, keep: tuple[Slot | None, ...]) -> bool:
+        """Drop idle contents, least recently used first, until `growth` more tokens fit the budget."""
+        if growth <= self._budget - self._committed:
+            return True
+        idle = [slot for slot in self._slots if slot.owner is None and slot.committed and slot not in keep]
+        if growth > self._budget - self._committed + sum(slot.committed for slot in idle):
+            return False
+        for slot in sorted(idle, key=lambda slot: slot.last_used):
+            self._drop(slot)
+            if growth <= self._budget - self._committed:
+                break
+        return True
+
+    def _drop(self, slot: Slot) -> None:
+        self._committed -= slot.committed
+        slot.tokens, slot.valid, slot.committed = [], 0, 0
+        self.pending.append(DropSlot(slot.index))
+
+    def _commit_tokens(self, slot: Slot, tokens: int) -> None:
+        if tokens > slot.committed:
+            self._committed += tokens - slot.committed
+            slot.committed = tokens

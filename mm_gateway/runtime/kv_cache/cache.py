@@ -1,0 +1,68 @@
+"""What the model runner asks of a KV cache, whatever its layout: slots on a CPU, pages on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from mm_gateway.runtime.scheduling.allocator import KVAllocator
+from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """What a model's attention layers need of a cache.
+
+    Attributes:
+        layers: attention layers, indexed from 0.
+        heads, kv_heads, head_dim: of every layer.
+    """
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    def bytes_per_token(self, dtype: torch.dtype) -> int:
+        """Keys and values of one token over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * dtype.itemsize
+
+
+class StepAttention(Protocol):
+    """The attention of one packed step, over the cache."""
+
+    layers_seen: int
+    """Layers that have called so far; each must call exactly once."""
+
+    def __call__(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        """Write the step's keys and values and attend.
+
+        Args:
+            query: [1, heads, rows, head_dim]. key, value: [1, kv_heads, rows, head_dim]. Rows beyond the step's tokens are
+                padding: nothing is written for them, and they come out as zeros.
+            scaling: factor on the scores. window: tokens that a position sees, itself included; None: all before it.
+
+        Returns:
+            [1, rows, heads, head_dim].
+        """
+        ...
+
+
+class KVCache(Protocol):
+    """Allocator and storage of one model's keys and values."""
+
+    @property
+    def allocator(self) -> KVAllocator: ...
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Memory that the cache may come to take."""
+        ...
+
+    def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], StepAttention]:
+        """Apply what the allocator decided, and give the order of rows that this layout wants with its attention."""
+        ...

@@ -1,0 +1,49 @@
+"""The KV cache of a CPU: the slot allocator joined to its storage."""
+
+from __future__ import annotations
+
+import torch
+
+from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
+from mm_gateway.runtime.kv_cache.cache import AttentionShape
+from mm_gateway.runtime.kv_cache.slot_attention import PrefillChunk, SlotAttention, plan_decodes
+from mm_gateway.runtime.kv_cache.slot_storage import SlotStorage
+from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
+
+
+class SlotKVCache:
+    """KVCache in fp32 slots.
+
+    Args:
+        shape: the model's attention. slots: sequences that can be held, running and kept for reuse.
+        slot_len: tokens of the longest context. budget_bytes: memory that may be written to.
+    """
+
+    def __init__(self, shape: AttentionShape, *, slots: int, slot_len: int, budget_bytes: int, reuse: bool = True) -> None:
+        self._storage = SlotStorage(layers=shape.layers, slots=slots, slot_len=slot_len, kv_heads=shape.kv_heads, head_dim=shape.head_dim)
+        budget_tokens = min(budget_bytes // self._storage.bytes_per_token, slots * slot_len)
+        self._capacity_bytes = budget_tokens * self._storage.bytes_per_token
+        self.allocator = SlotAllocator(slots, slot_len, budget_tokens, reuse=reuse)
+
+    @property
+    def capacity_bytes(self) -> int:
+        return self._capacity_bytes
+
+    def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], SlotAttention]:
+        self._storage.apply(self.allocator.pending)
+        self.allocator.pending.clear()
+        slot_of, slot_len = self.allocator.slot_of, self._storage.slot_len
+        # Slot order makes neighbouring decodes one call; chunks follow.
+        decodes = sorted((scheduled for scheduled in step if scheduled.count == 1), key=lambda scheduled: slot_of(scheduled.seq))
+        chunks = [scheduled for scheduled in step if scheduled.count > 1]
+        slots = [slot_of(scheduled.seq) for scheduled in decodes]
+        lengths = [scheduled.seq.computed + 1 for scheduled in decodes]
+        rows = [torch.tensor([slot * slot_len + length - 1 for slot, length in zip(slots, lengths, strict=True)], dtype=torch.int64)]
+        prefills: list[PrefillChunk] = []
+        first_row = len(decodes)
+        for scheduled in chunks:
+            slot, start = slot_of(scheduled.seq), scheduled.seq.computed
+            prefills.append(PrefillChunk(first_row, scheduled.count, slot, start))
+            rows.append(torch.arange(slot * slot_len + start, slot * slot_len + start + scheduled.count))
+            first_row += scheduled.count
+        return decodes + chunks, SlotAttention(self._storage, torch.cat(rows), plan_decodes(slots, lengths), prefills)

@@ -1,0 +1,56 @@
+"""Keys and values of a model in contiguous slots of host memory; owns the bytes, and knows nothing of who uses them.
+
+Memory is mapped without being committed: a slot costs what was written to it, and dropping it gives the pages back.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+
+import torch
+
+from mm_gateway.runtime.kv_cache.allocators.slots import CopyPrefix, DropSlot
+
+
+class SlotStorage:
+    """Per layer two tensors [slots * slot_len, kv_heads * head_dim], zero where never written.
+
+    Args:
+        layers: attention layers. kv_heads, head_dim: of each layer.
+        slots: sequences that can be held. slot_len: tokens of one, rounded up so that slots start on memory pages.
+    """
+
+    def __init__(self, *, layers: int, slots: int, slot_len: int, kv_heads: int, head_dim: int, dtype: torch.dtype = torch.float32) -> None:
+        self._row_bytes = kv_heads * head_dim * dtype.itemsize
+        tokens_per_page = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, self._row_bytes)
+        self.slots = slots
+        self.slot_len = -(-slot_len // tokens_per_page) * tokens_per_page
+        self.kv_heads, self.head_dim = kv_heads, head_dim
+        rows = slots * self.slot_len
+        self._maps = [_anonymous_map(rows * self._row_bytes) for _ in range(2 * layers)]
+        tensors = [torch.frombuffer(pages, dtype=dtype).view(rows, kv_heads * head_dim) for pages in self._maps]
+        self.layers = list(zip(tensors[0::2], tensors[1::2], strict=True))
+
+    @property
+    def bytes_per_token(self) -> int:
+        return len(self._maps) * self._row_bytes
+
+    def apply(self, changes: list[CopyPrefix | DropSlot]) -> None:
+        """Carry out the allocator's pending changes, in order."""
+        for change in changes:
+            match change:
+                case CopyPrefix(source, target, length):
+                    start, stop = source * self.slot_len, target * self.slot_len
+                    for keys, values in self.layers:
+                        keys[stop : stop + length] = keys[start : start + length]
+                        values[stop : stop + length] = values[start : start + length]
+                case DropSlot(index):
+                    slot_bytes = self.slot_len * self._row_bytes
+                    for pages in self._maps:
+                        pages.madvise(mmap.MADV_DONTNEED, index * slot_bytes, slot_bytes)
+
+
+def _anonymous_map(length: int) -> mmap.mmap:
+    # NORESERVE: the address space is no promise to use it all, so the kernel must not count it as one.
+    return mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))

@@ -1,0 +1,111 @@
+"""What the manager hands out and tells: leases, statistics, the status of a model; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.core import Progress
+from mm_gateway.runtime.residency.state_machine import Model
+
+if TYPE_CHECKING:
+    from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
+    from mm_gateway.runtime.inference_engine import InferenceEngine
+
+ProgressCallback = Callable[[Progress], object]
+State = Literal["cold", "loading", "ready", "busy", "evicting"]
+
+
+class Lease:
+    """The right to use a model; it stays in memory until `release`. A context manager."""
+
+    __slots__ = ("_on_release", "engine", "loaded")
+
+    def __init__(self, loaded: LoadedModel, engine: InferenceEngine, on_release: Callable[[], None]) -> None:
+        self.loaded = loaded
+        self.engine = engine
+        self._on_release: Callable[[], None] | None = on_release
+
+    def release(self) -> None:
+        """Give the model back; idempotent."""
+        on_release, self._on_release = self._on_release, None
+        if on_release is not None:
+            on_release()
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+@dataclass(eq=False)
+class Waiter:
+    """Somebody who asked for a model. fell_back: already sent from the GPU to the CPU."""
+
+    config: ModelConfig
+    future: Future[Lease]
+    on_progress: ProgressCallback | None
+    keep_alive: float | None
+    fell_back: bool = False
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """A model as it is now.
+
+    Attributes:
+        progress: of its load, while it loads. leases: requests that use it. waiting: requests that wait for it.
+        footprint_bytes: what it takes, or is estimated to take; None: not known yet.
+        idle_s: seconds since its last use; None: never used.
+    """
+
+    state: State
+    progress: Progress | None = None
+    device: str | None = None
+    footprint_bytes: int | None = None
+    leases: int = 0
+    waiting: int = 0
+    pinned: bool = False
+    idle_s: float | None = None
+    in_host_memory: bool = False
+
+
+@dataclass(frozen=True)
+class ManagerStats:
+    """loads, loads_from_host, evictions, hits: since the start. resident: models in memory. leases: in use now.
+
+    memory: by device, bytes that models take, those that load or leave included.
+    """
+
+    loads: int
+    loads_from_host: int
+    evictions: int
+    hits: int
+    resident: int
+    leases: int
+    memory: dict[str, int]
+
+
+def status_of(model: Model[Waiter], progress: Progress | None, now: float) -> ModelStatus:
+    """What a model's place in the state machine means to those outside."""
+    states: dict[str, State] = {"cold": "cold", "ready": "busy" if model.leases else "ready", "evicting": "evicting"}
+    return ModelStatus(
+        state=states.get(model.phase, "loading"),
+        progress=progress,
+        device=model.device,
+        footprint_bytes=model.need_bytes,
+        leases=model.leases,
+        waiting=len(model.waiters),
+        pinned=model.pinned,
+        idle_s=now - model.last_used if model.load_s is not None else None,
+        in_host_memory=model.in_host,
+    )
+
+
+def queued_progress(config: ModelConfig) -> Progress:
+    """What those are told who wait for a model's room."""
+    return Progress("queued", f"{config.model_name}: waiting until other models make room")

@@ -1,0 +1,214 @@
+"""Samples the next token of every sequence of a step at once: penalties, truncation, seeds, log-probabilities; knows nothing of text.
+
+Order of operations: repetition, presence and frequency penalties, logit bias, temperature, top-k, top-p (of what top-k
+left), min-p. Log-probabilities are those of the model's own distribution, before all of it.
+
+The random numbers of a draw are hashes of the sequence's seed, the token's position and its id (`token_noise`): neither
+neighbours nor preemption can change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as AbstractSequence
+from dataclasses import dataclass
+
+import torch
+
+from mm_gateway.runtime.sampling.noise import gumbel_noise, noise_keys
+from mm_gateway.runtime.sampling.penalties import TokenCounts
+from mm_gateway.runtime.scheduling.sequence import Sequence
+
+CANDIDATES = 256
+"""Top-p and min-p look at this many most probable tokens first, and at all only where these do not suffice."""
+
+_BLOCK = 256
+_FIRST_BLOCK_NAME = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Natural-log probabilities: of the token itself, and of the most probable ones, best first."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One sequence's draw. token: None where its logits held no usable number (NaN or infinite)."""
+
+    token: int | None
+    scores: TokenScores | None
+
+
+class Sampler:
+    """Batched sampling over a vocabulary of `vocab_size` tokens on one device.
+
+    Keeps the parameters of the last batch as tensors, because the same sequences come back step after step, and the
+    token counts of sequences with penalties until `forget`.
+    """
+
+    def __init__(self, vocab_size: int, device: torch.device, *, max_sequences: int) -> None:
+        self._device = device
+        self._counts = TokenCounts(vocab_size, max_sequences, device)
+        self._batch: _Batch | None = None
+
+    def sample(
+        self, logits: torch.Tensor, sequences: list[Sequence], masked: tuple[list[int], torch.Tensor] | None = None
+    ) -> list[Sampled]:
+        """Draw one token per row.
+
+        Args:
+            logits: [len(sequences), vocabulary] fp32; may be overwritten.
+            masked: rows whose tokens are restricted, and [len(rows), vocabulary] bool, True for those that may be drawn.
+        """
+        batch = self._batch
+        ids = [seq.id for seq in sequences]
+        if batch is None or batch.ids != ids:
+            batch = self._batch = _Batch(sequences, logits.shape[-1], self._device)
+        usable = torch.isfinite(logits.amax(-1))
+        log_normalizer = logits[batch.scored].logsumexp(-1) if batch.scored_rows else None
+        raw = logits[batch.scored] if batch.scored_rows else None
+        if batch.penalized_rows:
+            self._counts.apply(logits, batch.penalized, [sequences[row] for row in batch.penalized_rows])
+        if batch.biases is not None:
+            rows, tokens, values = batch.biases
+            logits.index_put_((rows, tokens), values, accumulate=True)
+        if masked is not None:
+            rows = torch.tensor(masked[0], dtype=torch.int64).to(self._device)
+            logits[rows] = logits[rows].masked_fill_(~masked[1].to(self._device), -torch.inf)
+        drawn = self._draw(logits, batch, sequences)
+        if batch.penalized_rows:
+            self._counts.add([sequences[row] for row in batch.penalized_rows], drawn[batch.penalized])
+        scores: dict[int, TokenScores] = {}
+        if raw is not None and log_normalizer is not None:
+            scores = _scores(raw, log_normalizer, drawn[batch.scored], batch.top, batch.scored_rows)
+        # The one transfer to the host of a step without log-probabilities.
+        tokens = torch.where(usable, drawn, -1).tolist()
+        return [Sampled(token if token >= 0 else None, scores.get(row)) for row, token in enumerate(tokens)]
+
+    def forget(self, seq: Sequence) -> None:
+        """The sequence is finished; its counts go."""
+        self._counts.forget(seq)
+
+    def _draw(self, logits: torch.Tensor, batch: _Batch, sequences: list[Sequence]) -> torch.Tensor:
+        drawn = torch.empty(len(sequences), dtype=torch.int64, device=self._device)
+        if batch.greedy_rows:
+            if len(batch.greedy_rows) == len(sequences):
+                return logits.argmax(-1)
+            drawn[batch.greedy] = logits[batch.greedy].argmax(-1)
+        keys = noise_keys([(seq.seed, seq.output_len) for seq in sequences]).to(self._device)
+        if batch.free_rows:
+            drawn[batch.free] = draw_free(logits[batch.free] / batch.temperature[batch.free, None], keys[batch.free])
+        if batch.truncated_rows:
+            rows = batch.truncated
+            drawn[rows] = draw_truncated(
+                logits[rows] / batch.temperature[rows, None], keys[rows], batch.top_k[rows], batch.top_p[rows], batch.min_p[rows]
+            )
+        return drawn
+
+
+class _Batch:
+    """Parameters of a batch as tensors, rows grouped by what they need."""
+
+    def __init__(self, sequences: list[Sequence], vocab_size: int, device: torch.device) -> None:
+        self.ids = [seq.id for seq in sequences]
+        configs = [seq.config for seq in sequences]
+
+        def column(values: AbstractSequence[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.tensor(values, dtype=dtype).to(device)
+
+        def rows(wanted: list[int]) -> torch.Tensor:
+            return column(wanted, torch.int64)
+
+        temperatures = [1.0 if config.temperature is None else config.temperature for config in configs]
+        top_ks = [config.top_k if config.top_k and 0 < config.top_k < vocab_size else 0 for config in configs]
+        top_ps = [1.0 if config.top_p is None else config.top_p for config in configs]
+        self.greedy_rows = [row for row, temperature in enumerate(temperatures) if temperature == 0]
+        sampling = [row for row, temperature in enumerate(temperatures) if temperature > 0]
+        self.truncated_rows = [row for row in sampling if top_ks[row] or top_ps[row] < 1 or configs[row].min_p > 0]
+        self.free_rows = [row for row in sampling if row not in set(self.truncated_rows)]
+        self.greedy, self.truncated, self.free = rows(self.greedy_rows), rows(self.truncated_rows), rows(self.free_rows)
+        self.temperature, self.top_p = column(temperatures), column(top_ps)
+        self.top_k = column(top_ks, torch.int64)
+        self.min_p = column([config.min_p for config in configs])
+        self.penalized_rows = [
+            row
+            for row, config in enumerate(configs)
+            if config.presence_penalty or config.frequency_penalty or config.repetition_penalty not in (None, 1.0)
+        ]
+        self.penalized = rows(self.penalized_rows)
+        self.scored_rows = [row for row, config in enumerate(configs) if config.logprobs is not None]
+        self.scored = rows(self.scored_rows)
+        self.top = [configs[row].logprobs or 0 for row in self.scored_rows]
+        entries = [(row, token, bias) for row, config in enumerate(configs) for token, bias in config.logit_bias.items()]
+        self.biases = (rows([e[0] for e in entries]), rows([e[1] for e in entries]), column([e[2] for e in entries])) if entries else None
+
+
+def score_tokens(logits: torch.Tensor, tokens: list[int], top: int) -> list[TokenScores]:
+    """Log-probabilities of given tokens under given logits.
+
+    Args:
+        logits: [n, vocabulary] fp32, each row the distribution of the token of the same index.
+        tokens: n ids. top: how many most probable tokens to report besides.
+    """
+    scores = _scores(logits, logits.logsumexp(-1), torch.tensor(tokens).to(logits.device), [top] * len(tokens), list(range(len(tokens))))
+    return [scores[row] for row in range(len(tokens))]
+
+
+def draw_free(scaled: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """In two levels, a block of tokens by its whole weight, then a token of it: a few hundred random numbers, not one a token."""
+    rows, vocab_size = scaled.shape
+    blocks = -(-vocab_size // _BLOCK)
+    weights = scaled.new_zeros((rows, blocks * _BLOCK))
+    weights[:, :vocab_size] = torch.exp(scaled - scaled.amax(-1, keepdim=True))
+    weights = weights.view(rows, blocks, _BLOCK)
+    # Numbers of their own: no token has an id as large as these.
+    names = torch.arange(_FIRST_BLOCK_NAME, _FIRST_BLOCK_NAME + blocks, dtype=torch.int32, device=scaled.device)
+    block = (weights.sum(-1).log_() + gumbel_noise(keys, names)).argmax(-1, keepdim=True)
+    inside = weights.gather(1, block[..., None].expand(-1, 1, _BLOCK))[:, 0]
+    tokens = block * _BLOCK + torch.arange(_BLOCK, device=scaled.device)
+    return tokens.gather(1, (inside.log_() + gumbel_noise(keys, tokens)).argmax(-1, keepdim=True))[:, 0]
+
+
+def draw_truncated(
+    scaled: torch.Tensor,
+    keys: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+    candidates: int = CANDIDATES,
+) -> torch.Tensor:
+    vocab_size = scaled.shape[-1]
+    candidates = min(vocab_size, max(candidates, int(top_k.max())))
+    values, tokens = scaled.topk(candidates)
+    limit = torch.where(top_k > 0, top_k, candidates)[:, None]
+    values = values.masked_fill(torch.arange(candidates, device=scaled.device) >= limit, -torch.inf)
+    mass = torch.where(top_k > 0, values.logsumexp(-1), scaled.logsumexp(-1))
+    probabilities = torch.exp(values - mass[:, None])
+    cumulated = probabilities.cumsum(-1)
+    kept = ((cumulated - probabilities) < top_p[:, None]) & (probabilities >= min_p[:, None] * probabilities[:, :1])
+    place = (values.masked_fill(~kept, -torch.inf) + gumbel_noise(keys, tokens)).argmax(-1, keepdim=True)
+    drawn = tokens.gather(1, place)[:, 0]
+    if candidates < vocab_size:
+        # Every candidate was kept and there was no top-k: tokens beyond may belong to the set as well.
+        open_rows = (kept[:, -1] & (top_k == 0)).nonzero()[:, 0]
+        if len(open_rows):
+            again = draw_truncated(
+                scaled[open_rows], keys[open_rows], top_k[open_rows], top_p[open_rows], min_p[open_rows], candidates=vocab_size
+            )
+            drawn[open_rows] = again
+    return drawn
+
+
+def _scores(
+    logits: torch.Tensor, log_normalizer: torch.Tensor, tokens: torch.Tensor, top: list[int], rows: list[int]
+) -> dict[int, TokenScores]:
+    own = (logits.gather(1, tokens[:, None])[:, 0] - log_normalizer).tolist()
+    most = max(top)
+    if not most:
+        return {row: TokenScores(logprob, ()) for row, logprob in zip(rows, own, strict=True)}
+    values, ids = logits.topk(min(most, logits.shape[-1]))
+    values = (values - log_normalizer[:, None]).tolist()
+    ids = ids.tolist()
+    return {row: TokenScores(own[i], tuple(zip(ids[i][: top[i]], values[i][: top[i]], strict=True))) for i, row in enumerate(rows)}

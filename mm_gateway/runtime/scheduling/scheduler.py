@@ -1,0 +1,175 @@
+"""Decides which tokens of which sequences the next forward pass computes; pure, knows nothing of tensors, threads or text.
+
+Each step, within a budget of tokens:
+
+1. every decoding sequence gets its one token, so streams never stall;
+2. sequences in prefill share what is left, shortest first, each at least an equal share: a long prompt neither
+   blocks short ones nor starves;
+3. waiting sequences are admitted in turn between requests, while there is KV space, a running place and budget.
+
+Where a decoding sequence finds no KV space, the youngest running one is preempted: its room goes, its tokens stay, it
+waits in front and recomputes them. Chunked prefill as in Sarathi-Serve (https://arxiv.org/abs/2403.02310), recompute
+as in vLLM (https://arxiv.org/abs/2309.06180).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from mm_gateway.runtime.scheduling.allocator import KVAllocator, Refusal
+from mm_gateway.runtime.scheduling.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSequence:
+    """Compute `count` tokens of `seq` from `seq.computed` on; `sample` when these are its last."""
+
+    seq: Sequence
+    count: int
+    sample: bool
+
+
+class Scheduler:
+    """Waiting and running queues of one engine. Called by one thread.
+
+    Args:
+        kv: gives room to sequences.
+        max_running: sequences in the running queue, >= 1.
+        max_step_tokens: tokens of one forward pass, >= max_running.
+        max_prefills: sequences in prefill at a time, >= 1, unless one step has room for all of them.
+    """
+
+    def __init__(self, kv: KVAllocator, *, max_running: int, max_step_tokens: int, max_prefills: int = 16) -> None:
+        self._kv = kv
+        self._max_running = max_running
+        self._max_step_tokens = max(max_step_tokens, max_running)
+        self._max_prefills = max_prefills
+        self._running: dict[int, Sequence] = {}  # in order of admission
+        self._preempted: deque[Sequence] = deque()
+        self._waiting: OrderedDict[int, deque[Sequence]] = OrderedDict()  # by group, next group first
+        self._waiting_count = 0
+        self.preemptions = 0
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return self._waiting_count + len(self._preempted)
+
+    def add(self, seq: Sequence) -> None:
+        self._waiting.setdefault(seq.group, deque()).append(seq)
+        self._waiting_count += 1
+
+    def is_running(self, seq: Sequence) -> bool:
+        return seq.id in self._running
+
+    def places(self) -> dict[int, int]:
+        """Groups with waiting sequences -> place in the queue, from 1, in the order in which they will be admitted."""
+        groups = dict.fromkeys([*(seq.group for seq in self._preempted), *self._waiting])
+        return {group: place for place, group in enumerate(groups, 1)}
+
+    def remove(self, seq: Sequence, *, discard: bool = False) -> None:
+        """A sequence finished or was cancelled, wherever it is; its room is free at once. Unknown ones are ignored.
+
+        discard: nothing of what it computed may be reused (see `KVAllocator.discard`).
+        """
+        if self._running.pop(seq.id, None) is not None:
+            (self._kv.discard if discard else self._kv.release)(seq)
+            return
+        if seq in self._preempted:
+            self._preempted.remove(seq)
+            return
+        group = self._waiting.get(seq.group)
+        if group is not None and seq in group:
+            group.remove(seq)
+            self._waiting_count -= 1
+            if not group:
+                del self._waiting[seq.group]
+
+    def schedule(self) -> list[ScheduledSequence]:
+        """The next step: decoding sequences first, then chunks of prefills. Empty when there is nothing to do."""
+        decodes = self._extend_decodes()
+        budget = self._max_step_tokens - len(decodes)
+        step = [ScheduledSequence(seq, 1, True) for seq in decodes]
+        self._admit(budget)
+        decoding = {seq.id for seq in decodes}
+        prefills = sorted((seq for seq in self._running.values() if seq.id not in decoding), key=lambda seq: seq.remaining)
+        for position, seq in enumerate(prefills):
+            share = -(-budget // (len(prefills) - position))
+            count = min(seq.remaining, share)
+            if count:
+                step.append(ScheduledSequence(seq, count, count == seq.remaining))
+                budget -= count
+        return step
+
+    def computed(self, step: list[ScheduledSequence]) -> None:
+        """The step's tokens went through the model."""
+        for scheduled in step:
+            scheduled.seq.computed += scheduled.count
+            self._kv.commit(scheduled.seq)
+
+    def _extend_decodes(self) -> list[Sequence]:
+        decodes: list[Sequence] = []
+        for seq in list(self._running.values()):
+            if seq.id not in self._running or seq.remaining != 1 or not seq.computed:
+                continue
+            while not self._kv.extend(seq):
+                youngest = next(reversed(self._running.values()))
+                self._preempt(youngest)
+                if youngest is seq:
+                    break
+            else:
+                decodes.append(seq)
+        return [seq for seq in decodes if seq.id in self._running]
+
+    def _preempt(self, seq: Sequence) -> None:
+        del self._running[seq.id]
+        self._kv.release(seq)
+        seq.computed = 0
+        self._preempted.appendleft(seq)
+        self.preemptions += 1
+
+    def _admit(self, budget: int) -> None:
+        prefills = [seq.remaining for seq in self._running.values() if seq.remaining > 1]
+        prefilling, tokens = len(prefills), sum(prefills)
+        skipped: set[int] = set()
+        # Many short ones that fit one step together wait for nothing.
+        while len(self._running) < self._max_running and prefilling < budget and (prefilling < self._max_prefills or tokens < budget):
+            seq = self._next_waiting(skipped)
+            if seq is None:
+                return
+            cached = self._kv.allocate(seq)
+            if cached is Refusal.WAIT_FOR_PREFIX:
+                skipped.add(seq.group)
+                if self._preempted and self._preempted[0] is seq:
+                    return
+                continue
+            if isinstance(cached, Refusal):
+                return  # in order: a smaller one behind must not starve this one
+            self._pop(seq)
+            seq.computed = cached
+            if seq.cached is None:
+                seq.cached = cached
+            self._running[seq.id] = seq
+            prefilling += 1
+            tokens += seq.remaining
+
+    def _next_waiting(self, skipped: set[int]) -> Sequence | None:
+        if self._preempted:
+            return self._preempted[0]
+        return next((queue[0] for group, queue in self._waiting.items() if group not in skipped), None)
+
+    def _pop(self, seq: Sequence) -> None:
+        if self._preempted and self._preempted[0] is seq:
+            self._preempted.popleft()
+            return
+        queue = self._waiting[seq.group]
+        queue.popleft()
+        self._waiting_count -= 1
+        if queue:
+            self._waiting.move_to_end(seq.group)  # the next group's turn
+        else:
+            del self._waiting[seq.group]

@@ -1,0 +1,57 @@
+"""One sequence of tokens on its way through the engine: its state, and nothing of how it is scheduled, stored or sampled."""
+
+from __future__ import annotations
+
+from mm_gateway.configuration.settings import Pooling
+from mm_gateway.core import GenerationConfig
+
+
+class Sequence:
+    """Prompt and output of one choice, in one growing list.
+
+    Attributes:
+        tokens: prompt followed by output ids.
+        computed: tokens whose keys and values are in the cache. The rest, `tokens[computed:]`, goes through the model
+            next; once all are through, one more token is sampled. So a decoding sequence has one token left, a new one
+            its whole prompt, a preempted one everything that it had.
+        max_tokens: output tokens allowed, >= 0.
+        group: sequences of one request share it; fairness is between groups.
+        reuse_prefix: False where every prompt position must run, because its log-probability or its hidden state was asked for.
+        pooling: of its hidden states, for a sequence that is to be embedded instead of continued; else None.
+    """
+
+    __slots__ = ("cached", "computed", "config", "group", "id", "max_tokens", "pooling", "prompt_len", "reuse_prefix", "seed", "tokens")
+
+    def __init__(
+        self,
+        id: int,
+        group: int,
+        prompt: list[int],
+        config: GenerationConfig,
+        *,
+        max_tokens: int,
+        seed: int,
+        reuse_prefix: bool = True,
+        pooling: Pooling | None = None,
+    ) -> None:
+        self.id = id
+        self.group = group
+        self.tokens = list(prompt)
+        self.prompt_len = len(prompt)
+        self.config = config
+        self.max_tokens = max_tokens
+        self.seed = seed
+        self.reuse_prefix = reuse_prefix
+        self.pooling = pooling
+        self.computed = 0
+        self.cached: int | None = None
+        """Prompt tokens found in the cache at first admission; None before."""
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that still have to go through the model, >= 1."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def output_len(self) -> int:
+        return len(self.tokens) - self.prompt_len

@@ -1,0 +1,1 @@
+"""Between text and tokens: chat encoding, incremental decoding, and the tokens that end a text."""

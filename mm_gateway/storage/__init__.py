@@ -1,0 +1,1 @@
+"""What outlives a restart: small records in SQLite, and conversations by session over them."""

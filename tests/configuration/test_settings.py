@@ -1,0 +1,166 @@
+"""Configuration: what is read, what wins, and that every mistake names file, entry, key and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mm_gateway.configuration.api_key import hashed
+from mm_gateway.configuration.loader import load_settings
+from mm_gateway.configuration.settings import MemorySettings, ModelConfig, Settings, WorkflowSettings
+from mm_gateway.errors import ConfigurationError
+
+CONFIG = Path(__file__).parents[2] / "config"
+GUIDE_KEYS = (
+    "model_name",
+    "model_type",
+    "device",
+    "dtype",
+    "quantization",
+    "trust_remote_code",
+    "flash_attention",
+    "max_context_length",
+)
+
+
+def load(folder: Path, models: str = "models: {m: {model_name: m}}", gateway: str = "", **environ: str) -> Settings:
+    (folder / "models.yaml").write_text(models)
+    (folder / "gateway.yaml").write_text(gateway)
+    return load_settings(folder / "models.yaml", folder / "gateway.yaml", environ)
+
+
+def test_the_shipped_configuration_holds_the_guides_models() -> None:
+    settings = load_settings(CONFIG / "models.yaml", CONFIG / "gateway.yaml", {})
+    assert {"gpt2", "gpt2-medium", "qwen-7b-chat", "qwen-7b-chat-int4"} <= set(settings.models)
+    assert settings.models["qwen-7b-chat"] == ModelConfig(
+        model_name="Qwen/Qwen-7B-Chat",
+        model_type="qwen-chat",
+        dtype="bf16",
+        trust_remote_code=True,
+        flash_attention=True,
+        max_context_length=8192,
+    )
+    assert settings.models["qwen-7b-chat-int4"].quantization == "gptq"
+    assert settings.models["gpt2-medium"].quantization == "8bit"
+    assert ModelConfig.__struct_fields__[:8] == GUIDE_KEYS
+
+
+def test_the_shipped_gateway_file_shows_every_key_with_its_default() -> None:
+    shown = yaml.safe_load((CONFIG / "gateway.yaml").read_text())
+    settings = load_settings(CONFIG / "models.yaml", CONFIG / "gateway.yaml", {})
+    defaults = Settings()
+    for section in shown:
+        assert set(shown[section]) == set(getattr(defaults, section).__struct_fields__)
+        assert getattr(settings, section) == getattr(defaults, section)
+    assert {"models", "default_model", "keys", *shown} == set(Settings.__struct_fields__)
+
+
+def test_sizes_may_carry_units(tmp_path: Path) -> None:
+    settings = load(tmp_path, "models: {m: {model_name: m, kv_cache_bytes: 1.5GiB}}", "server: {max_body_bytes: 2MB}")
+    assert settings.models["m"].kv_cache_bytes == 3 * 2**29
+    assert settings.server.max_body_bytes == 2_000_000
+
+
+def test_paths_are_relative_to_their_file(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{{ messages }}")
+    config = load(tmp_path, "models: {m: {model_name: m, path: weights, chat_template: t.jinja}}").models["m"]
+    assert config.path == str(tmp_path / "weights")
+    assert config.chat_template == str(tmp_path / "t.jinja")
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        gateway="server: {port: 1, host: a}\nmemory: {memory_threshold: 0.5}",
+        MM_GATEWAY_PORT="9000",
+        MM_GATEWAY_API_KEYS="one, two",
+        MM_GATEWAY_MEMORY_MAX_CACHED_MODELS="7",
+        MM_GATEWAY_MEMORY_BUDGET_BYTES="4GiB",
+        MM_GATEWAY_ENGINE_PREFIX_CACHE="false",
+    )
+    assert (settings.server.host, settings.server.port, settings.server.api_keys) == ("a", 9000, (hashed("one"), hashed("two")))
+    assert settings.memory == MemorySettings(memory_threshold=0.5, max_cached_models=7, budget_bytes=2**32)
+    assert settings.engine.prefix_cache is False
+
+
+def test_files_can_be_named_by_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("models: {other: {model_name: o}}")
+    settings = load_settings(None, None, {"MM_GATEWAY_MODELS": str(tmp_path / "other.yaml")})
+    assert set(settings.models) == {"other"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{}", "model_name is missing"),
+        ("{model_name: 3}", "model_name: got 3, allowed is a text"),
+        ("{model_name: x, model_type: falcon}", "model_type: got 'falcon', allowed is chatml, gpt2, llama, qwen-chat or null"),
+        ("{model_name: x, device: tpu}", "device: got 'tpu', allowed is auto, cuda, cuda:N or cpu"),
+        ("{model_name: x, dtype: int8}", "dtype: got 'int8', allowed is auto, bf16, fp16 or fp32"),
+        ("{model_name: x, quantization: 3bit}", "quantization: got '3bit', allowed is 4bit, 8bit, gptq or null"),
+        ("{model_name: x, trust_remote_code: 'yes'}", "trust_remote_code: got 'yes', allowed is true or false"),
+        ("{model_name: x, flash_attention: 1}", "flash_attention: got 1, allowed is true or false"),
+        ("{model_name: x, max_context_length: 0}", "max_context_length: got 0, allowed is at least 1"),
+        ("{model_name: x, max_context_lenght: 9}", "unknown key 'max_context_lenght'; did you mean max_context_length?"),
+        ("{model_name: x, backend: vllm}", "backend: got 'vllm', allowed is local, mock, or remote"),
+        ("{model_name: x, base_url: 'http://a'}", "base_url: is only allowed with backend: remote"),
+        ("{model_name: x, backend: remote}", "base_url: must be an http:// or https:// address"),
+        ("{model_name: x, chat_template: none.jinja}", "chat_template: 'none.jinja' is neither"),
+        ("[1]", "must be a mapping, not list"),
+    ],
+)
+def test_a_wrong_entry_names_file_model_key_and_what_is_allowed(tmp_path: Path, entry: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, f"models: {{bad: {entry}}}")
+    message = str(caught.value)
+    assert f"{tmp_path / 'models.yaml'}: model bad" in message
+    where, _, allowed = says.partition("allowed is ")
+    assert where in message
+    assert set(allowed.replace(",", " ").split()) <= set(message.replace(",", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("models", "gateway", "environ", "says"),
+    [
+        ("models: {}", "", {}, "models must be a mapping of at least one name"),
+        ("models: {m: {model_name: m}}\nmodel: 1", "", {}, "unknown key 'model'; did you mean models?"),
+        ("models: {m: {model_name: m}}\ndefault_model: n", "", {}, "default_model: 'n' is not among the models: m"),
+        ("models: {a: {model_name: a}, b: {model_name: b, aliases: [a]}}", "", {}, "model b: aliases: 'a' already names a"),
+        ("models: {m: {model_name: m}, m: {model_name: n}}", "", {}, "key 'm' is given twice"),
+        ("models: [", "", {}, "is no valid YAML"),
+        (None, "server: {port: 99999}", {}, "gateway.yaml: server: port: got 99999, allowed is 0 to 65535"),
+        (None, "memory: {memory_threshold: 1.5}", {}, "memory: memory_threshold: got 1.5, allowed is greater than 0, at most 1"),
+        (None, "search: {provider: google}", {}, "search: provider: got 'google', allowed is "),
+        (None, "storage: {max_responses: 0}", {}, "storage: max_responses: got 0, allowed is at least 1"),
+        (None, "storage: {response_ttl_s: 0}", {}, "storage: response_ttl_s: got 0, allowed is greater than 0, or null"),
+        (None, "storage: {response_max_bytes: 1KB}", {}, "storage: response_max_bytes: got 1000, allowed is at least 1024"),
+        (None, "search: {searxng_url: localhost}", {}, "searxng_url: got 'localhost', allowed is an http:// or https:// address, or null"),
+        (None, "search: {max_results: 21}", {}, "max_results: got 21, allowed is 1 to 20"),
+        (None, "sever: {}", {}, "unknown key 'sever'; did you mean server?"),
+        (None, "", {"MM_GATEWAY_PORT": "many"}, "MM_GATEWAY_PORT: got 'many', allowed is a whole number"),
+        (None, "", {"MM_GATEWAY_PROT": "1"}, "unknown variable MM_GATEWAY_PROT; did you mean MM_GATEWAY_PORT?"),
+    ],
+)
+def test_every_other_mistake_says_where_and_what(
+    tmp_path: Path, models: str | None, gateway: str, environ: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, models or "models: {m: {model_name: m}}", gateway, **environ)
+    assert says in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere\.yaml cannot be read"):
+        load_settings(tmp_path / "nowhere.yaml", None, {})
+
+
+def test_workflows_use_a_model_that_is_served(tmp_path: Path) -> None:
+    models = "models: {m: {model_name: m, aliases: [n]}}"
+    settings = load(tmp_path, models, "workflows: {model: n, session_ttl_s: null}")
+    assert settings.workflows == WorkflowSettings(model="n", session_ttl_s=None)
+    with pytest.raises(ConfigurationError, match="workflows: model: 'x' is not among the models: m"):
+        load(tmp_path, models, "workflows: {model: x}")
+    with pytest.raises(ConfigurationError, match="names that begin with mm-orch/ are those of workflows"):
+        load(tmp_path, "models: {mm-orch/x: {model_name: m}}")

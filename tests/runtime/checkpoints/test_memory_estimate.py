@@ -1,0 +1,63 @@
+"""Estimates from headers against what models really take, for every family and precision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import pytest
+
+from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.runtime.checkpoints.memory_estimate import estimate, kv_bytes_per_token, read_headers
+from mm_gateway.runtime.inference_engine import InferenceEngine
+from mm_gateway.runtime.model_loader import ModelLoader
+
+PRECISIONS: list[dict[str, Any]] = [{"dtype": "fp32"}, {"dtype": "fp16"}, {"dtype": "bf16"}, {"quantization": "8bit"}, {}]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+def test_the_estimate_of_weights_is_what_they_take(checkpoint: Path, precision: dict[str, Any]) -> None:
+    config = ModelConfig(model_name=str(checkpoint), device="cpu", **precision)
+    need = estimate(checkpoint, config, EngineSettings(), device_type="cpu", budget_bytes=None)
+    assert need.weight_bytes == pytest.approx(ModelLoader().load(config).weight_bytes, rel=0.1)
+
+
+def test_tied_and_sharded_checkpoints_are_counted_right(tmp_path: Path) -> None:
+    folder = checkpoints.llama(tmp_path / "tied", tie_word_embeddings=True)
+    config = ModelConfig(model_name=str(folder), device="cpu", dtype="fp32")
+    need = estimate(folder, config, EngineSettings(), device_type="cpu", budget_bytes=None)
+    assert need.weight_bytes == pytest.approx(ModelLoader().load(config).weight_bytes, rel=0.1)
+
+
+def test_the_kv_cache_gets_what_its_sequences_can_use_within_its_share(llama_checkpoint: Path) -> None:
+    settings = EngineSettings(max_running=4)
+    config = ModelConfig(model_name=str(llama_checkpoint), device="cpu", dtype="fp32")
+    per_token = kv_bytes_per_token(json.loads((llama_checkpoint / "config.json").read_text()), 4)
+    assert per_token == 2 * 2 * 2 * 16 * 4  # keys and values, layers, KV heads, head size, bytes
+    free = estimate(llama_checkpoint, config, settings, device_type="cpu", budget_bytes=None)
+    assert free.kv_cache_bytes == 8 * 256 * per_token
+    tight = estimate(llama_checkpoint, config, settings, device_type="cpu", budget_bytes=free.weight_bytes + 4 * 300 * per_token)
+    assert tight.kv_cache_bytes == 300 * per_token
+    tighter = estimate(llama_checkpoint, config, settings, device_type="cpu", budget_bytes=free.weight_bytes)
+    assert tighter.kv_cache_bytes == 256 * per_token
+    engine = InferenceEngine.for_loaded_model(ModelLoader().load(config), settings, free.kv_cache_bytes)
+    assert engine.kv_cache_bytes == free.kv_cache_bytes
+    engine.close()
+
+
+def test_on_a_gpu_weights_count_in_their_own_precision(llama_checkpoint: Path) -> None:
+    def weights(**more: Any) -> int:
+        config = ModelConfig(model_name=str(llama_checkpoint), **more)
+        return estimate(llama_checkpoint, config, EngineSettings(), device_type="cuda", budget_bytes=None).weight_bytes
+
+    assert weights(dtype="fp32") == 2 * weights(dtype="bf16")
+    assert weights(dtype="fp16", quantization="4bit") < weights(dtype="fp16", quantization="8bit") < weights(dtype="fp16")
+
+
+def test_a_file_that_is_no_safetensors_says_so(tmp_path: Path) -> None:
+    for content in (b"", b"\0" * 8, b"\x20" + b"\0" * 7 + b"{not json"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match="safetensors"):
+            list(read_headers(tmp_path / "model.safetensors"))

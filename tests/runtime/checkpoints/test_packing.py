@@ -1,0 +1,109 @@
+"""Packed layers give what the modules gave, to the precision of their weights, from any class of module and any shape."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from mm_gateway.runtime.checkpoints.packed_linear import PackedEmbedding, PackedLinear, PackedLinearFp16, PackedLinearInt8, packed_linear
+from mm_gateway.runtime.checkpoints.packing import pack_model, weight_bytes
+
+TOLERANCE: dict[Any, float] = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1e-2, "int8": 3e-2}
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("weights", TOLERANCE)
+@pytest.mark.parametrize("shape", [(1, 48), (5, 48), (2, 3, 48), (200, 48)])
+@torch.inference_mode()
+def test_a_packed_layer_gives_what_the_layer_gave(weights: Any, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 80)
+    packed = packed_linear(linear.weight.detach(), linear.bias.detach(), weights)
+    x = torch.randn(shape)
+    assert packed(x).shape == (*shape[:-1], 80)
+    assert relative_error(packed(x), linear(x)) < TOLERANCE[weights]
+
+
+@torch.inference_mode()
+def test_values_beyond_fp16_stay_fp32() -> None:
+    weight = torch.randn(8, 8)
+    weight[0, 0] = 1e6
+    assert isinstance(packed_linear(weight, None, "fp16"), PackedLinear)
+    assert isinstance(packed_linear(weight.clamp(-1, 1), None, "fp16"), PackedLinearFp16)
+    assert isinstance(packed_linear(weight, None, "int8"), PackedLinearInt8)
+
+
+def test_embeddings_are_stored_as_saved_and_given_as_fp32() -> None:
+    embedding = nn.Embedding(10, 4)
+    packed = PackedEmbedding(embedding, torch.float16)
+    assert packed.weight.dtype == torch.float16
+    rows = packed(torch.tensor([3, 1]))
+    assert rows.dtype == torch.float32
+    assert torch.equal(rows, embedding.weight.half().float()[[3, 1]])
+
+
+def llama(**more: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=100,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        initializer_range=0.1,
+        **more,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def gpt2() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=100, n_positions=64, n_embd=48, n_layer=2, n_head=4, initializer_range=0.1)).eval()
+
+
+@pytest.mark.parametrize("weights", TOLERANCE)
+@pytest.mark.parametrize("make", [llama, lambda: llama(tie_word_embeddings=True), lambda: llama(attention_bias=True), gpt2])
+@torch.inference_mode()
+def test_a_packed_model_gives_what_the_model_gave(weights: Any, make: Any) -> None:
+    model = make()
+    ids = torch.randint(0, 100, (2, 12))
+    expected = copy.deepcopy(model)(ids).logits
+    pack_model(model, weights)
+    assert not any(isinstance(module, nn.Linear | Conv1D) for module in model.modules())
+    assert relative_error(model(ids).logits, expected) < 3 * TOLERANCE[weights]
+
+
+@torch.inference_mode()
+def test_projections_that_share_an_input_are_joined_and_stay_right_when_used_apart() -> None:
+    model = llama()
+    reference = copy.deepcopy(model)
+    before = sum(isinstance(module, nn.Linear) for module in model.modules())
+    pack_model(model, "fp32")
+    packed = sum(isinstance(module, PackedLinear) for module in model.modules())
+    assert (before, packed) == (15, 9)  # per layer q+k+v, o, gate+up, down; and the head
+    attention, theirs = model.model.layers[0].self_attn, reference.model.layers[0].self_attn
+    x, y = torch.randn(3, 48), torch.randn(3, 48)
+    assert relative_error(attention.q_proj(x), theirs.q_proj(x)) < 1e-5
+    assert relative_error(attention.v_proj(y), theirs.v_proj(y)) < 1e-5  # another input than the last one
+    assert relative_error(attention.k_proj(x), theirs.k_proj(x)) < 1e-5
+
+
+@pytest.mark.parametrize(("weights", "bytes_per_weight"), [("fp32", 4), ("fp16", 2), ("bf16", 2), ("int8", 1)])
+def test_memory_is_no_higher_than_the_dtype_says(weights: Any, bytes_per_weight: int) -> None:
+    model = llama()
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    rest = sum(parameter.numel() for parameter in model.parameters()) - linear
+    pack_model(model, weights)
+    # int8 keeps a scale, an offset and a sum per output; embeddings and norms stay as they are, at most fp32
+    assert weight_bytes(model) <= (linear * bytes_per_weight + rest * 4) * 1.25
+    assert not any(parameter.numel() == 48 * 48 for parameter in model.parameters())  # no second copy

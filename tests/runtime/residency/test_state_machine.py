@@ -1,0 +1,297 @@
+"""The cache's state machine, driven through thousands of random interleavings in simulated time, and its rules one by one."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from mm_gateway.errors import ModelLoadError, ModelUnavailableError, OutOfMemoryError, RateLimitError
+from mm_gateway.runtime.residency.eviction import Candidate, choose_victims
+from mm_gateway.runtime.residency.state_machine import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, Residency
+
+PATIENCE_S = 10.0
+HOLD_S, LOAD_S, EVICT_S = 5.0, 2.0, 0.5
+
+
+@dataclass(eq=False)
+class Client:
+    """Somebody who asks for a model. outcome: granted, refused, withdrawn; None while it waits."""
+
+    model: Model[Client]
+    asked_at: float
+    outcome: str | None = None
+    waited_s: float = 0.0
+    holding: bool = False
+    refusal: Refuse[Client] | None = None
+
+
+@dataclass
+class Simulation:
+    """Carries effects out in simulated time, and checks after each event what must always hold."""
+
+    rng: random.Random
+    max_models: int
+    budgets: dict[str, int]
+    sizes: list[tuple[str, int, bool]]  # device, bytes, pinned
+    failures: float = 0.1
+    host_budget: int = 0
+    now: float = 0.0
+    clients: list[Client] = field(default_factory=list)
+    loads: int = 0
+    _events: list[tuple[float, int, Callable[[], list[Effect[Client]]]]] = field(default_factory=list)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.state: Residency[Client] = Residency(
+            max_models=self.max_models,
+            budget_of=self.budgets.get,
+            ttl_s=self.rng.choice([None, 3.0, 30.0]),
+            host_budget_bytes=self.host_budget,
+            patience_s=PATIENCE_S,
+        )
+        for key, (_, _, pinned) in enumerate(self.sizes):
+            self.state.models[key] = Model(key, pinned=pinned)
+
+    def after(self, seconds: float, event: Callable[[], list[Effect[Client]]]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (self.now + seconds, self._count, event))
+
+    def request(self, key: int, hold_s: float | None = None) -> None:
+        def ask() -> list[Effect[Client]]:
+            client = Client(self.state.models[key], self.now)
+            self.clients.append(client)
+            if self.rng.random() < 0.15:
+                self.after(self.rng.uniform(0, 3 * LOAD_S), lambda: self.withdraw(client))
+            return self.state.request(client.model, client, self.now)
+
+        self.after(0.0 if hold_s is None else hold_s, ask)
+
+    def withdraw(self, client: Client) -> list[Effect[Client]]:
+        if client.outcome is not None:
+            return []
+        client.outcome = "withdrawn"
+        return self.state.withdraw(client.model, client, self.now)
+
+    def run(self) -> None:
+        while self._events or self.state.next_time(self.now) is not None:
+            timer = self.state.next_time(self.now)
+            if timer is not None and (not self._events or timer < self._events[0][0]):
+                self.now = timer
+                effects = self.state.advance(self.now)
+            else:
+                self.now, _, event = heapq.heappop(self._events)
+                effects = event()
+            for effect in effects:
+                self.carry_out(effect)
+            self.check()
+
+    def carry_out(self, effect: Effect[Client]) -> None:
+        rng = self.rng
+        match effect:
+            case Prepare(model):
+                device, size, _ = self.sizes[model.key]  # type: ignore[index]
+                if rng.random() < self.failures:
+                    self.after(rng.uniform(0, 1), lambda: self.state.failed(model, ModelLoadError("no files"), self.now))
+                else:
+                    self.after(rng.uniform(0, 1), lambda: self.state.prepared(model, device, size, self.now))
+            case Load(model):
+                self.loads += 1
+                assert model.phase == "loading"
+                size = self.sizes[model.key][1]  # type: ignore[index]
+                took = rng.uniform(0.1, LOAD_S)
+                outcome = rng.random()
+                if outcome < self.failures:
+                    self.after(took, lambda: self.state.failed(model, OutOfMemoryError("oom"), self.now, out_of_memory=True))
+                elif outcome < 2 * self.failures:
+                    self.after(took, lambda: self.state.failed(model, ModelLoadError("broken"), self.now))
+                else:
+                    self.after(took, lambda: self.state.loaded(model, size, took, self.now))
+            case Evict(model, to_host):
+                assert model.phase == "evicting" and model.leases == 0, "evicted while in use"
+                assert not model.pinned
+                self.after(rng.uniform(0, EVICT_S), lambda: self.state.evicted(model, self.now, in_host=to_host))
+            case DropFromHost(model):
+                assert not model.in_host
+            case Grant(model, client):
+                assert model.phase == "ready"
+                if client.outcome is None:
+                    client.outcome, client.waited_s, client.holding = "granted", self.now - client.asked_at, True
+                    self.after(rng.uniform(0, HOLD_S), lambda: self.release(client))
+                else:  # withdrawn at the same moment
+                    self.after(0.0, lambda: self.state.released(model, None, self.now))
+            case Refuse(_, client, _, _):
+                client.outcome = client.outcome or "refused"
+                client.refusal = effect
+
+    def release(self, client: Client) -> list[Effect[Client]]:
+        client.holding = False
+        return self.state.released(client.model, self.rng.choice([None, None, 0.0, 1.0]), self.now)
+
+    def check(self) -> None:
+        resident = [model for model in self.state.models.values() if model.resident]
+        assert len(resident) <= self.max_models
+        for device, budget in self.budgets.items():
+            assert self.state.bytes_on(device) <= budget
+        for model in self.state.models.values():
+            assert model.leases >= 0
+            assert model.phase == "ready" or model.leases == 0
+            assert model.leases >= sum(client.holding for client in self.clients if client.model is model)
+        assert sum(model.need_bytes or 0 for model in resident if model.in_host) <= sum(self.budgets.values())
+
+
+def random_simulation(seed: int) -> Simulation:
+    rng = random.Random(seed)
+    budgets = {"cpu": rng.randint(5, 30), "cuda:0": rng.randint(5, 30)}
+    sizes = [(rng.choice(list(budgets)), rng.randint(1, 20), rng.random() < 0.08) for _ in range(rng.randint(2, 6))]
+    return Simulation(rng, rng.randint(1, 4), budgets, sizes, failures=rng.choice([0.0, 0.1]), host_budget=rng.choice([0, 25]))
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_ten_thousand_random_interleavings(block: int) -> None:
+    """Nothing leased, loading or pinned is evicted; budgets hold; every request ends; nobody starves; no lease is left."""
+    for seed in range(block * 1000, block * 1000 + 1000):
+        simulation = random_simulation(seed)
+        rng = simulation.rng
+        for _ in range(rng.randint(1, 30)):
+            simulation.request(rng.randrange(len(simulation.sizes)), rng.uniform(0, 20))
+        simulation.run()
+        assert all(client.outcome is not None for client in simulation.clients), seed
+        assert all(model.leases == 0 and not model.waiters for model in simulation.state.models.values()), seed
+        # Each model ahead may keep its place for its patience, its last leases, and the swap.
+        bound_s = (len(simulation.sizes) + 1) * (PATIENCE_S + HOLD_S + 3 * LOAD_S + EVICT_S)
+        assert max((client.waited_s for client in simulation.clients), default=0) <= bound_s, seed
+
+
+def test_a_steady_stream_for_one_model_does_not_starve_another() -> None:
+    simulation = Simulation(random.Random(1), 1, {"cpu": 10}, [("cpu", 5, False), ("cpu", 5, False)], failures=0.0)
+    for step in range(600):
+        simulation.request(0, step * 0.1)
+    simulation.request(1, 3.05)
+    simulation.run()
+    other = next(client for client in simulation.clients if client.model.key == 1)
+    assert other.outcome in ("granted", "withdrawn")
+    assert other.waited_s <= PATIENCE_S + HOLD_S + LOAD_S + EVICT_S
+
+
+def effects_of(state: Residency[str], effects: list[Effect[str]], kind: type) -> list[Effect[str]]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def machine(*needs: int, max_models: int = 3, budget: int = 100, pinned: tuple[int, ...] = ()) -> tuple[Residency[str], list[Model[str]]]:
+    """Models of known needs on one device, all cold."""
+    state: Residency[str] = Residency(max_models=max_models, budget_of=lambda _: budget)
+    models = [Model[str](key, device="cpu", need_bytes=need, pinned=key in pinned) for key, need in enumerate(needs)]
+    state.models.update({model.key: model for model in models})
+    return state, models
+
+
+def bring_in(state: Residency[str], model: Model[str], now: float = 0.0) -> None:
+    """Loaded, used and idle again."""
+    state.request(model, "w", now)
+    state.loaded(model, model.need_bytes or 0, 1.0, now)
+    state.released(model, None, now)
+
+
+def test_a_model_that_can_never_fit_is_refused_before_anything_is_evicted() -> None:
+    state, (small, huge) = machine(10, 101)
+    bring_in(state, small)
+    (refusal,) = state.request(huge, "w", 1.0)
+    assert isinstance(refusal, Refuse) and refusal.no_room
+    assert isinstance(refusal.error, ModelUnavailableError) and not refusal.error.retryable
+    assert "needs" in str(refusal.error) and "max_cached_models" in str(refusal.error)
+    assert small.phase == "ready"
+
+
+def test_pinned_models_count_as_room_that_never_comes_free() -> None:
+    state, (pinned, other) = machine(60, 50, pinned=(0,))
+    bring_in(state, pinned)
+    (refusal,) = state.request(other, "w", 1.0)
+    assert isinstance(refusal, Refuse) and "pinned models hold" in str(refusal.error)
+    state, (pinned, other) = machine(1, 1, max_models=1, pinned=(0,))
+    bring_in(state, pinned)
+    (refusal,) = state.request(other, "w", 1.0)
+    assert isinstance(refusal, Refuse) and "pinned" in str(refusal.error)
+
+
+def test_the_measured_footprint_replaces_the_estimate() -> None:
+    state, (first, second) = machine(50, 60)
+    state.request(first, "w", 0.0)
+    state.loaded(first, 20, 1.0, 0.0)
+    assert effects_of(state, state.request(second, "w", 0.0), Load)  # 20 + 60 fit, 50 + 60 would not have
+
+
+def test_requests_that_wait_for_one_model_are_bounded_and_told_when_its_load_will_be_done() -> None:
+    state: Residency[str] = Residency(max_models=2, budget_of=lambda _: 100, max_waiters=2)
+    model, other = (Model[str](key, device="cpu", need_bytes=10) for key in range(2))
+    state.models.update({0: model, 1: other})
+    state.request(model, "a", 0.0)
+    state.loaded(model, 10, 30.0, 30.0)  # it took half a minute
+    state.released(model, 0.0, 30.0)
+    state.evicted(model, 31.0)
+    state.request(model, "b", 100.0)
+    state.request(model, "c", 101.0)
+    for now, left_s in ((110.0, 20.0), (129.5, 1.0), (500.0, 1.0)):
+        (refusal,) = state.request(model, "d", now)
+        assert isinstance(refusal, Refuse) and isinstance(refusal.error, RateLimitError)
+        assert refusal.error.retry_after_s == left_s
+    assert len(model.waiters) == 2
+    assert isinstance(state.request(other, "e", 110.0)[0], Load)  # each model has its own bound
+    state.withdraw(model, "b", 111.0)
+    assert not state.request(model, "f", 112.0)
+
+
+def test_out_of_memory_evicts_others_and_tries_once_more() -> None:
+    state, (idle, wanted) = machine(30, 30)
+    bring_in(state, idle)
+    state.request(wanted, "w", 1.0)
+    (evict,) = state.failed(wanted, OutOfMemoryError("oom"), 2.0, out_of_memory=True)
+    assert isinstance(evict, Evict) and evict.model is idle
+    (load,) = state.evicted(idle, 3.0)
+    assert isinstance(load, Load) and load.model is wanted
+    (refusal,) = state.failed(wanted, OutOfMemoryError("oom"), 4.0, out_of_memory=True)
+    assert isinstance(refusal, Refuse)
+    assert wanted.phase == "cold"
+
+
+def test_what_left_a_gpu_is_kept_in_host_memory_within_its_budget() -> None:
+    state: Residency[str] = Residency(max_models=1, budget_of=lambda _: 100, host_budget_bytes=50)
+    first, second, third = (Model[str](key, device="cuda:0", need_bytes=30) for key in range(3))
+    state.models.update({0: first, 1: second, 2: third})
+    bring_in(state, first, 0.0)
+    (evict,) = state.request(second, "w", 1.0)
+    assert isinstance(evict, Evict) and evict.to_host
+    state.evicted(first, 1.0, in_host=True)
+    state.loaded(second, 30, 1.0, 2.0)
+    state.released(second, None, 2.0)
+    drop, evict = state.request(third, "w", 3.0)
+    assert isinstance(drop, DropFromHost) and drop.model is first
+    assert isinstance(evict, Evict) and evict.to_host
+
+
+def candidate(key: str, **more: object) -> Candidate:
+    usual = {"bytes": 10, "in_use": False, "pinned": False, "asked_for": False, "idle_s": 1.0, "expired_s": None, "reload_s": 1.0}
+    return Candidate(key=key, **(usual | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "free_bytes", "free_places", "expected"),
+    [
+        ([candidate("a", pinned=True), candidate("b")], 10, 0, ["b"]),  # 1
+        ([candidate("a", in_use=True), candidate("b")], 10, 0, ["b"]),  # 2
+        ([candidate("a", asked_for=True), candidate("b")], 10, 0, ["b"]),  # 3
+        ([candidate("a", idle_s=99.0), candidate("b", expired_s=0.1)], 10, 0, ["b"]),  # 4
+        ([candidate("a", idle_s=5.0), candidate("b", idle_s=9.0)], 10, 0, ["b"]),  # 5
+        ([candidate("a", idle_s=5.0), candidate("b", idle_s=9.0, reload_s=10.0)], 10, 0, ["a"]),  # 5
+        ([candidate("a", idle_s=9.0, bytes=3), candidate("b")], 10, 0, ["b"]),  # 6
+        ([candidate("a"), candidate("b", idle_s=2.0)], 20, 0, ["b", "a"]),
+        ([candidate("a", bytes=0), candidate("b", bytes=0, idle_s=3.0)], 0, 1, ["b"]),
+        ([candidate("a")], 11, 0, None),
+        ([], 0, 0, []),
+    ],
+)
+def test_the_policy(candidates: list[Candidate], free_bytes: int, free_places: int, expected: list[str] | None) -> None:
+    assert choose_victims(candidates, free_bytes=free_bytes, free_places=free_places) == expected

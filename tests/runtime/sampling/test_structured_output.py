@@ -1,0 +1,127 @@
+"""Even a model of random weights keeps to a grammar, whatever else is in its batch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+from mm_gateway.configuration.settings import EngineSettings
+from mm_gateway.core import ChoiceFinished, GenerationConfig, Grammar, TextDelta
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.runtime.inference_engine import InferenceEngine
+from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
+from mm_gateway.runtime.sampling.structured_output import GrammarCompiler
+
+
+class Person(msgspec.Struct, forbid_unknown_fields=True):
+    """What SCHEMA describes."""
+
+    name: str
+    age: int
+    mood: Literal["good", "bad", "schön"]
+    tags: list[str]
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "mood": {"enum": ["good", "bad", "schön"]},
+        "tags": {"type": "array", "items": {"type": "string", "maxLength": 5}, "maxItems": 3},
+    },
+    "required": ["name", "age", "mood", "tags"],
+    "additionalProperties": False,
+}
+
+
+def schema(value: Any) -> Grammar:
+    return Grammar("json_schema", json.dumps(value))
+
+
+@pytest.fixture(scope="module", params=["gpt2", "qwen2"])
+def engine(request: pytest.FixtureRequest) -> Iterator[InferenceEngine]:
+    folder: Path = request.getfixturevalue(f"{request.param}_checkpoint")
+    loaded = ModelLoader().load(ModelConfig(model_name=str(folder), device="cpu", dtype="fp32"))
+    engine = InferenceEngine.for_loaded_model(loaded, EngineSettings(max_running=32))
+    yield engine
+    engine.close()
+
+
+def outputs(engine: InferenceEngine, count: int, **config: Any) -> list[tuple[str, str]]:
+    """(text, finish reason) of each choice."""
+    texts, reasons = [""] * count, [""] * count
+    for event in engine.submit([engine.encode("Hello")], GenerationConfig(n=count, **{"max_new_tokens": 200, "seed": 3} | config)):
+        if isinstance(event, TextDelta):
+            texts[event.index] += event.text
+        elif isinstance(event, ChoiceFinished):
+            reasons[event.index] = event.finish_reason
+    return list(zip(texts, reasons, strict=True))
+
+
+@pytest.mark.parametrize("config", [{}, {"temperature": 0}, {"top_p": 0.5}, {"top_k": 3, "ignore_eos": True}, {"frequency_penalty": 1.0}])
+def test_every_text_is_valid_json_of_its_schema(engine: InferenceEngine, config: dict[str, Any]) -> None:
+    for text, reason in outputs(engine, 6, grammar=schema(SCHEMA), **config):
+        assert reason == "stop"
+        person = msgspec.json.decode(text, type=Person)
+        assert 0 <= person.age <= 150 and len(person.name) <= 12 and len(person.tags) <= 3
+
+
+def test_any_object_is_an_object(engine: InferenceEngine) -> None:
+    for text, reason in outputs(engine, 4, grammar=Grammar("json_object"), max_new_tokens=150):
+        assert text.startswith("{")
+        if reason == "stop":
+            assert isinstance(json.loads(text), dict)
+
+
+def test_regex_choice_and_lark(engine: InferenceEngine) -> None:
+    assert all(re.fullmatch(r"\d{3}-[a-f]{2}", text) for text, _ in outputs(engine, 4, grammar=Grammar("regex", r"\d{3}-[a-f]{2}")))
+    choices = ["yes", "no", 'per"haps', "是"]
+    found = {text for text, _ in outputs(engine, 16, grammar=Grammar("choice", json.dumps(choices)))}
+    assert found <= set(choices) and len(found) > 1
+    lark = 'start: "a" (b | c)\nb: "b" /[0-9]/\nc: "cc"'
+    assert all(re.fullmatch(r"a(b\d|cc)", text) for text, _ in outputs(engine, 4, grammar=Grammar("lark", lark)))
+
+
+def test_a_grammar_does_not_touch_its_neighbours(engine: InferenceEngine) -> None:
+    config = GenerationConfig(max_new_tokens=20, temperature=0, ignore_eos=True)
+    alone = engine.generate("The quick brown", config).text
+    people = [GenerationConfig(max_new_tokens=100, grammar=schema(SCHEMA), seed=seed) for seed in range(4)]
+    constrained = [engine.submit([engine.encode("Hello")], person) for person in people]
+    assert engine.generate("The quick brown", config).text == alone
+    for generation in constrained:
+        text = "".join(event.text for event in generation if isinstance(event, TextDelta))
+        assert text.startswith('{"name"')
+
+
+def test_log_probabilities_are_still_the_models_own(engine: InferenceEngine) -> None:
+    config = GenerationConfig(max_new_tokens=10, grammar=Grammar("choice", '["yes"]'), logprobs=2)
+    tokens = [t for event in engine.submit([engine.encode("Hello")], config) if isinstance(event, TextDelta) for t in event.logprobs]
+    assert tokens and all(token.logprob is not None and token.logprob < 0 for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "says"),
+    [
+        (Grammar("json_schema", '{"type": "unheard-of"}'), "unheard-of"),
+        (Grammar("json_schema", "{broken"), "response_format"),
+        (Grammar("regex", "a(b", "guided_regex"), "guided_regex"),
+        (Grammar("lark", "start: nowhere", "guided_grammar"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_compiled_says_where(engine: InferenceEngine, grammar: Grammar, says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
+        engine.generate("Hello", GenerationConfig(grammar=grammar))
+    assert caught.value.param == grammar.param
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_tokenizer_without_an_end_cannot_follow_a_grammar(engine: InferenceEngine) -> None:
+    with pytest.raises(UnsupportedParameterError, match="end-of-sequence"):
+        GrammarCompiler(engine.tokenizer, 500, frozenset()).compile(Grammar("json_object"))

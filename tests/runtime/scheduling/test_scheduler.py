@@ -1,0 +1,180 @@
+"""The scheduler over real allocators, driven step by step without a model: tokens are invented."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mm_gateway.core import GenerationConfig
+from mm_gateway.runtime.kv_cache.allocators.blocks import BlockAllocator
+from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
+from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
+from mm_gateway.runtime.scheduling.sequence import Sequence
+
+
+def sequence(id: int, prompt: list[int], *, group: int | None = None, max_tokens: int = 8) -> Sequence:
+    return Sequence(id, id if group is None else group, prompt, GenerationConfig(), max_tokens=max_tokens, seed=0)
+
+
+def run_step(scheduler: Scheduler) -> list[ScheduledSequence]:
+    """Schedule, 'compute', append an invented token where one is sampled, and remove what is finished."""
+    step = scheduler.schedule()
+    scheduler.computed(step)
+    for scheduled in step:
+        if scheduled.sample:
+            scheduled.seq.tokens.append(1000 + scheduled.seq.id)
+            if scheduled.seq.output_len >= scheduled.seq.max_tokens:
+                scheduler.remove(scheduled.seq)
+    return step
+
+
+def make(
+    *, slots: int = 8, slot_len: int = 256, budget: int = 2048, max_running: int = 8, step_tokens: int = 32
+) -> tuple[Scheduler, SlotAllocator]:
+    kv = SlotAllocator(slots, slot_len, budget)
+    return Scheduler(kv, max_running=max_running, max_step_tokens=step_tokens), kv
+
+
+def prompt(n: int, salt: int = 0) -> list[int]:
+    return [salt * 1000 + i for i in range(n)]
+
+
+def test_a_long_prompt_is_cut_into_chunks_and_never_stalls_a_running_stream() -> None:
+    scheduler, _ = make()
+    short, long = sequence(0, prompt(4, 1), max_tokens=50), sequence(1, prompt(200, 2))
+    scheduler.add(short)
+    run_step(scheduler)
+    scheduler.add(long)
+    while long.output_len == 0:
+        before = short.output_len
+        step = run_step(scheduler)
+        assert sum(scheduled.count for scheduled in step) <= 32
+        assert short.output_len == before + 1
+
+
+def test_a_short_prompt_overtakes_a_long_one_in_prefill() -> None:
+    scheduler, _ = make(step_tokens=16)
+    long, short = sequence(0, prompt(200, 1)), sequence(1, prompt(6, 2))
+    scheduler.add(long)
+    run_step(scheduler)
+    scheduler.add(short)
+    run_step(scheduler)
+    assert short.output_len == 1
+    assert long.computed > 16
+
+
+def test_requests_take_turns_however_many_choices_one_has() -> None:
+    scheduler, _ = make(max_running=4, step_tokens=64)
+    greedy_request = [sequence(i, prompt(5, i), group=100) for i in range(20)]
+    for seq in greedy_request:
+        scheduler.add(seq)
+    scheduler.add(sequence(50, prompt(5, 50), group=200))
+    admitted = {scheduled.seq.id for scheduled in run_step(scheduler)}
+    assert 50 in admitted
+
+
+def test_places_in_the_queue_are_the_order_of_admission() -> None:
+    scheduler, _ = make(max_running=1)
+    first, *others = [sequence(i, prompt(5, i), max_tokens=1, group=i) for i in range(4)]
+    for seq in (first, *others, sequence(10, prompt(5, 2), group=2)):
+        scheduler.add(seq)
+    assert scheduler.places() == {0: 1, 1: 2, 2: 3, 3: 4}
+    scheduler.schedule()
+    assert scheduler.is_running(first) and not scheduler.is_running(others[0])
+    assert scheduler.places() == {1: 1, 2: 2, 3: 3}
+    scheduler.remove(others[0])
+    assert scheduler.places() == {2: 1, 3: 2}
+    admitted = []
+    while scheduler.waiting:
+        expected = min(scheduler.places(), key=scheduler.places().__getitem__)
+        scheduler.remove(first if not admitted else admitted[-1])
+        admitted.append(scheduler.schedule()[0].seq)
+        assert admitted[-1].group == expected
+
+
+def test_choices_of_one_prompt_wait_for_the_first_and_share_it() -> None:
+    scheduler, _ = make(step_tokens=64)
+    siblings = [sequence(i, prompt(40), group=1) for i in range(3)]
+    for seq in siblings:
+        scheduler.add(seq)
+    first = run_step(scheduler)
+    assert [scheduled.seq.id for scheduled in first] == [0]
+    second = run_step(scheduler)
+    assert {scheduled.seq.id: scheduled.count for scheduled in second} == {0: 1, 1: 1, 2: 1}
+    assert [seq.cached for seq in siblings] == [0, 39, 39]
+
+
+def test_without_room_the_youngest_is_preempted_and_still_finishes() -> None:
+    scheduler, _ = make(slots=2, slot_len=64, budget=70)
+    old, young = sequence(0, prompt(30, 1), max_tokens=20), sequence(1, prompt(30, 2), max_tokens=20)
+    scheduler.add(old)
+    scheduler.add(young)
+    for _ in range(100):
+        if not run_step(scheduler):
+            break
+    assert scheduler.preemptions > 0
+    assert (old.output_len, young.output_len) == (20, 20)
+    assert scheduler.running == scheduler.waiting == 0
+
+
+def test_removal_anywhere_frees_everything_at_once() -> None:
+    scheduler, _ = make(slots=2, max_running=2)
+    running, waiting = sequence(0, prompt(10, 1)), sequence(1, prompt(10, 2))
+    other = sequence(2, prompt(10, 3))
+    for seq in (running, other, waiting):
+        scheduler.add(seq)
+    run_step(scheduler)
+    scheduler.remove(waiting)
+    scheduler.remove(running)
+    scheduler.remove(running)
+    assert (scheduler.running, scheduler.waiting) == (1, 0)
+    later = sequence(3, prompt(10, 4))
+    scheduler.add(later)
+    run_step(scheduler)
+    assert later.output_len == 1
+
+
+@pytest.mark.parametrize("layout", ["slots", "blocks"])
+@pytest.mark.parametrize("seed", range(6))
+def test_random_arrivals_and_cancels_leave_nothing_behind(seed: int, layout: str) -> None:
+    rng = random.Random(seed)
+    kv = SlotAllocator(6, 96, 260) if layout == "slots" else BlockAllocator(17, 16, 96)
+    scheduler = Scheduler(kv, max_running=4, max_step_tokens=24)
+    alive: dict[int, Sequence] = {}
+    cancelled: set[int] = set()
+    everything: list[Sequence] = []
+    for step in range(400):
+        if rng.random() < 0.4 and step < 300:
+            shared = prompt(rng.choice([0, 20, 40]), 7)
+            seq = sequence(
+                len(everything),
+                shared + prompt(rng.randint(1, 30), rng.randint(1, 4)),
+                group=rng.randint(0, 5),
+                max_tokens=rng.randint(1, 20),
+            )
+            everything.append(seq)
+            alive[seq.id] = seq
+            scheduler.add(seq)
+        if alive and rng.random() < 0.1:
+            victim = alive.pop(rng.choice(list(alive)))
+            cancelled.add(victim.id)
+            scheduler.remove(victim)
+        run_step(scheduler)
+        alive = {id: seq for id, seq in alive.items() if seq.output_len < seq.max_tokens}
+        assert not isinstance(kv, SlotAllocator) or kv.committed_tokens <= 260
+    for _ in range(600):
+        if not run_step(scheduler):
+            break
+    assert scheduler.running == scheduler.waiting == 0
+    assert all(seq.output_len == seq.max_tokens for seq in everything if seq.id not in cancelled)
+    assert not isinstance(kv, BlockAllocator) or kv.free_blocks == 16
+
+
+def test_short_prompts_that_fit_one_step_are_all_in_it_and_long_ones_come_a_few_at_a_time() -> None:
+    for length, together in ((4, 20), (40, 16)):
+        scheduler, _ = make(slots=24, max_running=24, step_tokens=100)
+        for id in range(20):
+            scheduler.add(sequence(id, prompt(length, id)))
+        run_step(scheduler)
+        assert scheduler.running == together
