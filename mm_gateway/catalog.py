@@ -8,14 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 
 from mm_gateway.backends.local import LocalBackend
-from mm_gateway.backends.mock import MockBackend
-from mm_gateway.backends.remote import RemoteBackend
+from mm_gateway.backends.mock.backend import MockBackend
+from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Settings
 from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import RealModelManager
+from mm_gateway.workflows.all_workflows import WORKFLOWS
 from mm_gateway.workflows.backend import WorkflowBackend
-from mm_gateway.workflows.table import WORKFLOWS
 from mm_gateway.workflows.workflow import Workflow
 
 logger = logging.getLogger(__name__)

@@ -201,7 +201,7 @@ def guide_command(
 
 def show_models(settings: Settings, name: str | None) -> None:
     """Print all models and workflows, one a line, or everything about one."""
-    from mm_gateway.workflows.table import WORKFLOWS
+    from mm_gateway.workflows.all_workflows import WORKFLOWS
 
     workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in WORKFLOWS}
     if name is None:

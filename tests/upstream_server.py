@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mm_gateway.backends.remote import RemoteBackend
+from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.configuration.settings import ModelConfig
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]

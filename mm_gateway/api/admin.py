@@ -7,7 +7,7 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 
-from mm_gateway.api.auth import RequireKey, unnamed_keys
+from mm_gateway.api.access.keys import RequireKey, unnamed_keys
 from mm_gateway.api.models import card
 from mm_gateway.catalog import Catalog
 from mm_gateway.errors import InvalidRequestError, PermissionDeniedError

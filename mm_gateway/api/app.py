@@ -12,17 +12,24 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.types import ControllerRouterHandler, Message, Receive, Scope, Send
 
+from mm_gateway.api.access.admission import Admission
+from mm_gateway.api.access.keys import RequireKey, client_keys
 from mm_gateway.api.admin import RequireAdminKey, manage_model
-from mm_gateway.api.admission import Admission
-from mm_gateway.api.auth import RequireKey, client_keys
 from mm_gateway.api.completions import chat_completions, completions
+from mm_gateway.api.description.endpoints import schema_json, schema_page
 from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.errors import handle_exception
 from mm_gateway.api.health import health
 from mm_gateway.api.models import get_model, list_models
-from mm_gateway.api.response_store import ResponseStore
-from mm_gateway.api.responses import cancel_response, count_input_tokens, create_response, delete_response, get_response, list_input_items
-from mm_gateway.api.schema import schema_json, schema_page
+from mm_gateway.api.responses.endpoints import (
+    cancel_response,
+    count_input_tokens,
+    create_response,
+    delete_response,
+    get_response,
+    list_input_items,
+)
+from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings

@@ -10,10 +10,10 @@ from litestar import Request, post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.auth import principal
+from mm_gateway.api.access.keys import principal
 from mm_gateway.api.endpoint import json_body, respond
+from mm_gateway.api.generation_requests import chat_request, completion_request, decode
 from mm_gateway.api.replies import ChatReply, CompletionReply
-from mm_gateway.api.requests import chat_request, completion_request, decode
 from mm_gateway.core import CompletionInput
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest

@@ -12,8 +12,8 @@ from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.endpoint import json_body, respond
+from mm_gateway.api.generation_requests import MAX_PROMPTS, decode, keep_alive_s, texts_or_tokens
 from mm_gateway.api.replies import ChunkedReply
-from mm_gateway.api.requests import MAX_PROMPTS, decode, keep_alive_s, texts_or_tokens
 from mm_gateway.core import Embedding, EmbeddingInput, GenerationEvent, GenerationRequest, Usage
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage

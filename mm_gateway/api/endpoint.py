@@ -7,8 +7,8 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException, InternalServerException
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.admission import output_tokens, ticket_of
-from mm_gateway.api.auth import resolve
+from mm_gateway.api.access.admission import output_tokens, ticket_of
+from mm_gateway.api.access.keys import resolve
 from mm_gateway.api.replies import Reply
 from mm_gateway.api.serve_events import stream_response, whole_response
 from mm_gateway.catalog import Catalog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import Request, get
 from litestar.datastructures import State
 
-from mm_gateway.api.auth import may_use, resolve
+from mm_gateway.api.access.keys import may_use, resolve
 from mm_gateway.core import ModelInfo
 from mm_gateway.protocol import ModelCard, ModelList
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from mm_gateway.api.admission import Ticket
+from mm_gateway.api.access.admission import Ticket
 from mm_gateway.api.errors import error_response
 from mm_gateway.api.replies import Reply
 from mm_gateway.core import GenerationEvent, Progress, Usage, WorkflowStep

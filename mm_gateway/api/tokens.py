@@ -7,10 +7,10 @@ from litestar import Request, post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.auth import resolve
+from mm_gateway.api.access.keys import resolve
+from mm_gateway.api.chat_messages import read_messages
 from mm_gateway.api.endpoint import json_body
-from mm_gateway.api.messages import read_messages
-from mm_gateway.api.requests import decode
+from mm_gateway.api.generation_requests import decode
 from mm_gateway.api.tools import read_tools
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import ChatInput, TokenizingBackend

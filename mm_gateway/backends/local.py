@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from mm_gateway.backends import engine
+from mm_gateway.backends import engine_backend as engine
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, Measure, ModelInfo, Progress, Tokenized

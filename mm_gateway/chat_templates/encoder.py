@@ -19,7 +19,7 @@ import jinja2
 
 from mm_gateway.chat_templates.environment import compile_template
 from mm_gateway.chat_templates.tool_formats.format import ToolFormat, arguments_of, call_names, declaration
-from mm_gateway.chat_templates.tool_formats.table import tool_format_of, writes_tools
+from mm_gateway.chat_templates.tool_formats.formats import tool_format_of, writes_tools
 from mm_gateway.core import Message, Tool
 from mm_gateway.errors import ConfigurationError, InvalidRequestError, UnsupportedParameterError
 

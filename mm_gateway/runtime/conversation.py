@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.history import turn_starts
-from mm_gateway.chat_templates.table import BUILT_IN
+from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.configuration.settings import ModelType, Settings, WorkflowSettings
 from mm_gateway.core import Message
 from mm_gateway.errors import InvalidRequestError

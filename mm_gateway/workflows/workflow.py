@@ -19,7 +19,7 @@ Feature = Literal["tools", "logprobs", "json_object", "grammar"]
 
 
 class Workflow(ABC, Generic[P]):
-    """One workflow. To add one: a subclass in a file of its own, and a row in `table.py`.
+    """One workflow. To add one: a subclass in a file of its own, and a row in `all_workflows.py`.
 
     Args:
         inference_engine: what answers `execute`.

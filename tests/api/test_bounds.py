@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm_gateway.api.gate import Gate
-from mm_gateway.api.rate_limits import Budget
-from mm_gateway.api.token_bucket import TokenBucket, duration
+from mm_gateway.api.access.capacity import Gate
+from mm_gateway.api.access.rate_limits import Budget
+from mm_gateway.api.access.token_bucket import TokenBucket, duration
 from mm_gateway.errors import RateLimitError
 from mm_gateway.throughput import Throughput
 

@@ -15,7 +15,7 @@ from served import post, raw_reply, served, until
 
 from mm_gateway.api.app import create_app
 from mm_gateway.backends.local import LocalBackend
-from mm_gateway.backends.remote import RemoteBackend
+from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig, ServerSettings, Settings
 from mm_gateway.runtime.inference_engine import InferenceEngine

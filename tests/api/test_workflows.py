@@ -11,7 +11,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 from scripted_backend import ScriptedBackend
 
-from mm_gateway.api.admission import Admission, Ticket
+from mm_gateway.api.access.admission import Admission, Ticket
 from mm_gateway.api.app import create_app
 from mm_gateway.api.serve_events import Pump
 from mm_gateway.catalog import Catalog

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
-from mm_gateway.chat_templates.table import BUILT_IN, built_in_for
+from mm_gateway.chat_templates.templates import BUILT_IN, built_in_for
 from mm_gateway.core import Message, Role
 from mm_gateway.errors import ConfigurationError, InvalidRequestError
 from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer

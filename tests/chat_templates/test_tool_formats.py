@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
-from mm_gateway.chat_templates.table import BUILT_IN
+from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.chat_templates.tool_formats.call_parser import JsonScanner
 from mm_gateway.chat_templates.tool_formats.format import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser, json_rule
-from mm_gateway.chat_templates.tool_formats.table import TOOL_FORMATS, tool_format_of
+from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS, tool_format_of
 from mm_gateway.core import Grammar, Message, Tool, ToolCall, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer

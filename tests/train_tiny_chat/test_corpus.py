@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
-from mm_gateway.chat_templates.table import BUILT_IN
+from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.core import Message
 from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer
 from tools.train_tiny_chat.cases import all_cases

@@ -12,7 +12,7 @@ import pytest
 from scripted_backend import ScriptedBackend, Step
 from web_site import WebSite, article, redirect, reply, searxng, silent, web_site
 
-from mm_gateway.backends.engine import EngineBackend
+from mm_gateway.backends.engine_backend import EngineBackend
 from mm_gateway.configuration.settings import SearchSettings, StorageSettings
 from mm_gateway.core import (
     Backend,

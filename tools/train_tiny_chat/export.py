@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mm_gateway.chat_templates.table import BUILT_IN
+from mm_gateway.chat_templates.templates import BUILT_IN
 from tools.train_tiny_chat.corpus.conversation import token_id
 from tools.train_tiny_chat.network import Shape
 

@@ -43,7 +43,7 @@ class ToolParser(Protocol):
 
 
 class ToolFormat(Protocol):
-    """One format. Adding one is a module here and a row in `table.py`."""
+    """One format. Adding one is a module here and a row in `formats.py`."""
 
     name: str
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
-from mm_gateway.chat_templates.table import BUILT_IN, built_in_for
-from mm_gateway.chat_templates.tool_formats.table import TOOL_FORMATS
+from mm_gateway.chat_templates.templates import BUILT_IN, built_in_for
+from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.configuration.settings import ModelType, ToolFormatName
 from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer
 

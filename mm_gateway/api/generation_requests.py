@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mm_gateway.api.messages import read_messages
+from mm_gateway.api.chat_messages import read_messages
 from mm_gateway.api.tools import read_tools
 from mm_gateway.core import MAX_CHOICES, ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError

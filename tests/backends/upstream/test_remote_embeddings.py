@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from upstream_server import upstream
 
-from mm_gateway.backends.remote import RemoteBackend
+from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.core import ChatInput, Embedding, EmbeddingInput, GenerationRequest, Message, Tokenized, Tool, ToolUse, Usage
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError, UpstreamError
 

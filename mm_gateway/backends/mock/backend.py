@@ -22,8 +22,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import msgspec
 
 from mm_gateway.backends.best_of import keep_best
-from mm_gateway.backends.mock_call import arguments_for, called_tool, text_for
-from mm_gateway.backends.mock_vectors import MockVocabulary, mock_vector
+from mm_gateway.backends.mock.call import arguments_for, called_tool, text_for
+from mm_gateway.backends.mock.vectors import MockVocabulary, mock_vector
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.chat_templates.history import encode_fitting

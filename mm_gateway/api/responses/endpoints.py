@@ -14,14 +14,14 @@ from litestar import Request, delete, get, post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.auth import principal
+from mm_gateway.api.access.keys import principal
 from mm_gateway.api.endpoint import json_body, respond
-from mm_gateway.api.requests import decode
-from mm_gateway.api.response_items import ItemIds, read_items, referenced
-from mm_gateway.api.response_reply import ResponseReply
-from mm_gateway.api.response_requests import check, new_response, response_request, wants_logprobs
-from mm_gateway.api.response_store import ResponseStore
-from mm_gateway.api.response_turns import carried, conversation
+from mm_gateway.api.generation_requests import decode
+from mm_gateway.api.responses.items import ItemIds, read_items, referenced
+from mm_gateway.api.responses.reply import ResponseReply
+from mm_gateway.api.responses.request import check, new_response, response_request, wants_logprobs
+from mm_gateway.api.responses.store import ResponseStore
+from mm_gateway.api.responses.turns import carried, conversation
 from mm_gateway.api.tokens import tokenizing_backend
 from mm_gateway.core import ChatInput, GenerationRequest
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mm_gateway.api.token_bucket import TokenBucket, duration
+from mm_gateway.api.access.token_bucket import TokenBucket, duration
 from mm_gateway.errors import RateLimitError
 
 

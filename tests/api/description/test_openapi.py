@@ -16,9 +16,9 @@ from openapi_spec_validator import validate
 from scripted_backend import ScriptedBackend, app_over
 
 from mm_gateway.api.app import GatewayApp, create_app
-from mm_gateway.api.openapi import document
-from mm_gateway.api.openapi_fields import FIELDS
-from mm_gateway.api.openapi_table import ENDPOINTS
+from mm_gateway.api.description.document import document
+from mm_gateway.api.description.fields import FIELDS
+from mm_gateway.api.description.operations import ENDPOINTS
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mm_gateway.api.requests import generation_config, keep_alive_s, named
+from mm_gateway.api.generation_requests import generation_config, keep_alive_s, named
 from mm_gateway.api.tools import Allowed, Named, function_tool, tool_use, unserved_choice, unserved_tool
 from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from mm_gateway.api.logprobs import chat_logprobs
-from mm_gateway.api.response_items import Kind
+from mm_gateway.api.responses.items import Kind
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, UrlCitation, Usage
 from mm_gateway.protocol import ChatLogprob
 from mm_gateway.protocol.responses import FunctionCallItem, ItemStatus, MessageItem, OutputItem, OutputText, UrlCitationAnnotation

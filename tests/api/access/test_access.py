@@ -13,7 +13,7 @@ from litestar.testing import AsyncTestClient
 from scripted_backend import ScriptedBackend, Step, app_over
 from served import post, raw_reply, served, until
 
-from mm_gateway.api.auth import RequireKey, principal
+from mm_gateway.api.access.keys import RequireKey, principal
 from mm_gateway.configuration.api_key import ApiKey, digest_of, hashed, new_key, parse_key
 from mm_gateway.configuration.settings import LimitSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage

@@ -9,9 +9,9 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from mm_gateway.api.auth import key_of
-from mm_gateway.api.gate import Gate
-from mm_gateway.api.rate_limits import Budget
+from mm_gateway.api.access.capacity import Gate
+from mm_gateway.api.access.keys import key_of
+from mm_gateway.api.access.rate_limits import Budget
 from mm_gateway.configuration.api_key import ApiKey
 from mm_gateway.configuration.settings import LimitSettings
 from mm_gateway.core import CompletionInput, GenerationRequest, Usage

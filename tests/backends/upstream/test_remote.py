@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from upstream_server import upstream
 
-from mm_gateway.backends.remote import RemoteBackend
+from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,

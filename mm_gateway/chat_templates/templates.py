@@ -12,7 +12,7 @@ class BuiltInTemplate:
 
     Attributes:
         name: the value of `model_type` or `chat_template`; its file is `<name>.jinja`.
-        tool_format: how tools are written and called, see `tool_formats/table.py`.
+        tool_format: how tools are written and called, see `tool_formats/formats.py`.
         stop_strings: end the assistant's turn, left out of the text.
         stop_tokens: tokens that end it, where the vocabulary has them.
         default_system: system message where the conversation has none.

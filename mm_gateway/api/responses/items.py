@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from mm_gateway.api.requests import named
+from mm_gateway.api.generation_requests import named
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
 from mm_gateway.protocol.responses import (
     FunctionCallItem,

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mm_gateway.backends.mock import MockBackend
+from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,

@@ -8,7 +8,7 @@ from litestar import Litestar, MediaType, Request, Response, get
 from litestar.constants import OPENAPI_JSON_HANDLER_NAME
 from litestar.openapi.plugins import ScalarRenderPlugin
 
-from mm_gateway.api.openapi import document
+from mm_gateway.api.description.document import document
 
 _page = ScalarRenderPlugin()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mm_gateway.api.response_items import is_response_id, response_of
+from mm_gateway.api.responses.items import is_response_id, response_of
 from mm_gateway.configuration.settings import StorageSettings
 from mm_gateway.errors import InvalidRequestError, NotStoredError
 from mm_gateway.protocol.responses import Item, StoredResponse

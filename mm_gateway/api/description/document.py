@@ -13,8 +13,8 @@ import msgspec
 from litestar.routes import BaseRoute, HTTPRoute
 
 import mm_gateway
-from mm_gateway.api.openapi_fields import FIELDS, REQUESTS
-from mm_gateway.api.openapi_table import ENDPOINTS, ERRORS, HEADERS, TAGS, Endpoint
+from mm_gateway.api.description.fields import FIELDS, REQUESTS
+from mm_gateway.api.description.operations import ENDPOINTS, ERRORS, HEADERS, TAGS, Endpoint
 from mm_gateway.protocol import ErrorReply
 
 _PARAMETER = re.compile(r"\{(\w+):\w+\}")

@@ -1,7 +1,7 @@
 """What the OpenAPI description says of the fields of requests: meaning, range, examples. Adding a field of a request adds a row here.
 
 A row holds keywords of JSON schema, under the field's name, or `Struct.field` where a name means different things. Ranges
-are checked elsewhere (`core.GenerationConfig`, `api/requests.py`); the tests compare.
+are checked elsewhere (`core.GenerationConfig`, `api/generation_requests.py`); the tests compare.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from mm_gateway.configuration.api_key import ApiKey, digest_of
 from mm_gateway.configuration.loader import load_settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def command(*arguments: str, stdin: str = "", folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

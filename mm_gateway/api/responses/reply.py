@@ -12,8 +12,8 @@ import msgspec
 
 from mm_gateway.api.errors import HttpError, http_error
 from mm_gateway.api.logprobs import chat_logprobs
-from mm_gateway.api.response_items import Kind
-from mm_gateway.api.response_output import Annotated, ArgumentsAdded, Change, Closed, Opened, Output, TextAdded
+from mm_gateway.api.responses.items import Kind
+from mm_gateway.api.responses.output import Annotated, ArgumentsAdded, Change, Closed, Opened, Output, TextAdded
 from mm_gateway.core import GenerationEvent, Usage
 from mm_gateway.errors import InvalidRequestError, UpstreamError
 from mm_gateway.protocol.responses import (

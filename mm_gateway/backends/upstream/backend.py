@@ -13,10 +13,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import httpx
 import msgspec
 
-from mm_gateway.backends.event_stream import EventStreamError, data_lines
-from mm_gateway.backends.remote_replies import detokenized, embedding_events, embeddings_body, tokenized
 from mm_gateway.backends.tool_calls import new_call_id
-from mm_gateway.backends.upstream_protocol import Choice, Chunk, Function, Logprobs, WireError
+from mm_gateway.backends.upstream.event_stream import EventStreamError, data_lines
+from mm_gateway.backends.upstream.protocol import Choice, Chunk, Function, Logprobs, WireError
+from mm_gateway.backends.upstream.replies import detokenized, embedding_events, embeddings_body, tokenized
 from mm_gateway.chat_templates.tool_formats.format import declaration
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (

@@ -1,0 +1,1 @@
+"""Models that another OpenAI-compatible server serves."""
