@@ -30,7 +30,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python benchmarks/compare.py $(ARGS)
+	$(BIN)/python -m benchmarks.compare $(ARGS)
 
 wheel: $(VENV)/.installed-dev
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

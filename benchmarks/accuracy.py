@@ -1,6 +1,6 @@
 """How far each precision's results are from fp32, and how often the company in a batch changes a seeded text; writes docs/accuracy.md.
 
-    python benchmarks/accuracy.py
+    python -m benchmarks.accuracy
 
 The reference is the model as transformers computes it in fp32. Weights are random, drawn ten times wider than usual so that the
 distributions are as peaked as a trained model's; a trained model is usually less sensitive.
@@ -13,11 +13,11 @@ import random
 from pathlib import Path
 
 import torch
-from _checkpoints import M, make_checkpoint
-from _tables import machine, markdown_table, versions, write_section
-from _workload import WORDS
 from transformers import AutoModelForCausalLM
 
+from benchmarks._checkpoints import M, make_checkpoint
+from benchmarks._tables import machine, markdown_table, versions, write_section
+from benchmarks._workload import WORDS
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.runtime.inference_engine import InferenceEngine

@@ -1,7 +1,7 @@
 """The gateway side by side with its peers on the same random-weight checkpoints; writes a table of ratios into docs/benchmarks.md.
 
     pip install -e '.[dev,bench]' --constraint constraints.txt
-    python benchmarks/compare.py --llama-server /path/to/llama-server
+    python -m benchmarks.compare --llama-server /path/to/llama-server
 
 Servers run one after the other, each for all workloads, and the whole sequence is repeated `--rounds` times, so that what
 disturbs the machine meets all of them; the table shows medians over rounds and their ratios. All decode greedily, 64 tokens of
@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
-from _checkpoints import CONTEXT_LENGTH, XS, M, make_checkpoint, make_gguf
-from _measures import median, ratio
-from _servers import PORT, ServerCommand, ServerError, running
-from _tables import machine, markdown_table, versions, write_section
-from _workload import Workload
-from serving import Report, run
+
+from benchmarks._checkpoints import CONTEXT_LENGTH, XS, M, make_checkpoint, make_gguf
+from benchmarks._measures import median, ratio
+from benchmarks._servers import PORT, ServerCommand, ServerError, running
+from benchmarks._tables import machine, markdown_table, versions, write_section
+from benchmarks._workload import Workload
+from benchmarks.serving import Report, run
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 CLIENTS = (1, 16, 32)
@@ -153,8 +154,8 @@ def measure_gateway_tax(work: Path, rounds: int) -> str:
 def _engine_alone(checkpoint: Path, workload: Workload) -> float:
     import subprocess
 
-    command = [sys.executable, str(Path(__file__).with_name("engine_alone.py")), str(checkpoint), json.dumps(dataclasses.asdict(workload))]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    command = [sys.executable, "-m", "benchmarks.engine_alone", str(checkpoint), json.dumps(dataclasses.asdict(workload))]
+    return float(subprocess.run(command, cwd=PAGE.parent.parent, capture_output=True, text=True, check=True).stdout)
 
 
 def _context() -> str:

@@ -1,4 +1,4 @@
-"""Tokens per second of the engine without HTTP: `engine_alone.py CHECKPOINT WORKLOAD_JSON`; prints one number."""
+"""Tokens per second of the engine without HTTP: `python -m benchmarks.engine_alone CHECKPOINT WORKLOAD_JSON`; prints one number."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 
 import uvloop
-from _workload import Workload
 
+from benchmarks._workload import Workload
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, Usage
 from mm_gateway.runtime.inference_engine import InferenceEngine

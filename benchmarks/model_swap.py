@@ -1,6 +1,6 @@
 """More models than fit: loads against the offline optimum, time to the first token cold and warm, and what the manager itself costs.
 
-    python benchmarks/model_swap.py
+    python -m benchmarks.model_swap
 
 Clients ask in a closed loop for models of a Zipf-like mix; each request generates a few tokens. The offline optimum (Belady, IBM
 Systems Journal 1966) knows the order in which requests arrived, serves it one by one, and evicts the model whose next request is
@@ -17,10 +17,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from _checkpoints import XS, make_checkpoint
-from _measures import Percentiles, ratio
-from _tables import machine, markdown_table, versions, write_section
-
+from benchmarks._checkpoints import XS, make_checkpoint
+from benchmarks._measures import Percentiles, ratio
+from benchmarks._tables import machine, markdown_table, versions, write_section
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.real_model_manager import RealModelManager

@@ -1,6 +1,6 @@
 """The gateway's own tax: the mock model behind it, against a bare ASGI application on the same server that sends the same bytes.
 
-    python benchmarks/overhead.py [--quick]
+    python -m benchmarks.overhead [--quick]
 
 Latency is measured one request at a time on a warm connection, in alternating blocks; throughput and streams with this process
 as the client, on the same cores as the server. Writes the table `overhead` of docs/benchmarks.md.
@@ -18,10 +18,11 @@ from pathlib import Path
 import msgspec
 import psutil
 import uvloop
-from _http import Connection
-from _measures import Percentiles, ratio
-from _servers import PORT, ServerCommand, running
-from _tables import machine, markdown_table, versions, write_section
+
+from benchmarks._http import Connection
+from benchmarks._measures import Percentiles, ratio
+from benchmarks._servers import PORT, ServerCommand, running
+from benchmarks._tables import machine, markdown_table, versions, write_section
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MODELS = {"models": {"mock": {"model_name": "mock", "backend": "mock"}}}
@@ -143,9 +144,9 @@ def main() -> int:
         sys.executable,
         "-m",
         "uvicorn",
-        "overhead:bare_app",
+        "benchmarks.overhead:bare_app",
         "--app-dir",
-        str(Path(__file__).parent),
+        str(Path(__file__).parent.parent),
         "--port",
         PORT,
         "--log-level",

@@ -1,6 +1,6 @@
 """Drives any OpenAI-compatible address with a stated workload and prints its throughput and latencies, as the clients see them.
 
-    python benchmarks/serving.py --base-url http://127.0.0.1:8000/v1 --model gpt2 --clients 16 --requests 64
+    python -m benchmarks.serving --base-url http://127.0.0.1:8000/v1 --model gpt2 --clients 16 --requests 64
 
 Measured in this process, which shares the machine with a local server (its own CPU share is printed): output tokens per second and
 requests per second from the first request's start to the last one's end; time to first token (TTFT), from sending a request to the first
@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 import uvloop
-from _http import Connection, EventSplitter
-from _measures import Percentiles
-from _workload import Workload
+
+from benchmarks._http import Connection, EventSplitter
+from benchmarks._measures import Percentiles
+from benchmarks._workload import Workload
 
 
 class _Delta(msgspec.Struct):

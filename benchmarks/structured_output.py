@@ -1,6 +1,6 @@
 """What following a JSON schema costs: tokens per second of a batch that is free and of one whose every choice follows a schema.
 
-    python benchmarks/structured_output.py
+    python -m benchmarks.structured_output
 
 Rounds alternate between the two. The schema is an array of strings without end, so that both generate to their limit. Writes the
 section `grammar` of docs/benchmarks.md.
@@ -13,10 +13,9 @@ import json
 import time
 from pathlib import Path
 
-from _checkpoints import XS, M, Shape, make_checkpoint
-from _measures import median, ratio
-from _tables import machine, markdown_table, versions, write_section
-
+from benchmarks._checkpoints import XS, M, Shape, make_checkpoint
+from benchmarks._measures import median, ratio
+from benchmarks._tables import machine, markdown_table, versions, write_section
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, Grammar, Usage
 from mm_gateway.runtime.inference_engine import InferenceEngine

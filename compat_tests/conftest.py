@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from gateways import Gateway, free_port, make_checkpoint, start_gateway, stop_gateway
+
+from compat_tests.support.gateways import Gateway, free_port, make_checkpoint, start_gateway, stop_gateway
 
 
 @pytest.fixture(scope="session")

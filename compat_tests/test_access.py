@@ -11,8 +11,9 @@ from typing import Any
 
 import openai
 import pytest
-from gateways import Gateway, free_port, start_gateway, stop_gateway
 from openai.types.chat import ChatCompletionUserMessageParam
+
+from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
 
 HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Hello!"}]
 KEYS = [

@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from gateways import Gateway, free_port, start_gateway
+from compat_tests.support.gateways import Gateway, free_port, start_gateway
 
 JSON = ("-H", "Content-Type: application/json")
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from gateways import Gateway, environment
+
+from compat_tests.support.gateways import Gateway, environment
 
 FOLDER = Path(__file__).parent / "environments"
 CHECKS = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.glob("*/check_*.py"))

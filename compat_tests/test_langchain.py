@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, TypedDict
 import openai
 import pydantic
 import pytest
-from gateways import Gateway
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
+
+from compat_tests.support.gateways import Gateway
 
 # ChatOpenAI keeps its connections beyond a test, so all have to share an event loop.
 pytestmark = [

@@ -10,11 +10,12 @@ from typing import Any
 
 import openai
 import pytest
-from gateways import Gateway
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
+
+from compat_tests.support.gateways import Gateway
 
 # ChatOpenAI keeps its connections beyond a test, so all have to share an event loop.
 pytestmark = [

@@ -13,7 +13,8 @@ import llm
 import openai
 import pydantic
 import pytest
-from gateways import Gateway
+
+from compat_tests.support.gateways import Gateway
 
 MODELS = ["mock", "gpt2", "llama", "qwen2"]
 

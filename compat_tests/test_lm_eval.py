@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateways import Gateway, environment
+
+from compat_tests.support.gateways import Gateway, environment
 
 TASKS = Path(__file__).parent / "lm_eval_tasks"
 

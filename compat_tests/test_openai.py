@@ -11,7 +11,8 @@ from typing import Any, Literal
 import openai
 import pydantic
 import pytest
-from gateways import Gateway
+
+from compat_tests.support.gateways import Gateway
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello!"}]
 EVERY_KIND = ["mock", "hub/remote", "gpt2", "llama"]

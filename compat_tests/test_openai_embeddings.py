@@ -8,7 +8,8 @@ import math
 import httpx
 import openai
 import pytest
-from gateways import Gateway
+
+from compat_tests.support.gateways import Gateway
 
 EVERY_KIND = ["mock", "hub/remote", "gpt2", "llama"]
 TEXTS = ["Once upon a time", "Hello! How are you?", "你好，世界。"]

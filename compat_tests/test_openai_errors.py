@@ -12,7 +12,8 @@ import httpx2
 import openai
 import pydantic
 import pytest
-from gateways import Gateway, free_port, start_gateway, stop_gateway
+
+from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello!"}]
 

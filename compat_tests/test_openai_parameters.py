@@ -7,8 +7,9 @@ from typing import Any
 
 import openai
 import pytest
-from gateways import Gateway
 from test_openai import Answer
+
+from compat_tests.support.gateways import Gateway
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello!"}]
 REAL = ["gpt2", "llama", "qwen2"]

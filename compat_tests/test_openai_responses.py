@@ -9,7 +9,8 @@ from typing import Any, Literal
 import openai
 import pydantic
 import pytest
-from gateways import Gateway
+
+from compat_tests.support.gateways import Gateway
 
 EVERY_KIND = ["mock", "hub/remote", "gpt2", "llama"]
 WEATHER: Any = {

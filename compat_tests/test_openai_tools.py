@@ -8,9 +8,10 @@ from typing import Any, Literal
 import openai
 import pydantic
 import pytest
-from gateways import Gateway
 from openai.lib.streaming.chat import FunctionToolCallArgumentsDeltaEvent, FunctionToolCallArgumentsDoneEvent
 from openai.types.chat import ChatCompletionMessageFunctionToolCall as FunctionCall
+
+from compat_tests.support.gateways import Gateway
 
 HELLO: list[Any] = [{"role": "user", "content": "What is the weather?"}]
 REAL = ["gpt2", "llama", "qwen2"]

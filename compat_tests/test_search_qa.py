@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai
 import pytest
-from gateways import Gateway, free_port, start_gateway, stop_gateway
+
+from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
 
 PIECES = ["The dome ", "opens on ", "Fridays [", "1", "]", ". Bring a coat [1", "]."]
 FILES = {

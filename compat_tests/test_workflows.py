@@ -10,8 +10,9 @@ from typing import Any
 
 import openai
 import pytest
-from gateways import Gateway, free_port, start_gateway, stop_gateway
 from langchain_openai import ChatOpenAI
+
+from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
 
 LESSON: list[Any] = [{"role": "user", "content": "Fractions"}]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import checkpoints
 import pytest
 import torch
+
+from tests.support import checkpoints
 
 
 @pytest.fixture(scope="session", autouse=True)

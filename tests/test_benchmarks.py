@@ -9,11 +9,12 @@ import random
 from pathlib import Path
 
 import pytest
-from _http import Dechunker, EventSplitter
-from _measures import Percentiles, median, percentile, ratio
-from _tables import markdown_table, write_section
-from _workload import Workload
-from model_swap import belady_loads, lru_loads
+
+from benchmarks._http import Dechunker, EventSplitter
+from benchmarks._measures import Percentiles, median, percentile, ratio
+from benchmarks._tables import markdown_table, write_section
+from benchmarks._workload import Workload
+from benchmarks.model_swap import belady_loads, lru_loads
 
 
 def test_percentiles_interpolate() -> None:

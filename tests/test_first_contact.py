@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateways import Gateway, free_port, stop_gateway, wait_for
+
+from compat_tests.support.gateways import Gateway, free_port, stop_gateway, wait_for
 
 
 def offline(hub: Path) -> dict[str, str]:

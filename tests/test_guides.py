@@ -9,10 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checkpoints
 import pytest
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from tests.support import checkpoints
 
 ROOT = Path(__file__).parent.parent
 GUIDES = {

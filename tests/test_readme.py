@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateways import free_port, stop_gateway, wait_for
+
+from compat_tests.support.gateways import free_port, stop_gateway, wait_for
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

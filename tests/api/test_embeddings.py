@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from litestar.testing import AsyncTestClient
-from scripted_backend import ScriptedBackend, app_over
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.core import Embedding, EmbeddingInput, Usage
 from mm_gateway.errors import InvalidRequestError
+from tests.support.scripted_backend import ScriptedBackend, app_over
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from litestar.testing import AsyncTestClient
-from scripted_backend import ScriptedBackend, app_over
 
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import (
@@ -24,6 +23,7 @@ from mm_gateway.errors import (
     UnsupportedParameterError,
     UpstreamError,
 )
+from tests.support.scripted_backend import ScriptedBackend, app_over
 
 CHAT: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
 ANSWER = [TextDelta(0, "a"), ChoiceFinished(0, "stop"), Usage(1, 1)]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import post, raw_reply, served, until
 
 from mm_gateway.api.app import create_app
 from mm_gateway.backends.local import LocalBackend
@@ -21,6 +20,7 @@ from mm_gateway.configuration.settings import EngineSettings, ModelConfig, Serve
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
 from mm_gateway.runtime.real_model_manager import RealModelManager
+from tests.support.served import post, raw_reply, served, until
 
 STREAMS = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 PATIENT = Settings(server=ServerSettings(early_commit_s=0.2, heartbeat_s=0.1))

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from litestar.testing import AsyncTestClient
-from scripted_backend import ScriptedBackend, Step, app_over
-from served import served, until
 
 from mm_gateway.core import ChoiceFinished, Progress, TextDelta, TokenLogprob, Usage
 from mm_gateway.errors import EngineError, ModelLoadError
+from tests.support.scripted_backend import ScriptedBackend, Step, app_over
+from tests.support.served import served, until
 
 CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
 COMPLETION = {"model": "scripted", "prompt": "Hi"}

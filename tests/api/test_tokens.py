@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import pytest
 from litestar.testing import AsyncTestClient
-from scripted_backend import ScriptedBackend, app_over
 from transformers import AutoTokenizer
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
+from tests.support import checkpoints
+from tests.support.scripted_backend import ScriptedBackend, app_over
 
 TOOL = {"type": "function", "function": {"name": "clock", "description": "The time.", "parameters": {"type": "object", "properties": {}}}}
 TALK: list[Any] = [

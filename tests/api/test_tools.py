@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from litestar.testing import AsyncTestClient
-from scripted_backend import ScriptedBackend, app_over
 
 from mm_gateway.core import ChatInput, ChoiceFinished, Message, TextDelta, Tool, ToolCall, ToolCallDelta, ToolUse, Usage
+from tests.support.scripted_backend import ScriptedBackend, app_over
 
 F = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"properties": {"a": {"type": "integer"}}}}}
 G = {"type": "function", "function": {"name": "g"}}

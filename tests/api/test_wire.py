@@ -8,11 +8,11 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from scripted_backend import ScriptedBackend, app_over
-from served import post, raw_reply, served, until
 
 from mm_gateway.cli.http_protocol import MAX_HEAD_BYTES
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
+from tests.support.scripted_backend import ScriptedBackend, app_over
+from tests.support.served import post, raw_reply, served, until
 
 CHAT = json.dumps({"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}).encode()
 PATH = "/v1/chat/completions"

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 from litestar.testing import AsyncTestClient
-from scripted_backend import ScriptedBackend
 
 from mm_gateway.api.access.admission import Admission, Ticket
 from mm_gateway.api.app import create_app
@@ -21,6 +20,7 @@ from mm_gateway.errors import ModelUnavailableError
 from mm_gateway.workflows.parameters import Parameters
 from mm_gateway.workflows.run import Run
 from mm_gateway.workflows.workflow import Workflow
+from tests.support.scripted_backend import ScriptedBackend
 
 ANSWER = [TextDelta(0, "It is tea [1]."), ChoiceFinished(0, "stop"), Usage(5, 4)]
 

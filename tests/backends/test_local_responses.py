@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import msgspec
 import pytest
 from litestar.testing import AsyncTestClient
@@ -16,6 +15,7 @@ from openai.types.responses import Response
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings, StorageSettings
+from tests.support import checkpoints
 
 MODELS = {"chatml": "chatml", "react": "qwen-chat"}
 CONTEXT = 2048

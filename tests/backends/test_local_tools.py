@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import msgspec
 import openai
 import pytest
@@ -16,6 +15,7 @@ from litestar.testing import AsyncTestClient
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
+from tests.support import checkpoints
 
 MODELS = {"hermes": "chatml", "react": "qwen-chat", "plain": "gpt2", "llama": "llama"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from checkpoints import make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +10,8 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.templates import BUILT_IN, built_in_for
 from mm_gateway.core import Message, Role
 from mm_gateway.errors import ConfigurationError, InvalidRequestError
-from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer
+from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
+from tests.support.checkpoints import make_tokenizer
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>"]
 TOKENIZER = make_tokenizer(SPECIALS, bos_token="<s>", eos_token="</s>")

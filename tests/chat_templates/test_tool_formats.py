@@ -6,7 +6,6 @@ import json
 import random
 from typing import Any
 
-import checkpoints
 import llguidance
 import llguidance.hf
 import pytest
@@ -20,7 +19,8 @@ from mm_gateway.chat_templates.tool_formats.format import Parsed, ParsedArgument
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS, tool_format_of
 from mm_gateway.core import Grammar, Message, Tool, ToolCall, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
-from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer
+from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
+from tests.support import checkpoints
 
 TOKENIZER = checkpoints.make_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>")
 GUIDANCE = llguidance.hf.from_tokenizer(TOKENIZER, n_vocab=len(TOKENIZER), eos_token=[2])

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import psutil
 import pytest
 import torch
@@ -28,6 +27,7 @@ from mm_gateway.errors import (
 )
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
+from tests.support import checkpoints
 
 PROMPTS = ["Hello", "The quick brown fox " * 4, "你好，世界！", "a", "Once upon a time there was", "def main(argument: int) -> str:"]
 GREEDY = GenerationConfig(max_new_tokens=24, temperature=0, ignore_eos=True)
@@ -273,7 +273,7 @@ async def test_events_reach_an_event_loop_and_a_cancel_frees_the_sequence(gpt2_c
 
 
 def test_thousands_of_requests_with_random_cancels_leave_nothing_behind(tmp_path: Path, make_engine: EngineFactory) -> None:
-    import checkpoints
+    from tests.support import checkpoints
 
     folder = checkpoints.llama(tmp_path, hidden_size=16, intermediate_size=16, num_hidden_layers=1)
     engine = make_engine(folder, max_running=32, max_waiting=20000)

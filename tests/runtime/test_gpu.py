@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import pytest
 import torch
-from gptq_checkpoint import quantize_checkpoint
 from transformers import AutoModelForCausalLM
 
 from mm_gateway.configuration.settings import EngineSettings
@@ -18,6 +16,8 @@ from mm_gateway.errors import OutOfMemoryError
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kv_cache.block_attention import choose_kernel
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
+from tests.support import checkpoints
+from tests.support.gptq_checkpoint import quantize_checkpoint
 
 pytestmark = pytest.mark.gpu
 

@@ -12,7 +12,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import huggingface_hub.constants
 import pytest
 import torch
@@ -24,6 +23,7 @@ from mm_gateway.core import Message, Progress
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.model_loader import ModelLoader
+from tests.support import checkpoints
 
 
 def config_of(folder: Path, **more: Any) -> ModelConfig:

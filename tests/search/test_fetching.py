@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from web_site import article, dripping, endless, gzip_bomb, redirect, reply, silent, web_site
 
 from mm_gateway.configuration.settings import SearchSettings
 from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document
 from mm_gateway.search.fetching import PageFetcher
 from mm_gateway.search.guarded_network import is_public
+from tests.support.web_site import article, dripping, endless, gzip_bomb, redirect, reply, silent, web_site
 
 TEXT = "Deep learning trains networks of many layers on examples, and needs much data and computing time to do so."
 CHINESE = "深度学习是机器学习的一个分支，它使用多层神经网络从大量数据中自动学习特征表示。"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import fpdf
 import pytest
-from web_site import article
 
 from mm_gateway.errors import ConfigurationError, SearchError
 from mm_gateway.search import index_update
 from mm_gateway.search.index_update import FileOutcome
 from mm_gateway.search.local import LocalProvider, documentation_index
 from mm_gateway.search.local_index import LocalIndex, UrlOf
+from tests.support.web_site import article
 
 GUIDE = """---
 layout: page

@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from ddgs.exceptions import DDGSException, RatelimitException, TimeoutException
-from web_site import dripping, endless, redirect, reply, searxng, silent, web_site
 
 from mm_gateway.configuration.settings import SearchSettings, StorageSettings
 from mm_gateway.errors import SearchError
@@ -20,6 +19,7 @@ from mm_gateway.search.local import LocalProvider
 from mm_gateway.search.providers import build_provider
 from mm_gateway.search.results import SearchResult, search_with_retries
 from mm_gateway.search.searxng import SearxngProvider
+from tests.support.web_site import dripping, endless, redirect, reply, searxng, silent, web_site
 
 ROWS: list[dict[str, object]] = [
     {"url": "https://a.example/", "title": "A", "content": "About  a.\nMore " + "words " * 100, "engine": "x", "score": 2.0},

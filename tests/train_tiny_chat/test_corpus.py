@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.core import Message
-from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer
+from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
 from tools.train_tiny_chat.cases import all_cases
 from tools.train_tiny_chat.corpus.conversation import Conversation, PlainText, encode
 from tools.train_tiny_chat.corpus.draw import Draw

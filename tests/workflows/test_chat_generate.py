@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from scripted_backend import ScriptedBackend
 
 from mm_gateway.core import (
     ChatInput,
@@ -23,6 +22,7 @@ from mm_gateway.errors import EngineError, InvalidRequestError
 from mm_gateway.runtime.conversation import ConversationManager
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.chat_generate import ChatGenerateWorkflow
+from tests.support.scripted_backend import ScriptedBackend
 
 ANSWER = [TextDelta(0, "Hi"), ChoiceFinished(0, "stop"), Usage(5, 1)]
 

@@ -8,8 +8,6 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from scripted_backend import ScriptedBackend
-from workflows.echo_twice import EchoTwice
 
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import (
@@ -35,6 +33,8 @@ from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.parameters import Parameters
 from mm_gateway.workflows.run import Run
 from mm_gateway.workflows.workflow import Workflow
+from tests.support.scripted_backend import ScriptedBackend
+from tests.workflows.echo_twice import EchoTwice
 
 ANSWER = [TextDelta(0, "A "), TextDelta(0, "text"), ChoiceFinished(0, "stop"), Usage(5, 2, 1)]
 

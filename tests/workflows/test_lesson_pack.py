@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import pytest
-from scripted_backend import ScriptedBackend, Step
 
 from mm_gateway.core import (
     ChatInput,
@@ -27,6 +25,8 @@ from mm_gateway.core import (
 from mm_gateway.errors import ContextLengthExceededError, UnsupportedParameterError, UpstreamError
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.lesson_pack import LessonPackWorkflow
+from tests.support import checkpoints
+from tests.support.scripted_backend import ScriptedBackend, Step
 
 PLAN = '{"sections":["Parts","Adding"]}'
 EXPLANATION = (

@@ -7,10 +7,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import pytest
-from scripted_backend import ScriptedBackend, Step
-from web_site import WebSite, article, redirect, reply, searxng, silent, web_site
 
 from mm_gateway.backends.engine_backend import EngineBackend
 from mm_gateway.configuration.settings import SearchSettings, StorageSettings
@@ -37,6 +34,9 @@ from mm_gateway.search.results import SearchResult
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.prompts import Passage, answer_messages
 from mm_gateway.workflows.search_qa import NOTHING_FOUND, SearchQAWorkflow
+from tests.support import checkpoints
+from tests.support.scripted_backend import ScriptedBackend, Step
+from tests.support.web_site import WebSite, article, redirect, reply, searxng, silent, web_site
 
 ANSWER = [TextDelta(0, "In February ["), TextDelta(0, "2"), TextDelta(0, "]."), ChoiceFinished(0, "stop"), Usage(9, 4)]
 PORT = "The harbour of Tallinn freezes in February, and icebreakers keep it open for the ferries to Helsinki."

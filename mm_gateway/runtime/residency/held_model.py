@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-import psutil
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import Progress
 from mm_gateway.errors import GatewayError, ModelLoadError
+from mm_gateway.runtime.checkpoints.device_memory import total_memory
 from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed
 from mm_gateway.runtime.residency.leases import ProgressCallback
 
@@ -58,7 +55,7 @@ class DeviceBudgets:
         if self._budget_bytes is not None:
             return self._budget_bytes
         if device not in self._totals:
-            self._totals[device] = _total_memory(device)
+            self._totals[device] = total_memory(device)
         return int(self._totals[device] * self._share)
 
 
@@ -199,16 +196,3 @@ def _reclaim() -> None:
     from mm_gateway.runtime.checkpoints.host_tier import reclaim
 
     reclaim()
-
-
-def _total_memory(device: str) -> int:
-    if device == "cpu":
-        # A container may be allowed less than the machine has (https://docs.kernel.org/admin-guide/cgroup-v2.html).
-        try:
-            limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        except (OSError, ValueError):  # no such file, or "max"
-            limit = sys.maxsize
-        return min(psutil.virtual_memory().total, limit)
-    import torch
-
-    return torch.cuda.get_device_properties(torch.device(device)).total_memory

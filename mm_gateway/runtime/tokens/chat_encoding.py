@@ -10,7 +10,7 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.templates import BUILT_IN, built_in_for
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.configuration.settings import ModelType, ToolFormatName
-from mm_gateway.runtime.checkpoints.tokenizer import ChatTokenizer
+from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
 
 
 def chat_encoder_of(

@@ -10,14 +10,14 @@ import pytest
 from litestar import Litestar, get
 from litestar.connection import ASGIConnection
 from litestar.testing import AsyncTestClient
-from scripted_backend import ScriptedBackend, Step, app_over
-from served import post, raw_reply, served, until
 
 from mm_gateway.api.access.keys import RequireKey, principal
 from mm_gateway.configuration.api_key import ApiKey, digest_of, hashed, new_key, parse_key
 from mm_gateway.configuration.settings import LimitSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import EngineError
+from tests.support.scripted_backend import ScriptedBackend, Step, app_over
+from tests.support.served import post, raw_reply, served, until
 
 CHAT: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
 ANSWER: list[Step] = [TextDelta(0, "a"), ChoiceFinished(0, "stop"), Usage(10, 20)]

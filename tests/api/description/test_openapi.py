@@ -13,7 +13,6 @@ import pytest
 from litestar.routes import HTTPRoute
 from litestar.testing import AsyncTestClient
 from openapi_spec_validator import validate
-from scripted_backend import ScriptedBackend, app_over
 
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.description.document import document
@@ -21,6 +20,7 @@ from mm_gateway.api.description.fields import FIELDS
 from mm_gateway.api.description.operations import ENDPOINTS
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
+from tests.support.scripted_backend import ScriptedBackend, app_over
 
 EXAMPLES = [
     pytest.param(path, body, id=f"{path} {name}") for (_, path), endpoint in ENDPOINTS.items() for name, body in endpoint.examples.items()

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from litestar.testing import AsyncTestClient, TestClient
 from openai.types.responses import Response
-from scripted_backend import ScriptedBackend, app_over
 
 from mm_gateway.core import (
     ChatInput,
@@ -25,6 +24,7 @@ from mm_gateway.core import (
     Usage,
 )
 from mm_gateway.errors import ContextLengthExceededError, GatewayError, InvalidRequestError, UpstreamError
+from tests.support.scripted_backend import ScriptedBackend, app_over
 
 ANSWER = [TextDelta(0, "a"), ChoiceFinished(0, "stop"), Usage(1, 1)]
 BODY: dict[str, Any] = {"model": "scripted", "input": "Hi", "store": False}

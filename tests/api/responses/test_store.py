@@ -13,13 +13,13 @@ import pytest
 from litestar.testing import AsyncTestClient
 from openai.types.responses import Response
 from openai.types.responses.response_item_list import ResponseItemList
-from scripted_backend import ScriptedBackend, Step
 
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import ServerSettings, Settings, StorageSettings
 from mm_gateway.core import ChatInput, ChoiceFinished, Message, TextDelta, TokenLogprob, ToolCall, ToolCallDelta, Usage
 from mm_gateway.errors import EngineError
+from tests.support.scripted_backend import ScriptedBackend, Step
 
 ANSWER: list[Step] = [TextDelta(0, "Hello.", logprobs=(TokenLogprob("Hello.", (1,), -1.0),)), ChoiceFinished(0, "stop"), Usage(1, 1)]
 CALL: list[Step] = [TextDelta(0, "Wait."), ToolCallDelta(0, 0, id="c1", name="f", arguments="{}"), ChoiceFinished(0, "stop"), Usage(1, 1)]

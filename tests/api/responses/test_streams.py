@@ -9,10 +9,10 @@ import pytest
 from litestar.testing import AsyncTestClient
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
-from scripted_backend import ScriptedBackend, Step, app_over
 
 from mm_gateway.core import ChoiceFinished, Progress, TextDelta, TokenLogprob, ToolCallDelta, UrlCitation, Usage
 from mm_gateway.errors import EngineError, InvalidRequestError, ModelLoadError, RateLimitError
+from tests.support.scripted_backend import ScriptedBackend, Step, app_over
 
 HELLO: list[Step] = [Progress("loading"), TextDelta(0, 'He"l'), TextDelta(0, "lo 世"), ChoiceFinished(0, "stop"), Usage(3, 2, 1)]
 CALLS: list[Step] = [

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-from upstream_server import upstream
 
 from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.configuration.settings import ModelConfig
@@ -25,6 +24,7 @@ from mm_gateway.core import (
     Usage,
 )
 from mm_gateway.errors import ConfigurationError, UnsupportedParameterError, UpstreamError
+from tests.support.upstream_server import upstream
 
 HELLO = GenerationRequest(request_id="r", model="far", input=ChatInput((Message("user", "Hi"),)))
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"

@@ -8,11 +8,11 @@ import struct
 from typing import Any
 
 import pytest
-from upstream_server import upstream
 
 from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.core import ChatInput, Embedding, EmbeddingInput, GenerationRequest, Message, Tokenized, Tool, ToolUse, Usage
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError, UpstreamError
+from tests.support.upstream_server import upstream
 
 TWO = GenerationRequest(request_id="r", model="far", input=EmbeddingInput(("a", (5, 6)), 2), user="u")
 CHAT = ChatInput((Message("user", "Hi"),), ToolUse((Tool("clock"),)))

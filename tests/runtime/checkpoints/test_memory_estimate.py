@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import pytest
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate, kv_bytes_per_token, read_headers
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
+from tests.support import checkpoints
 
 PRECISIONS: list[dict[str, Any]] = [{"dtype": "fp32"}, {"dtype": "fp16"}, {"dtype": "bf16"}, {"quantization": "8bit"}, {}]
 

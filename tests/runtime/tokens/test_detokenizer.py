@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import checkpoints
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_gateway.runtime.tokens.detokenizer import Detokenizer, StopStrings
 from mm_gateway.runtime.tokens.token_text import TokenText
+from tests.support import checkpoints
 
 TOKENIZER = checkpoints.make_tokenizer(["<|endoftext|>"], eos_token="<|endoftext|>")
 TEXT = TokenText(TOKENIZER)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from checkpoints import make_tokenizer
 from transformers import AutoModelForCausalLM
 
 from mm_gateway.configuration.settings import EngineSettings
@@ -16,6 +15,7 @@ from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
+from tests.support.checkpoints import make_tokenizer
 
 DOCS = Path(__file__).parents[4] / "docs" / "models.md"
 SHAPE: dict[str, Any] = {

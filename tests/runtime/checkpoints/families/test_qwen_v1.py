@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import tiktoken
 import torch
-from qwen_v1_checkpoint import CONTEXT, SPECIALS, make_qwen_v1, reference_logits
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import GenerationConfig, Message
@@ -19,6 +18,7 @@ from mm_gateway.runtime.checkpoints.families.qwen_v1 import PATTERN, cache_folde
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
+from tests.support.qwen_v1_checkpoint import CONTEXT, SPECIALS, make_qwen_v1, reference_logits
 
 TEXTS = [
     "什么是机器学习？请用三句话解释。",

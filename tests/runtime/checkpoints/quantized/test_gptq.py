@@ -6,11 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import checkpoints
 import pytest
 import torch
-from gptq_checkpoint import quantize_checkpoint
-from qwen_v1_checkpoint import make_qwen_v1, reference_logits
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -21,6 +18,9 @@ from mm_gateway.runtime.checkpoints.memory_estimate import estimate
 from mm_gateway.runtime.checkpoints.quantized.gptq import read_format
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
+from tests.support import checkpoints
+from tests.support.gptq_checkpoint import quantize_checkpoint
+from tests.support.qwen_v1_checkpoint import make_qwen_v1, reference_logits
 
 IDS = [(5 * place + 3) % 300 for place in range(24)]
 

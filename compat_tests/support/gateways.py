@@ -112,6 +112,6 @@ def stop_gateway(gateway: Gateway) -> None:
 
 def environment(name: str) -> str:
     """The Python of an environment that `make compat` makes."""
-    python = Path(__file__).parent.parent / ".compat" / name / "bin" / "python"
+    python = Path(__file__).parents[2] / ".compat" / name / "bin" / "python"
     assert python.exists(), f"{python} is missing: run `make compat`"
     return str(python)

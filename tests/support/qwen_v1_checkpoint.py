@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from checkpoints import CORPUS
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.nn.functional import silu
+
+from tests.support.checkpoints import CORPUS
 
 SPECIALS = 3 + 205
 CONTEXT = 128
