@@ -7,9 +7,9 @@ from typing import Any
 
 import openai
 import pytest
-from test_openai import Answer
 
 from compat_tests.support.gateways import Gateway
+from compat_tests.test_openai import Answer
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello!"}]
 REAL = ["gpt2", "llama", "qwen2"]
