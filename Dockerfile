@@ -13,7 +13,7 @@ RUN python -m venv /venv
 COPY constraints.txt ./
 RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt \
     --index-url "https://download.pytorch.org/whl/${TORCH}" --extra-index-url https://pypi.org/simple torch
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY config config
 COPY docs docs
 COPY mm_gateway mm_gateway
