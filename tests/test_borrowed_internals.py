@@ -30,5 +30,7 @@ def test_row_is_true(package: str, internals: str, file: str, guard: str) -> Non
 def test_private_names_of_torch_and_uvicorn_are_listed() -> None:
     listed = {file.strip("`") for _, _, file, _ in ROWS}
     borrows = re.compile(r"torch\.ops\.|from uvicorn\.protocols|from transformers\.(?:integrations|masking_utils|models)")
-    using = {str(path.relative_to(ROOT)) for path in (ROOT / "mm_gateway").rglob("*.py") if borrows.search(path.read_text(encoding="utf-8"))}
+    using = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "mm_gateway").rglob("*.py") if borrows.search(path.read_text(encoding="utf-8"))
+    }
     assert using <= listed
