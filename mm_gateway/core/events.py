@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,6 +29,10 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
     detail: str = ""
     fraction: float | None = None
     """[0, 1], or None where unknown."""
+
+
+ProgressCallback = Callable[[Progress], object]
+"""Told how something goes on, perhaps from another thread; what it returns is ignored."""
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag="text"):

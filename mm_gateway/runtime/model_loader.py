@@ -16,15 +16,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
-from mm_gateway.core import Progress
+from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
 from mm_gateway.runtime.checkpoints.embedding_style import read_embedding_style
-from mm_gateway.runtime.checkpoints.families import qwen_v1
-from mm_gateway.runtime.checkpoints.files import ProgressCallback, checkpoint_folder
+from mm_gateway.runtime.checkpoints.families.families import FAMILIES, family_of
+from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate
-from mm_gateway.runtime.checkpoints.packed_linear import Weights
 from mm_gateway.runtime.checkpoints.packing import pack_model, weight_bytes
+from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
 from mm_gateway.runtime.checkpoints.tokenizer import load_tokenizer
 from mm_gateway.runtime.checkpoints.weights import read_weights
 from mm_gateway.runtime.memory_errors import is_out_of_memory
@@ -37,7 +37,6 @@ __all__ = ["LoadedModel", "ModelConfig", "ModelLoader"]
 logger = logging.getLogger(__name__)
 
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_WEIGHTS: dict[torch.dtype, Weights] = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 class ModelLoader:
@@ -120,11 +119,11 @@ class ModelLoader:
             if config.flash_attention:
                 _check_flash_attention(device)
             model = read_weights(folder, config, checkpoint, device, dtype)
-        if device.type == "cpu" and config.quantization in (None, "8bit", "gptq"):
+        packed = FORMATS[config.quantization].packed_as(dtype)
+        if device.type == "cpu" and packed is not None:
             progress(Progress("loading", f"{name}: packing the weights"))
-            weights = "int8" if config.quantization == "8bit" else _WEIGHTS[dtype]
             if self._pack:
-                pack_model(model, weights)
+                pack_model(model, packed)
             dtype = torch.float32
         context_length = _context_length(checkpoint, config)
         chat, stop_tokens = _chat_encoder(config, checkpoint, tokenizer)
@@ -177,11 +176,12 @@ def _chat_encoder(
 
 def _read_config(folder: Path, config: ModelConfig) -> tuple[ModelConfig, transformers.PreTrainedConfig]:
     """The checkpoint's configuration, with the entry as it holds for this checkpoint."""
-    if qwen_v1.is_qwen_v1(folder):
-        qwen_v1.register()
+    family = family_of(folder)
+    if family is not None:
+        family.register()
         if config.trust_remote_code:
             config = msgspec.structs.replace(config, trust_remote_code=False)
-        logger.info("%s: Qwen v1 is served natively, as the same network as Qwen2; no remote code is run", config.model_name)
+        logger.info("%s: %s is served natively; no remote code is run", config.model_name, family.name)
     checkpoint = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
     _check_architecture(checkpoint, config)
     return config, checkpoint
@@ -217,7 +217,7 @@ def _check_flash_attention(device: torch.device) -> None:
 
 def _check_architecture(checkpoint: transformers.PreTrainedConfig, config: ModelConfig) -> None:
     architectures = getattr(checkpoint, "architectures", None) or []
-    causal = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(), qwen_v1.ARCHITECTURE}
+    causal = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(), *(name for family in FAMILIES.values() for name in family.architectures)}
     remote = config.trust_remote_code and getattr(checkpoint, "auto_map", None)
     if architectures and not causal.intersection(architectures) and not remote:
         raise ModelLoadError(

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mm_gateway.configuration.settings import EngineSettings, MemorySettings, ModelConfig
-from mm_gateway.core import Progress
+from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import GatewayError, ModelNotFoundError, OutOfMemoryError, ShuttingDownError
 from mm_gateway.runtime.residency.held_model import BudgetOf, DeviceBudgets, EngineFactory, HeldModel, Loader, Parts
-from mm_gateway.runtime.residency.leases import Lease, ManagerStats, ModelStatus, ProgressCallback, Waiter, queued_progress, status_of
+from mm_gateway.runtime.residency.leases import Lease, ManagerStats, ModelStatus, Waiter, queued_progress, status_of
 from mm_gateway.runtime.residency.state_machine import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, Residency
 
 if TYPE_CHECKING:

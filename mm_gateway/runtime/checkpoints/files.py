@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -11,10 +10,8 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 from tqdm import tqdm
 
 from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.core import Progress
+from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import ModelLoadError
-
-ProgressCallback = Callable[[Progress], object]
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "tokenizer*"]
 

@@ -1,39 +1,19 @@
-"""What a model will take before it is loaded, from the headers of its files; torch-free, so that asking costs milliseconds.
-
-The safetensors format begins with the length of a JSON header that names every tensor with its type and shape
-(https://github.com/huggingface/safetensors#format).
-"""
+"""What a model will take before it is loaded, from the headers of its files, which costs milliseconds."""
 
 from __future__ import annotations
 
 import json
-import math
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
+from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 _STORED_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-# Per weight, with scales: bitsandbytes' int8 rows, nf4 with double quantization of blocks of 64 (https://arxiv.org/abs/2305.14314).
-_QUANTIZED_BYTES = {"8bit": 1.02, "4bit": 0.52}
-
-
-@dataclass(frozen=True)
-class TensorHeader:
-    """One tensor of a checkpoint: name, type as safetensors writes it, shape."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def items(self) -> int:
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -71,31 +51,28 @@ def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, devic
 
 def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], *, device_type: str) -> int:
     """Memory of the weights in the configured precision; from file sizes where the files are not safetensors."""
-    item = _item_bytes(config, checkpoint)
+    item, on_cpu, form = _item_bytes(config, checkpoint), device_type == "cpu", FORMATS[config.quantization]
     headers = [header for file in sorted(folder.glob("*.safetensors")) for header in read_headers(file)]
     if not headers:
         stored = _STORED_BYTES.get(str(checkpoint.get("dtype") or checkpoint.get("torch_dtype")), 4)
         files = sum(file.stat().st_size for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern))
-        return int(files / stored * _QUANTIZED_BYTES.get(config.quantization or "", item))
+        return int(files / stored * (form.bytes_per_weight or item))
     embeddings = {header.name for header in headers if len(header.shape) == 2 and _is_embedding(header.name)}
-    bits = int((checkpoint.get("quantization_config") or {}).get("bits", 4))
     total = 0.0
     for header in headers:
-        part = header.name.rpartition(".")[2]
-        if config.quantization == "gptq" and part in ("qweight", "qzeros", "scales", "g_idx"):
-            # Held as the weights that they stand for; a GPU with gptqmodel's kernels takes less.
-            total += header.items * (32 // bits) * item if part == "qweight" else 0
+        if (part_bytes := form.stored_bytes(header, item, checkpoint)) is not None:
+            total += part_bytes
         elif header.dtype not in ("F64", "F32", "F16", "BF16"):
             total += header.items * _ITEM_BYTES.get(header.dtype, 4)  # quantized in the file: held as it is
         elif len(header.shape) != 2:
-            total += header.items * (4 if device_type == "cpu" else item)  # norms and biases
-        elif config.quantization in _QUANTIZED_BYTES and header.name not in embeddings:
-            total += header.items * _QUANTIZED_BYTES[config.quantization]
+            total += header.items * (4 if on_cpu else item)  # norms and biases
+        elif form.bytes_per_weight is not None and header.name not in embeddings:
+            total += header.items * form.bytes_per_weight
         else:
-            total += header.items * (2 if config.quantization == "8bit" and device_type == "cpu" else item)
-    if device_type == "cpu" and checkpoint.get("tie_word_embeddings", True) and not any("lm_head" in header.name for header in headers):
+            total += header.items * form.embedding_bytes(item, on_cpu=on_cpu)
+    if on_cpu and checkpoint.get("tie_word_embeddings", True) and not any("lm_head" in header.name for header in headers):
         # Packing gives the output layer a copy of its own.
-        total += max((h.items for h in headers if h.name in embeddings), default=0) * (1 if config.quantization == "8bit" else item)
+        total += max((h.items for h in headers if h.name in embeddings), default=0) * form.output_copy_bytes(item)
     return int(total)
 
 
@@ -108,23 +85,6 @@ def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: int) -> int:
     heads = first("num_attention_heads", "n_head")
     head_dim = first("head_dim") or (first("hidden_size", "n_embd") // heads if heads else 0)
     return 2 * first("num_hidden_layers", "n_layer") * (first("num_key_value_heads") or heads) * head_dim * item_bytes
-
-
-def read_headers(file: Path) -> Iterator[TensorHeader]:
-    """The tensors of a safetensors file. Raises ValueError where it is cut off or no such file."""
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 0 < size <= 100_000_000:
-            raise ValueError(f"{file.name} is no safetensors file")
-        header = stream.read(size)
-    try:
-        entries = json.loads(header)
-    except ValueError as error:
-        raise ValueError(f"{file.name} is cut off or damaged") from error
-    for name, entry in entries.items():
-        if name != "__metadata__":
-            yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -7,14 +7,15 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mm_gateway.errors import ModelLoadError
-from mm_gateway.runtime.checkpoints.families import qwen_v1
+from mm_gateway.runtime.checkpoints.families.families import family_of
 
 
 def load_tokenizer(folder: Path, *, name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """Raises ModelLoadError where the folder has no tokenizer that can be read."""
     try:
-        if (folder / "qwen.tiktoken").is_file():
-            return qwen_v1.load_tokenizer(folder)
+        family = family_of(folder)
+        if family is not None and (folder / family.tokenizer_file).is_file():
+            return family.load_tokenizer(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:
         raise ModelLoadError(f"{name}: its tokenizer cannot be loaded ({_first_line(error)}). Are all tokenizer files there?") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import ModelLoadError
-from mm_gateway.runtime.checkpoints.quantized.gptq import GptqFormat, check_dropped, dequantized_state_dict, gptqmodel_usable, read_format
-
-logger = logging.getLogger(__name__)
+from mm_gateway.runtime.checkpoints.families.families import family_of
+from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS, stored_format
 
 
 def read_weights(
@@ -30,21 +27,13 @@ def read_weights(
     Raises:
         ModelLoadError: files or packages are missing, weights are not the model's, or the quantization is another one.
     """
-    gptq = read_format(folder)
-    _check_quantization(config, checkpoint, gptq)
-    options: dict[str, Any] = {}
-    state: dict[str, torch.Tensor] | None = None
-    # int8 on a CPU is the packed layers' business, after loading.
-    if config.quantization == "4bit" or (config.quantization == "8bit" and device.type != "cpu"):
-        options["quantization_config"] = _bitsandbytes_config(config, dtype)
-    elif gptq is not None and (checkpoint.model_type == "qwen" or not gptqmodel_usable(device)):
-        logger.warning(
-            "%s: its GPTQ weights are held as %s, %d times their size in the files; on a GPU the package gptqmodel keeps them packed",
-            config.model_name,
-            str(dtype).removeprefix("torch."),
-            8 * dtype.itemsize // gptq.bits,
-        )
-        state = dequantized_state_dict(folder, gptq, dtype)
+    form = FORMATS[config.quantization]
+    _check_quantization(folder, config)
+    family = family_of(folder)
+    quantizer = form.quantizer(config, device, dtype)
+    options: dict[str, Any] = {} if quantizer is None else {"quantization_config": quantizer}
+    state = form.read(folder, config, device, dtype, converts_weights=family is not None and family.converts_weights)
+    if state is not None and hasattr(checkpoint, "quantization_config"):
         delattr(checkpoint, "quantization_config")  # it must not look for what is no longer there
     model, report = _from_pretrained(folder, config, checkpoint, device, dtype, state, options)
     missing = sorted(report["missing_keys"])
@@ -54,7 +43,7 @@ def read_weights(
             "files are missing, or it belongs to another architecture"
         )
     if state is not None:
-        check_dropped(sorted(report["unexpected_keys"]), state)
+        form.check_unexpected(sorted(report["unexpected_keys"]), state)
         if (folder / "generation_config.json").is_file():  # which comes with a folder only
             model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     return model.eval().requires_grad_(False)
@@ -103,23 +92,11 @@ def _from_pretrained(
         raise
 
 
-def _check_quantization(config: ModelConfig, checkpoint: transformers.PreTrainedConfig, gptq: GptqFormat | None) -> None:
-    name = config.model_name
-    if config.quantization == "gptq" and gptq is None:
-        raise ModelLoadError(f"{name}: quantization: gptq is configured, but the checkpoint is not quantized with GPTQ")
-    if config.quantization != "gptq" and gptq is not None:
-        raise ModelLoadError(f"{name}: the checkpoint is quantized with GPTQ; set quantization: gptq")
-
-
-def _bitsandbytes_config(config: ModelConfig, dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
-    if importlib.util.find_spec("bitsandbytes") is None:
+def _check_quantization(folder: Path, config: ModelConfig) -> None:
+    wanted, stored = FORMATS[config.quantization], stored_format(folder)
+    if wanted.published and stored is not wanted:
         raise ModelLoadError(
-            f"{config.model_name}: quantization: {config.quantization} needs the package bitsandbytes: pip install 'mm-gateway[bnb]'"
+            f"{config.model_name}: quantization: {wanted.name} is configured, but the checkpoint is not quantized with {wanted.title}"
         )
-    # It logs a warning per layer and forward pass where a CPU has no fused kernel.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    if config.quantization == "8bit":
-        return transformers.BitsAndBytesConfig(load_in_8bit=True)
-    return transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
+    if stored is not None and stored is not wanted:
+        raise ModelLoadError(f"{config.model_name}: the checkpoint is quantized with {stored.title}; set quantization: {stored.name}")

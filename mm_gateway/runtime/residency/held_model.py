@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
-from mm_gateway.core import Progress
+from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import GatewayError, ModelLoadError
 from mm_gateway.runtime.checkpoints.device_memory import total_memory
-from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed
-from mm_gateway.runtime.residency.leases import ProgressCallback
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
+    from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed
     from mm_gateway.runtime.inference_engine import InferenceEngine
 
 logger = logging.getLogger(__name__)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.core import Progress
+from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.runtime.residency.state_machine import Model
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
     from mm_gateway.runtime.inference_engine import InferenceEngine
 
-ProgressCallback = Callable[[Progress], object]
 State = Literal["cold", "loading", "ready", "busy", "evicting"]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
-from mm_gateway.runtime.checkpoints.memory_estimate import estimate, kv_bytes_per_token, read_headers
+from mm_gateway.runtime.checkpoints.memory_estimate import estimate, kv_bytes_per_token
+from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
 from tests.support import checkpoints

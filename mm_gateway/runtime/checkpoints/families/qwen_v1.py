@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import logging
 import os
 import tempfile
@@ -23,6 +22,7 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
 from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime.checkpoints.families.family import Family
 
 logger = logging.getLogger(__name__)
 
@@ -114,14 +114,6 @@ def translate_config(found: dict[str, Any]) -> dict[str, Any]:
     return translated
 
 
-def is_qwen_v1(folder: Path) -> bool:
-    """Whether a checkpoint's config.json says `model_type: qwen`."""
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type") == "qwen"
-    except (OSError, ValueError):
-        return False
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """`qwen.tiktoken` as a fast tokenizer. The conversion takes seconds for the full vocabulary, so its result is cached.
 
@@ -188,3 +180,14 @@ def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT, clean_up_tokenization_spaces=False
     )
+
+
+QWEN_V1 = Family(
+    name="Qwen v1",
+    architectures=(ARCHITECTURE,),
+    recognises=lambda checkpoint: checkpoint.get("model_type") == "qwen",
+    register=register,
+    tokenizer_file="qwen.tiktoken",
+    load_tokenizer=load_tokenizer,
+    converts_weights=True,
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
+from mm_gateway.runtime.checkpoints.tensor_headers import TensorHeader
 
 logger = logging.getLogger(__name__)
 
@@ -105,17 +108,6 @@ def dequantize(parts: dict[str, torch.Tensor], form: GptqFormat) -> torch.Tensor
     return ((integers - zeros[groups]).float() * scales[groups]).T.contiguous()
 
 
-def check_dropped(names: list[str], state: dict[str, torch.Tensor]) -> None:
-    """Tensors that the model has no place for must be what quantizers add without effect: biases of zeros.
-
-    Raises:
-        ModelLoadError: one of them is something else.
-    """
-    wrong = [name for name in names if name in state and not (name.endswith(".bias") and not state[name].any())]
-    if wrong:
-        raise ModelLoadError(f"The GPTQ checkpoint holds {len(wrong)} tensors that the model has no place for ({', '.join(wrong[:3])}…)")
-
-
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -124,3 +116,44 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
         with safe_open(file, framework="pt") as stream:
             for name in stream.keys():  # noqa: SIM118 - no mapping
                 yield name, stream.get_tensor(name)
+
+
+class Gptq(WeightFormat):
+    name = "gptq"
+    title = "GPTQ"
+    published = True
+
+    def recognises(self, folder: Path) -> bool:
+        return read_format(folder) is not None
+
+    def read(
+        self, folder: Path, config: ModelConfig, device: torch.device, dtype: torch.dtype, *, converts_weights: bool
+    ) -> dict[str, torch.Tensor] | None:
+        # Packed integers can be neither renamed into other layers nor split.
+        if not converts_weights and gptqmodel_usable(device):
+            return None
+        form = read_format(folder)
+        assert form is not None
+        logger.warning(
+            "%s: its GPTQ weights are held as %s, %d times their size in the files; on a GPU the package gptqmodel keeps them packed",
+            config.model_name,
+            str(dtype).removeprefix("torch."),
+            8 * dtype.itemsize // form.bits,
+        )
+        return dequantized_state_dict(folder, form, dtype)
+
+    def check_unexpected(self, names: Sequence[str], state: Mapping[str, torch.Tensor]) -> None:
+        """Only what quantizers add without effect has no place: biases of zeros."""
+        wrong = [name for name in names if name in state and not (name.endswith(".bias") and not state[name].any())]
+        if wrong:
+            raise ModelLoadError(
+                f"The GPTQ checkpoint holds {len(wrong)} tensors that the model has no place for ({', '.join(wrong[:3])}…)"
+            )
+
+    def stored_bytes(self, header: TensorHeader, item_bytes: int, checkpoint: Mapping[str, Any]) -> float | None:
+        part = header.name.rpartition(".")[2]
+        if part not in _PARTS:
+            return None
+        # Held as the weights that they stand for; a GPU with gptqmodel's kernels takes less.
+        bits = int((checkpoint.get("quantization_config") or {}).get("bits", 4))
+        return header.items * (32 // bits) * item_bytes if part == "qweight" else 0
