@@ -1,6 +1,7 @@
 """What is served and how: the typed form of `models.yaml` and `gateway.yaml`; immutable after start.
 
-Knows the keys, their allowed values and defaults. Knows nothing of HTTP, torch or any Backend.
+Knows the keys, their allowed values, defaults and descriptions: the loader checks by them, and the configuration reference is made of them.
+Knows nothing of HTTP, torch or any Backend.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from mm_gateway.configuration.api_key import ApiKey
 
@@ -22,6 +24,20 @@ Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
 SearchProviderName = Literal["local", "ddgs", "searxng"]
 
+AtLeastOne = Annotated[int, Meta(ge=1)]
+AtLeastZero = Annotated[int, Meta(ge=0)]
+AtLeastOneKiB = Annotated[int, Meta(ge=1024)]
+UpToTwenty = Annotated[int, Meta(ge=1, le=20)]
+Running = Annotated[int, Meta(ge=1, le=1024)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+# `title`: a pattern in words.
+Device = Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", title="auto, cuda, cuda:N or cpu")]
+Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/]+)$", title="*, or origins such as https://example.org")]
+Url = Annotated[str, Meta(pattern=r"^(?i:https?)://", title="an http:// or https:// address")]
+
 WORKFLOW_PREFIX = "mm-orch/"
 """Before the name of a workflow as a model."""
 
@@ -29,136 +45,173 @@ WORKFLOW_PREFIX = "mm-orch/"
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of `models.yaml`; the first eight keys are the guide's."""
 
-    model_name: str
-    """A hub id (`Qwen/Qwen-7B-Chat`), a local folder, or, for `remote`, the name at the upstream server."""
-    model_type: ModelType | None = None
-    """The chat template; None: the checkpoint's own, else by its architecture."""
-    device: str = "auto"
-    """`auto` (CUDA where there is one, else CPU), `cuda`, `cuda:N` or `cpu`."""
-    dtype: Dtype = "auto"
-    """`auto`: the checkpoint's own. On a CPU 16-bit types mean 16-bit weights with fp32 arithmetic."""
-    quantization: Quantization | None = None
-    trust_remote_code: bool = False
-    flash_attention: bool = False
-    max_context_length: int | None = None
-    """Tokens, >= 1; clamped to what the checkpoint can do. None: the checkpoint's own."""
+    model_name: Annotated[
+        str, Meta(description="A hub id (`Qwen/Qwen-7B-Chat`), a local folder, or, for `remote`, the name at the upstream server.")
+    ]
+    model_type: Annotated[
+        ModelType | None, Meta(description="The chat template; null: the checkpoint's own, else by its architecture.")
+    ] = None
+    device: Annotated[
+        Device, Meta(description="Where the model runs: `auto` (CUDA where there is one, else CPU), `cuda`, `cuda:N` or `cpu`.")
+    ] = "auto"
+    dtype: Annotated[
+        Dtype,
+        Meta(
+            description="Type of the weights; `auto`: the checkpoint's own. On a CPU 16-bit types mean 16-bit weights with fp32 arithmetic."
+        ),
+    ] = "auto"
+    quantization: Annotated[
+        Quantization | None,
+        Meta(description="How the weights are packed: 8bit, 4bit, or gptq for a checkpoint that is packed already; null: not at all."),
+    ] = None
+    trust_remote_code: Annotated[bool, Meta(description="Run the Python code that comes with the checkpoint.")] = False
+    flash_attention: Annotated[bool, Meta(description="Use FlashAttention where the package and the device have it.")] = False
+    max_context_length: Annotated[
+        AtLeastOne | None, Meta(description="Longest context in tokens, clamped to what the checkpoint can do. null: the checkpoint's own.")
+    ] = None
 
-    backend: BackendName = "local"
-    aliases: tuple[str, ...] = ()
-    """Further names that clients may use."""
-    chat_template: str | None = None
-    """A built-in template's name or a Jinja file; wins over the checkpoint's own. None: see `model_type`."""
-    tool_format: ToolFormatName | None = None
-    """How tools are written for the model and its calls read back; None: by the chat template."""
-    embedding_pooling: Pooling | None = None
-    """How `/v1/embeddings` pools the last hidden states; None: as the checkpoint's sentence-transformers files say, else `mean`."""
-    matryoshka: bool = False
-    """Trained so that the beginning of an embedding is one too: `dimensions` may shorten it."""
-    revision: str | None = None
-    """Branch, tag or commit of the hub repository."""
-    path: str | None = None
-    """Local folder to load from in place of the hub; `model_name` stays the name. In the file also `builtin:NAME`, one of the package."""
-    truncate_history: bool = True
-    """Leave out the oldest turns of a conversation that does not fit the context; False: refuse it."""
-    pin: bool = False
-    """Never evicted once loaded."""
-    preload: bool = False
-    """Loaded at start instead of on first use."""
-    ttl_s: float | None = None
-    """Seconds without use after which the model is unloaded; None: stays until its room is needed."""
-    kv_cache_bytes: int | None = None
-    """Memory for the KV cache; None: what its sequences can use, at most a quarter of what the budget leaves."""
-    max_running: int | None = None
-    """Sequences decoded together; None: `engine.max_running`."""
+    backend: Annotated[
+        BackendName, Meta(description="What answers: a model in this process, the mock, or a remote OpenAI-compatible server.")
+    ] = "local"
+    aliases: Annotated[tuple[str, ...], Meta(description="Further names that clients may use.")] = ()
+    chat_template: Annotated[
+        str | None, Meta(description="A built-in template's name or a Jinja file; wins over the checkpoint's own. null: see `model_type`.")
+    ] = None
+    tool_format: Annotated[
+        ToolFormatName | None, Meta(description="How tools are written for the model and its calls read back; null: by the chat template.")
+    ] = None
+    embedding_pooling: Annotated[
+        Pooling | None,
+        Meta(
+            description="How `/v1/embeddings` pools hidden states; null: as the checkpoint's sentence-transformers files say, else `mean`."
+        ),
+    ] = None
+    matryoshka: Annotated[
+        bool, Meta(description="The model is trained so that the beginning of an embedding is one too: `dimensions` may shorten it.")
+    ] = False
+    revision: Annotated[str | None, Meta(description="Branch, tag or commit of the hub repository.")] = None
+    path: Annotated[
+        str | None,
+        Meta(
+            description="Local folder to load from in place of the hub, or `builtin:NAME` for a model of the package; `model_name` stays."
+        ),
+    ] = None
+    truncate_history: Annotated[
+        bool, Meta(description="Leave out the oldest turns of a conversation that does not fit the context; false: refuse it.")
+    ] = True
+    pin: Annotated[bool, Meta(description="Keep the model in memory once it is loaded.")] = False
+    preload: Annotated[bool, Meta(description="Load the model at start instead of on first use.")] = False
+    ttl_s: Annotated[
+        NotNegative | None, Meta(description="Seconds without use after which the model is unloaded; null: stays until its room is needed.")
+    ] = None
+    kv_cache_bytes: Annotated[
+        AtLeastOne | None,
+        Meta(description="Memory for the KV cache; null: what its sequences can use, at most a quarter of what the budget leaves."),
+    ] = None
+    max_running: Annotated[Running | None, Meta(description="Sequences decoded together; null: `engine.max_running`.")] = None
 
-    base_url: str | None = None
-    """remote: the upstream's address up to and including `/v1`."""
-    api_key_env: str | None = None
-    """remote: environment variable that holds the upstream's key."""
-    timeout_s: float = 600.0
-    """remote: seconds without a byte from upstream after which the request fails."""
-    delay_s: float = 0.0
-    """mock: seconds per token."""
+    base_url: Annotated[str | None, Meta(description="remote: the upstream's address up to and including `/v1`.")] = None
+    api_key_env: Annotated[str | None, Meta(description="remote: environment variable that holds the upstream's key.")] = None
+    timeout_s: Annotated[Positive, Meta(description="remote: seconds without a byte from upstream after which the request fails.")] = 600.0
+    delay_s: Annotated[NotNegative, Meta(description="mock: seconds per token.")] = 0.0
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`server:` of `gateway.yaml`."""
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    """[0, 65535]; 0: any free port."""
-    api_keys: tuple[str, ...] = ()
-    """Keys that clients may use, or `sha256:HEX` of them; best given as MM_GATEWAY_API_KEYS. None here nor in a file: none is asked for."""
-    api_keys_file: str | None = None
-    """A file of keys with their names and limits, see `key_file.py`; a path from the folder of gateway.yaml."""
-    admin_keys: tuple[str, ...] = ()
-    """Keys for `/admin`, best given as MM_GATEWAY_ADMIN_KEYS; none: it is off."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins whose web pages may call from a browser, such as `https://example.org`; `*`: all; none: CORS is off."""
-    max_body_bytes: int = 16 * 2**20
-    early_commit_s: float = 5.0
-    """A stream whose first token takes longer is answered with 200 and heartbeats from then on."""
-    heartbeat_s: float = 10.0
-    """Interval of heartbeat comments in a stream that waits."""
-    shutdown_grace_s: float = 10.0
-    """Seconds that running requests get to end after SIGTERM."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    host: Annotated[str, Meta(description="Address to listen on; 0.0.0.0 or :: for all of this machine's.")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="Port to listen on; 0: any free port.")] = 8000
+    api_keys: Annotated[
+        tuple[str, ...],
+        Meta(description="Keys that clients may use, or `sha256:HEX` of them; best given as MM_GATEWAY_API_KEYS. No key: open to all."),
+    ] = ()
+    api_keys_file: Annotated[
+        str | None,
+        Meta(description="A file of keys with names and limits of their own; a path from the folder of gateway.yaml."),
+    ] = None
+    admin_keys: Annotated[
+        tuple[str, ...], Meta(description="Keys for `/admin`, best given as MM_GATEWAY_ADMIN_KEYS; none: it is off.")
+    ] = ()
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        Meta(description="Origins whose web pages may call from a browser, such as `https://example.org`; `*`: all; none: CORS is off."),
+    ] = ()
+    max_body_bytes: Annotated[AtLeastOneKiB, Meta(description="Largest body of a request; beyond it: 413.")] = 16 * 2**20
+    early_commit_s: Annotated[
+        Positive, Meta(description="A stream whose first token takes longer is answered with 200 and heartbeats from then on.")
+    ] = 5.0
+    heartbeat_s: Annotated[Positive, Meta(description="Interval of heartbeat comments in a stream that waits.")] = 10.0
+    shutdown_grace_s: Annotated[NotNegative, Meta(description="Seconds that running requests get to end after SIGTERM.")] = 10.0
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="What is logged, from this level up.")] = "info"
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`limits:` of `gateway.yaml`: what clients may use, and what the gateway takes on."""
 
-    requests_per_minute: int | None = None
-    """Of each key that has no limit of its own; where no keys are asked for, of all clients together. None: no limit."""
-    tokens_per_minute: int | None = None
-    """Likewise; tokens of prompts and replies."""
-    max_requests: int = 2048
-    """Requests being answered at a time, streams included, >= 1; beyond it: 429."""
-    max_queued_requests: int = 1024
-    """Of these, requests that wait for their first token, over all models, >= 1; beyond it: 429."""
+    requests_per_minute: Annotated[
+        AtLeastOne | None,
+        Meta(
+            description="Requests a minute of each key that has no limit of its own; without keys, of all clients together. null: no limit."
+        ),
+    ] = None
+    tokens_per_minute: Annotated[AtLeastOne | None, Meta(description="Likewise, tokens of prompts and replies.")] = None
+    max_requests: Annotated[AtLeastOne, Meta(description="Requests being answered at a time, streams included; beyond it: 429.")] = 2048
+    max_queued_requests: Annotated[
+        AtLeastOne, Meta(description="Of these, requests that wait for their first token, over all models; beyond it: 429.")
+    ] = 1024
 
 
 class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`memory:` of `gateway.yaml`: the cache of models."""
 
-    max_cached_models: int = 3
-    """Models resident at a time, >= 1."""
-    memory_threshold: float = 0.8
-    """(0, 1]: share of each device's memory that models, their KV caches included, may take together."""
-    budget_bytes: int | None = None
-    """Instead of memory_threshold: bytes that models may take on each device."""
-    host_tier_bytes: int = 0
-    """Host memory that may keep the weights of models evicted from a GPU; 0: none."""
-    fallback_to_cpu: bool = False
-    """Load on the CPU what does not fit the GPU."""
-    ttl_s: float | None = None
-    """`ttl_s` of models that set none."""
+    max_cached_models: Annotated[AtLeastOne, Meta(description="Models in memory at a time.")] = 3
+    memory_threshold: Annotated[
+        Share, Meta(description="Share of each device's memory that models, their KV caches included, may take together.")
+    ] = 0.8
+    budget_bytes: Annotated[
+        AtLeastOne | None, Meta(description="Instead of memory_threshold: bytes that models may take on each device.")
+    ] = None
+    host_tier_bytes: Annotated[
+        AtLeastZero, Meta(description="Host memory that may keep the weights of models evicted from a GPU; 0: none.")
+    ] = 0
+    fallback_to_cpu: Annotated[bool, Meta(description="Load on the CPU what does not fit the GPU.")] = False
+    ttl_s: Annotated[
+        NotNegative | None,
+        Meta(description="Seconds without use after which a model that sets no `ttl_s` is unloaded; null: when its room is needed."),
+    ] = None
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`engine:` of `gateway.yaml`: defaults of every local model's engine."""
 
-    max_running: int = 64
-    """Sequences decoded together, >= 1."""
-    max_step_tokens: int = 512
-    """Tokens of one forward pass, decode and prefill chunks together; more gives throughput, fewer gives smoother streams."""
-    max_waiting: int = 1024
-    """Sequences queued per model, and requests that wait for it to load; beyond it requests get a 429."""
-    prefix_cache: bool = True
-    """Reuse KV entries of prompts that share a beginning."""
+    max_running: Annotated[Running, Meta(description="Sequences decoded together.")] = 64
+    max_step_tokens: Annotated[
+        AtLeastOne,
+        Meta(description="Tokens of one forward pass, decode and prefill together; more gives throughput, fewer gives smoother streams."),
+    ] = 512
+    max_waiting: Annotated[
+        AtLeastOne, Meta(description="Sequences queued per model, and requests that wait for it to load; beyond it requests get a 429.")
+    ] = 1024
+    prefix_cache: Annotated[bool, Meta(description="Reuse KV entries of prompts that share a beginning.")] = True
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`storage:` of `gateway.yaml`: what outlives a restart."""
 
-    folder: str | None = None
-    """Where sessions, stored responses and the search index live; None: `mm-gateway` in XDG_DATA_HOME, else in ~/.local/share."""
-    max_responses: int = 10_000
-    """Responses of `/v1/responses` kept, >= 1; beyond it the oldest go."""
-    response_ttl_s: float | None = 30 * 86400.0
-    """Seconds for which a response is kept; None: until its room is needed."""
-    response_max_bytes: int = 2**20
-    """Conversation that a response may be stored with, >= 1024; a larger one is refused unless it is not to be stored."""
+    folder: Annotated[
+        str | None,
+        Meta(
+            description="Where sessions, stored responses and the index live; null: `mm-gateway` in XDG_DATA_HOME, else in ~/.local/share."
+        ),
+    ] = None
+    max_responses: Annotated[AtLeastOne, Meta(description="Responses of `/v1/responses` kept; beyond it the oldest go.")] = 10_000
+    response_ttl_s: Annotated[
+        Positive | None, Meta(description="Seconds for which a response is kept; null: until its room is needed.")
+    ] = 30 * 86400.0
+    response_max_bytes: Annotated[
+        AtLeastOneKiB,
+        Meta(description="Conversation that a response may be stored with; a larger one is refused unless it is sent with store: false."),
+    ] = 2**20
 
     def path(self, name: str) -> Path:
         """The path of a file in the folder; neither is made here."""
@@ -170,47 +223,48 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`search:` of `gateway.yaml`: where search-qa looks, and what it may fetch."""
 
-    provider: SearchProviderName = "local"
-    """`local`: the index of your files; `ddgs`: web search (extra `search`); `searxng`: a SearXNG server."""
-    max_results: int = 5
-    """Sources of an answer where the request names no number, [1, 20]."""
-    max_source_tokens: int = 400
-    """What is read of one source at most, in tokens of the answering model, >= 100."""
-    timeout_s: float = 15.0
-    """Seconds that a provider gets to answer, > 0."""
-    searxng_url: str | None = None
-    """Address of the SearXNG server, which has to allow the format json."""
-    index_paths: tuple[str, ...] = ()
-    """Files and folders that `mm-gateway index` takes where it is given none."""
-    index_url: str | None = None
-    """What the addresses of indexed files begin with in place of their folder; None: file:// and the folder."""
-    max_file_bytes: int = 32 * 2**20
-    """Larger files are not indexed."""
-    max_page_bytes: int = 2 * 2**20
-    """Pages that are larger, once decompressed, are left out."""
-    page_timeout_s: float = 10.0
-    """Seconds for a page, redirects included, > 0."""
-    max_redirects: int = 5
-    """Redirects that are followed for a page, >= 0."""
-    parallel_fetches: int = 5
-    """Pages fetched at a time for one question, >= 1."""
-    allow_private_addresses: bool = False
-    """Fetch pages from loopback, private and link-local addresses too. Leave it off where users are not trusted."""
+    provider: Annotated[
+        SearchProviderName,
+        Meta(
+            description="What is searched. `local`: the index of your files; `ddgs`: the web (extra `search`); `searxng`: a SearXNG server."
+        ),
+    ] = "local"
+    max_results: Annotated[UpToTwenty, Meta(description="Sources of an answer where the request names no number.")] = 5
+    max_source_tokens: Annotated[
+        Annotated[int, Meta(ge=100)], Meta(description="What is read of one source at most, in tokens of the answering model.")
+    ] = 400
+    timeout_s: Annotated[Positive, Meta(description="Seconds that a provider gets to answer.")] = 15.0
+    searxng_url: Annotated[Url | None, Meta(description="Address of the SearXNG server, which has to allow the format json.")] = None
+    index_paths: Annotated[
+        tuple[str, ...], Meta(description="Files and folders that `mm-gateway index` takes where it is given none.")
+    ] = ()
+    index_url: Annotated[
+        str | None,
+        Meta(description="What the addresses of indexed files begin with in place of their folder; null: file:// and the folder."),
+    ] = None
+    max_file_bytes: Annotated[AtLeastOneKiB, Meta(description="Files that are larger are not indexed.")] = 32 * 2**20
+    max_page_bytes: Annotated[AtLeastOneKiB, Meta(description="Pages that are larger, once decompressed, are left out.")] = 2 * 2**20
+    page_timeout_s: Annotated[Positive, Meta(description="Seconds for a page, redirects included.")] = 10.0
+    max_redirects: Annotated[AtLeastZero, Meta(description="Redirects that are followed for a page.")] = 5
+    parallel_fetches: Annotated[UpToTwenty, Meta(description="Pages fetched at a time for one question.")] = 5
+    allow_private_addresses: Annotated[
+        bool, Meta(description="Fetch pages from loopback, private and link-local addresses too. Leave it off where users are not trusted.")
+    ] = False
 
 
 class WorkflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`workflows:` of `gateway.yaml`."""
 
-    model: str | None = None
-    """What answers in workflows that name no model themselves (`mm-orch/NAME@MODEL`); None: `default_model`, else the first entry."""
-    session_ttl_s: float | None = 30 * 86400.0
-    """Seconds after its last turn for which a session of chat-generate is kept; None: for good."""
-    max_sessions: int = 10_000
-    """Sessions kept; beyond it those go first that were used longest ago."""
-    max_session_turns: int = 200
-    """Turns kept of one session, the newest, >= 1."""
-    max_session_tokens: int = 32_768
-    """Estimated tokens kept of one session, its newest turns, >= 1."""
+    model: Annotated[
+        str | None,
+        Meta(description="What answers in workflows where `mm-orch/NAME@MODEL` names none; null: `default_model`, else the first entry."),
+    ] = None
+    session_ttl_s: Annotated[
+        Positive | None, Meta(description="Seconds after its last turn for which a session of chat-generate is kept; null: for good.")
+    ] = 30 * 86400.0
+    max_sessions: Annotated[AtLeastOne, Meta(description="Sessions kept; beyond it those go first that were used longest ago.")] = 10_000
+    max_session_turns: Annotated[AtLeastOne, Meta(description="Turns kept of one session, the newest.")] = 200
+    max_session_tokens: Annotated[AtLeastOne, Meta(description="Estimated tokens kept of one session, the newest.")] = 32_768
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import msgspec
 import pytest
 import yaml
 
+from mm_gateway.chat_templates.templates import BUILT_IN
+from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.configuration.api_key import hashed
 from mm_gateway.configuration.loader import load_settings
-from mm_gateway.configuration.settings import MemorySettings, ModelConfig, Settings, WorkflowSettings
+from mm_gateway.configuration.sections import SECTIONS
+from mm_gateway.configuration.settings import (
+    MemorySettings,
+    ModelConfig,
+    ModelType,
+    SearchProviderName,
+    Settings,
+    ToolFormatName,
+    WorkflowSettings,
+)
+from mm_gateway.configuration.words import description, range_in_words
 from mm_gateway.errors import ConfigurationError
+from mm_gateway.search.providers import PROVIDERS
 
 CONFIG = Path(__file__).parents[2] / "config"
 GUIDE_KEYS = (
@@ -149,6 +164,29 @@ def test_every_other_mistake_says_where_and_what(
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path, models or "models: {m: {model_name: m}}", gateway, **environ)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [ModelConfig, *SECTIONS.values()])
+def test_every_setting_is_explained_and_its_default_is_allowed(kind: type[msgspec.Struct]) -> None:
+    hints = get_type_hints(kind, include_extras=True)
+    for field in msgspec.structs.fields(kind):
+        text = description(hints[field.name])
+        assert text.endswith("."), field.name
+        assert not field.name.startswith(("max_", "min_")) or range_in_words(hints[field.name]), field.name
+        if not field.required:
+            assert msgspec.convert(field.default, hints[field.name]) == field.default
+
+
+@pytest.mark.parametrize("section", ["server: {early_commit_s: .nan}", "memory: {memory_threshold: .nan}", "limits: {max_requests: .inf}"])
+def test_what_is_no_number_is_refused(tmp_path: Path, section: str) -> None:
+    with pytest.raises(ConfigurationError, match="allowed is"):
+        load(tmp_path, gateway=section)
+
+
+def test_the_names_that_settings_allow_are_those_that_there_are() -> None:
+    assert set(get_args(ModelType)) == set(BUILT_IN)
+    assert set(get_args(ToolFormatName)) == set(TOOL_FORMATS)
+    assert set(get_args(SearchProviderName)) == set(PROVIDERS)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

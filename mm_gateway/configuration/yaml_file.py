@@ -1,0 +1,51 @@
+"""Reads a YAML file that has to be a mapping; a key given twice is an error, where YAML would take the last."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mm_gateway.errors import ConfigurationError
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A file's content; {} where it is empty.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no mapping.
+    """
+    try:
+        # safe: _Loader is a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    return mapping(content, f"{path}")
+
+
+def mapping(content: object, where: str) -> dict[str, Any]:
+    """A part of a file that has to be a mapping; {} where it is left empty.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{where} must be a mapping, not {type(content).__name__}")
+    return {str(key): value for key, value in content.items()}
