@@ -6,6 +6,7 @@ from litestar import post
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
+from litestar.params import FromPath
 
 from mm_gateway.api.access.keys import RequireKey, unnamed_keys
 from mm_gateway.api.models import card
@@ -33,7 +34,7 @@ class RequireAdminKey:
 
 
 @post("/admin/models/{target:path}", status_code=200, summary="Load, unload, pin or unpin a local model: /admin/models/{id}/{action}")
-async def manage_model(state: State, target: str) -> ModelCard:
+async def manage_model(state: State, target: FromPath[str]) -> ModelCard:
     """Answers with the model as it is afterwards; `load` and `unload` wait until it is done."""
     # Ids may hold slashes, so the action is what follows the last one.
     name, _, action = str(target).removeprefix("/").rpartition("/")

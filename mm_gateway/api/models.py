@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litestar import Request, get
 from litestar.datastructures import State
+from litestar.params import FromPath
 
 from mm_gateway.api.access.keys import may_use, resolve
 from mm_gateway.core import ModelInfo
@@ -16,7 +17,7 @@ def list_models(request: Request, state: State) -> ModelList:
 
 
 @get("/v1/models/{model_id:path}", sync_to_thread=False, summary="One model; ids may hold slashes")
-def get_model(request: Request, state: State, model_id: str) -> ModelCard:
+def get_model(request: Request, state: State, model_id: FromPath[str]) -> ModelCard:
     # Litestar's path parameters begin with the slash that separates them.
     return card(resolve(request, state.catalog, str(model_id).removeprefix("/")).info())
 

@@ -12,6 +12,7 @@ import time
 import msgspec
 from litestar import Request, delete, get, post
 from litestar.datastructures import State
+from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.access.keys import principal
@@ -111,7 +112,7 @@ async def _previous(store: ResponseStore, owner: str, id: str | None) -> list[It
     "/v1/responses/{response_id:str}",
     summary="A stored response",
 )
-async def get_response(request: Request, state: State, response_id: str) -> ResponseObject:
+async def get_response(request: Request, state: State, response_id: FromPath[str]) -> ResponseObject:
     parameters = request.query_params
     for name in ("stream", "starting_after"):
         if parameters.get(name, "false").lower() not in ("false", "0"):
@@ -125,7 +126,7 @@ async def get_response(request: Request, state: State, response_id: str) -> Resp
     status_code=200,
     summary="Delete a stored response",
 )
-async def delete_response(request: Request, state: State, response_id: str) -> DeletedResponse:
+async def delete_response(request: Request, state: State, response_id: FromPath[str]) -> DeletedResponse:
     """Responses that continue it keep their conversation."""
     store: ResponseStore = state.responses
     await store.delete(principal(request), response_id)
@@ -137,7 +138,7 @@ async def delete_response(request: Request, state: State, response_id: str) -> D
     status_code=200,
     summary="Cancel a background response: always an error, since there are none",
 )
-async def cancel_response(request: Request, state: State, response_id: str) -> ResponseObject:
+async def cancel_response(request: Request, state: State, response_id: FromPath[str]) -> ResponseObject:
     store: ResponseStore = state.responses
     await store.get(principal(request), response_id)
     raise InvalidRequestError("Cannot cancel a synchronous response. Close the connection to cancel one that is running")
@@ -147,7 +148,7 @@ async def cancel_response(request: Request, state: State, response_id: str) -> R
     "/v1/responses/{response_id:str}/input_items",
     summary="What a stored response was made from, earlier turns included; pages by `limit`, `order` and `after`",
 )
-async def list_input_items(request: Request, state: State, response_id: str) -> ItemList:
+async def list_input_items(request: Request, state: State, response_id: FromPath[str]) -> ItemList:
     parameters = request.query_params
     limit, order, after = parameters.get("limit", str(PAGE)), parameters.get("order", "desc"), parameters.get("after")
     if not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= MAX_PAGE:
