@@ -11,7 +11,7 @@ import itertools
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 
@@ -25,12 +25,14 @@ from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, Gram
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, UnsupportedParameterError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
-from mm_gateway.runtime.engine.choice import Choice
 from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob
+from mm_gateway.runtime.engine.engine_thread import EngineThread
 from mm_gateway.runtime.engine.generation import Generation
 from mm_gateway.runtime.engine.hidden_states import has_hidden_states
 from mm_gateway.runtime.engine.model_runner import ModelRunner, current_device, probe, verify
-from mm_gateway.runtime.engine.step_loop import EngineStats, EngineThread, Job
+from mm_gateway.runtime.engine.sequence_text import SequenceText
+from mm_gateway.runtime.engine.step_loop import EngineStats, StepLoop
+from mm_gateway.runtime.engine.text_job import TextJob
 from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
 from mm_gateway.runtime.kv_cache.choosing import Layout, make_kv_cache
 from mm_gateway.runtime.sampling.sampler import Sampler
@@ -80,6 +82,8 @@ class InferenceEngine:
         kv_layout, kv_block_size: slots or pages, and tokens of a page; by default what fits the device.
         embedding: how hidden states become embeddings; None: their mean.
         verify_tolerance: how far packed logits may be from the model's own, in standard deviations.
+        on_failure: told once when the engine has failed as a whole, after all its requests have: it is to be closed and the
+            model to be loaded anew. Called in the engine's thread, so it must not wait for `close`.
 
     Raises:
         ModelLoadError: the model's attention cannot be taken over, or computes something else through the cache.
@@ -103,6 +107,7 @@ class InferenceEngine:
         embedding: EmbeddingStyle | None = None,
         name: str = "",
         verify_tolerance: float = 0.02,
+        on_failure: Callable[[BaseException], None] | None = None,
     ) -> None:
         if device is not None and torch.device(device).type != model.device.type:
             raise ModelLoadError(f"The model is on {model.device}, not on {device}")
@@ -148,7 +153,8 @@ class InferenceEngine:
         sampler = Sampler(self._vocab_size, model.device, max_sequences=max_sequences)
         self._ids = itertools.count()
         self._grammars = GrammarCompiler(tokenizer, self._vocab_size, self._stop_token_ids)
-        self._thread = EngineThread(name, runner, scheduler, sampler, TokenMasks(self._vocab_size), max_sequences=max_sequences)
+        loop = StepLoop(name, runner, scheduler, sampler, TokenMasks(self._vocab_size))
+        self._thread = EngineThread(name, loop, max_sequences=max_sequences, on_failure=on_failure)
 
     @classmethod
     def for_loaded_model(
@@ -159,6 +165,7 @@ class InferenceEngine:
         *,
         kv_layout: Layout | None = None,
         kv_block_size: int = BLOCK_SIZE,
+        on_failure: Callable[[BaseException], None] | None = None,
     ) -> InferenceEngine:
         """The engine of what ModelLoader returned, with its context, stops and defaults."""
         config = loaded.config
@@ -180,7 +187,13 @@ class InferenceEngine:
             name=config.model_name,
             # int8 arithmetic depends on the rows that are computed together, 16-bit less so.
             verify_tolerance=0.5 if config.quantization else 0.02 if loaded.dtype == torch.float32 else 0.2,
+            on_failure=on_failure,
         )
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the engine's loop, if anything did. All its requests have failed then, and it takes no more."""
+        return self._thread.failure
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -215,7 +228,7 @@ class InferenceEngine:
             InvalidRequestError: an empty prompt, an id outside the vocabulary.
             ContextLengthExceededError: a prompt does not leave room for the tokens asked for.
             RateLimitError: the queue is full.
-            ShuttingDownError: the engine is closed.
+            ShuttingDownError: the engine is closed. ModelUnavailableError: it has failed.
         """
         config = self._defaults.complete(config or GenerationConfig())
         for token in config.logit_bias:
@@ -229,7 +242,7 @@ class InferenceEngine:
         seed = secrets.randbits(64) if config.seed is None else config.seed
         group = next(self._ids)
         stops = (*config.stop, *(stop for stop in stop_strings if stop not in config.stop))
-        choices: dict[int, Choice] = {}
+        texts: dict[int, SequenceText] = {}
         echo: dict[int, str] = {}
         for position, prompt in enumerate(prompts):
             max_tokens = self._max_tokens(prompt, config, param)
@@ -243,12 +256,11 @@ class InferenceEngine:
                     config,
                     max_tokens=max_tokens,
                     seed=seed + index * 0x9E3779B97F4A7C15,
-                    reuse_prefix=not config.prompt_logprobs,
                 )
-                choices[seq.id] = Choice(index, seq, self._text, stop_strings=stops, stop_token_ids=self._stop_token_ids)
+                texts[seq.id] = SequenceText(index, seq, self._text, stop_strings=stops, stop_token_ids=self._stop_token_ids)
                 if config.prompt_logprobs:
                     echo[seq.id] = echo_texts[position] if echo_texts is not None else self._text.decode(prompt)
-        self._thread.submit(Job(generation, choices, sum(len(prompt) for prompt in prompts), config.n, echo, grammar))
+        self._thread.submit(TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar))
         return generation
 
     def embed(
@@ -266,7 +278,7 @@ class InferenceEngine:
 
         Raises:
             InvalidRequestError: the model has no embeddings, or none of that size; an input is empty or holds a wrong id.
-            ContextLengthExceededError, RateLimitError, ShuttingDownError: as for `submit`.
+            ContextLengthExceededError, RateLimitError, ShuttingDownError, ModelUnavailableError: as for `submit`.
         """
         style = self._embedding
         if style.unfit is not None:
@@ -288,7 +300,7 @@ class InferenceEngine:
         backlog = deque(
             (
                 index,
-                Sequence(next(self._ids), group, list(tokens), config, max_tokens=0, seed=0, reuse_prefix=False, pooling=style.pooling),
+                Sequence(next(self._ids), group, list(tokens), config, max_tokens=0, seed=0, pooling=style.pooling),
             )
             for index, tokens in enumerate(inputs)
         )

@@ -69,17 +69,15 @@ class Outbox:
     """Collects a step's events and hands them over with one wake-up per event loop."""
 
     def __init__(self) -> None:
-        self._items: dict[Generation, list[Item]] = {}
+        self._items: dict[asyncio.AbstractEventLoop | None, dict[Generation, list[Item]]] = {}  # None: readers that are threads
 
     def add(self, generation: Generation, items: list[Item]) -> None:
-        self._items.setdefault(generation, []).extend(items)
+        if items:
+            self._items.setdefault(generation.loop, {}).setdefault(generation, []).extend(items)
 
     def flush(self) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop | None, list[tuple[Generation, list[Item]]]] = {}
-        for generation, items in self._items.items():
-            by_loop.setdefault(generation.loop, []).append((generation, items))
-        self._items = {}
-        for loop, deliveries in by_loop.items():
+        while self._items:
+            loop, deliveries = self._items.popitem()  # first of all: whatever one loop raises, the next flush goes on with the others
             if loop is None:
                 _deliver_all(deliveries)
                 continue
@@ -89,6 +87,6 @@ class Outbox:
                 continue
 
 
-def _deliver_all(deliveries: list[tuple[Generation, list[Item]]]) -> None:
-    for generation, items in deliveries:
+def _deliver_all(deliveries: dict[Generation, list[Item]]) -> None:
+    for generation, items in deliveries.items():
         generation.deliver(items)

@@ -82,7 +82,7 @@ class ModelRunner:
             first_row = len(tokens)
             tokens += seq.tokens[start:stop]
             positions += range(start, stop)
-            if seq.config.prompt_logprobs and start < seq.prompt_len:
+            if seq.score_prompt and start < seq.prompt_len:
                 scored.append((seq, scheduled.count))
                 wanted += range(first_row, first_row + scheduled.count)
             if seq.pooling is not None:
@@ -117,7 +117,7 @@ class ModelRunner:
 
 def _is_plain_decode(scheduled: ScheduledSequence) -> bool:
     seq = scheduled.seq
-    return scheduled.count == 1 and scheduled.sample and not seq.config.prompt_logprobs and seq.pooling is None
+    return scheduled.count == 1 and scheduled.sample and not seq.score_prompt and seq.pooling is None
 
 
 def current_device(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -1,66 +1,38 @@
-"""The step loop of one model: schedule, forward, sample, events. Owns the engine's thread and everything that only it may touch."""
+"""The work of one engine, step by step: schedule, forward, sample, events. Knows nothing of threads or of who waits for it.
+
+What goes wrong for one request fails that request; what goes wrong in a forward pass fails the requests of that step. Any
+other exception leaves here, and the engine ends (`EngineThread`): nothing can be trusted then.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 
 import torch
 
 from mm_gateway.core import Embedding, GenerationEvent, Progress, Usage
-from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError, RateLimitError, ShuttingDownError
-from mm_gateway.runtime.engine.choice import Choice
+from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError
 from mm_gateway.runtime.engine.embedding_job import EmbeddingJob
 from mm_gateway.runtime.engine.generation import Generation, Outbox
 from mm_gateway.runtime.engine.hidden_states import Pooler, unit_vector
 from mm_gateway.runtime.engine.model_runner import ModelRunner, StepLogits, current_device
+from mm_gateway.runtime.engine.sequence_text import SequenceText
+from mm_gateway.runtime.engine.text_job import TextJob
 from mm_gateway.runtime.memory_errors import is_out_of_memory
-from mm_gateway.runtime.sampling.sampler import Sampler, TokenScores, score_tokens
-from mm_gateway.runtime.sampling.structured_output import CompiledGrammar, GrammarState, TokenMasks
+from mm_gateway.runtime.sampling.sampler import Sampled, Sampler, TokenScores, score_tokens
+from mm_gateway.runtime.sampling.structured_output import GrammarState, TokenMasks
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
-from mm_gateway.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 0.5
 """Between two reports of progress to those that wait for their first token."""
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """One request in the engine.
-
-    Attributes:
-        choices: those that have not ended, by sequence id.
-        prompt_tokens: over all prompts, each counted once.
-        echo: text of each prompt whose log-probabilities were asked for, by sequence id.
-        grammar: what every choice has to follow.
-    """
-
-    generation: Generation
-    choices: dict[int, Choice]
-    prompt_tokens: int
-    choices_per_prompt: int
-    echo: dict[int, str]
-    grammar: CompiledGrammar | None = None
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    told: Progress | None = None
-
-    @property
-    def places(self) -> int:
-        """Places of the queue that it takes."""
-        return len(self.choices)
-
-    @property
-    def sequences(self) -> list[Sequence]:
-        """Those that the scheduler holds."""
-        return [choice.seq for choice in self.choices.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,168 +48,115 @@ class EngineStats:
     preemptions: int
 
 
-class EngineThread:
-    """Runs jobs until closed. Methods may be called from any thread; the work happens in the engine's own.
-
-    Commands go in through a queue that is drained before each step; events go out after each step, in one hand-over.
+class StepLoop:
+    """Owns the jobs of one engine and everything that is kept for their sequences. All calls but `stats` come from one thread.
 
     Args:
-        max_sequences: running and waiting together; beyond it jobs are refused.
+        name: the model's, for reports of progress.
     """
 
-    def __init__(
-        self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks, *, max_sequences: int
-    ) -> None:
+    def __init__(self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks) -> None:
         self._name = name
-        self._max_sequences = max_sequences
-        self._sequences = 0  # submitted and not yet released; guarded by _gate
-        self._released = 0  # of them, in this step
-        self._releases = Throughput()
-        self._next_report = 0.0
         self._runner = runner
-        self._masks = masks
-        self._grammars: dict[int, GrammarState] = {}  # by sequence id
         self._scheduler = scheduler
         self._sampler = sampler
-        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._jobs: dict[Generation, Job | EmbeddingJob] = {}
-        self._job_of: dict[int, Job | EmbeddingJob] = {}  # by sequence id
+        self._masks = masks
         self._pooler = Pooler()
-        self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._outbox = Outbox()
+        self._jobs: dict[Generation, TextJob | EmbeddingJob] = {}
+        # By sequence id:
+        self._job_of: dict[int, TextJob | EmbeddingJob] = {}
+        self._grammars: dict[int, GrammarState] = {}
+        self._prompt_scores: dict[int, list[TokenScores | None]] = {}
+        self._released = 0  # sequences since the last step
+        self._next_report_s = 0.0
         self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
-        self._closing = False
-        self._gate = threading.Lock()  # so that no job slips in behind the closing command
-        self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
-        self._thread.start()
 
-    def submit(self, job: Job | EmbeddingJob) -> None:
-        """Queue a job.
-
-        Raises:
-            ShuttingDownError: the engine is closing. RateLimitError: the queue is full.
-        """
-        count = job.places
-        with self._gate:
-            if self._closing:
-                raise ShuttingDownError("The model is being unloaded")
-            excess = self._sequences + count - self._max_sequences
-            if excess > 0:
-                # More than the whole queue holds will never find room in it.
-                retry_after_s = self._releases.seconds_for(excess) if count <= self._max_sequences else None
-                raise RateLimitError(f"The model's queue is full: {self._sequences} sequences run or wait", retry_after_s=retry_after_s)
-            self._sequences += count
-            self._commands.put(lambda: self._add(job))
-
-    def cancel(self, generation: Generation) -> None:
-        """Drop a job's sequences before the next step; unknown ones are ignored."""
-        self._commands.put(lambda: self._cancel(generation))
-
-    def close(self) -> None:
-        """Fail what is left with ShuttingDownError and end the thread; returns when it has ended."""
-        with self._gate:
-            if not self._closing:
-                self._closing = True
-                self._commands.put(None)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+    @property
+    def busy(self) -> bool:
+        """Whether a step has anything to do."""
+        return bool(self._scheduler.running or self._scheduler.waiting)
 
     def stats(self) -> EngineStats:
-        scheduler = self._scheduler
+        """Any thread."""
         return EngineStats(
-            running=scheduler.running,
-            waiting=scheduler.waiting,
+            running=self._scheduler.running,
+            waiting=self._scheduler.waiting,
             steps=self._steps,
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
             completion_tokens=self._completion_tokens,
-            preemptions=scheduler.preemptions,
+            preemptions=self._scheduler.preemptions,
         )
 
-    def _run(self) -> None:
+    @contextlib.contextmanager
+    def on_device(self) -> Iterator[None]:
+        """What the thread has to be in to call `step`."""
         with torch.inference_mode(), current_device(self._runner.device):
-            while self._drain():
-                started = time.monotonic()
-                step = self._scheduler.schedule()
-                if step:
-                    self._step(step)
-                if started >= self._next_report:
-                    self._next_report = started + REPORT_INTERVAL_S
-                    self._report()
-                self._outbox.flush()
-                self._measure(time.monotonic() - started)
-        self._masks.close()
-        for generation in list(self._jobs):
-            self._fail(generation, ShuttingDownError("The model was unloaded"))
-        self._outbox.flush()
+            yield
 
-    def _measure(self, step_s: float) -> None:
-        """How fast sequences leave, which is how fast those that wait can come in."""
-        released, self._released = self._released, 0
-        self._releases.observe(released, step_s)
-        if released:
-            with self._gate:
-                self._sequences -= released
-
-    def _report(self) -> None:
-        """Tell those without a token yet where they stand."""
-        places = self._scheduler.places()
-        for job in self._jobs.values():
-            if isinstance(job, EmbeddingJob) or job.completion_tokens or not job.choices:
-                continue
-            seq = next(iter(job.choices.values())).seq
-            if self._scheduler.is_running(seq):
-                progress = Progress("prefill", f"{self._name}: reading the prompt", seq.computed / seq.prompt_len)
-            else:
-                detail = f"{self._name}: place {places.get(seq.group, 1)} of {len(places)} in the queue"
-                progress = Progress("queued", detail)
-            if progress != job.told:
-                job.told = progress
-                self._outbox.add(job.generation, [progress])
-
-    def _drain(self) -> bool:
-        """Carry out commands; blocks while there is no work. False: close."""
-        idle = not self._scheduler.running and not self._scheduler.waiting
-        while True:
-            try:
-                command = self._commands.get(block=idle)
-            except queue.Empty:
-                return True
-            if command is None:
-                return False
-            command()
-            idle = False
-
-    def _add(self, job: Job | EmbeddingJob) -> None:
-        self._jobs[job.generation] = job
+    def add(self, job: TextJob | EmbeddingJob) -> None:
+        """Take a job in; its sequences wait."""
+        self._jobs[job.generation] = job  # first of all, so that it has an answer whatever happens next
         self._prompt_tokens += job.prompt_tokens
-        if isinstance(job, EmbeddingJob):
-            self._feed(job)
-            return
-        for seq_id, choice in job.choices.items():
-            self._job_of[seq_id] = job
-            if job.grammar is not None:
-                self._grammars[seq_id] = job.grammar.new_state()
-            self._scheduler.add(choice.seq)
+        try:
+            self._queue(job)
+        except Exception as error:
+            self._fail(job, _fault_of_request(error))
 
-    def _feed(self, job: EmbeddingJob) -> None:
+    def cancel(self, generation: Generation) -> None:
+        """Drop a job and free what it holds; unknown ones are ignored."""
+        job = self._jobs.pop(generation, None)
+        if job is not None:
+            self._release_all(job)
+
+    def step(self) -> int:
+        """One forward pass, where there is anything to do, and its events; returns how many sequences were released since the last."""
+        step = self._scheduler.schedule()
+        if step:
+            self._compute(step)
+        now_s = time.monotonic()
+        if now_s >= self._next_report_s:
+            self._next_report_s = now_s + REPORT_INTERVAL_S
+            self._report()
+        self._outbox.flush()
+        released, self._released = self._released, 0
+        return released
+
+    def abandon(self, reason: GatewayError, unqueued: AbstractSequence[TextJob | EmbeddingJob] = ()) -> None:
+        """Fail all jobs, and those that were not added yet. Frees nothing: what holds their state is not to be trusted any more."""
+        for generation in [*self._jobs, *(job.generation for job in unqueued)]:
+            self._outbox.add(generation, [reason])
+        self._jobs.clear()
+        self._outbox.flush()
+        self._masks.close()
+
+    def _queue(self, job: TextJob | EmbeddingJob) -> None:
+        if isinstance(job, EmbeddingJob):
+            self._queue_inputs(job)
+            return
+        for seq in job.sequences:
+            self._job_of[seq.id] = job
+            if job.grammar is not None:
+                self._grammars[seq.id] = job.grammar.new_state()
+            self._scheduler.add(seq)
+
+    def _queue_inputs(self, job: EmbeddingJob) -> None:
         for seq in job.feed():
             self._job_of[seq.id] = job
             self._scheduler.add(seq)
 
-    def _cancel(self, generation: Generation) -> None:
-        job = self._jobs.pop(generation, None)
-        if job is not None:
-            for seq in job.sequences:
-                self._release(seq)
+    def _fail(self, job: TextJob | EmbeddingJob, error: GatewayError) -> None:
+        """The job ends with an error, and what it computed is forgotten: it may be no numbers that others should meet."""
+        if self._jobs.pop(job.generation, None) is not None:
+            self._outbox.add(job.generation, [error])
+            self._release_all(job, discard=True)
 
-    def _fail(self, generation: Generation, error: GatewayError, *, discard: bool = False) -> None:
-        job = self._jobs.pop(generation, None)
-        if job is None:
-            return
-        for seq in job.sequences:
+    def _release_all(self, job: TextJob | EmbeddingJob, *, discard: bool = False) -> None:
+        sequences = job.sequences
+        self._released += job.places - len(sequences)  # places of inputs that the scheduler does not hold yet
+        for seq in sequences:
             self._release(seq, discard=discard)
-        self._outbox.add(generation, [error])
 
     def _release(self, seq: Sequence, *, discard: bool = False) -> None:
         self._released += 1
@@ -249,91 +168,118 @@ class EngineThread:
         self._prompt_scores.pop(seq.id, None)
         self._grammars.pop(seq.id, None)
 
-    def _step(self, step: list[ScheduledSequence]) -> None:
+    def _report(self) -> None:
+        """Tell those without a token yet where they stand."""
+        places = self._scheduler.places()
+        for job in self._jobs.values():
+            if isinstance(job, EmbeddingJob) or job.completion_tokens or not job.texts:
+                continue
+            seq = next(iter(job.texts.values())).seq
+            if self._scheduler.is_running(seq):
+                progress = Progress("prefill", f"{self._name}: reading the prompt", seq.computed / seq.prompt_len)
+            else:
+                detail = f"{self._name}: place {places.get(seq.group, 1)} of {len(places)} in the queue"
+                progress = Progress("queued", detail)
+            if progress != job.reported:
+                job.reported = progress
+                self._outbox.add(job.generation, [progress])
+
+    def _compute(self, step: list[ScheduledSequence]) -> None:
         self._steps += 1
-        constrained = [scheduled.seq.id for scheduled in step if scheduled.sample and scheduled.seq.id in self._grammars]
-        masks = self._masks.start([self._grammars[id] for id in constrained]) if constrained else None
         try:
-            result = self._runner.execute(step)
-            self._score_prompts(result)
-            pooled = self._pooler.add(result.hidden)
-            masked = None
-            if masks is not None:
-                row_of = {seq.id: row for row, seq in enumerate(result.sampled)}
-                masked = [row_of[id] for id in constrained], masks.result()
-            sampled = self._sampler.sample(result.logits, result.sampled, masked) if result.sampled else []
+            result, pooled, sampled = self._forward(step)
         except Exception as error:  # whatever went wrong in a forward pass is the fault of this step's requests alone
             self._fail_step(step, error)
             return
         self._scheduler.computed(step)
-        for seq_id, vector in pooled.items():
-            self._embed(seq_id, vector)
+        for seq_id, states in pooled.items():
+            job = self._job_of.get(seq_id)  # None: another input of its request failed in this very step
+            if isinstance(job, EmbeddingJob):
+                self._embed(job, seq_id, states)
         for seq, draw in zip(result.sampled, sampled, strict=True):
             job = self._job_of.get(seq.id)
-            if not isinstance(job, Job):
-                continue  # another choice of its request failed in this very step
-            if draw.token is None:
-                logger.error("NaN or infinite logits; the request fails")
-                self._fail(job.generation, EngineError("The model computed NaN or infinite values for this request"), discard=True)
-                continue
-            state = self._grammars.get(seq.id)
-            if state is not None and not state.advance(draw.token):
-                logger.error("a token left its grammar: %s", state.matcher.get_error())
-                self._fail(job.generation, EngineError("The output left its grammar; the request fails"))
-                continue
-            self._advance(job, seq, draw.token, draw.scores)
+            if isinstance(job, TextJob):
+                self._advance(job, job.texts[seq.id], draw)
 
-    def _embed(self, seq_id: int, pooled: torch.Tensor) -> None:
-        job = self._job_of.get(seq_id)
-        if not isinstance(job, EmbeddingJob):
-            return  # another input of its request failed in this very step
-        vector = unit_vector(pooled, job.dimensions)
-        if vector is None:
-            logger.error("NaN or infinite hidden states; the request fails")
-            self._fail(job.generation, EngineError("The model computed NaN or infinite values for this request"), discard=True)
+    def _forward(self, step: list[ScheduledSequence]) -> tuple[StepLogits, dict[int, torch.Tensor], list[Sampled]]:
+        """Logits, complete hidden states by sequence id, and the tokens drawn."""
+        constrained = [scheduled.seq.id for scheduled in step if scheduled.sample and scheduled.seq.id in self._grammars]
+        masks = self._masks.start([self._grammars[id] for id in constrained]) if constrained else None
+        result = self._runner.execute(step)
+        self._score_prompts(result)
+        pooled = self._pooler.add(result.hidden)
+        masked = None
+        if masks is not None:
+            row_of = {seq.id: row for row, seq in enumerate(result.sampled)}
+            masked = [row_of[id] for id in constrained], masks.result()
+        return result, pooled, self._sampler.sample(result.logits, result.sampled, masked) if result.sampled else []
+
+    def _score_prompts(self, result: StepLogits) -> None:
+        for seq, logits in result.prompts:
+            if not seq.computed:
+                self._prompt_scores[seq.id] = [None]  # a preempted prompt begins again
+            known = seq.tokens[seq.computed + 1 : min(seq.computed + len(logits) + 1, seq.prompt_len)]
+            if known:
+                self._prompt_scores[seq.id] += score_tokens(logits[: len(known)], known, seq.config.logprobs or 0)
+
+    def _embed(self, job: EmbeddingJob, seq_id: int, states: torch.Tensor) -> None:
+        try:
+            vector = unit_vector(states, job.dimensions)
+            if vector is None:
+                raise _no_numbers()
+        except Exception as error:
+            self._fail(job, _fault_of_request(error))
             return
         index, seq = job.live.pop(seq_id)
         self._release(seq)
         if job.backlog:
             self._released -= 1  # the place goes to the next input
-            self._feed(job)
-        events: list[GenerationEvent] = [Embedding(index, vector)]
+            self._queue_inputs(job)
+        self._outbox.add(job.generation, [Embedding(index, vector)])
         if not job.live:
             del self._jobs[job.generation]
-            events.append(Usage(job.prompt_tokens, 0))
+            self._outbox.add(job.generation, [Usage(job.prompt_tokens, 0)])
+
+    def _advance(self, job: TextJob, text: SequenceText, draw: Sampled) -> None:
+        """One more token of a text."""
+        seq = text.seq
+        try:
+            events, ended = self._events_of(job, text, draw)
+        except Exception as error:
+            self._fail(job, _fault_of_request(error))
+            return
         self._outbox.add(job.generation, list(events))
+        if not ended:
+            return
+        if text.index % job.choices_per_prompt == 0:  # every prompt counts once, by its first choice
+            job.cached_tokens += seq.cached or 0
+            self._cached_tokens += seq.cached or 0
+        del job.texts[seq.id]
+        self._release(seq)
+        if not job.texts:
+            del self._jobs[job.generation]
+            self._outbox.add(job.generation, [Usage(job.prompt_tokens, job.completion_tokens, cached_tokens=job.cached_tokens)])
 
-    def _advance(self, job: Job, seq: Sequence, token: int, scores: TokenScores | None) -> None:
-        choice = job.choices[seq.id]
+    def _events_of(self, job: TextJob, text: SequenceText, draw: Sampled) -> tuple[list[GenerationEvent], bool]:
+        """What a draw says, and whether the text ends with it."""
+        seq = text.seq
+        if draw.token is None:
+            raise _no_numbers()
+        grammar = self._grammars.get(seq.id)
+        if grammar is not None and not grammar.advance(draw.token):
+            logger.error("a token left its grammar: %s", grammar.matcher.get_error())
+            raise EngineError("The output left its grammar; the request fails")
         events: list[GenerationEvent] = []
-        if seq.id in self._prompt_scores:
-            events.append(choice.score_prompt(self._prompt_scores.pop(seq.id), job.echo[seq.id]))
+        if seq.score_prompt:
+            seq.score_prompt = False  # once is enough, however often the prompt is computed again
+            events.append(text.score_prompt(self._prompt_scores.pop(seq.id), job.echo[seq.id]))
         if seq.max_tokens == 0:
-            more, ended = choice.finish_unsampled(), True
-        else:
-            seq.tokens.append(token)
-            job.completion_tokens += 1
-            self._completion_tokens += 1
-            more, ended = choice.add(token, scores)
-        events += more
-        if ended:
-            if choice.index % job.choices_per_prompt == 0:  # every prompt counts once, by its first choice
-                job.cached_tokens += seq.cached or 0
-                self._cached_tokens += seq.cached or 0
-            del job.choices[seq.id]
-            self._release(seq)
-            if not job.choices:
-                del self._jobs[job.generation]
-                events.append(Usage(job.prompt_tokens, job.completion_tokens, cached_tokens=job.cached_tokens))
-        if events:
-            self._outbox.add(job.generation, list(events))
-
-    def _score_prompts(self, result: StepLogits) -> None:
-        for seq, logits in result.prompts:
-            scores = self._prompt_scores.setdefault(seq.id, [None])
-            known = seq.tokens[seq.computed + 1 : min(seq.computed + len(logits) + 1, seq.prompt_len)]
-            if known:
-                scores += score_tokens(logits[: len(known)], known, seq.config.logprobs or 0)
+            return [*events, *text.finish_unsampled()], True
+        seq.tokens.append(draw.token)
+        job.completion_tokens += 1
+        self._completion_tokens += 1
+        more, ended = text.add(draw.token, draw.scores)
+        return [*events, *more], ended
 
     def _fail_step(self, step: list[ScheduledSequence], error: Exception) -> None:
         typed: GatewayError
@@ -343,9 +289,22 @@ class EngineThread:
                 torch.cuda.empty_cache()  # what the failed step left in pieces
             typed = OutOfMemoryError(f"Device memory ran out while generating. {OUT_OF_MEMORY_ADVICE}")
         else:
-            logger.exception("a forward pass of %d sequences failed", len(step))
+            logger.error("a forward pass of %d sequences failed", len(step), exc_info=error)
             typed = error if isinstance(error, GatewayError) else EngineError("The model failed while computing this request")
         for scheduled in step:
             job = self._job_of.get(scheduled.seq.id)
             if job is not None:
-                self._fail(job.generation, typed, discard=True)
+                self._fail(job, typed)
+
+
+def _fault_of_request(error: Exception) -> GatewayError:
+    """What goes wrong in the part of a step that concerns one request alone, as the error of that request."""
+    if isinstance(error, GatewayError):
+        return error
+    logger.error("a request failed in the engine", exc_info=error)
+    return EngineError("The engine failed while serving this request")
+
+
+def _no_numbers() -> EngineError:
+    logger.error("NaN or infinite values; the request fails")
+    return EngineError("The model computed NaN or infinite values for this request")

@@ -16,11 +16,24 @@ class Sequence:
             its whole prompt, a preempted one everything that it had.
         max_tokens: output tokens allowed, >= 0.
         group: sequences of one request share it; fairness is between groups.
-        reuse_prefix: False where every prompt position must run, because its log-probability or its hidden state was asked for.
+        score_prompt: the log-probabilities of the prompt are wanted and have not gone out yet.
+        reuse_prefix: False where every prompt position must run: for `score_prompt`, or because its hidden state was asked for.
         pooling: of its hidden states, for a sequence that is to be embedded instead of continued; else None.
     """
 
-    __slots__ = ("cached", "computed", "config", "group", "id", "max_tokens", "pooling", "prompt_len", "reuse_prefix", "seed", "tokens")
+    __slots__ = (
+        "cached",
+        "computed",
+        "config",
+        "group",
+        "id",
+        "max_tokens",
+        "pooling",
+        "prompt_len",
+        "score_prompt",
+        "seed",
+        "tokens",
+    )
 
     def __init__(
         self,
@@ -31,7 +44,6 @@ class Sequence:
         *,
         max_tokens: int,
         seed: int,
-        reuse_prefix: bool = True,
         pooling: Pooling | None = None,
     ) -> None:
         self.id = id
@@ -41,11 +53,15 @@ class Sequence:
         self.config = config
         self.max_tokens = max_tokens
         self.seed = seed
-        self.reuse_prefix = reuse_prefix
+        self.score_prompt = config.prompt_logprobs
         self.pooling = pooling
         self.computed = 0
         self.cached: int | None = None
         """Prompt tokens found in the cache at first admission; None before."""
+
+    @property
+    def reuse_prefix(self) -> bool:
+        return not self.score_prompt and self.pooling is None
 
     @property
     def remaining(self) -> int:

@@ -114,7 +114,7 @@ def test_requests_that_ask_for_all_positions_reuse_nothing(make: Make) -> None:
     kv.allocate(first)
     compute(kv, first)
     kv.release(first)
-    scored = Sequence(1, 1, A[:64], GenerationConfig(), max_tokens=0, seed=0, reuse_prefix=False)
+    scored = Sequence(1, 1, A[:64], GenerationConfig(prompt_logprobs=True), max_tokens=0, seed=0)
     assert kv.allocate(scored) == 0
 
 

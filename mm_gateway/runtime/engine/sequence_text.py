@@ -1,4 +1,4 @@
-"""One choice of a reply: turns its sampled tokens into events, and knows when it ends."""
+"""The text of one sequence: turns its sampled tokens into events, and knows when it ends."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mm_gateway.runtime.tokens.token_text import TokenText
 _PROMPT_TAIL = 6
 
 
-class Choice:
-    """The text side of a Sequence.
+class SequenceText:
+    """What a sequence says: the events of one choice of a reply.
 
     Args:
         index: the choice's number in its request.
         seq: its tokens; `add` is called after a token was appended.
-        stop_strings: end the text, left out of it. stop_token_ids: end it likewise, unless the request ignores them.
+        stop_strings: end the text and are left out of it. stop_token_ids: the same, unless the request ignores them.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Choice:
         self._pending: deque[tuple[int, int, TokenLogprob | None]] = deque()  # (end of its text, id, scores) of tokens held back
 
     def add(self, token_id: int, scores: TokenScores | None) -> tuple[list[GenerationEvent], bool]:
-        """Events of one more token, and whether the choice ended with it."""
+        """Events of one more token, and whether the text ended with it."""
         if token_id in self._stop_token_ids:
             return self._end("stop", ""), True
         new = self._detokenizer.add(token_id)
@@ -55,7 +55,7 @@ class Choice:
         return self._delta(free, self._released(len(free))), False
 
     def finish_unsampled(self) -> list[GenerationEvent]:
-        """The end of a choice that was to generate nothing."""
+        """The end of a text of which nothing was to be generated."""
         return [ChoiceFinished(self.index, "length")]
 
     def score_prompt(self, scores: list[TokenScores | None], text: str) -> TextDelta:
