@@ -15,6 +15,7 @@ GatewayError
  │    └── OutOfMemoryError           device memory ran out; carries the advice
  ├── ShuttingDownError               the gateway is closing
  ├── UpstreamError                   a remote OpenAI-compatible server answered with an error
+ ├── StorageError                    what is stored cannot be read or written now; `retry_after_s`
  ├── SearchError                     where search-qa looks could not be asked; `retryable`
  ├── PageError                       a page or file cannot be fetched or read
  └── EngineError                     our fault: a forward pass failed, a NaN appeared
@@ -188,6 +189,18 @@ class UpstreamError(GatewayError):
         self.type = type
         self.param = param
         self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class StorageError(GatewayError):
+    """What is stored cannot be read or written now: another process holds it, or the disk is full or broken; the message says which.
+
+    Args:
+        retry_after_s: seconds, > 0, after which to come back.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
         self.retry_after_s = retry_after_s
 
 

@@ -23,6 +23,7 @@ from mm_gateway.errors import (
     RateLimitError,
     SearchError,
     ShuttingDownError,
+    StorageError,
     UpstreamError,
 )
 from mm_gateway.protocol import ErrorBody, ErrorReply
@@ -40,6 +41,7 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (NotStoredError, 404, "invalid_request_error", None),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded"),
     (ModelUnavailableError, 503, "server_error", "model_overloaded"),
+    (StorageError, 503, "server_error", "storage_unavailable"),
     (SearchError, 503, "server_error", "search_failed"),
     (ShuttingDownError, 503, "server_error", None),
     (EngineError, 500, "server_error", None),
@@ -110,6 +112,8 @@ def _headers(error: GatewayError) -> dict[str, str]:
     if isinstance(error, ModelUnavailableError):
         # x-should-retry is what OpenAI's clients obey before their own rules.
         return _retry_after(error.retry_after_s or 1.0) if error.retryable else {"x-should-retry": "false"}
+    if isinstance(error, StorageError):
+        return _retry_after(error.retry_after_s)
     if isinstance(error, SearchError):
         return _retry_after(1.0) if error.retryable else {"x-should-retry": "false"}
     return _retry_after(1.0) if isinstance(error, ShuttingDownError) else {}

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mm_gateway.errors import ConfigurationError
+from mm_gateway.errors import ConfigurationError, StorageError
+
+logger = logging.getLogger(__name__)
+
+WAIT_S = 2.5
+"""For a lock that another thread or process holds: longer than any write takes, short enough to answer a client with it."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -19,7 +26,7 @@ CREATE INDEX IF NOT EXISTS records_by_use ON records (kind, used_at);
 
 
 class RecordStore:
-    """Records of one kind. Thread-safe; several processes may share a file. Calls block for a disk write at most.
+    """Records of one kind. Thread-safe; several processes may share a file. Calls block for a disk write, and `WAIT_S` at most for others.
 
     Args:
         path: the database file, made with its folder where it is missing; None: in memory, gone at close.
@@ -30,11 +37,13 @@ class RecordStore:
 
     Raises:
         ConfigurationError: the file cannot be opened or is no database.
+        StorageError: of every call: somebody else holds the file, or the disk refuses; nothing was changed.
     """
 
     def __init__(
         self, path: Path | None, kind: str, *, max_records: int, ttl_s: float | None = None, clock: Callable[[], float] = time.time
     ) -> None:
+        self._path = path
         self._kind = kind
         self._max_records = max_records
         self._ttl_s = ttl_s
@@ -44,17 +53,19 @@ class RecordStore:
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None, timeout=30)
+            self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None, timeout=WAIT_S)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
+            if _is_busy(error):
+                raise self._failure(error) from error
             raise ConfigurationError(f"storage.folder: {path} cannot be used: {error}") from error
 
     def get(self, key: str) -> bytes | None:
         """The record's value; None where there is none, or it is too old."""
-        with self._lock:
-            return self._read(key)
+        with self._connected() as connection:
+            return self._read(connection, key)
 
     def put(self, key: str, value: bytes) -> None:
         """Write or replace a record; old and surplus ones go."""
@@ -62,40 +73,65 @@ class RecordStore:
 
     def update(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
         """Write what `change` makes of the record, None where there is none, with nobody writing between; old and surplus ones go."""
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                value = change(self._read(key))
-                self._connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (self._kind, key, value, self._clock()))
-                self._connection.execute("DELETE FROM records WHERE kind = ? AND used_at < ?", (self._kind, self._oldest()))
-                # Counting walks an index; choosing by OFFSET would sort all of them at every write.
-                (count,) = self._connection.execute("SELECT count(*) FROM records WHERE kind = ?", (self._kind,)).fetchone()
-                if count > self._max_records:
-                    self._connection.execute(
-                        "DELETE FROM records WHERE kind = ?1 AND key IN "
-                        "(SELECT key FROM records WHERE kind = ?1 ORDER BY used_at, key DESC LIMIT ?2)",
-                        (self._kind, count - self._max_records),
-                    )
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
+        with self._connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            value = change(self._read(connection, key))
+            connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (self._kind, key, value, self._clock()))
+            connection.execute("DELETE FROM records WHERE kind = ? AND used_at < ?", (self._kind, self._oldest()))
+            # Counting walks an index; choosing by OFFSET would sort all of them at every write.
+            (count,) = connection.execute("SELECT count(*) FROM records WHERE kind = ?", (self._kind,)).fetchone()
+            if count > self._max_records:
+                connection.execute(
+                    "DELETE FROM records WHERE kind = ?1 AND key IN "
+                    "(SELECT key FROM records WHERE kind = ?1 ORDER BY used_at, key DESC LIMIT ?2)",
+                    (self._kind, count - self._max_records),
+                )
+            connection.execute("COMMIT")
 
     def delete(self, key: str) -> bool:
         """Whether there was such a record."""
-        with self._lock:
-            return self._connection.execute("DELETE FROM records WHERE kind = ? AND key = ?", (self._kind, key)).rowcount > 0
+        with self._connected() as connection:
+            return connection.execute("DELETE FROM records WHERE kind = ? AND key = ?", (self._kind, key)).rowcount > 0
 
     def close(self) -> None:
         """Idempotent."""
         with self._lock:
             self._connection.close()
 
-    def _read(self, key: str) -> bytes | None:
-        row = self._connection.execute(
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one caller at a time; what fails inside is undone."""
+        give_up_at = time.monotonic() + WAIT_S
+        if not self._lock.acquire(timeout=WAIT_S):
+            raise StorageError("Storage is busy: other requests wait for the disk. Please try again")
+        try:
+            # Who waited for other threads has so much less patience left for other processes.
+            self._connection.execute(f"PRAGMA busy_timeout = {max(0, round((give_up_at - time.monotonic()) * 1000))}")
+            yield self._connection
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        finally:
+            with suppress(sqlite3.Error):  # SQLite ends some transactions by itself; what went wrong first is the news
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            self._lock.release()
+
+    def _failure(self, error: BaseException) -> StorageError:
+        logger.error("%s: %s", self._path, error)
+        if _is_busy(error):
+            return StorageError("Storage is busy: another process holds its lock. Please try again")
+        return StorageError(f"Storage failed: {error}", retry_after_s=30.0)
+
+    def _read(self, connection: sqlite3.Connection, key: str) -> bytes | None:
+        row = connection.execute(
             "SELECT value FROM records WHERE kind = ? AND key = ? AND used_at >= ?", (self._kind, key, self._oldest())
         ).fetchone()
         return row[0] if row is not None else None
 
     def _oldest(self) -> float:
         return float("-inf") if self._ttl_s is None else self._clock() - self._ttl_s
+
+
+def _is_busy(error: BaseException) -> bool:
+    # The low byte: SQLite's codes of more bytes say more exactly why.
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -14,6 +12,7 @@ from mm_gateway.chat_templates.history import turn_starts
 from mm_gateway.core import Message
 from mm_gateway.storage.keyed_lock import Turns
 from mm_gateway.storage.record_store import RecordStore
+from mm_gateway.storage.shared_store import SharedStore
 from mm_gateway.text import estimate_tokens
 
 _decode = msgspec.json.Decoder(tuple[Message, ...]).decode
@@ -27,13 +26,17 @@ class Session:
         history: what was said before, oldest first, without system messages.
     """
 
-    def __init__(self, history: tuple[Message, ...], append: Callable[[Sequence[Message]], None]) -> None:
+    def __init__(self, history: tuple[Message, ...], append: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
         self.history = history
         self._append = append
 
     async def append(self, messages: Sequence[Message]) -> None:
-        """Keep what was said now. Once it has begun it is finished, whatever becomes of the request."""
-        await asyncio.to_thread(self._append, messages)
+        """Keep what was said now. Once it has begun it is finished, whatever becomes of the request.
+
+        Raises:
+            StorageError: it could not be kept.
+        """
+        await self._append(messages)
 
 
 class Sessions:
@@ -45,9 +48,7 @@ class Sessions:
     """
 
     def __init__(self, open_store: Callable[[], RecordStore], *, max_turns: int, max_tokens: int) -> None:
-        self._open_store = open_store
-        self._store: RecordStore | None = None
-        self._opening = threading.Lock()  # two threads may be the first at once
+        self._store = SharedStore(open_store)
         self._max_turns = max_turns
         self._max_tokens = max_tokens
         self._turns = Turns()
@@ -58,26 +59,28 @@ class Sessions:
 
         Args:
             id: any text; never part of a path. owner: only the same one sees the session.
+
+        Raises:
+            StorageError, ConfigurationError: it cannot be read.
         """
         key = msgspec.json.encode([owner, id]).decode()
         await self._turns.acquire(key)
         try:
-            found = await asyncio.to_thread(self._read, key)
+            found = await self._store.run(lambda store: store.get(key))
             yield Session(_decode(found) if found is not None else (), partial(self._append, key))
         finally:
             self._turns.release(key)
 
     def close(self) -> None:
         """Idempotent."""
-        if self._store is not None:
-            self._store.close()
+        self._store.close()
 
-    def _read(self, key: str) -> bytes | None:
-        return self._opened().get(key)
-
-    def _append(self, key: str, messages: Sequence[Message]) -> None:
+    async def _append(self, key: str, messages: Sequence[Message]) -> None:
         # Read again: another process may have written meanwhile, and its turn must not be lost.
-        self._opened().update(key, lambda known: _encode(self._bounded([*(_decode(known) if known is not None else ()), *messages])))
+        def change(known: bytes | None) -> bytes:
+            return _encode(self._bounded([*(_decode(known) if known is not None else ()), *messages]))
+
+        await self._store.run(lambda store: store.update(key, change))
 
     def _bounded(self, messages: Sequence[Message]) -> Sequence[Message]:
         starts = turn_starts(messages)[-self._max_turns :]
@@ -85,9 +88,3 @@ class Sessions:
             if sum(estimate_tokens(message.content) for message in messages[start:]) <= self._max_tokens:
                 return messages[start:]
         return messages[starts[-1] :] if starts else messages
-
-    def _opened(self) -> RecordStore:
-        with self._opening:
-            if self._store is None:
-                self._store = self._open_store()
-            return self._store

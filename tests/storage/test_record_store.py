@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from mm_gateway.errors import ConfigurationError
+from mm_gateway.errors import ConfigurationError, StorageError
+from mm_gateway.storage import record_store, shared_store
 from mm_gateway.storage.record_store import RecordStore
+from mm_gateway.storage.shared_store import SharedStore
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """As another process does that writes for long."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_store, "WAIT_S", 0.2)
+    monkeypatch.setattr(shared_store, "WAIT_S", 0.2)
 
 
 def test_a_record_survives_a_restart(tmp_path: Path) -> None:
@@ -48,3 +69,57 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path.write_text("not a database, but long enough to be taken for the header of one" * 10)
     with pytest.raises(ConfigurationError, match=r"store\.sqlite"):
         RecordStore(path, "x", max_records=1)
+
+
+def test_a_lock_of_another_process_is_waited_for_within_a_bound(tmp_path: Path, impatient: None) -> None:
+    path = tmp_path / "store.sqlite"
+    store = RecordStore(path, "x", max_records=10)
+    store.put("a", b"1")
+    with locked(path):
+        with pytest.raises(StorageError, match="another process holds its lock") as caught:
+            store.put("a", b"2")
+        assert caught.value.retry_after_s > 0
+        assert store.get("a") == b"1"
+    store.put("a", b"3")
+    assert store.get("a") == b"3"
+
+
+def test_a_store_that_cannot_be_opened_now_is_no_mistake_of_the_configuration(tmp_path: Path, impatient: None) -> None:
+    path = tmp_path / "store.sqlite"
+    with locked(path), pytest.raises(StorageError, match="lock"):
+        RecordStore(path, "x", max_records=10)
+
+
+async def test_requests_that_wait_for_a_lock_give_up_together_and_not_one_after_the_other(tmp_path: Path, impatient: None) -> None:
+    path = tmp_path / "store.sqlite"
+    store = SharedStore(lambda: RecordStore(path, "x", max_records=10))
+    await store.run(lambda records: records.put("a", b"1"))
+    with locked(path):
+        async with asyncio.timeout(10):  # two threads, so one after the other would take 20 s
+            calls = [store.run(lambda records: records.put("a", b"2")) for _ in range(200)]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(outcome, StorageError) for outcome in outcomes)
+    assert await store.run(lambda records: records.get("a")) == b"1"
+    store.close()
+
+
+def test_a_full_disk_is_said_and_logged_and_nothing_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = RecordStore(tmp_path / "store.sqlite", "x", max_records=1000)
+    store.put("a", b"1")
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages + 4}")  # what a disk without room makes of a write
+    with caplog.at_level(logging.ERROR), pytest.raises(StorageError, match="database or disk is full"):
+        store.put("b", b"x" * 2**20)
+    assert "disk is full" in caplog.text
+    store._connection.execute(f"PRAGMA max_page_count = {2**20}")
+    store.put("c", b"3")
+    assert [store.get(key) for key in "abc"] == [b"1", None, b"3"]
+
+
+def test_a_change_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path / "store.sqlite", "x", max_records=10)
+    store.put("a", b"1")
+    with pytest.raises(ZeroDivisionError):
+        store.update("a", lambda _: bytes(1 // 0))
+    store.put("b", b"2")
+    assert [store.get(key) for key in "ab"] == [b"1", b"2"]

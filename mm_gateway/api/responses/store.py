@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import sqlite3
-import threading
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 
 from mm_gateway.api.responses.items import is_response_id, response_of
 from mm_gateway.configuration.settings import StorageSettings
-from mm_gateway.errors import InvalidRequestError, NotStoredError
+from mm_gateway.errors import InvalidRequestError, NotStoredError, StorageError
 from mm_gateway.protocol.responses import Item, StoredResponse
 from mm_gateway.storage.record_store import RecordStore
+from mm_gateway.storage.shared_store import SharedStore
+from mm_gateway.work_pools import STORAGE
 
 logger = logging.getLogger(__name__)
 
@@ -30,23 +30,21 @@ class ResponseStore:
 
     def __init__(self, settings: StorageSettings) -> None:
         self._settings = settings
-        self._records: RecordStore | None = None
-        self._opening = threading.Lock()  # two first requests open one store
+        self._store = SharedStore(self._open)
 
     async def ready(self) -> None:
         """Open the file.
 
         Raises:
-            ConfigurationError: it cannot be opened.
+            ConfigurationError: it cannot be opened. StorageError: not now.
         """
-        if self._records is None:
-            await asyncio.to_thread(self._open)
+        await self._store.run(lambda _: None)
 
     async def get(self, owner: str, id: str) -> StoredResponse:
         """Raises:
-        NotStoredError: there is none of that id, or no longer, or it is another owner's. ConfigurationError: as for `ready`.
+        NotStoredError: there is none of that id, or no longer, or it is another owner's. ConfigurationError, StorageError: as for `ready`.
         """
-        found = await asyncio.to_thread(self._get, owner, id) if is_response_id(id) else None
+        found = await self._store.run(partial(_get, owner, id)) if is_response_id(id) else None
         if found is None:
             raise not_found(id)
         return found
@@ -65,15 +63,15 @@ class ResponseStore:
     async def put(self, owner: str, stored: StoredResponse) -> bool:
         """Whether it is kept; what prevents it is logged."""
         try:
-            await asyncio.to_thread(self._put, owner, stored)
-        except sqlite3.Error as error:
+            await self._store.run(lambda store: store.put(_key(owner, stored.response.id), msgspec.json.encode(stored)))
+        except StorageError as error:
             logger.error("response %s could not be stored: %s", stored.response.id, error)
             return False
         return True
 
     async def delete(self, owner: str, id: str) -> None:
         """Errors as for `get`."""
-        if not (is_response_id(id) and await asyncio.to_thread(self._delete, owner, id)):
+        if not (is_response_id(id) and await self._store.run(lambda store: store.delete(_key(owner, id)))):
             raise not_found(id)
 
     def check_size(self, begun: StoredResponse) -> None:
@@ -90,35 +88,23 @@ class ResponseStore:
 
     async def close(self) -> None:
         """Idempotent."""
-        if self._records is not None:
-            await asyncio.to_thread(self._records.close)
-
-    # In a thread of their own: the disk, and a conversation's JSON, would hold up every other request.
-
-    def _get(self, owner: str, id: str) -> StoredResponse | None:
-        found = self._open().get(_key(owner, id))
-        if found is None:
-            return None
-        try:
-            return _decoder.decode(found)
-        except msgspec.DecodeError as error:
-            logger.warning("stored response %s is of another version and cannot be read: %s", id, error)
-            return None
-
-    def _put(self, owner: str, stored: StoredResponse) -> None:
-        self._open().put(_key(owner, stored.response.id), msgspec.json.encode(stored))
-
-    def _delete(self, owner: str, id: str) -> bool:
-        return self._open().delete(_key(owner, id))
+        await STORAGE.run(self._store.close)
 
     def _open(self) -> RecordStore:
-        with self._opening:
-            if self._records is None:
-                settings = self._settings
-                self._records = RecordStore(
-                    settings.path("gateway.sqlite"), "response", max_records=settings.max_responses, ttl_s=settings.response_ttl_s
-                )
-            return self._records
+        settings = self._settings
+        return RecordStore(settings.path("gateway.sqlite"), "response", max_records=settings.max_responses, ttl_s=settings.response_ttl_s)
+
+
+def _get(owner: str, id: str, store: RecordStore) -> StoredResponse | None:
+    """Decoded in the storage thread too: a long conversation's JSON would hold up every other request."""
+    found = store.get(_key(owner, id))
+    if found is None:
+        return None
+    try:
+        return _decoder.decode(found)
+    except msgspec.DecodeError as error:
+        logger.warning("stored response %s is of another version and cannot be read: %s", id, error)
+        return None
 
 
 def not_found(id: str) -> NotStoredError:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import ServerSettings, Settings, StorageSettings
 from mm_gateway.core import ChatInput, ChoiceFinished, Message, TextDelta, TokenLogprob, ToolCall, ToolCallDelta, Usage
 from mm_gateway.errors import EngineError
+from mm_gateway.storage import record_store
 from tests.support.scripted_backend import ScriptedBackend, Step
 
 ANSWER: list[Step] = [TextDelta(0, "Hello.", logprobs=(TokenLogprob("Hello.", (1,), -1.0),)), ChoiceFinished(0, "stop"), Usage(1, 1)]
@@ -273,3 +275,23 @@ async def test_a_reply_that_could_not_be_stored_says_so(client: AsyncTestClient[
     told = await create(client)
     assert (told["status"], told["store"]) == ("completed", False)
     assert "could not be stored" in caplog.text
+
+
+async def test_another_process_that_holds_the_store_stops_no_chat_and_loses_no_answer(
+    client: AsyncTestClient[GatewayApp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_store, "WAIT_S", 0.3)
+    kept = await create(client)
+    with closing(sqlite3.connect(tmp_path / "gateway.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        storing = [asyncio.create_task(create(client)) for _ in range(8)]
+        async with asyncio.timeout(10):
+            chat = await client.post("/v1/chat/completions", json={"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]})
+            refused = await client.delete(f"/v1/responses/{kept['id']}")
+            answers = await asyncio.gather(*storing)
+    assert chat.status_code == 200
+    assert all(answer["output"] and not answer["store"] for answer in answers)
+    assert refused.status_code == 503
+    assert refused.json()["error"]["code"] == "storage_unavailable"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert (await client.delete(f"/v1/responses/{kept['id']}")).status_code == 200
