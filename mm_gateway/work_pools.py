@@ -37,8 +37,10 @@ GRAMMARS = WorkPool("grammars", 2)
 STORAGE = WorkPool("storage", 2)
 """SQLite: sessions, responses."""
 DOCUMENTS = WorkPool("documents", 2)
-"""Parsing fetched pages, ranking passages, the index of files."""
+"""Ranking passages, the index of files."""
 WEB_SEARCH = WorkPool("web-search", 8)
 """Search engines that are asked through a blocking library."""
+NAMES = WorkPool("names", 8)
+"""Looking up the hosts of pages, whose name servers may be anybody's; the loop's own executor is left to those of our settings."""
 MODELS = WorkPool("models", 8)
 """Waiting for unloads; reading tokenizers of models that are not in memory."""

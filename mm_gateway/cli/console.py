@@ -11,7 +11,10 @@ from collections.abc import Callable, Sequence
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import ChatInput, GenerationConfig, GenerationRequest, Message, Progress, TextDelta
 from mm_gateway.errors import GatewayError
+from mm_gateway.work_pools import WorkPool
 
+_LINES = WorkPool("lines", 1)
+"""Waits for the person."""
 HELP = "/reset starts over, /exit or Ctrl-D ends, Ctrl-C stops an answer"
 
 
@@ -47,7 +50,7 @@ async def chat(catalog: Catalog, model: str, system: str | None, config: Generat
     print(f"{model}: {HELP}", file=sys.stderr)
     while True:
         try:
-            line = (await asyncio.to_thread(read_line, "> ")).strip()
+            line = (await _LINES.run(read_line, "> ")).strip()
         except (EOFError, KeyboardInterrupt):
             return
         if line in ("/exit", "/quit"):

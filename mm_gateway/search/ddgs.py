@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mm_gateway.errors import SearchError
 from mm_gateway.search.results import Language, SearchResult, snippet_of, title_of
+from mm_gateway.work_pools import WEB_SEARCH
 
 REGIONS: dict[Language, str] = {"en": "us-en", "zh": "cn-zh"}
 
@@ -30,11 +30,11 @@ class DdgsProvider:
 
     async def search(self, query: str, max_results: int, language: Language) -> list[SearchResult]:
         if self._text is None:
-            self._text = await asyncio.to_thread(_package_text, self._timeout_s)
+            self._text = await WEB_SEARCH.run(_package_text, self._timeout_s)
         try:
             # The package has a time limit for each of the engines that it asks in turn, but none for the whole.
             async with asyncio.timeout(3 * self._timeout_s):
-                rows = await asyncio.to_thread(functools.partial(self._text, query, REGIONS[language], max_results))
+                rows = await WEB_SEARCH.run(self._text, query, REGIONS[language], max_results)
         except TimeoutError as error:
             raise SearchError(f"Web search did not answer within {3 * self._timeout_s:.0f} s", retryable=True) from error
         except Exception as error:

@@ -18,6 +18,8 @@ from mm_gateway.configuration.settings import SearchSettings
 from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document, Reader, read_html, read_text
 from mm_gateway.search.guarded_network import GuardedNetwork, GuardedTransport, Resolve, is_public, resolve
+from mm_gateway.search.reading import read_apart, start_reading
+from mm_gateway.work_pools import WEB_SEARCH
 
 CONTENT_TYPES: dict[str, Reader] = {
     "text/html": read_html,
@@ -52,7 +54,8 @@ class PageFetcher:
     async def session(self) -> AsyncIterator[FetchSession]:
         """For the pages of one question."""
         if self._tls is None:
-            self._tls = await asyncio.to_thread(httpx.create_ssl_context)  # reads all certificates
+            self._tls = await WEB_SEARCH.run(httpx.create_ssl_context)  # reads all certificates
+        start_reading()  # while the first page comes
         client = httpx.AsyncClient(
             transport=GuardedTransport(self._network, self._tls),
             headers=HEADERS,
@@ -77,7 +80,7 @@ class FetchSession:
         self._slots = asyncio.Semaphore(settings.parallel_fetches)
 
     async def fetch(self, url: str) -> Document:
-        """One page; cancelling ends its connection at once.
+        """One page; cancelling ends its connection, or the reading of it, at once.
 
         Raises:
             PageError: it cannot be had within the limits, or not be read.
@@ -86,13 +89,13 @@ class FetchSession:
             try:
                 async with asyncio.timeout(self._settings.page_timeout_s):
                     read, content, charset = await self._download(url)
+                    return await read_apart(read, content, charset)
             except TimeoutError as error:
                 raise PageError(f"took longer than {self._settings.page_timeout_s:g} s") from error
             except httpx.TooManyRedirects as error:
                 raise PageError(f"has more than {self._settings.max_redirects} redirects") from error
             except _NETWORK_ERRORS as error:
                 raise PageError(f"cannot be fetched: {str(error)[:200] or type(error).__name__}") from error
-            return await asyncio.to_thread(read, content, charset)
 
     async def _download(self, url: str) -> tuple[Reader, bytes, str | None]:
         async with self._client.stream("GET", url) as response:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from mm_gateway.search.full_text import rank
 from mm_gateway.search.passages import split_passages
+from mm_gateway.work_pools import DOCUMENTS
 
 PIECE_BYTES = 480
 MAX_SOURCE_CHARACTERS = 200_000
@@ -47,7 +47,7 @@ async def fit(question: str, sources: Sequence[Source], count: Count, *, room_to
     share = min(room_tokens // len(kept), max_source_tokens)
     # No tokenizer makes more than one token of a byte, so that a piece of so many bytes fits in any case.
     piece_bytes = max(16, min(PIECE_BYTES, share - max(titles)))
-    pieces = await asyncio.to_thread(_best_pieces, question, kept, piece_bytes)
+    pieces = await DOCUMENTS.run(_best_pieces, question, kept, piece_bytes)
     sizes = await count([f"{piece.text}\n\n" for piece in pieces])
     taken = _take(pieces, sizes, titles, room_tokens, max_source_tokens)
     texts: list[str] = []

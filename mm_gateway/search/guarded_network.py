@@ -18,6 +18,7 @@ import httpcore
 import httpx
 
 from mm_gateway.errors import PageError
+from mm_gateway.work_pools import NAMES
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """(host, port) -> addresses in the order to be tried. OSError: there are none."""
@@ -46,7 +47,7 @@ def is_public(address: str) -> bool:
 
 async def resolve(host: str, port: int) -> Sequence[str]:
     """The system's own answer."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await NAMES.run(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

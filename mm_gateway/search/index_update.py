@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from mm_gateway.errors import ConfigurationError, PageError
 from mm_gateway.search.documents import READERS
 from mm_gateway.search.local_index import Known, LocalIndex
+from mm_gateway.search.reading import read_file_apart
 
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
 
@@ -66,7 +67,7 @@ def _update_file(index: LocalIndex, path: Path, root: Path, known: Known | None,
         if known is not None and known.digest == digest:
             index.touch(path, stat.st_mtime_ns, stat.st_size)
             return FileOutcome(path, "unchanged")
-        document = read(content, None)
+        document = read_file_apart(read, content)
     except (PageError, OSError) as error:
         index.drop(path)  # what the file once said is no longer true
         return FileOutcome(path, "failed", error.strerror or str(error) if isinstance(error, OSError) else str(error))

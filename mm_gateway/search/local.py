@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import threading
 from pathlib import Path
 
-from mm_gateway.errors import ConfigurationError, SearchError
+from mm_gateway.errors import ConfigurationError, SearchError, StorageError
 from mm_gateway.search.documents import read_markdown, read_text
 from mm_gateway.search.local_index import LocalIndex, UrlOf
 from mm_gateway.search.results import Language, SearchResult
+from mm_gateway.storage.record_store import WAIT_S
+from mm_gateway.work_pools import DOCUMENTS
 
 
 class LocalProvider:
@@ -29,9 +30,12 @@ class LocalProvider:
         self._documentation: LocalIndex | None = None
 
     async def search(self, query: str, max_results: int, language: Language) -> list[SearchResult]:
-        return await asyncio.to_thread(self._search, query, max_results)
+        return await DOCUMENTS.run(self._search, query, max_results)
 
     async def close(self) -> None:
+        await DOCUMENTS.run(self._close)
+
+    def _close(self) -> None:
         with self._lock:
             for index in (self._index, self._documentation):
                 if index is not None:
@@ -45,12 +49,14 @@ class LocalProvider:
             return index.search(query, max_results, url_of)
         except ConfigurationError as error:
             raise SearchError(f"The index cannot be searched: {error}", retryable=False) from error
+        except StorageError as error:
+            raise SearchError(f"The index cannot be searched: {error}", retryable=True) from error
         except sqlite3.Error as error:
             raise SearchError(f"The index cannot be searched: {error}", retryable=True) from error
 
     def _current(self) -> tuple[LocalIndex, UrlOf]:
         if self._index is None and self._path.is_file():
-            self._index = LocalIndex(self._path)
+            self._index = LocalIndex(self._path, wait_s=WAIT_S)
         if self._index is not None and not self._index.is_empty():
             return self._index, self._url_of
         if self._documentation is None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from mm_gateway.errors import ConfigurationError
+from mm_gateway.errors import ConfigurationError, StorageError
 from mm_gateway.search import full_text
 from mm_gateway.search.documents import MAX_TEXT_CHARACTERS, Document
 from mm_gateway.search.passages import split_passages
 from mm_gateway.search.results import SearchResult, snippet_of, title_of
 from mm_gateway.search.words import query_words
+from mm_gateway.storage.record_store import is_busy
 
 VERSION = 1
 PASSAGE_BYTES = 1200
@@ -56,17 +57,18 @@ class LocalIndex:
     Args:
         path: the database, made with its folder where it is missing; None: in memory.
         rebuild: begin without any document; the roots stay known.
+        wait_s: seconds that a call waits for another process that writes.
 
     Raises:
-        ConfigurationError: the file cannot be used, or comes from another version.
+        ConfigurationError: the file cannot be used, or comes from another version. StorageError: another process holds it.
     """
 
-    def __init__(self, path: Path | None, *, rebuild: bool = False) -> None:
+    def __init__(self, path: Path | None, *, rebuild: bool = False, wait_s: float = 30.0) -> None:
         self._lock = threading.Lock()
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None, timeout=30)
+            self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None, timeout=wait_s)
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if not rebuild and version not in (0, VERSION):
                 raise ConfigurationError(f"{path} was written by another version. Write it anew with: mm-gateway index --rebuild")
@@ -76,6 +78,8 @@ class LocalIndex:
             emptied = "".join(f"DROP TABLE IF EXISTS {table};" for table in ("documents", "passages", "words")) if rebuild else ""
             self._connection.executescript(f"BEGIN IMMEDIATE; {emptied} {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT")
         except (OSError, sqlite3.Error) as error:
+            if is_busy(error):
+                raise StorageError("Another process holds its lock. Please try again") from error
             raise ConfigurationError(f"storage.folder: {path} cannot be used: {error}") from error
 
     def known(self, root: Path) -> dict[str, Known]:

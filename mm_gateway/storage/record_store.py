@@ -58,7 +58,7 @@ class RecordStore:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            if _is_busy(error):
+            if is_busy(error):
                 raise self._failure(error) from error
             raise ConfigurationError(f"storage.folder: {path} cannot be used: {error}") from error
 
@@ -118,7 +118,7 @@ class RecordStore:
 
     def _failure(self, error: BaseException) -> StorageError:
         logger.error("%s: %s", self._path, error)
-        if _is_busy(error):
+        if is_busy(error):
             return StorageError("Storage is busy: another process holds its lock. Please try again")
         return StorageError(f"Storage failed: {error}", retry_after_s=30.0)
 
@@ -132,6 +132,7 @@ class RecordStore:
         return float("-inf") if self._ttl_s is None else self._clock() - self._ttl_s
 
 
-def _is_busy(error: BaseException) -> bool:
+def is_busy(error: BaseException) -> bool:
+    """Whether an error of SQLite says that another process or connection holds the lock."""
     # The low byte: SQLite's codes of more bytes say more exactly why.
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -7,6 +7,7 @@ import gzip
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from mm_gateway.configuration.settings import SearchSettings
@@ -14,6 +15,7 @@ from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document
 from mm_gateway.search.fetching import PageFetcher
 from mm_gateway.search.guarded_network import is_public
+from tests.support.served import until
 from tests.support.web_site import article, dripping, endless, gzip_bomb, redirect, reply, silent, web_site
 
 TEXT = "Deep learning trains networks of many layers on examples, and needs much data and computing time to do so."
@@ -232,3 +234,34 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     async with web_site({"/": reply(article("Direct", TEXT))}) as site:
         assert (await fetch(f"{site.address}/")).title == "Direct"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(b"<html><body><p " + b" ".join(b"a%d=b" % n for n in range(150_000)) + b">" + TEXT.encode(), id="attributes"),
+        pytest.param(b"<div>" * 300_000 + TEXT.encode(), id="depth"),
+        pytest.param(b"<html><body>" + b"<a href=x><table><b>" * 90_000 + TEXT.encode(), id="unclosed"),
+    ],
+)
+async def test_a_page_made_to_be_slow_to_read_is_given_up_in_time_and_delays_no_other(page: bytes) -> None:
+    settings = msgspec.structs.replace(SETTINGS, page_timeout_s=4, max_page_bytes=4_000_000)
+    async with web_site({"/slow": reply(page), "/": reply(article("Learning", TEXT))}) as site:
+        async with asyncio.timeout(15), PageFetcher(settings).session() as session:
+            slow = [asyncio.create_task(session.fetch(f"{site.address}/slow")) for _ in range(2)]
+            outcomes = await asyncio.gather(*slow, return_exceptions=True)
+            assert all(isinstance(outcome, Document | PageError) for outcome in outcomes), outcomes
+        assert TEXT in text_of(await fetch(f"{site.address}/"))
+
+
+async def test_the_reading_of_a_page_ends_with_the_request_for_it() -> None:
+    page = b"<html><body><p " + b" ".join(b"a%d=b" % n for n in range(150_000)) + b">" + TEXT.encode()
+    settings = msgspec.structs.replace(SETTINGS, max_page_bytes=4_000_000)
+    pages = {"/slow": reply(page), "/": reply(article("Learning", TEXT))}
+    async with web_site(pages) as site, PageFetcher(settings).session() as session:
+        slow = [asyncio.create_task(session.fetch(f"{site.address}/slow")) for _ in range(4)]
+        await until(lambda: len(site.requests) == 4)
+        for task in slow:
+            task.cancel()
+        async with asyncio.timeout(20):
+            assert TEXT in text_of(await session.fetch(f"{site.address}/"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from ddgs.exceptions import DDGSException, RatelimitException, TimeoutException
 from mm_gateway.configuration.settings import SearchSettings, StorageSettings
 from mm_gateway.errors import SearchError
 from mm_gateway.search.ddgs import DdgsProvider
+from mm_gateway.search.fetching import PageFetcher
 from mm_gateway.search.local import LocalProvider
 from mm_gateway.search.providers import build_provider
 from mm_gateway.search.results import SearchResult, search_with_retries
 from mm_gateway.search.searxng import SearxngProvider
-from tests.support.web_site import dripping, endless, redirect, reply, searxng, silent, web_site
+from mm_gateway.storage.record_store import RecordStore
+from mm_gateway.storage.shared_store import SharedStore
+from tests.support.web_site import article, dripping, endless, redirect, reply, searxng, silent, web_site
 
 ROWS: list[dict[str, object]] = [
     {"url": "https://a.example/", "title": "A", "content": "About  a.\nMore " + "words " * 100, "engine": "x", "score": 2.0},
@@ -186,3 +190,24 @@ def test_the_settings_pick_the_provider(tmp_path: Path) -> None:
     assert isinstance(build_provider(SearchSettings(provider="ddgs"), storage), DdgsProvider)
     assert isinstance(build_provider(SearchSettings(provider="searxng"), storage), SearxngProvider)
     assert not list(tmp_path.iterdir())
+
+
+async def test_searches_that_hang_keep_neither_pages_nor_storage_waiting(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def hanging(query: str, region: str, max_results: int) -> list[dict[str, str]]:
+        release.wait(60)
+        return []
+
+    provider = DdgsProvider(20.0, hanging)
+    searches = [asyncio.create_task(provider.search("x", 1, "en")) for _ in range(40)]
+    store = SharedStore(lambda: RecordStore(tmp_path / "store.sqlite", "x", max_records=1))
+    settings = SearchSettings(allow_private_addresses=True)
+    try:
+        async with asyncio.timeout(20), web_site({"/": reply(article("Title", "A text of some length. " * 10))}) as site:
+            async with PageFetcher(settings).session() as session:
+                assert (await session.fetch(site.address.replace("127.0.0.1", "localhost"))).title == "Title"
+            await store.run(lambda records: records.put("a", b"1"))
+    finally:
+        release.set()
+        await asyncio.gather(*searches)
