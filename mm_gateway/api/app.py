@@ -15,7 +15,8 @@ from litestar.types import ControllerRouterHandler, Message, Receive, Scope, Sen
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.access.keys import RequireKey, client_keys
 from mm_gateway.api.admin import RequireAdminKey, manage_model
-from mm_gateway.api.completions import chat_completions, completions
+from mm_gateway.api.chat import chat_completions
+from mm_gateway.api.completions import completions
 from mm_gateway.api.description.endpoints import schema_json, schema_page
 from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.errors import handle_exception

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from mm_gateway.core import Message, ToolCall
+from mm_gateway.core.limits import MAX_CONVERSATION_TOOL_CALLS
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import ChatMessage, ContentPart
+from mm_gateway.protocol.decoding import check_depth
 
 
 def read_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
@@ -16,16 +19,25 @@ def read_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
         InvalidRequestError: content is missing, a result has no call before it, a call has no result after it.
         UnsupportedParameterError: something that is not served.
     """
+    check_tool_calls(sum(len(message.tool_calls or ()) for message in messages), "messages")
     conversation = tuple(_message(f"messages[{index}]", message) for index, message in enumerate(messages))
     _check_results(conversation)
     return conversation
+
+
+def check_tool_calls(count: int, param: str) -> None:
+    """Raises:
+    InvalidRequestError: the messages of a conversation call more functions than one request may bring.
+    """
+    if count > MAX_CONVERSATION_TOOL_CALLS:
+        raise InvalidRequestError(f"{param} must have at most {MAX_CONVERSATION_TOOL_CALLS} tool calls, got {count}", param=param)
 
 
 def _message(at: str, message: ChatMessage) -> Message:
     if message.role == "function":
         raise UnsupportedParameterError("Messages of role function are not supported by this server, use role tool", param=f"{at}.role")
     for name in ("function_call", "audio"):
-        if getattr(message, name):
+        if getattr(message, name) is not None:
             raise UnsupportedParameterError(f"{name} is not supported by this server", param=f"{at}.{name}")
     if message.tool_calls and message.role != "assistant":
         raise InvalidRequestError("Only messages of role assistant can have tool_calls", param=f"{at}.tool_calls")
@@ -35,6 +47,8 @@ def _message(at: str, message: ChatMessage) -> Message:
         raise InvalidRequestError("Only messages of role tool can have a tool_call_id", param=f"{at}.tool_call_id")
     if message.content is None and not message.tool_calls:
         raise InvalidRequestError(f"{at}.content must be a string or a list of text parts", param=f"{at}.content")
+    for position, call in enumerate(message.tool_calls or ()):
+        check_depth(f"{at}.tool_calls[{position}].function.arguments", call.function.arguments)
     return Message(
         role=message.role,
         content=_text(f"{at}.content", message.content),
@@ -63,20 +77,23 @@ def _text(at: str, content: str | list[ContentPart] | None) -> str:
 
 def _check_results(conversation: Sequence[Message]) -> None:
     """OpenAI's rule: after calls come their results, each once, before anything else."""
-    waiting: list[str] = []
+    waiting: Counter[str] = Counter()  # in the order of the calls
     caller = 0
     for index, message in enumerate(conversation):
         if message.role == "tool":
-            if message.tool_call_id not in waiting:
+            id = message.tool_call_id or ""
+            if not waiting[id]:
                 raise InvalidRequestError(
                     "Invalid parameter: messages with role 'tool' must be a response to a preceding message with 'tool_calls'.",
                     param=f"messages[{index}].tool_call_id",
                 )
-            waiting.remove(message.tool_call_id)
+            waiting[id] -= 1
+            if not waiting[id]:
+                del waiting[id]
             continue
         if waiting:
             break
-        waiting = [call.id for call in message.tool_calls]
+        waiting = Counter(call.id for call in message.tool_calls)
         caller = index
     if waiting:
         raise InvalidRequestError(

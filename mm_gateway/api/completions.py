@@ -1,48 +1,35 @@
-"""`POST /v1/chat/completions` and `POST /v1/completions`."""
+"""`POST /v1/completions`."""
 
 from __future__ import annotations
 
 import secrets
 import time
+from typing import Any
 
 import msgspec
 from litestar import Request, post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.access.keys import principal
-from mm_gateway.api.endpoint import json_body, respond
-from mm_gateway.api.generation_requests import chat_request, completion_request, decode
-from mm_gateway.api.replies import ChatReply, CompletionReply
-from mm_gateway.core import CompletionInput
-from mm_gateway.errors import InvalidRequestError
-from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest
-
-_chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
-_completion_decoder = msgspec.json.Decoder(CompletionRequest)
-
-
-@post(
-    "/v1/chat/completions",
-    status_code=200,
-    summary="Continue a conversation",
-    description="With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
+from mm_gateway.api.endpoint import includes_usage, read_body, respond
+from mm_gateway.api.generation_config import (
+    check_count,
+    check_logprob_entries,
+    generation_config,
+    keep_alive_s,
+    read_grammar,
+    texts_or_tokens,
 )
-async def chat_completions(request: Request, state: State) -> ASGIResponse:
-    body = decode(_chat_decoder, await json_body(request))
-    stages = (body.workflow or {}).get("events") is True
-    id = f"chatcmpl-{secrets.token_hex(16)}"
-    generation = msgspec.structs.replace(chat_request(body, id), principal=principal(request))
-    reply = ChatReply(
-        id=id,
-        created=int(time.time()),
-        model=body.model,
-        choices=generation.config.n,
-        logprobs=generation.config.logprobs is not None,
-        include_usage=_include_usage(body),
-        stages=stages,
-    )
-    return await respond(request, state, generation, reply, stream=bool(body.stream), stages=stages)
+from mm_gateway.api.replies import CompletionReply
+from mm_gateway.core import CompletionInput, GenerationRequest
+from mm_gateway.core.limits import MAX_CHOICES
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.protocol import CompletionRequest
+
+_decoder = msgspec.json.Decoder(CompletionRequest)
+
+_MAX_TOKENS = 16
+"""OpenAI's default for this endpoint."""
 
 
 @post(
@@ -51,25 +38,53 @@ async def chat_completions(request: Request, state: State) -> ASGIResponse:
     summary="Continue a text",
     description="With `stream: true` the reply is a stream of server-sent text_completion events.",
 )
-async def completions(request: Request, state: State) -> ASGIResponse:
-    body = decode(_completion_decoder, await json_body(request))
-    id = f"cmpl-{secrets.token_hex(16)}"
-    generation = completion_request(body, id)
+async def completions(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+    body, generation = await read_body(request, _decoder, lambda body: (body, completion_request(body, f"cmpl-{secrets.token_hex(16)}")))
     assert isinstance(generation.input, CompletionInput)
     reply = CompletionReply(
-        id=id,
+        id=generation.request_id,
         created=int(time.time()),
         model=body.model,
         choices=len(generation.input.prompts) * generation.config.n,
         logprobs=generation.config.logprobs,
-        include_usage=_include_usage(body),
+        include_usage=includes_usage(body),
     )
     return await respond(request, state, generation, reply, stream=bool(body.stream))
 
 
-def _include_usage(body: ChatCompletionRequest | CompletionRequest) -> bool:
-    if body.stream_options is None:
-        return False
-    if not body.stream:
-        raise InvalidRequestError("stream_options is only allowed when stream is true", param="stream_options")
-    return bool(body.stream_options.include_usage)
+def completion_request(body: CompletionRequest, request_id: str) -> GenerationRequest:
+    """What a completion body asks for; errors as for `chat_request`."""
+    if body.suffix:
+        raise UnsupportedParameterError("suffix is not supported by this server", param="suffix")
+    prompts = texts_or_tokens(body.prompt, "prompt")
+    n = body.n or 1
+    best_of = body.best_of or n
+    if best_of < n:
+        raise InvalidRequestError(f"best_of must be between n ({n}) and {MAX_CHOICES}, got {best_of}", param="best_of")
+    if body.stream and best_of > n:
+        raise InvalidRequestError("best_of greater than n cannot be streamed", param="best_of")
+    check_count(len(prompts), best_of, "prompt")
+    echo = bool(body.echo)
+    scored = echo and body.logprobs is not None
+    max_tokens = _MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    if max_tokens == 0 and not scored:
+        raise InvalidRequestError(
+            "max_tokens must be at least 1, got 0; without generating, echo with logprobs scores a prompt", param="max_tokens"
+        )
+    check_logprob_entries(len(prompts) * best_of, body.logprobs, max_tokens, limit_field="max_tokens", logprobs_field="logprobs")
+    return GenerationRequest(
+        request_id=request_id,
+        model=body.model,
+        input=CompletionInput(prompts, echo=echo),
+        config=generation_config(
+            body,
+            n=body.n,
+            max_new_tokens=max_tokens,
+            logprobs=body.logprobs,
+            grammar=read_grammar(body, None),
+            prompt_logprobs=scored,
+        ),
+        best_of=body.best_of,
+        keep_alive=keep_alive_s(body.keep_alive),
+        user=body.user,
+    )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 from litestar import Request, post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.endpoint import json_body, respond
-from mm_gateway.api.generation_requests import MAX_PROMPTS, decode, keep_alive_s, texts_or_tokens
+from mm_gateway.api.endpoint import read_body, respond
+from mm_gateway.api.generation_config import check_count, keep_alive_s, texts_or_tokens
 from mm_gateway.api.replies import ChunkedReply
 from mm_gateway.core import Embedding, EmbeddingInput, GenerationEvent, GenerationRequest, Usage
 from mm_gateway.errors import InvalidRequestError
@@ -27,9 +28,8 @@ _decoder = msgspec.json.Decoder(EmbeddingRequest)
     summary="Turn texts into vectors",
     description="Vectors have length 1, so their dot product is their cosine similarity.",
 )
-async def embeddings(request: Request, state: State) -> ASGIResponse:
-    body = decode(_decoder, await json_body(request))
-    generation = embedding_request(body, f"embd-{secrets.token_hex(16)}")
+async def embeddings(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+    body, generation = await read_body(request, _decoder, lambda body: (body, embedding_request(body, f"embd-{secrets.token_hex(16)}")))
     return await respond(request, state, generation, EmbeddingReply(body.model, body.encoding_format or "float"), stream=False)
 
 
@@ -37,17 +37,14 @@ def embedding_request(body: EmbeddingRequest, request_id: str) -> GenerationRequ
     """What a body asks for.
 
     Raises:
-        InvalidRequestError: nothing to embed, an empty entry, too many, a size that no vector has.
+        InvalidRequestError: nothing to embed, an empty entry, or too many.
     """
     inputs = texts_or_tokens(body.input, "input")
-    if len(inputs) > MAX_PROMPTS:
-        raise InvalidRequestError(f"input takes up to {MAX_PROMPTS} entries, got {len(inputs)}", param="input")
+    check_count(len(inputs), 1, "input")
     for index, entry in enumerate(inputs):
         if not entry:
             at = f"input[{index}]" if isinstance(body.input, list) else "input"
             raise InvalidRequestError(f"{at} must not be empty", param=at)
-    if body.dimensions is not None and body.dimensions < 1:
-        raise InvalidRequestError(f"dimensions must be at least 1, got {body.dimensions}", param="dimensions")
     return GenerationRequest(
         request_id=request_id,
         model=body.model,

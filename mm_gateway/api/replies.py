@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from typing import Any, Protocol
@@ -39,17 +38,29 @@ from mm_gateway.protocol import (
     UrlCitationReply,
     UsageReply,
 )
+from mm_gateway.work_pools import BODIES
 
 _encode = msgspec.json.Encoder().encode
 
 FINGERPRINT = f"fp_mm_gateway_{mm_gateway.__version__}"
 DONE = b"data: [DONE]\n\n"
 _LARGE_REPLY = 64
-"""Events from which on a whole reply is put together off the event loop."""
+"""Events, or tokens with log-probabilities, from which on they are encoded on a thread: the event loop serves the others meanwhile."""
+
+
+def is_large(events: Collection[GenerationEvent]) -> bool:
+    """Whether encoding them takes long enough to leave it to a thread."""
+    return len(events) > _LARGE_REPLY or sum(len(event.logprobs) for event in events if isinstance(event, TextDelta)) > _LARGE_REPLY
 
 
 class Reply(Protocol):
-    """One request's reply: `start`, `chunk` and `end` for a stream, `fold` for a whole one."""
+    """One request's reply: `start`, `chunk` and `end` for a stream, `fold` for a whole one.
+
+    Attributes:
+        stages: streams have chunks for the stages of a workflow.
+    """
+
+    stages: bool
 
     def start(self) -> bytes:
         """What a stream begins with, sent with the first event."""
@@ -67,17 +78,18 @@ class Reply(Protocol):
         """The whole reply."""
         ...
 
-    def named(self, error: BaseException) -> BaseException:
-        """A backend's error, with `param` in the words of this endpoint's body."""
+    def for_client(self, error: BaseException) -> BaseException:
+        """A backend's error, whose `param` is a field of chat or completions, with the field of this endpoint's body."""
         ...
 
 
 class ChunkedReply(ABC):
     """How streams of chunks end, where replies are folded, and the names of fields, which are those that backends use."""
 
+    stages = False
+
     async def fold(self, events: Collection[GenerationEvent]) -> bytes:
-        # A thread gives the event loop its turns while it folds a large reply.
-        return await asyncio.to_thread(self._fold, events) if len(events) > _LARGE_REPLY else self._fold(events)
+        return await BODIES.run(self._fold, events) if is_large(events) else self._fold(events)
 
     @abstractmethod
     def _fold(self, events: Iterable[GenerationEvent]) -> bytes: ...
@@ -85,7 +97,7 @@ class ChunkedReply(ABC):
     async def end(self, error: BaseException | None) -> bytes:
         return DONE if error is None else b"data: " + http_error(error).encode() + b"\n\n" + DONE
 
-    def named(self, error: BaseException) -> BaseException:
+    def for_client(self, error: BaseException) -> BaseException:
         return error
 
 
@@ -119,7 +131,7 @@ class ChatReply(ChunkedReply):
         self._id, self._created, self._model = id, created, model
         self._choices = choices
         self._logprobs = logprobs
-        self._stages = stages
+        self.stages = stages
         self._include_usage = include_usage
         self._template = _Template(id, "chat.completion.chunk", created, model, with_usage=include_usage)
 
@@ -150,7 +162,7 @@ class ChatReply(ChunkedReply):
                 return self._template.choice(
                     b'{"index":%d,"delta":{"annotations":[%b]},"logprobs":null,"finish_reason":null}' % (index, _encode(annotation(event)))
                 )
-            case Progress() | WorkflowStep() | WorkflowOutcome() if self._stages:
+            case Progress() | WorkflowStep() | WorkflowOutcome() if self.stages:
                 return self._template.choice(
                     b'{"index":0,"delta":{"workflow":%b},"logprobs":null,"finish_reason":null}' % _encode(workflow_event(event))
                 )
@@ -163,7 +175,7 @@ class ChatReply(ChunkedReply):
         choices = [
             ChatChoice(
                 index,
-                _assistant_message("".join(folded.texts[index]), folded.calls[index], folded.citations[index]),
+                _assistant_message("".join(folded.texts[index]), folded.calls(index), folded.citations[index]),
                 folded.reasons[index],
                 chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
             )
@@ -260,7 +272,7 @@ class _Folded:
     def __init__(self, events: Iterable[GenerationEvent], choices: int) -> None:
         self.texts: list[list[str]] = [[] for _ in range(choices)]
         self.logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
-        self.calls: list[list[FunctionToolCall]] = [[] for _ in range(choices)]
+        self._calls: list[list[tuple[str, str, list[str]]]] = [[] for _ in range(choices)]
         self.citations: list[list[UrlCitation]] = [[] for _ in range(choices)]
         self.workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
         self.reasons = ["stop"] * choices
@@ -272,8 +284,8 @@ class _Folded:
                     self.logprobs[index] += tokens
                 case ToolCallDelta(index=index, id=id, name=name, arguments=arguments):
                     if id is not None:
-                        self.calls[index].append(FunctionToolCall(id, FunctionCall(name or "", "")))
-                    self.calls[index][-1].function.arguments += arguments
+                        self._calls[index].append((id, name or "", []))
+                    self._calls[index][-1][2].append(arguments)
                 case UrlCitation(index=index):
                     self.citations[index].append(event)
                 case WorkflowOutcome():
@@ -282,6 +294,12 @@ class _Folded:
                     self.reasons[index] = reason
                 case Usage():
                     self.usage = usage_reply(event)
+                case _:
+                    pass
+
+    def calls(self, index: int) -> list[FunctionToolCall]:
+        """Of one choice."""
+        return [FunctionToolCall(id, FunctionCall(name, "".join(pieces))) for id, name, pieces in self._calls[index]]
 
 
 def usage_reply(usage: Usage) -> UsageReply:

@@ -149,7 +149,7 @@ async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, r
         client.stop()
         await pump.cancel()
     if pump.error is not None:
-        return error_response(reply.named(pump.error))
+        return error_response(reply.for_client(pump.error))
     return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json")
 
 
@@ -178,7 +178,7 @@ async def stream_response(
             return ASGIResponse(status_code=CLIENT_CLOSED)
         if pump.error is not None and not pump.begun:
             client.stop()
-            return error_response(reply.named(pump.error))
+            return error_response(reply.for_client(pump.error))
     except BaseException:
         client.stop()
         await pump.cancel()

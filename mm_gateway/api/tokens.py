@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from litestar import Request, post
 from litestar.datastructures import State
@@ -9,13 +11,16 @@ from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.access.keys import resolve
 from mm_gateway.api.chat_messages import read_messages
-from mm_gateway.api.endpoint import json_body
-from mm_gateway.api.generation_requests import decode
+from mm_gateway.api.endpoint import read_body
 from mm_gateway.api.tools import read_tools
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import ChatInput, TokenizingBackend
 from mm_gateway.errors import InvalidRequestError, ShuttingDownError, UnsupportedParameterError
 from mm_gateway.protocol import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
+from mm_gateway.work_pools import BODIES
+
+_MANY_TOKENS = 4096
+"""From here on a reply is encoded on a thread: the event loop serves the others meanwhile."""
 
 _tokenize_decoder = msgspec.json.Decoder(TokenizeRequest)
 _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
@@ -27,14 +32,14 @@ _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
     summary="The tokens of a text or a conversation",
     description="A conversation is encoded as `/v1/chat/completions` would, tools included.",
 )
-async def tokenize(request: Request, state: State) -> ASGIResponse:
-    body = decode(_tokenize_decoder, await json_body(request))
+async def tokenize(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+    body, given = await read_body(request, _tokenize_decoder, lambda body: (body, _tokenize_input(body)))
     found = await tokenizing_backend(request, state, body.model).tokenize(
-        _tokenize_input(body),
+        given,
         add_special_tokens=body.add_special_tokens is not False,
         add_generation_prompt=body.add_generation_prompt is not False,
     )
-    return _json(TokenizeReply(len(found.ids), found.context_length, found.ids, found.strings if body.return_token_strs else None))
+    return await _json(TokenizeReply(len(found.ids), found.context_length, found.ids, found.strings if body.return_token_strs else None))
 
 
 @post(
@@ -43,9 +48,9 @@ async def tokenize(request: Request, state: State) -> ASGIResponse:
     summary="The text of token ids",
     description="Special tokens are part of the text.",
 )
-async def detokenize(request: Request, state: State) -> ASGIResponse:
-    body = decode(_detokenize_decoder, await json_body(request))
-    return _json(DetokenizeReply(await tokenizing_backend(request, state, body.model).detokenize(body.tokens)))
+async def detokenize(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+    body = await read_body(request, _detokenize_decoder, lambda body: body)
+    return await _json(DetokenizeReply(await tokenizing_backend(request, state, body.model).detokenize(body.tokens)))
 
 
 def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
@@ -67,7 +72,7 @@ def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
     return ChatInput(read_messages(body.messages), read_tools(body))
 
 
-def tokenizing_backend(request: Request, state: State, model: str) -> TokenizingBackend:
+def tokenizing_backend(request: Request[Any, Any, State], state: State, model: str) -> TokenizingBackend:
     """The backend of a name.
 
     Raises:
@@ -82,5 +87,7 @@ def tokenizing_backend(request: Request, state: State, model: str) -> Tokenizing
     return backend
 
 
-def _json(reply: msgspec.Struct) -> ASGIResponse:
-    return ASGIResponse(body=msgspec.json.encode(reply), media_type="application/json")
+async def _json(reply: TokenizeReply | DetokenizeReply) -> ASGIResponse:
+    large = isinstance(reply, TokenizeReply) and reply.count > _MANY_TOKENS
+    body = await BODIES.run(msgspec.json.encode, reply) if large else msgspec.json.encode(reply)
+    return ASGIResponse(body=body, media_type="application/json")

@@ -10,18 +10,17 @@ from mm_gateway.core import Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import ChatCompletionRequest, FunctionDefinition, FunctionTool, TokenizeRequest, ToolChoice
 
-MAX_TOOLS = 128
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-class Named(msgspec.Struct, frozen=True):
+class OneFunction(msgspec.Struct, frozen=True):
     """The choice of one function. at: path of its name in the body."""
 
     name: str
     at: str
 
 
-class Allowed(msgspec.Struct, frozen=True):
+class SomeFunctions(msgspec.Struct, frozen=True):
     """The choice among some of the functions. at: path of the list in the body."""
 
     mode: str
@@ -42,7 +41,9 @@ def read_tools(body: ChatCompletionRequest | TokenizeRequest) -> ToolUse | None:
     return tool_use(tools, choice, parallel=body.parallel_tool_calls is not False, name_field="function.name")
 
 
-def tool_use(tools: tuple[Tool, ...], choice: str | Named | Allowed | None, *, parallel: bool, name_field: str) -> ToolUse | None:
+def tool_use(
+    tools: tuple[Tool, ...], choice: str | OneFunction | SomeFunctions | None, *, parallel: bool, name_field: str
+) -> ToolUse | None:
     """What may and must be called; None: nothing.
 
     Args:
@@ -50,15 +51,15 @@ def tool_use(tools: tuple[Tool, ...], choice: str | Named | Allowed | None, *, p
         name_field: where in an entry of the body's `tools` its name stands.
 
     Raises:
-        InvalidRequestError: a name twice, too many tools, or a choice that does not fit them.
+        InvalidRequestError: a name twice, or a choice that does not fit them.
     """
     names = [tool.name for tool in tools]
-    if len(tools) > MAX_TOOLS:
-        raise InvalidRequestError(f"tools takes up to {MAX_TOOLS} functions, got {len(tools)}", param="tools")
+    seen: set[str] = set()
     for index, name in enumerate(names):
-        if name in names[:index]:
+        if name in seen:
             at = f"tools[{index}]"
             raise InvalidRequestError(f"{at}: there is another function of the name '{name}'", param=f"{at}.{name_field}")
+        seen.add(name)
     if not tools:
         if choice not in (None, "none", "auto"):
             raise InvalidRequestError("tool_choice is only allowed when tools are specified", param="tool_choice")
@@ -70,10 +71,10 @@ def tool_use(tools: tuple[Tool, ...], choice: str | Named | Allowed | None, *, p
             return None
         case "required":
             return ToolUse(tools, required=True, parallel=parallel)
-        case Named(name, at):
+        case OneFunction(name, at):
             _known(name, tools, at)
             return ToolUse(tools, required=True, only=name, parallel=False)
-        case Allowed(mode, allowed, at):
+        case SomeFunctions(mode, allowed, at):
             for name in allowed:
                 _known(name, tools, at)
             if not allowed:
@@ -115,12 +116,12 @@ def function_tool(at: str, function: FunctionDefinition) -> Tool:
     return Tool(function.name, function.description or "", parameters, bool(function.strict))
 
 
-def _choice(choice: ToolChoice) -> Named | Allowed:
+def _choice(choice: ToolChoice) -> OneFunction | SomeFunctions:
     if choice.type == "function" and choice.function is not None:
-        return Named(choice.function.name, "tool_choice.function.name")
+        return OneFunction(choice.function.name, "tool_choice.function.name")
     if choice.type == "allowed_tools" and choice.allowed_tools is not None:
         names = [tool.function.name if tool.function is not None else tool.name for tool in choice.allowed_tools.tools]
-        return Allowed(choice.allowed_tools.mode, tuple(name or "" for name in names), "tool_choice.allowed_tools.tools")
+        return SomeFunctions(choice.allowed_tools.mode, tuple(name or "" for name in names), "tool_choice.allowed_tools.tools")
     raise unserved_choice(choice.type)
 
 

@@ -27,9 +27,6 @@ from mm_gateway.core.events import (
     WorkflowStep,
 )
 from mm_gateway.core.generation import (
-    MAX_CHOICES,
-    MAX_STOP_STRINGS,
-    MAX_TOP_LOGPROBS,
     ChatInput,
     CompletionInput,
     EmbeddingInput,
@@ -45,9 +42,6 @@ from mm_gateway.core.generation import (
 )
 
 __all__ = [
-    "MAX_CHOICES",
-    "MAX_STOP_STRINGS",
-    "MAX_TOP_LOGPROBS",
     "Backend",
     "ChatInput",
     "ChoiceFinished",

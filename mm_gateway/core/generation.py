@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
+from mm_gateway.core.limits import (
+    MAX_LOGIT_BIAS,
+    MAX_STOP_STRINGS,
+    Bias,
+    Choices,
+    MinP,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    StopString,
+    Temperature,
+    TopK,
+    TopLogprobs,
+    TopP,
+)
+from mm_gateway.core.ranges import check_ranges
 from mm_gateway.errors import InvalidRequestError
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
-
-MAX_STOP_STRINGS = 4
-MAX_TOP_LOGPROBS = 20
-MAX_CHOICES = 128
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -83,39 +95,39 @@ class Grammar(msgspec.Struct, frozen=True):
 
 
 class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How to continue a prompt. Every field is validated when the object is made.
+    """How to continue a prompt. Every field is compared with its range when the object is made.
 
     Raises:
         InvalidRequestError: a value is out of range; `param` names the field.
     """
 
-    max_new_tokens: int | None = None
+    max_new_tokens: Annotated[int, Meta(ge=0)] | None = None
     """Upper bound of generated tokens, >= 1 (0 only scores the prompt, with `prompt_logprobs`); None: what is left of the context."""
-    temperature: float | None = None
+    temperature: Temperature | None = None
     """[0, 2]; 0 is greedy. None: the model's own default, else 1."""
-    top_p: float | None = None
+    top_p: TopP | None = None
     """(0, 1]: sample among the fewest tokens whose probabilities reach it. None: the model's own default, else 1."""
-    top_k: int | None = None
+    top_k: TopK | None = None
     """>= 0: sample among the k most probable tokens; 0 or -1: all. None: the model's own default, else all."""
-    min_p: float = 0.0
+    min_p: MinP = 0.0
     """[0, 1]: drop tokens less probable than min_p times the most probable one."""
-    presence_penalty: float = 0.0
+    presence_penalty: Penalty = 0.0
     """[-2, 2], OpenAI's formula: subtracted once from the logit of each token generated so far."""
-    frequency_penalty: float = 0.0
+    frequency_penalty: Penalty = 0.0
     """[-2, 2], OpenAI's formula: subtracted from a token's logit once per time it was generated."""
-    repetition_penalty: float | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     """(0, 10], CTRL's formula over prompt and output: logits > 0 divided, < 0 multiplied. None: the model's default, else 1."""
-    logit_bias: Mapping[int, float] = msgspec.field(default_factory=dict)
-    """Token id -> [-100, 100], added to the logit."""
-    seed: int | None = None
+    logit_bias: Annotated[Mapping[int, Bias], Meta(max_length=MAX_LOGIT_BIAS)] = msgspec.field(default_factory=dict)
+    """Token id -> [-100, 100], added to the logit; up to 8192 of them."""
+    seed: Seed | None = None
     """Same seed, prompt and parameters give the same text. None: a fresh random seed."""
-    stop: tuple[str, ...] = ()
-    """Up to four strings that end the text; they are not part of it."""
+    stop: Annotated[tuple[StopString, ...], Meta(max_length=MAX_STOP_STRINGS)] = ()
+    """Up to 64 strings of 1 to 1024 characters that end the text; they are not part of it."""
     ignore_eos: bool = False
     """Go on past end-of-sequence tokens until max_new_tokens."""
-    n: int = 1
+    n: Choices = 1
     """Choices per prompt, [1, 128]."""
-    logprobs: int | None = None
+    logprobs: TopLogprobs | None = None
     """None: no log-probabilities. k in [0, 20]: the sampled token's and the k most probable ones'."""
     grammar: Grammar | None = None
     """Only tokens that keep the output within it can be sampled; the text ends when it is complete, whatever `ignore_eos` says."""
@@ -123,34 +135,9 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """Also report log-probabilities of the prompt's tokens (`echo` with `logprobs`)."""
 
     def __post_init__(self) -> None:
-        _check_range("max_new_tokens", self.max_new_tokens, 0 if self.prompt_logprobs else 1, math.inf)
-        _check_range("temperature", self.temperature, 0, 2)
-        _check_range("top_p", self.top_p, 0, 1)
-        if self.top_p == 0:
-            raise InvalidRequestError("top_p must be greater than 0 and at most 1, got 0", param="top_p")
-        _check_range("top_k", self.top_k, -1, math.inf)
-        _check_range("min_p", self.min_p, 0, 1)
-        _check_range("presence_penalty", self.presence_penalty, -2, 2)
-        _check_range("frequency_penalty", self.frequency_penalty, -2, 2)
-        _check_range("repetition_penalty", self.repetition_penalty, 0, 10)
-        if self.repetition_penalty == 0:
-            raise InvalidRequestError("repetition_penalty must be greater than 0, got 0", param="repetition_penalty")
-        for token_id, bias in self.logit_bias.items():
-            _check_range(f"logit_bias[{token_id}]", bias, -100, 100)
-        _check_range("seed", self.seed, -(2**63), 2**64 - 1)
-        if len(self.stop) > MAX_STOP_STRINGS:
-            raise InvalidRequestError(f"stop takes up to {MAX_STOP_STRINGS} strings, got {len(self.stop)}", param="stop")
-        if "" in self.stop:
-            raise InvalidRequestError("stop strings must not be empty", param="stop")
-        _check_range("n", self.n, 1, MAX_CHOICES)
-        _check_range("logprobs", self.logprobs, 0, MAX_TOP_LOGPROBS)
-
-
-def _check_range(param: str, value: float | None, low: float, high: float) -> None:
-    # `not (low <= value <= high)` also refuses NaN, which compares false with everything.
-    if value is not None and not (low <= value <= high):
-        allowed = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-        raise InvalidRequestError(f"{param} must be {allowed}, got {value}", param=param)
+        check_ranges(self)
+        if self.max_new_tokens == 0 and not self.prompt_logprobs:
+            raise InvalidRequestError("max_new_tokens must be at least 1, got 0", param="max_new_tokens")
 
 
 class ChatInput(msgspec.Struct, frozen=True, tag="chat"):

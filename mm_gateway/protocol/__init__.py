@@ -1,9 +1,29 @@
 """OpenAI's wire format as msgspec structs, for the server that answers in it and the remote backend that asks in it.
 
 Shapes follow OpenAI's published OpenAPI description; fields that only we and our peers have are marked. Knows nothing
-of HTTP. Ranges are checked by `core.GenerationConfig`.
+of HTTP. What is said of a field, and its range, stand beside it.
 """
 
+from mm_gateway.protocol.conversation import (
+    AllowedTool,
+    AllowedTools,
+    ChatMessage,
+    ContentPart,
+    FunctionCall,
+    FunctionDefinition,
+    FunctionName,
+    FunctionTool,
+    FunctionToolCall,
+    ToolChoice,
+)
+from mm_gateway.protocol.generation import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    JsonSchemaFormat,
+    ResponseFormat,
+    SamplingFields,
+    StreamOptions,
+)
 from mm_gateway.protocol.replies import (
     Annotation,
     AssistantMessage,
@@ -36,27 +56,7 @@ from mm_gateway.protocol.replies import (
     UrlCitationReply,
     UsageReply,
 )
-from mm_gateway.protocol.requests import (
-    AllowedTool,
-    AllowedTools,
-    ChatCompletionRequest,
-    ChatMessage,
-    CompletionRequest,
-    ContentPart,
-    DetokenizeRequest,
-    EmbeddingRequest,
-    FunctionCall,
-    FunctionDefinition,
-    FunctionName,
-    FunctionTool,
-    FunctionToolCall,
-    JsonSchemaFormat,
-    ResponseFormat,
-    SamplingFields,
-    StreamOptions,
-    TokenizeRequest,
-    ToolChoice,
-)
+from mm_gateway.protocol.texts import DetokenizeRequest, EmbeddingRequest, TokenizeRequest
 
 __all__ = [
     "AllowedTool",

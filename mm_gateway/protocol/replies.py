@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mm_gateway.protocol.requests import FunctionToolCall
+from mm_gateway.protocol.conversation import FunctionToolCall
 
 
 class TopLogprob(msgspec.Struct):

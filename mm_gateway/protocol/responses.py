@@ -1,7 +1,7 @@
-"""OpenAI's wire format of `/v1/responses` as msgspec structs: request, items, response object; knows nothing of HTTP.
+"""OpenAI's wire format of `/v1/responses` as msgspec structs: items, response object; knows nothing of HTTP.
 
 Items are the entries of `input` and `output`. What a client sends may leave out ids and statuses and write content as plain
-text; `api/response_items.py` makes of it the items here, which are also what is stored and listed.
+text; `api/responses/items.py` makes of it the items here, which are also what is stored and listed.
 """
 
 from __future__ import annotations
@@ -10,97 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from mm_gateway.protocol import AllowedTool, SamplingFields
-
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
-Includable = Literal[
-    "file_search_call.results",
-    "web_search_call.results",
-    "web_search_call.action.sources",
-    "message.input_image.image_url",
-    "computer_call_output.output.image_url",
-    "code_interpreter_call.outputs",
-    "reasoning.encrypted_content",
-    "message.output_text.logprobs",
-]
-
-
-class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True):
-    """include_obfuscation: pad deltas with random text, so that their sizes tell nothing. OpenAI does unless told not to, we if told to."""
-
-    include_obfuscation: bool | None = None
-
-
-class TextFormat(msgspec.Struct, forbid_unknown_fields=True):
-    """`strict` changes nothing: every schema is enforced."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
-    schema: dict[str, Any] | None = None
-    description: str | None = None
-    strict: bool | None = None
-
-
-class TextConfig(msgspec.Struct, forbid_unknown_fields=True):
-    format: TextFormat | None = None
-    verbosity: str | None = None
-
-
-class ResponseToolChoice(msgspec.Struct):
-    """`{"type": "function", "name"}`, or `{"type": "allowed_tools", "mode", "tools"}`."""
-
-    type: str
-    name: str | None = None
-    mode: Literal["auto", "required"] | None = None
-    tools: list[AllowedTool] | None = None
-
-
-class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
-    """Body of `POST /v1/responses`."""
-
-    model: str
-    input: str | list[dict[str, Any]] | None = None
-    """A text, or items: messages, function calls and their outputs, references to stored items."""
-    instructions: str | None = None
-    """A system message in front, for this response only."""
-    previous_response_id: str | None = None
-    max_output_tokens: int | None = None
-    top_logprobs: int | None = None
-    include: list[Includable] | None = None
-    text: TextConfig | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | ResponseToolChoice | None = None
-    parallel_tool_calls: bool | None = None
-    truncation: Literal["auto", "disabled"] | None = None
-    """`auto` leaves out the oldest turns of what does not fit the context; `disabled`, the default, refuses it."""
-    store: bool | None = None
-    metadata: dict[str, str] | None = None
-    stream: bool | None = None
-    stream_options: ResponseStreamOptions | None = None
-
-    # ours
-    workflow: dict[str, Any] | None = None
-
-    # without effect on the reply
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
-    max_tool_calls: int | None = None
-    """Bounds calls of built-in tools, of which there are none."""
-
-    # decoded so that they can be refused by name
-    access_programs: Any = None
-    background: bool | None = None
-    background_options: Any = None
-    context_management: Any = None
-    conversation: Any = None
-    image: Any = None
-    moderation: Any = None
-    prompt: Any = None
-    prompt_cache_options: Any = None
-    reasoning: dict[str, Any] | None = None
 
 
 class UrlCitationAnnotation(msgspec.Struct, tag_field="type", tag="url_citation"):

@@ -1,4 +1,4 @@
-"""Buckets, gates and measured pace, without HTTP and with a clock that the test moves."""
+"""Buckets, capacities and measured pace, without HTTP and with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm_gateway.api.access.capacity import Gate
+from mm_gateway.api.access.capacity import Capacity
 from mm_gateway.api.access.rate_limits import Budget
 from mm_gateway.api.access.token_bucket import TokenBucket, duration
 from mm_gateway.errors import RateLimitError
@@ -113,7 +113,7 @@ def test_a_budget_says_what_is_left_and_when_to_come_back() -> None:
 
 def test_a_gate_refuses_beyond_its_bound_and_tells_the_measured_pace() -> None:
     clock = Clock()
-    gate = Gate(2, "running", clock)
+    gate = Capacity(2, "running", clock)
     for _ in range(200):  # one leaves every quarter of a second
         gate.enter()
         clock.now += 0.25

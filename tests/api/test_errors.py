@@ -117,7 +117,7 @@ async def test_a_body_beyond_the_limit_is_413_and_one_within_it_is_served() -> N
         ({"max_tokens": 0}, "max_tokens", None),
         ({"max_completion_tokens": 0}, "max_completion_tokens", None),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", None),
-        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", None),
+        ({"stop": ["a"] * 65}, "stop", None),
         ({"stop": ""}, "stop", None),
         ({"logit_bias": {"a": 1}}, "logit_bias", None),
         ({"top_logprobs": 2}, "top_logprobs", None),

@@ -81,7 +81,7 @@ async def test_the_requests_own_parameters_go_to_the_stage_that_answers() -> Non
 @pytest.mark.parametrize(
     ("given", "param", "words"),
     [
-        ({"sentences": 99}, "workflow.sentences", "<= 10"),
+        ({"sentences": 99}, "workflow.sentences", "must be between 1 and 10, got 99"),
         ({"sentences": "3"}, "workflow.sentences", "Expected `int`"),
         ({"sentence": 3}, "workflow.sentence", "there are events, topic, sentences"),
         ({"topic": "coffee"}, "workflow.topic", "last user message"),

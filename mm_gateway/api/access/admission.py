@@ -9,7 +9,7 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from mm_gateway.api.access.capacity import Gate
+from mm_gateway.api.access.capacity import Capacity
 from mm_gateway.api.access.keys import key_of
 from mm_gateway.api.access.rate_limits import Budget
 from mm_gateway.configuration.api_key import ApiKey
@@ -29,8 +29,8 @@ class Admission:
         self._limits = limits
         self._clock = clock
         self._budgets: dict[bytes, Budget | None] = {}
-        self.live = Gate(limits.max_requests, "being answered", clock)
-        self.queued = Gate(limits.max_queued_requests, "waiting for their first token", clock)
+        self.live = Capacity(limits.max_requests, "being answered", clock)
+        self.queued = Capacity(limits.max_queued_requests, "waiting for their first token", clock)
 
     async def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
         ticket = Ticket(self, self._budget(key_of(connection)))
@@ -52,15 +52,20 @@ class Admission:
 
 
 class Ticket:
-    """One request: what it took of the bounds and of its principal's budget, given back or put right when it ends."""
+    """One request: what it took of the bounds and of its principal's budget, given back or put right when it ends.
 
-    __slots__ = ("_admission", "_budget", "_estimate", "_live", "_prompt", "_queued")
+    Attributes:
+        body_bytes: size of its body, once that was read.
+    """
+
+    __slots__ = ("_admission", "_budget", "_estimate", "_live", "_prompt", "_queued", "body_bytes")
 
     def __init__(self, admission: Admission, budget: Budget | None) -> None:
         self._admission = admission
         self._budget = budget
         self._live = self._queued = False
         self._prompt = self._estimate = 0
+        self.body_bytes = 0
 
     def enter(self, *, counted: bool) -> None:
         """Be one of the requests that are answered. counted: one of the principal's per minute.
@@ -73,7 +78,7 @@ class Ticket:
         if counted and self._budget is not None:
             self._budget.take_request()
 
-    def begin(self, body: bytes, output_tokens: int = 0) -> None:
+    def begin(self, output_tokens: int = 0) -> None:
         """Queue for the first token. Prompts are guessed from the size of the body, and put right by `end`.
 
         Args:
@@ -83,7 +88,7 @@ class Ticket:
             RateLimitError: the queue is full, or the principal had its tokens.
         """
         if self._budget is not None:
-            prompt = len(body) // BYTES_PER_TOKEN + 1
+            prompt = self.body_bytes // BYTES_PER_TOKEN + 1
             self._budget.take_tokens(prompt + output_tokens)
             self._prompt, self._estimate = prompt, prompt + output_tokens
         self._admission.queued.enter()

@@ -8,7 +8,7 @@ from mm_gateway.errors import RateLimitError
 from mm_gateway.throughput import Throughput
 
 
-class Gate:
+class Capacity:
     """Counts, and refuses. Called from one event loop.
 
     Args:

@@ -1,4 +1,4 @@
-"""Builds the OpenAPI description: Litestar's routes joined with the table of endpoints, the wire structs and what is said of their fields.
+"""Builds the OpenAPI description: Litestar's routes joined with the table of endpoints, and the structs of the wire.
 
 Handlers read their bodies by hand, for exact errors, so Litestar cannot derive it by itself.
 """
@@ -6,32 +6,27 @@ Handlers read their bodies by hand, for exact errors, so Litestar cannot derive 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from litestar.routes import BaseRoute, HTTPRoute
 
 import mm_gateway
-from mm_gateway.api.description.fields import FIELDS, REQUESTS
 from mm_gateway.api.description.operations import ENDPOINTS, ERRORS, HEADERS, TAGS, Endpoint
 from mm_gateway.protocol import ErrorReply
 
 _PARAMETER = re.compile(r"\{(\w+):\w+\}")
 _REF = "#/components/schemas/{name}"
-# Where a keyword belongs in a field of several types.
-_TYPE_OF = {
-    "minimum": ("integer", "number"),
-    "maximum": ("integer", "number"),
-    "exclusiveMinimum": ("integer", "number"),
-    "minLength": ("string",),
-    "minItems": ("array",),
-    "maxItems": ("array",),
+# What is true of whole requests, beyond the types of their fields.
+_REQUESTS: dict[str, dict[str, Any]] = {
+    "CompletionRequest": {"required": ["model", "prompt"]},
+    "TokenizeRequest": {"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]},
 }
 _ABOUT = """Many Hugging Face models behind one OpenAI-compatible address.
 
 Every error of every endpoint is `{"error": {"message", "type", "param", "code"}}`. A field that is not implemented is an error that
-names it. Fields marked as extensions are ours or those of our peers; OpenAI has them not.
+names it. Fields that are marked as extensions are not part of OpenAI's API.
 """
 
 
@@ -70,25 +65,14 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Any]:
-    """JSON schema of every struct that the table names, with what is said of the fields."""
+    """JSON schema of every struct that the table names."""
     structs = {ErrorReply}
     for endpoint in ENDPOINTS.values():
         structs |= {struct for struct in (endpoint.body, endpoint.reply, endpoint.event) if struct is not None}
     _, components = msgspec.json.schema_components(sorted(structs, key=lambda struct: struct.__name__), ref_template=_REF)
     for name, schema in components.items():
-        schema |= REQUESTS.get(name, {})
-        for field, property in schema.get("properties", {}).items():
-            _say(property, FIELDS.get(f"{name}.{field}") or (FIELDS.get(field, {}) if name.endswith("Request") else {}))
+        schema |= _REQUESTS.get(name, {})
     return components
-
-
-def _say(property: dict[str, Any], keywords: Mapping[str, Any]) -> None:
-    """Put keywords into a field's schema; ranges go to the type that they are about."""
-    for keyword, value in keywords.items():
-        types = _TYPE_OF.get(keyword)
-        branches = property.get("anyOf", [property])
-        target = next((branch for branch in branches if types is not None and branch.get("type") in types), property)
-        target[keyword] = value
 
 
 def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:

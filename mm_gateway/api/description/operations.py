@@ -25,7 +25,8 @@ from mm_gateway.protocol import (
     TokenizeReply,
     TokenizeRequest,
 )
-from mm_gateway.protocol.responses import DeletedResponse, InputTokens, ItemList, ResponseObject, ResponseRequest
+from mm_gateway.protocol.response_request import ResponseRequest
+from mm_gateway.protocol.responses import DeletedResponse, InputTokens, ItemList, ResponseObject
 
 TAGS = {
     "Responses": "Conversations that the gateway keeps.",

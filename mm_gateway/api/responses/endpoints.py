@@ -8,6 +8,7 @@ continued. Refused before its first event, or left by its client, nothing of it 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import msgspec
 from litestar import Request, delete, get, post
@@ -16,22 +17,25 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.access.keys import principal
-from mm_gateway.api.endpoint import json_body, respond
-from mm_gateway.api.generation_requests import decode
+from mm_gateway.api.endpoint import read_body, respond
+from mm_gateway.api.responses.conversation import carried, conversation
 from mm_gateway.api.responses.items import ItemIds, read_items, referenced
 from mm_gateway.api.responses.reply import ResponseReply
 from mm_gateway.api.responses.request import check, new_response, response_request, wants_logprobs
 from mm_gateway.api.responses.store import ResponseStore
-from mm_gateway.api.responses.turns import carried, conversation
 from mm_gateway.api.tokens import tokenizing_backend
 from mm_gateway.core import ChatInput, GenerationRequest
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
-from mm_gateway.protocol.responses import DeletedResponse, InputTokens, Item, ItemList, ResponseObject, ResponseRequest, StoredResponse
+from mm_gateway.protocol.response_request import ResponseRequest
+from mm_gateway.protocol.responses import DeletedResponse, InputTokens, Item, ItemList, ResponseObject, StoredResponse
+from mm_gateway.work_pools import BODIES
 
 _decoder = msgspec.json.Decoder(ResponseRequest)
 
 MAX_PAGE = 100
 PAGE = 20
+_MANY_ITEMS = 128
+"""From here on a conversation is put together on a thread: the event loop serves the others meanwhile."""
 
 
 @post(
@@ -41,10 +45,10 @@ PAGE = 20
     description="Body: ResponseRequest. With `stream: true` the reply is a stream of named server-sent events, the last of which is "
     "response.completed, response.incomplete or response.failed.",
 )
-async def create_response(request: Request, state: State) -> ASGIResponse:
+async def create_response(request: Request[Any, Any, State], state: State) -> ASGIResponse:
     body, ids, items, generation = await _read(request, state)
     store: ResponseStore = state.responses
-    owner = generation.principal
+    owner = principal(request)
     response = new_response(body, ids.response, int(time.time()))
     if response.store:
         store.check_size(StoredResponse(response, items))
@@ -70,25 +74,35 @@ async def create_response(request: Request, state: State) -> ASGIResponse:
     description="Body: as of POST /v1/responses. Nothing is generated or stored, weights are not loaded, and the whole input is counted, "
     "whether it fits the model's context or not.",
 )
-async def count_input_tokens(request: Request, state: State) -> InputTokens:
+async def count_input_tokens(request: Request[Any, Any, State], state: State) -> InputTokens:
     body, _, _, generation = await _read(request, state)
     assert isinstance(generation.input, ChatInput)
     return InputTokens(len((await tokenizing_backend(request, state, body.model).tokenize(generation.input)).ids))
 
 
-async def _read(request: Request, state: State) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest]:
+async def _read(request: Request[Any, Any, State], state: State) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest]:
     """The body, with the ids of its response, the items of its conversation, earlier turns included, and what they ask for."""
-    body = decode(_decoder, await json_body(request))
-    check(body)
+    body = await read_body(request, _decoder, _checked)
     store: ResponseStore = state.responses
     owner = principal(request)
     ids = ItemIds()
-    items = await _previous(store, owner, body.previous_response_id)
-    if body.input is not None:
-        wanted = referenced(body.input)
-        items += read_items(body.input, ids, await store.items(owner, wanted) if wanted else {})
-    generation = response_request(body, ids.response, conversation(items, body.instructions))
-    return body, ids, items, msgspec.structs.replace(generation, principal=owner)
+    previous = await _previous(store, owner, body.previous_response_id)
+    wanted = referenced(body.input)
+    stored = await store.items(owner, wanted) if wanted else {}
+
+    def read() -> tuple[list[Item], GenerationRequest]:
+        items = [*previous, *(read_items(body.input, ids, stored) if body.input is not None else ())]
+        return items, response_request(body, ids.response, conversation(items, body.instructions))
+
+    # For a few items the way to a thread costs more than it saves.
+    given = 0 if body.input is None or isinstance(body.input, str) else len(body.input)
+    items, generation = await BODIES.run(read) if given + len(previous) > _MANY_ITEMS else read()
+    return body, ids, items, generation
+
+
+def _checked(body: ResponseRequest) -> ResponseRequest:
+    check(body)
+    return body
 
 
 async def _previous(store: ResponseStore, owner: str, id: str | None) -> list[Item]:
@@ -112,7 +126,7 @@ async def _previous(store: ResponseStore, owner: str, id: str | None) -> list[It
     "/v1/responses/{response_id:str}",
     summary="A stored response",
 )
-async def get_response(request: Request, state: State, response_id: FromPath[str]) -> ResponseObject:
+async def get_response(request: Request[Any, Any, State], state: State, response_id: FromPath[str]) -> ResponseObject:
     parameters = request.query_params
     for name in ("stream", "starting_after"):
         if parameters.get(name, "false").lower() not in ("false", "0"):
@@ -126,7 +140,7 @@ async def get_response(request: Request, state: State, response_id: FromPath[str
     status_code=200,
     summary="Delete a stored response",
 )
-async def delete_response(request: Request, state: State, response_id: FromPath[str]) -> DeletedResponse:
+async def delete_response(request: Request[Any, Any, State], state: State, response_id: FromPath[str]) -> DeletedResponse:
     """Responses that continue it keep their conversation."""
     store: ResponseStore = state.responses
     await store.delete(principal(request), response_id)
@@ -138,7 +152,7 @@ async def delete_response(request: Request, state: State, response_id: FromPath[
     status_code=200,
     summary="Cancel a background response: always an error, since there are none",
 )
-async def cancel_response(request: Request, state: State, response_id: FromPath[str]) -> ResponseObject:
+async def cancel_response(request: Request[Any, Any, State], state: State, response_id: FromPath[str]) -> ResponseObject:
     store: ResponseStore = state.responses
     await store.get(principal(request), response_id)
     raise InvalidRequestError("Cannot cancel a synchronous response. Close the connection to cancel one that is running")
@@ -148,7 +162,7 @@ async def cancel_response(request: Request, state: State, response_id: FromPath[
     "/v1/responses/{response_id:str}/input_items",
     summary="What a stored response was made from, earlier turns included; pages by `limit`, `order` and `after`",
 )
-async def list_input_items(request: Request, state: State, response_id: FromPath[str]) -> ItemList:
+async def list_input_items(request: Request[Any, Any, State], state: State, response_id: FromPath[str]) -> ItemList:
     parameters = request.query_params
     limit, order, after = parameters.get("limit", str(PAGE)), parameters.get("order", "desc"), parameters.get("after")
     if not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= MAX_PAGE:

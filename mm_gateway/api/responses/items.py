@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
-from mm_gateway.api.generation_requests import named
+from mm_gateway.core.limits import MAX_CONTENT_PARTS
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
+from mm_gateway.protocol.decoding import check_depth, convert
 from mm_gateway.protocol.responses import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -29,6 +31,8 @@ _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
 _ITEM_ID = re.compile(r"(?:msg|fc|fco)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
 MAX_ID = 64
 
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
+Parts = Annotated[list[dict[str, Any]], Meta(max_length=MAX_CONTENT_PARTS)]
 Given = TypeVar("Given", bound=msgspec.Struct)
 
 
@@ -60,9 +64,9 @@ def response_of(item_id: str) -> str | None:
 
 class _GivenMessage(msgspec.Struct, forbid_unknown_fields=True):
     role: Literal["user", "system", "developer", "assistant"]
-    content: str | list[dict[str, Any]]
+    content: str | Parts
     type: str = "message"
-    id: str | None = None
+    id: Id | None = None
     status: ItemStatus | None = None
     phase: Literal["commentary", "final_answer"] | None = None
 
@@ -72,15 +76,15 @@ class _GivenCall(msgspec.Struct, forbid_unknown_fields=True):
     call_id: str
     name: str
     arguments: str
-    id: str | None = None
+    id: Id | None = None
     status: ItemStatus | None = None
 
 
 class _GivenOutput(msgspec.Struct, forbid_unknown_fields=True):
     type: str
     call_id: str
-    output: str | list[dict[str, Any]]
-    id: str | None = None
+    output: str | Parts
+    id: Id | None = None
     status: ItemStatus | None = None
 
 
@@ -120,20 +124,21 @@ def _item(at: str, entry: Mapping[str, Any], ids: ItemIds, stored: Mapping[str, 
         case "message":
             message = _convert(at, entry, _GivenMessage)
             return MessageItem(
-                _id(at, message.id) or ids.new("msg"),
+                message.id or ids.new("msg"),
                 message.role,
                 _parts(f"{at}.content", message.content, assistant=message.role == "assistant"),
                 message.status or "completed",
             )
         case "function_call":
             call = _convert(at, entry, _GivenCall)
-            return FunctionCallItem(_id(at, call.id) or ids.new("fc"), call.call_id, call.name, call.arguments, call.status or "completed")
+            check_depth(f"{at}.arguments", call.arguments)
+            return FunctionCallItem(call.id or ids.new("fc"), call.call_id, call.name, call.arguments, call.status or "completed")
         case "function_call_output":
             result = _convert(at, entry, _GivenOutput)
             output = result.output
             if not isinstance(output, str):
                 output = [part for part in _parts(f"{at}.output", output, assistant=False) if isinstance(part, InputText)]
-            return FunctionCallOutputItem(_id(at, result.id) or ids.new("fco"), result.call_id, output, result.status or "completed")
+            return FunctionCallOutputItem(result.id or ids.new("fco"), result.call_id, output, result.status or "completed")
         case "item_reference":
             reference = _convert(at, entry, _GivenReference)
             found = stored.get(reference.id)
@@ -181,13 +186,4 @@ def _parts(at: str, content: str | Sequence[Mapping[str, Any]], *, assistant: bo
 
 def _convert(at: str, entry: Mapping[str, Any], kind: type[Given]) -> Given:
     """Null is absence: frameworks send whole objects of theirs with every field in it."""
-    try:
-        return msgspec.convert({name: value for name, value in entry.items() if value is not None}, kind)
-    except msgspec.ValidationError as error:
-        raise named(str(error), at) from None
-
-
-def _id(at: str, id: str | None) -> str | None:
-    if id is not None and not 1 <= len(id) <= MAX_ID:
-        raise InvalidRequestError(f"{at}.id must have 1 to {MAX_ID} characters, got {len(id)}", param=f"{at}.id")
-    return id
+    return convert({name: value for name, value in entry.items() if value is not None}, kind, at)

@@ -96,7 +96,7 @@ class Output:
         self._calls: dict[int, _Call] = {}
         self._length = 0  # characters of the text so far
         # Of tokens without text as yet: part of the text that follows, or of a call, which shows none.
-        self._unplaced: tuple[TokenLogprob, ...] = ()
+        self._unplaced: list[TokenLogprob] = []
 
     def items(self) -> list[OutputItem]:
         return [entry.item() for entry in self._items]
@@ -130,7 +130,7 @@ class Output:
         return changes
 
     def _add(self, message: _Message, text: str) -> TextAdded:
-        logprobs, self._unplaced = self._unplaced, ()
+        logprobs, self._unplaced = tuple(self._unplaced), []
         message.texts.append(text)
         if logprobs:
             message.logprobs += chat_logprobs(logprobs).content or ()
@@ -148,7 +148,7 @@ class Output:
     def _call(self, event: ToolCallDelta) -> Iterable[Change]:
         changes: list[Change] = []
         if event.id is not None:
-            self._unplaced = ()
+            self._unplaced = []
             self._close(changes, "completed")
             call = _Call(len(self._items), self._new_id("fc"), event.id, event.name or "")
             self._open = self._calls[event.call] = call

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
 
 from mm_gateway.api.errors import HttpError, http_error
 from mm_gateway.api.logprobs import chat_logprobs
+from mm_gateway.api.replies import is_large
 from mm_gateway.api.responses.items import Kind
 from mm_gateway.api.responses.output import Annotated, ArgumentsAdded, Change, Closed, Opened, Output, TextAdded
 from mm_gateway.core import GenerationEvent, Usage
@@ -27,6 +28,7 @@ from mm_gateway.protocol.responses import (
     ResponseObject,
     ResponseUsage,
 )
+from mm_gateway.work_pools import BODIES
 
 _encode = msgspec.json.Encoder().encode
 
@@ -48,6 +50,8 @@ class ResponseReply:
         logprobs: whether they were asked for. obfuscate: whether deltas are padded, so that their sizes tell nothing of the text.
         keep: called with the response once it is final; None: it is not stored.
     """
+
+    stages = False
 
     def __init__(
         self, response: ResponseObject, new_id: Callable[[Kind], str], *, logprobs: bool, obfuscate: bool, keep: Keep | None
@@ -71,7 +75,7 @@ class ResponseReply:
         if error is None:
             response = await self._kept(self._final())
             return self._event(f"response.{response.status}", {"response": response})
-        found = http_error(self.named(error))
+        found = http_error(self.for_client(error))
         response = await self._kept(msgspec.structs.replace(self._response, status="failed", error=_failure(found)))
         started = b"" if self._sequence_number else self.start()
         body = found.body
@@ -79,14 +83,20 @@ class ResponseReply:
         told = self._event("error", {"code": body.code, "message": body.message, "param": body.param, "error": body})
         return started + told + self._event("response.failed", {"response": response})
 
-    async def fold(self, events: Iterable[GenerationEvent]) -> bytes:
+    async def fold(self, events: Collection[GenerationEvent]) -> bytes:
+        large = is_large(events)
+        final = await BODIES.run(self._fold, events) if large else self._fold(events)
+        kept = await self._kept(final)
+        return await BODIES.run(_encode, kept) if large else _encode(kept)
+
+    def _fold(self, events: Collection[GenerationEvent]) -> ResponseObject:
         for event in events:
             self._output.feed(event)
-        return _encode(await self._kept(self._final()))
+        return self._final()
 
-    def named(self, error: BaseException) -> BaseException:
+    def for_client(self, error: BaseException) -> BaseException:
         if isinstance(error, InvalidRequestError | UpstreamError) and error.param is not None:
-            error.param = _renamed(error.param)
+            error.param = _refor_client(error.param)
         return error
 
     def _final(self) -> ResponseObject:
@@ -161,7 +171,7 @@ def _head(type: str, fields: Mapping[str, Any]) -> bytes:
     return b'event: %b\ndata: %b,"delta":' % (type.encode(), _encode({"type": type, **fields})[:-1])
 
 
-def _renamed(param: str) -> str:
+def _refor_client(param: str) -> str:
     """A field in the words of this endpoint's body; backends use those of chat."""
     if param == "messages" or param.startswith("messages["):
         return "input"

@@ -1,4 +1,4 @@
-"""From a body of `/v1/responses` to a GenerationRequest: ranges, tools, text format, and what is not served refused by name."""
+"""From a body of `/v1/responses` to a GenerationRequest: tools, text format, and what is not served refused by name."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from typing import Any
 
 import msgspec
 
-from mm_gateway.api.generation_requests import generation_config, keep_alive_s, named
-from mm_gateway.api.tools import Allowed, Named, function_tool, tool_use, unserved_choice, unserved_tool
+from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s
+from mm_gateway.api.tools import OneFunction, SomeFunctions, function_tool, tool_use, unserved_choice, unserved_tool
 from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import FunctionDefinition
-from mm_gateway.protocol.responses import FunctionToolReply, ResponseObject, ResponseRequest, ResponseToolChoice, TextFormat
+from mm_gateway.protocol.decoding import convert
+from mm_gateway.protocol.response_request import ResponseRequest, ResponseToolChoice, TextFormat
+from mm_gateway.protocol.responses import FunctionToolReply, ResponseObject
 
 LOGPROBS = "message.output_text.logprobs"
-MAX_METADATA = 16
-MAX_METADATA_KEY = 64
-MAX_METADATA_VALUE = 512
 
 
 def wants_logprobs(body: ResponseRequest) -> bool:
@@ -28,7 +27,7 @@ def check(body: ResponseRequest) -> None:
     """What can be said before anything is looked up.
 
     Raises:
-        InvalidRequestError: out of range, or missing. UnsupportedParameterError: something that is not served.
+        InvalidRequestError: fields are missing or do not go together. UnsupportedParameterError: something that is not served.
     """
     _refuse_unserved(body)
     if body.input is None and body.previous_response_id is None:
@@ -39,18 +38,13 @@ def check(body: ResponseRequest) -> None:
         raise InvalidRequestError("input must hold at least one item", param="input", code="empty_array")
     if body.stream_options is not None and not body.stream:
         raise InvalidRequestError("stream_options is only allowed when stream is true", param="stream_options")
-    if body.max_tool_calls is not None and body.max_tool_calls < 1:
-        raise InvalidRequestError(f"max_tool_calls must be at least 1, got {body.max_tool_calls}", param="max_tool_calls")
-    metadata = body.metadata or {}
-    if len(metadata) > MAX_METADATA:
-        raise InvalidRequestError(f"metadata takes up to {MAX_METADATA} entries, got {len(metadata)}", param="metadata")
-    for key, value in metadata.items():
-        if len(key) > MAX_METADATA_KEY or len(value) > MAX_METADATA_VALUE:
-            raise InvalidRequestError(
-                f"metadata: keys have up to {MAX_METADATA_KEY} characters and values up to {MAX_METADATA_VALUE}, "
-                f"got {len(key)} and {len(value)}",
-                param="metadata",
-            )
+    check_logprob_entries(
+        1,
+        (body.top_logprobs or 0) if wants_logprobs(body) else None,
+        body.max_output_tokens,
+        limit_field="max_output_tokens",
+        logprobs_field="top_logprobs",
+    )
 
 
 def response_request(body: ResponseRequest, request_id: str, messages: tuple[Message, ...]) -> GenerationRequest:
@@ -67,7 +61,6 @@ def response_request(body: ResponseRequest, request_id: str, messages: tuple[Mes
             body,
             max_new_tokens=body.max_output_tokens,
             logprobs=(body.top_logprobs or 0) if wants_logprobs(body) else None,
-            names={"max_new_tokens": "max_output_tokens", "logprobs": "top_logprobs"},
             grammar=_grammar(body.text.format if body.text is not None else None),
         ),
         keep_alive=keep_alive_s(body.keep_alive),
@@ -135,22 +128,19 @@ def _tool(at: str, tool: dict[str, Any]) -> Tool:
     for name in ("async", "defer_loading"):
         if fields.get(name) is False:
             del fields[name]
-    try:
-        return function_tool(at, msgspec.convert(fields, FunctionDefinition))
-    except msgspec.ValidationError as error:
-        raise named(str(error), at) from None
+    return function_tool(at, convert(fields, FunctionDefinition, at))
 
 
-def _choice(choice: ResponseToolChoice) -> Named | Allowed:
+def _choice(choice: ResponseToolChoice) -> OneFunction | SomeFunctions:
     if choice.type == "function":
         if choice.name is None:
             raise InvalidRequestError("You must provide the parameter: tool_choice.name", param="tool_choice.name")
-        return Named(choice.name, "tool_choice.name")
+        return OneFunction(choice.name, "tool_choice.name")
     if choice.type == "allowed_tools":
         if choice.mode is None or choice.tools is None:
             missing = "tool_choice.mode" if choice.mode is None else "tool_choice.tools"
             raise InvalidRequestError(f"You must provide the parameter: {missing}", param=missing)
-        return Allowed(choice.mode, tuple(tool.name or "" for tool in choice.tools), "tool_choice.tools")
+        return SomeFunctions(choice.mode, tuple(tool.name or "" for tool in choice.tools), "tool_choice.tools")
     raise unserved_choice(choice.type)
 
 
@@ -181,5 +171,5 @@ def _refuse_unserved(body: ResponseRequest) -> None:
         "prompt_cache_options": body.prompt_cache_options,
     }
     for name, value in unserved.items():
-        if value:
+        if value is not None and value is not False:
             raise UnsupportedParameterError(f"{name} is not supported by this server", param=name)

@@ -1,12 +1,14 @@
-"""From items of `/v1/responses` to the conversation that a backend is given."""
+"""From the items of `/v1/responses` to the messages that a backend is given."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from mm_gateway.api.chat_messages import check_tool_calls
 from mm_gateway.core import Message, ToolCall
+from mm_gateway.core.limits import MAX_ITEMS
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol.responses import FunctionCallItem, FunctionCallOutputItem, Item, MessageItem, OutputText, Part, Refusal
 
@@ -14,19 +16,27 @@ _MAX_SHOWN = 64
 
 
 class _Turn:
-    """A message, and where it called functions, their results in the order in which they were given."""
+    """A message, the functions that it calls, and their results in the order in which they were given."""
 
     def __init__(self, message: Message) -> None:
         self.message = message
+        self.calls: list[ToolCall] = []
         self.results: list[Message] = []
+
+    def messages(self) -> Iterator[Message]:
+        yield msgspec.structs.replace(self.message, tool_calls=tuple(self.calls)) if self.calls else self.message
+        yield from self.results
 
 
 def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Message, ...]:
     """The messages of all items: an assistant's text and the calls after it are one message, results follow their calls.
 
     Raises:
-        InvalidRequestError: a call without a result, a result without a call, an item twice.
+        InvalidRequestError: a call without a result, a result without a call, an item twice, or too many of them.
     """
+    if len(items) > MAX_ITEMS:
+        raise InvalidRequestError(f"A conversation takes up to {MAX_ITEMS} items, got {len(items)} with its earlier turns", param="input")
+    check_tool_calls(sum(isinstance(item, FunctionCallItem) for item in items), "input")
     turns: list[_Turn] = [_Turn(Message("system", instructions))] if instructions else []
     waiting: dict[str, _Turn] = {}
     seen: set[str] = set()
@@ -46,9 +56,7 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
                 calls = isinstance(before, FunctionCallItem) or (isinstance(before, MessageItem) and before.role == "assistant")
                 if not calls:
                     turns.append(_Turn(Message("assistant", "")))
-                message = turns[-1].message
-                call = ToolCall(call_id, item.name, item.arguments)
-                turns[-1].message = msgspec.structs.replace(message, tool_calls=(*message.tool_calls, call))
+                turns[-1].calls.append(ToolCall(call_id, item.name, item.arguments))
                 waiting[call_id] = turns[-1]
             case FunctionCallOutputItem(call_id=call_id, output=output):
                 turn = waiting.pop(call_id, None)
@@ -61,7 +69,7 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
         before = item
     if waiting:
         raise InvalidRequestError(f"No tool output found for function call {next(iter(waiting))[:_MAX_SHOWN]}.", param="input")
-    return tuple(message for turn in turns for message in (turn.message, *turn.results))
+    return tuple(message for turn in turns for message in turn.messages())
 
 
 def _text(part: Part) -> str:

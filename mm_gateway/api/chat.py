@@ -1,0 +1,99 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.datastructures import State
+from litestar.response.base import ASGIResponse
+
+from mm_gateway.api.chat_messages import read_messages
+from mm_gateway.api.endpoint import includes_usage, read_body, respond
+from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, read_grammar
+from mm_gateway.api.replies import ChatReply
+from mm_gateway.api.tools import read_tools
+from mm_gateway.core import ChatInput, GenerationRequest
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.protocol import ChatCompletionRequest
+
+_decoder = msgspec.json.Decoder(ChatCompletionRequest)
+
+
+@post(
+    "/v1/chat/completions",
+    status_code=200,
+    summary="Continue a conversation",
+    description="With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
+)
+async def chat_completions(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+    body, generation = await read_body(request, _decoder, lambda body: (body, chat_request(body, f"chatcmpl-{secrets.token_hex(16)}")))
+    reply = ChatReply(
+        id=generation.request_id,
+        created=int(time.time()),
+        model=body.model,
+        choices=generation.config.n,
+        logprobs=generation.config.logprobs is not None,
+        include_usage=includes_usage(body),
+        stages=(body.workflow or {}).get("events") is True,
+    )
+    return await respond(request, state, generation, reply, stream=bool(body.stream))
+
+
+def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequest:
+    """What a chat body asks for.
+
+    Raises:
+        InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
+    """
+    _refuse_unserved_chat(body)
+    if not body.messages:
+        raise InvalidRequestError("messages must hold at least one message", param="messages", code="empty_array")
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidRequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
+    limits = [limit for limit in (body.max_completion_tokens, body.max_tokens) if limit is not None]
+    if len(set(limits)) > 1:
+        raise InvalidRequestError("max_tokens and max_completion_tokens are the same limit; give one of them", param="max_tokens")
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    check_logprob_entries(
+        body.n or 1, logprobs, limits[0] if limits else None, limit_field="max_completion_tokens", logprobs_field="top_logprobs"
+    )
+    tools = read_tools(body)
+    grammar = read_grammar(body, body.response_format)
+    if tools is not None and grammar is not None and not grammar.param.startswith("response_format"):
+        raise InvalidRequestError(f"tools and {grammar.param} exclude each other", param=grammar.param)
+    return GenerationRequest(
+        request_id=request_id,
+        model=body.model,
+        input=ChatInput(read_messages(body.messages), tools),
+        config=generation_config(
+            body,
+            n=body.n,
+            max_new_tokens=limits[0] if limits else None,
+            logprobs=logprobs,
+            grammar=grammar,
+        ),
+        keep_alive=keep_alive_s(body.keep_alive),
+        metadata=body.metadata or {},
+        workflow=body.workflow,
+        user=body.user,
+    )
+
+
+def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:
+    unserved: dict[str, Any] = {
+        "functions": body.functions,
+        "function_call": None if body.function_call in ("none", "auto") else body.function_call,
+        "modalities": None if body.modalities == ["text"] else body.modalities,
+        "audio": body.audio,
+        "prediction": body.prediction,
+        "reasoning_effort": None if body.reasoning_effort == "none" else body.reasoning_effort,
+        "verbosity": None if body.verbosity == "medium" else body.verbosity,
+        "web_search_options": body.web_search_options,
+    }
+    for name, value in unserved.items():
+        if value is not None:
+            raise UnsupportedParameterError(f"{name} is not supported by this server", param=name)

@@ -1,0 +1,130 @@
+"""From the fields that every generating endpoint shares to a GenerationConfig; texts, token ids, grammars and times as bodies give them."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from mm_gateway.core import GenerationConfig, Grammar
+from mm_gateway.core.limits import MAX_LOGPROB_ENTRIES, MAX_PROMPTS
+from mm_gateway.errors import InvalidRequestError
+from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, ResponseFormat, SamplingFields
+
+_DURATION = re.compile(r"(?P<number>-?\d+(?:\.\d+)?)(?P<unit>ms|s|m|h)?")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_UNLIMITED_TOKENS = 8192
+"""What a choice without a limit of its own counts for where log-probabilities are bounded."""
+
+
+def generation_config(
+    body: SamplingFields,
+    *,
+    max_new_tokens: int | None,
+    n: int | None = None,
+    logprobs: int | None,
+    grammar: Grammar | None,
+    prompt_logprobs: bool = False,
+) -> GenerationConfig:
+    """How a body wants its prompt to be continued. Its fields are within their ranges, since it was decoded."""
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        min_p=body.min_p or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=body.repetition_penalty,
+        logit_bias=body.logit_bias or {},
+        seed=body.seed,
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        ignore_eos=bool(body.ignore_eos),
+        n=1 if n is None else n,
+        logprobs=logprobs,
+        grammar=grammar,
+        prompt_logprobs=prompt_logprobs,
+    )
+
+
+def check_logprob_entries(choices: int, logprobs: int | None, max_tokens: int | None, *, limit_field: str, logprobs_field: str) -> None:
+    """Raises:
+    InvalidRequestError: choices times tokens times log-probabilities of each are more than one reply may hold.
+    """
+    if logprobs is None:
+        return
+    tokens = _UNLIMITED_TOKENS if max_tokens is None else max_tokens
+    entries = choices * tokens * (1 + logprobs)
+    if entries > MAX_LOGPROB_ENTRIES:
+        raise InvalidRequestError(
+            f"Log-probabilities of {choices} choices with {logprobs_field} {logprobs} and {limit_field} "
+            f"{max_tokens if max_tokens is not None else f'not set, which counts as {tokens},'} would be {entries} entries; "
+            f"a request takes up to {MAX_LOGPROB_ENTRIES}. Reduce one of them",
+            param=logprobs_field,
+        )
+
+
+def read_grammar(body: ChatCompletionRequest | CompletionRequest, form: ResponseFormat | None) -> Grammar | None:
+    """What constrains the output: response_format, or one of the guided_… extensions."""
+    found: list[Grammar] = []
+    if form is not None and form.type == "json_object":
+        found.append(Grammar("json_object"))
+    elif form is not None and form.type == "json_schema":
+        if form.json_schema is None:
+            raise InvalidRequestError("You must provide the parameter: response_format.json_schema", param="response_format.json_schema")
+        schema = form.json_schema.schema
+        kind = "json_object" if schema is None else "json_schema"
+        found.append(Grammar(kind, msgspec.json.encode(schema).decode(), "response_format.json_schema.schema"))
+    if body.guided_json is not None:
+        text = body.guided_json if isinstance(body.guided_json, str) else msgspec.json.encode(body.guided_json).decode()
+        found.append(Grammar("json_schema", text, "guided_json"))
+    if body.guided_regex is not None:
+        found.append(Grammar("regex", body.guided_regex, "guided_regex"))
+    if body.guided_choice is not None:
+        if not body.guided_choice:
+            raise InvalidRequestError("guided_choice must hold at least one text", param="guided_choice")
+        found.append(Grammar("choice", msgspec.json.encode(body.guided_choice).decode(), "guided_choice"))
+    if body.guided_grammar is not None:
+        found.append(Grammar("lark", body.guided_grammar, "guided_grammar"))
+    if len(found) > 1:
+        raise InvalidRequestError(f"{found[0].param} and {found[1].param} exclude each other", param=found[1].param)
+    return found[0] if found else None
+
+
+def texts_or_tokens(given: str | list[str | int | list[int]] | None, param: str) -> tuple[str | tuple[int, ...], ...]:
+    """What a field holds that takes a text, texts, token ids, or lists of token ids: one entry each.
+
+    Raises:
+        InvalidRequestError: nothing, or different kinds.
+    """
+    if given is None:
+        raise InvalidRequestError(f"You must provide the parameter: {param}", param=param)
+    if isinstance(given, str):
+        return (given,)
+    kinds = {type(entry) for entry in given}
+    if len(kinds) != 1:
+        what = "must not be empty" if not kinds else "must be a text, a list of texts, token ids, or a list of lists of token ids"
+        raise InvalidRequestError(f"{param} {what}", param=param)
+    ids = tuple(entry for entry in given if isinstance(entry, int))
+    if ids:
+        return (ids,)
+    return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in given if not isinstance(entry, int))
+
+
+def check_count(prompts: int, choices: int, param: str) -> None:
+    """Raises:
+    InvalidRequestError: there are more texts to work on than one request may bring.
+    """
+    if prompts * choices > MAX_PROMPTS:
+        times = f" times {choices} choices" if choices > 1 else ""
+        raise InvalidRequestError(f"{param} takes up to {MAX_PROMPTS} entries, got {prompts}{times}", param=param)
+
+
+def keep_alive_s(value: float | str | None) -> float | None:
+    """Seconds; a text may carry a unit as in `5m`. Negative: for good."""
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value)
+        if match is None:
+            raise InvalidRequestError("keep_alive must be seconds or a text such as '5m'", param="keep_alive")
+        value = float(match["number"]) * _UNIT_S[match["unit"]]
+    return float("inf") if value is not None and value < 0 else value

@@ -1,0 +1,102 @@
+"""Messages, and the tools that a model may call, as chat and /tokenize take them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from mm_gateway.core.limits import MAX_CONTENT_PARTS, MAX_MESSAGES, MAX_TOOL_CALLS, MAX_TOOLS
+from mm_gateway.protocol.fields import about, no_effect, refused
+
+
+class ContentPart(msgspec.Struct):
+    """One part of a message's content."""
+
+    type: Annotated[str, about("Only `text` is served.", examples=["text"])]
+    text: str | None = None
+
+
+class FunctionCall(msgspec.Struct, forbid_unknown_fields=True):
+    """A function's name and its arguments, which are JSON as text."""
+
+    name: str
+    arguments: str
+
+
+class FunctionToolCall(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+    index: Annotated[int | msgspec.UnsetType | None, no_effect("Some clients send back what they put together from a stream.")] = (
+        msgspec.UNSET
+    )
+
+
+class FunctionDefinition(msgspec.Struct, forbid_unknown_fields=True):
+    name: Annotated[str, about("1 to 64 letters, digits, underscores or dashes.", examples=["get_time"])]
+    description: str | None = None
+    parameters: Annotated[dict[str, Any] | None, about("JSON schema of an object.")] = None
+    strict: Annotated[bool | None, no_effect("Arguments always follow the schema.")] = None
+
+
+class FunctionTool(msgspec.Struct):
+    type: Annotated[str, about("Only `function` is served.", examples=["function"])]
+    function: FunctionDefinition | None = None
+
+
+class FunctionName(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class AllowedTool(msgspec.Struct):
+    type: str
+    function: FunctionName | None = None
+    name: str | None = None
+
+
+class AllowedTools(msgspec.Struct, forbid_unknown_fields=True):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AllowedTool], Meta(max_length=MAX_TOOLS)]
+
+
+class ToolChoice(msgspec.Struct):
+    """`{"type": "function", "function": {"name"}}`, or `allowed_tools`."""
+
+    type: str
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """One message of a conversation."""
+
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant", "tool", "function"],
+        about("`developer` is read as `system` where the model's template knows none; `function` is refused."),
+    ]
+    content: Annotated[
+        str | Annotated[list[ContentPart], Meta(max_length=MAX_CONTENT_PARTS)] | None,
+        about("A text, or text parts. Null only beside `tool_calls`."),
+    ] = None
+    name: Annotated[str | None, about("Of the author, where the model's template writes it.")] = None
+    tool_calls: Annotated[
+        Annotated[list[FunctionToolCall], Meta(max_length=MAX_TOOL_CALLS)] | None, about("Of an assistant: what it called.")
+    ] = None
+    tool_call_id: Annotated[str | None, about("Of a tool: the call that this is the result of.")] = None
+    function_call: Annotated[Any, refused("Use `tool_calls`.")] = None
+    refusal: str | None = None
+    audio: Annotated[Any, refused()] = None
+    annotations: list[Any] | None = None
+    reasoning_content: str | None = None
+
+
+Messages = Annotated[list[ChatMessage], Meta(max_length=MAX_MESSAGES)]
+
+
+Tools = Annotated[Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] | None, about("Functions that the model may call.")]
+ToolChoiceField = Annotated[
+    str | ToolChoice | None, about("`none`, `auto` (default), `required`, a function, or `allowed_tools`.", examples=["auto"])
+]
+ParallelToolCalls = Annotated[bool | None, about("Allow several calls in one reply. Default: true.")]

@@ -1,0 +1,51 @@
+"""What the API's description says of a field: one text each, beside the field. A range stands in the type, in `core.limits`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from mm_gateway.core.limits import (
+    MAX_METADATA,
+    MAX_METADATA_KEY_CHARACTERS,
+    MAX_METADATA_VALUE_CHARACTERS,
+)
+
+
+def about(description: str, *, examples: list[Any] | None = None, **keywords: Any) -> Meta:
+    """keywords: of JSON schema, for what is true of a field and checked beyond its type."""
+    return Meta(description=description, examples=examples, extra_json_schema=keywords or None)
+
+
+def extension(description: str, *, examples: list[Any] | None = None) -> Meta:
+    """A field that OpenAI's API does not have."""
+    return about(f"Extension. {description}", examples=examples)
+
+
+def no_effect(description: str) -> Meta:
+    """A field that is accepted because clients send it, and changes nothing in the reply."""
+    return about(f"{description} Accepted, without effect on the reply.")
+
+
+def refused(instead: str = "") -> Meta:
+    """A field that is decoded so that it can be refused by its name."""
+    return about(f"Refused by name: not supported by this server. {instead}".strip())
+
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, Meta(max_length=MAX_METADATA_KEY_CHARACTERS)],
+        Annotated[str, Meta(max_length=MAX_METADATA_VALUE_CHARACTERS)],
+    ],
+    Meta(max_length=MAX_METADATA),
+]
+KeepAlive = Annotated[
+    float | str | None,
+    extension(
+        "How long the model stays in memory after this request: seconds, or a text such as `10m`; 0: unload, -1: for good.",
+        examples=["10m"],
+    ),
+]
+Model = Annotated[str, about("A name or an alias from `/v1/models`.", examples=["mock"])]
+User = Annotated[str | None, no_effect("Your name of the end user.")]

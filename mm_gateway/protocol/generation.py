@@ -1,0 +1,150 @@
+"""Bodies of `/v1/chat/completions` and `/v1/completions`, and the fields that every endpoint shares that generates text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from mm_gateway.core.limits import (
+    MAX_GUIDED_CHOICES,
+    MAX_LOGIT_BIAS,
+    MAX_PROMPTS,
+    MAX_STOP_CHARACTERS,
+    MAX_STOP_STRINGS,
+    MAX_TOKEN_IDS,
+    Bias,
+    Choices,
+    MaxTokens,
+    MinP,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    StopString,
+    Temperature,
+    TopK,
+    TopLogprobs,
+    TopP,
+)
+from mm_gateway.protocol.conversation import Messages, ParallelToolCalls, ToolChoiceField, Tools
+from mm_gateway.protocol.fields import KeepAlive, Metadata, Model, User, about, extension, no_effect, refused
+
+TokenIds = Annotated[list[int], Meta(max_length=MAX_TOKEN_IDS)]
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    include_usage: Annotated[bool | None, about("End with a chunk of usage and no choices.")] = None
+    include_obfuscation: Annotated[bool | None, no_effect("Whether to pad chunks.")] = None
+
+
+class JsonSchemaFormat(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    schema: Annotated[dict[str, Any] | bool | None, about("JSON schema; null: any object.")] = None
+    description: str | None = None
+    strict: Annotated[bool | None, no_effect("Every schema is enforced.")] = None
+
+
+class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Annotated[JsonSchemaFormat | None, about("With `type: json_schema`.")] = None
+
+
+class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How to continue, the same at every endpoint that generates text."""
+
+    temperature: Annotated[Temperature | None, about("0 is greedy. Default: the model's own, else 1.", examples=[0.7])] = None
+    top_p: Annotated[
+        TopP | None, about("Sample among the fewest tokens whose probabilities reach it. Default: the model's own, else 1.")
+    ] = None
+    stop: Annotated[
+        StopString | Annotated[list[StopString], Meta(max_length=MAX_STOP_STRINGS)] | None,
+        about(f"Up to {MAX_STOP_STRINGS} texts that end the reply and are not part of it, each of 1 to {MAX_STOP_CHARACTERS} characters."),
+    ] = None
+    presence_penalty: Annotated[Penalty | None, about("Subtracted once from the logit of each token generated so far.")] = None
+    frequency_penalty: Annotated[Penalty | None, about("Subtracted from a token's logit once per time it was generated.")] = None
+    logit_bias: Annotated[
+        Annotated[dict[Annotated[int, Meta(ge=0)], Bias], Meta(max_length=MAX_LOGIT_BIAS)] | None,
+        about("Token id -> -100 to 100, added to its logit.", examples=[{"50256": -100}]),
+    ] = None
+    seed: Annotated[Seed | None, about("The same seed, prompt and parameters give the same text.")] = None
+    user: User = None
+
+    # extensions that peers share
+    top_k: Annotated[TopK | None, extension("Sample among the k most probable tokens; 0 or -1: all.")] = None
+    min_p: Annotated[MinP | None, extension("Drop tokens less probable than this times the most probable one.")] = None
+    repetition_penalty: Annotated[
+        RepetitionPenalty | None, extension("Divides positive logits of tokens seen in prompt or output, multiplies negative ones.")
+    ] = None
+    ignore_eos: Annotated[bool | None, extension("Go on past the end-of-text token, to the limit.")] = None
+    keep_alive: KeepAlive = None
+
+
+class GenerationFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """What chat and completions have in common."""
+
+    model: Model
+    n: Annotated[Choices | None, about("Choices per prompt. Default: 1.")] = None
+    stream: Annotated[bool | None, about("Send the reply as server-sent events while it is generated.")] = None
+    stream_options: Annotated[StreamOptions | None, about("Only with `stream`.")] = None
+
+    # extensions that peers share
+    guided_json: Annotated[dict[str, Any] | bool | str | None, extension("A JSON schema, as such or as text, that the output follows.")] = (
+        None
+    )
+    guided_regex: Annotated[str | None, extension("A regular expression that the whole output matches.", examples=["[0-9]{3}"])] = None
+    guided_choice: Annotated[
+        Annotated[list[str], Meta(min_length=1, max_length=MAX_GUIDED_CHOICES)] | None, extension("The output is one of these texts.")
+    ] = None
+    guided_grammar: Annotated[str | None, extension("A grammar in llguidance's dialect of Lark that the output follows.")] = None
+
+
+class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[Messages, about("The conversation so far.", minItems=1)]
+    max_completion_tokens: Annotated[MaxTokens | None, about("Most tokens to generate. Default: what is left of the context.")] = None
+    max_tokens: Annotated[MaxTokens | None, about("The older name of `max_completion_tokens`.")] = None
+    logprobs: Annotated[bool | None, about("Log-probabilities of the tokens.")] = None
+    top_logprobs: Annotated[TopLogprobs | None, about("With `logprobs`: of this many of the most probable tokens too.")] = None
+    response_format: Annotated[ResponseFormat | None, about("Enforced token by token.")] = None
+    workflow: Annotated[dict[str, Any] | None, extension("Parameters of a workflow; only for models that are workflows.")] = None
+
+    tools: Tools = None
+    tool_choice: ToolChoiceField = None
+    parallel_tool_calls: ParallelToolCalls = None
+
+    # without effect on the reply, as OpenAI documents them
+    metadata: Annotated[Metadata | None, no_effect("Your own keys and values.")] = None
+    store: Annotated[bool | None, no_effect("Whether to keep the reply.")] = None
+    service_tier: Annotated[str | None, no_effect("Priority.")] = None
+    safety_identifier: Annotated[str | None, no_effect("Your name of the end user.")] = None
+    prompt_cache_key: Annotated[str | None, no_effect("Prompts that begin alike share work anyway.")] = None
+    prompt_cache_retention: Annotated[str | None, no_effect("Prompts that begin alike share work anyway.")] = None
+
+    # decoded so that they can be refused by name
+    functions: Annotated[list[Any] | None, refused("Use `tools`.")] = None
+    function_call: Annotated[Any, refused("Use `tool_choice`.")] = None
+    modalities: Annotated[list[str] | None, about("Only `text` is served.", examples=[["text"]])] = None
+    audio: Annotated[Any, refused()] = None
+    prediction: Annotated[Any, refused()] = None
+    reasoning_effort: Annotated[str | None, about("Only `none` is served.", examples=["none"])] = None
+    verbosity: Annotated[str | None, about("Only `medium` is served.", examples=["medium"])] = None
+    web_search_options: Annotated[Any, refused()] = None
+
+
+class CompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/completions`."""
+
+    prompt: Annotated[
+        str | Annotated[list[str | int | TokenIds], Meta(max_length=MAX_TOKEN_IDS)] | None,
+        about(f"A text, up to {MAX_PROMPTS} texts, token ids, or lists of token ids; not mixed.", examples=["Once upon a time"]),
+    ] = None
+    max_tokens: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        about("Most tokens to generate; 0 only with `echo` and `logprobs`. Default: 16."),
+    ] = None
+    best_of: Annotated[Choices | None, about("Sample this many per prompt, return the `n` of highest mean log-probability.")] = None
+    echo: Annotated[bool | None, about("Put the prompt before the text; with `logprobs` it is scored too.")] = None
+    logprobs: Annotated[TopLogprobs | None, about("Log-probabilities of the tokens, and of this many of the most probable ones.")] = None
+    suffix: Annotated[str | None, refused()] = None

@@ -1,0 +1,58 @@
+"""Bodies of `/v1/embeddings`, `/tokenize` and `/detokenize`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from mm_gateway.core.limits import MAX_PROMPTS, MAX_TOKEN_IDS
+from mm_gateway.protocol.conversation import Messages, ParallelToolCalls, ToolChoiceField, Tools
+from mm_gateway.protocol.fields import KeepAlive, Model, User, about, refused
+from mm_gateway.protocol.generation import TokenIds
+
+
+class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/embeddings`."""
+
+    model: Model
+    input: Annotated[
+        str | Annotated[list[str | int | TokenIds], Meta(max_length=MAX_TOKEN_IDS)],
+        about(f"A text, up to {MAX_PROMPTS} texts, token ids, or lists of token ids; not mixed, none empty."),
+    ]
+    encoding_format: Annotated[
+        Literal["float", "base64"] | None, about("`float` (default): numbers; `base64`: of little-endian float32.")
+    ] = None
+    dimensions: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        about("Numbers of each vector; other than the model's own only where it was trained for that."),
+    ] = None
+    user: User = None
+    keep_alive: KeepAlive = None
+
+
+class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /tokenize`, as vLLM has it: either `prompt` or `messages`."""
+
+    model: Model
+    prompt: Annotated[str | None, about("A text. Give either this or `messages`.")] = None
+    messages: Annotated[Messages | None, about("A conversation, encoded as `/v1/chat/completions` encodes it.", minItems=1)] = None
+    add_special_tokens: Annotated[
+        bool | None, about("With `prompt`: with what the tokenizer puts in front, such as BOS. Default: true.")
+    ] = None
+    return_token_strs: Annotated[bool | None, about("Also spell the tokens as the vocabulary does.")] = None
+    add_generation_prompt: Annotated[bool | None, about("With `messages`: with the beginning of the assistant's turn. Default: true.")] = (
+        None
+    )
+    continue_final_message: Annotated[bool | None, refused()] = None
+    tools: Tools = None
+    tool_choice: ToolChoiceField = None
+    parallel_tool_calls: ParallelToolCalls = None
+
+
+class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /detokenize`."""
+
+    model: Model
+    tokens: Annotated[TokenIds, about("Token ids.", examples=[[15496, 995]])]
