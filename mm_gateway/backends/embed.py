@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from mm_gateway.core import EmbeddingInput, GenerationEvent
+from mm_gateway.work_pools import ENCODING
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
@@ -22,7 +23,7 @@ async def embed(engine: InferenceEngine, input: EmbeddingInput) -> AsyncGenerato
     def encode() -> list[list[int]]:
         return [engine.encode(entry) if isinstance(entry, str) else list(entry) for entry in input.inputs]
 
-    generation = engine.embed(await asyncio.to_thread(encode), dimensions=input.dimensions, loop=asyncio.get_running_loop())
+    generation = engine.embed(await ENCODING.run(encode), dimensions=input.dimensions, loop=asyncio.get_running_loop())
     try:
         async for event in generation:
             yield event

@@ -22,7 +22,6 @@ from mm_gateway.core import (
     ChatInput,
     CompletionInput,
     EmbeddingInput,
-    GenerationConfig,
     GenerationEvent,
     GenerationRequest,
     Grammar,
@@ -32,6 +31,9 @@ from mm_gateway.core import (
     ToolUse,
 )
 from mm_gateway.errors import InvalidRequestError
+from mm_gateway.runtime.grammars.json_schema import check_schema
+from mm_gateway.runtime.grammars.measuring import check_size
+from mm_gateway.work_pools import ENCODING
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
@@ -83,18 +85,19 @@ async def generate(
                     yield event
             return
         case ChatInput() as conversation:
-            encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
-            prompts = [await asyncio.to_thread(encode)]
-            stop_strings, param = chat.stop_strings, "messages"
             if conversation.tools is not None:
-                config, grammar = await asyncio.to_thread(_tool_grammar, engine, chat, conversation.tools, config)
+                tool_grammar = await ENCODING.run(_tool_grammar, chat, conversation.tools, config.grammar)
+                config = msgspec.structs.replace(config, grammar=tool_grammar)
+            encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
+            prompts = [await ENCODING.run(encode)]
+            stop_strings, param = chat.stop_strings, "messages"
         case CompletionInput(texts, echo):
-            prompts = await asyncio.to_thread(_encode_all, engine, texts)
+            prompts = await ENCODING.run(_encode_all, engine, texts)
             param = "prompt"
             if echo:
-                echo_texts = await asyncio.to_thread(_texts, engine, texts)
-    if grammar is None and config.grammar is not None:
-        grammar = await asyncio.to_thread(engine.compile, config.grammar)
+                echo_texts = await ENCODING.run(_texts, engine, texts)
+    if config.grammar is not None:
+        grammar = await _compiled(engine, config.grammar, request.input)
     best_of = request.best_of if request.best_of is not None and request.best_of > config.n else None
     if best_of is not None:
         config = msgspec.structs.replace(config, n=best_of, logprobs=config.logprobs or 0)
@@ -123,7 +126,7 @@ async def measure(engine: InferenceEngine, texts: Sequence[str]) -> Measure:
     def count() -> tuple[int, ...]:
         return tuple(len(engine.tokenizer.encode(text, add_special_tokens=False)) for text in texts)
 
-    return Measure(await asyncio.to_thread(count), engine.context_length)
+    return Measure(await ENCODING.run(count), engine.context_length)
 
 
 def _encode_chat(
@@ -136,20 +139,29 @@ def _encode_chat(
     return encode_fitting(encode, conversation.messages, context_length=engine.context_length, reply_tokens=reply_tokens)
 
 
-def _tool_grammar(
-    engine: InferenceEngine, chat: ChatEncoder, use: ToolUse, config: GenerationConfig
-) -> tuple[GenerationConfig, CompiledGrammar]:
-    """The request's parameters with a grammar that every call follows, whether it has to come or may come."""
-    text = json_rule(config.grammar) if config.grammar is not None else None
-    grammar = Grammar("lark", chat.tool_format.grammar(use, text), "tools")
+def _tool_grammar(chat: ChatEncoder, use: ToolUse, answer: Grammar | None) -> Grammar:
+    """What every call follows, whether it has to come or may come, and an answer without calls. Errors name the tool."""
+    for index, tool in enumerate(use.tools):
+        check_schema(tool.parameters, _parameters_of_tool(index))
+    if answer is not None:
+        check_size(answer)
+    text = json_rule(answer) if answer is not None else None
+    return Grammar("lark", chat.tool_format.grammar(use, text), "tools")
+
+
+async def _compiled(engine: InferenceEngine, grammar: Grammar, input: ChatInput | CompletionInput) -> CompiledGrammar:
     try:
-        compiled = engine.compile(grammar)
+        return await engine.grammars.compiled(grammar)
     except InvalidRequestError:
-        for index, tool in enumerate(use.tools):  # which of the schemas is it?
-            schema = json.dumps(tool.parameters if tool.parameters is not None else {})
-            engine.compile(Grammar("json_schema", schema, f"tools[{index}].function.parameters"))
+        if isinstance(input, ChatInput) and input.tools is not None:
+            for index, tool in enumerate(input.tools.tools):  # which of the schemas is it?
+                schema = json.dumps(tool.parameters if tool.parameters is not None else {})
+                await engine.grammars.compiled(Grammar("json_schema", schema, _parameters_of_tool(index)))
         raise
-    return msgspec.structs.replace(config, grammar=grammar), compiled
+
+
+def _parameters_of_tool(index: int) -> str:
+    return f"tools[{index}].function.parameters"
 
 
 def _encode_all(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]]) -> list[list[int]]:

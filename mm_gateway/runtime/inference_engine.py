@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.configuration.settings import EngineSettings, ModelType
-from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, Grammar, TextDelta, Usage
+from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, TextDelta, Usage
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, UnsupportedParameterError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
@@ -237,7 +237,7 @@ class InferenceEngine:
                     f"logit_bias: token id {token} is outside the vocabulary of {self._vocab_size}", param="logit_bias"
                 )
         if config.grammar is not None and grammar is None:
-            grammar = self.compile(config.grammar)
+            grammar = self._grammars.compile(config.grammar)
         generation = Generation(self._thread.cancel, loop)
         seed = secrets.randbits(64) if config.seed is None else config.seed
         group = next(self._ids)
@@ -309,13 +309,10 @@ class InferenceEngine:
         self._thread.submit(EmbeddingJob(generation, backlog, dimensions, sum(map(len, inputs)), window))
         return generation
 
-    def compile(self, grammar: Grammar) -> CompiledGrammar:
-        """A grammar for this model's tokens; milliseconds, the first time a second.
-
-        Raises:
-            InvalidRequestError: it is wrong; UnsupportedParameterError: this model's tokenizer cannot follow one.
-        """
-        return self._grammars.compile(grammar)
+    @property
+    def grammars(self) -> GrammarCompiler:
+        """Compiles grammars for this model's tokens."""
+        return self._grammars
 
     def generate(self, prompt: str, config: GenerationConfig | None = None) -> GenerationResult:
         """Continue one prompt; blocks until it is done."""

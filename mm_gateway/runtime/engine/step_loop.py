@@ -266,9 +266,8 @@ class StepLoop:
         if draw.token is None:
             raise _no_numbers()
         grammar = self._grammars.get(seq.id)
-        if grammar is not None and not grammar.advance(draw.token):
-            logger.error("a token left its grammar: %s", grammar.matcher.get_error())
-            raise EngineError("The output left its grammar; the request fails")
+        if grammar is not None:
+            grammar.advance(draw.token)
         events: list[GenerationEvent] = []
         if seq.score_prompt:
             seq.score_prompt = False  # once is enough, however often the prompt is computed again

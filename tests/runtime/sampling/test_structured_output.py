@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from mm_gateway.core import ChoiceFinished, GenerationConfig, Grammar, TextDelta
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
+from mm_gateway.runtime.sampling import structured_output
 from mm_gateway.runtime.sampling.structured_output import GrammarCompiler
 
 
@@ -125,3 +127,59 @@ def test_what_cannot_be_compiled_says_where(engine: InferenceEngine, grammar: Gr
 def test_a_tokenizer_without_an_end_cannot_follow_a_grammar(engine: InferenceEngine) -> None:
     with pytest.raises(UnsupportedParameterError, match="end-of-sequence"):
         GrammarCompiler(engine.tokenizer, 500, frozenset()).compile(Grammar("json_object"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['start: "a" T\nT: /b/ & /c/', 'start: "a" (T | U)\nT: /bb/ & /bc/\nU: /x+y/ & /x+z/'],
+    ids=["at once", "further on"],
+)
+def test_a_grammar_that_comes_to_a_dead_end_is_an_error_of_its_request_and_no_finished_text(engine: InferenceEngine, text: str) -> None:
+    """The reader of the old engine got "a" with the finish reason `stop`."""
+    neighbour = engine.submit([engine.encode("Hello")], GenerationConfig(max_new_tokens=20, seed=1, ignore_eos=True))
+    with pytest.raises(InvalidRequestError, match="guided_grammar: the output cannot go on in this grammar: no text fits it") as caught:
+        engine.generate("Hello", GenerationConfig(grammar=Grammar("lark", text, "guided_grammar"), max_new_tokens=50))
+    assert caught.value.param == "guided_grammar"
+    assert sum(isinstance(event, ChoiceFinished) for event in neighbour) == 1
+
+
+def test_definitions_that_refer_to_each_other_thousands_of_times_are_refused(engine: InferenceEngine) -> None:
+    """The process of the old engine ended with SIGSEGV."""
+    links = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(3000)}
+    chain = schema({"$ref": "#/$defs/d0", "$defs": {**links, "d3000": {"type": "string"}}})
+    rules = Grammar("lark", "\n".join(["start: r0", *(f'r{i}: "a" r{i + 1}' for i in range(3500)), 'r3500: "b"']), "guided_grammar")
+    for grammar in (chain, rules):
+        with pytest.raises(InvalidRequestError, match="too large a grammar"):
+            engine.generate("Hello", GenerationConfig(grammar=grammar))
+
+
+def test_a_grammar_is_compiled_once_for_all_fields_that_it_comes_in(engine: InferenceEngine) -> None:
+    first = engine.grammars.compile(Grammar("regex", "[0-9]{7}", "guided_regex"))
+    assert engine.grammars.compile(Grammar("regex", "[0-9]{7}", "guided_regex")) is first
+    dead = 'start: "x" T\nT: /b/ & /c/'
+    for param in ("guided_grammar", "tools"):
+        with pytest.raises(InvalidRequestError) as caught:
+            engine.generate("Hello", GenerationConfig(grammar=Grammar("lark", dead, param), max_new_tokens=50))
+        assert caught.value.param == param
+
+
+def test_compiled_grammars_are_kept_within_their_budget(engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = GrammarCompiler(engine.tokenizer, 500, frozenset({0}))
+    grammars = [Grammar("regex", f"[0-9]{{{length}}}") for length in range(1, 5)]
+    first = compiler.compile(grammars[0])
+    monkeypatch.setattr(structured_output, "CACHE_BYTES", first.size_bytes * 3)
+    for grammar in grammars[1:]:
+        compiler.compile(grammar)
+    assert compiler.compile(grammars[3]) is compiler.compile(grammars[3])
+    assert compiler.compile(grammars[0]) is not first
+
+
+async def test_a_grammar_that_is_being_compiled_does_not_hold_up_one_that_was(engine: InferenceEngine) -> None:
+    known = Grammar("choice", '["yes", "no"]')
+    await engine.grammars.compiled(known)
+    optional = schema({"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(900)}})
+    slow = asyncio.create_task(engine.grammars.compiled(optional))
+    await asyncio.sleep(0)
+    await engine.grammars.compiled(known)
+    assert not slow.done()
+    await slow
