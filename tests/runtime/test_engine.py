@@ -27,6 +27,8 @@ from mm_gateway.errors import (
 )
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
+from mm_gateway.runtime.scheduling.scheduler import Scheduler
+from mm_gateway.runtime.scheduling.sequence import Sequence
 from tests.support import checkpoints
 
 PROMPTS = ["Hello", "The quick brown fox " * 4, "你好，世界！", "a", "Once upon a time there was", "def main(argument: int) -> str:"]
@@ -114,6 +116,43 @@ def test_preemption_is_exact(checkpoint: Path, reference: PreTrainedModel, make_
     assert tokens_of(engine, prompts) == [generate(reference, ids, 24) for ids in prompts]
     if "gpt2" in str(checkpoint):  # the others have half the heads in their cache, hence twice the room
         assert engine.stats().preemptions > 0
+
+
+@pytest.mark.parametrize("generated", [0, 24])
+def test_an_echoed_prompt_is_scored_once_whatever_is_preempted(
+    gpt2_checkpoint: Path, make_engine: EngineFactory, monkeypatch: pytest.MonkeyPatch, generated: int
+) -> None:
+    """Preempted while the prompt is computed and while it decodes: the reply is that of an engine with room."""
+    config = GenerationConfig(max_new_tokens=generated, temperature=0, logprobs=2, prompt_logprobs=True, ignore_eos=True)
+
+    def replies(engine: InferenceEngine, prompts: list[list[int]]) -> list[list[tuple[str, float | None]]]:
+        generations = [engine.submit([ids], config) for ids in prompts]
+        events = [list(generation) for generation in generations]
+        return [
+            [(score.token, score.logprob) for event in reply if isinstance(event, TextDelta) for score in event.logprobs]
+            for reply in events
+        ]
+
+    roomy = make_engine(gpt2_checkpoint, max_step_tokens=9, max_running=6)
+    rng = random.Random(0)
+    prompts = [[rng.randrange(3, 200) for _ in range(40)] for _ in range(12)]
+    expected = replies(roomy, prompts)
+    preempted: list[tuple[int, bool]] = []
+    preempt = Scheduler._preempt
+
+    def record(scheduler: Scheduler, seq: Sequence) -> None:
+        preempted.append((seq.id, seq.computed < seq.prompt_len))
+        preempt(scheduler, seq)
+
+    monkeypatch.setattr(Scheduler, "_preempt", record)
+    tight = make_engine(gpt2_checkpoint, max_step_tokens=9, max_running=6, kv_cache_bytes=2 * 2 * 64 * 4 * 128)
+    if not generated:
+        # Something has to grow for somebody to be preempted: one that decodes beside them.
+        tight.submit([[5, 6]], GenerationConfig(max_new_tokens=100, temperature=0, ignore_eos=True))
+    for found, wanted in zip(replies(tight, prompts), expected, strict=True):
+        assert [token for token, _ in found] == [token for token, _ in wanted]
+        assert [logprob for _, logprob in found][1:] == pytest.approx([logprob for _, logprob in wanted][1:], abs=1e-4)
+    assert any(in_prompt != bool(generated) for _, in_prompt in preempted)
 
 
 def test_a_sliding_window_is_exact(tmp_path: Path, make_engine: EngineFactory) -> None:

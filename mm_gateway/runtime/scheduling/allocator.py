@@ -27,8 +27,16 @@ class KVAllocator(Protocol):
         """The longest sequence that can ever be held."""
         ...
 
+    @property
+    def free_tokens(self) -> int:
+        """Room that no sequence has."""
+        ...
+
     def allocate(self, seq: Sequence) -> int | Refusal:
-        """Room for all of `seq.tokens`; returns how many of them, fewer than all, are in the cache already."""
+        """Room for all of `seq.tokens`; returns how many of them, fewer than all, are in the cache already.
+
+        Where no other sequence has room, one of at most `max_tokens` is never refused: what is kept of finished ones goes.
+        """
         ...
 
     def extend(self, seq: Sequence) -> bool:
@@ -45,6 +53,10 @@ class KVAllocator(Protocol):
 
     def discard(self, seq: Sequence) -> None:
         """Give the room back and forget the contents: they are not numbers that others may meet."""
+        ...
+
+    def check_integrity(self) -> None:
+        """For tests. AssertionError: rooms, owners, what is free and what can be found do not add up."""
         ...
 
 

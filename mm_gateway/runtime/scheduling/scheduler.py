@@ -5,7 +5,9 @@ Each step, within a budget of tokens:
 1. every decoding sequence gets its one token, so streams never stall;
 2. sequences in prefill share what is left, shortest first, each at least an equal share: a long prompt neither
    blocks short ones nor starves;
-3. waiting sequences are admitted in turn between requests, while there is KV space, a running place and budget.
+3. waiting sequences are admitted in turn between requests, while there is KV space, a running place and budget. One whose
+   prefix a running sequence is computing is passed over meanwhile, and at most LOOKAHEAD of them in a step: the cost of a
+   step does not grow with the queue.
 
 Where a decoding sequence finds no KV space, the youngest running one is preempted: its room goes, its tokens stay, it
 waits in front and recomputes them. Chunked prefill as in Sarathi-Serve (https://arxiv.org/abs/2403.02310), recompute
@@ -17,8 +19,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
+from mm_gateway.errors import EngineError
 from mm_gateway.runtime.scheduling.allocator import KVAllocator, Refusal
 from mm_gateway.runtime.scheduling.sequence import Sequence
+
+LOOKAHEAD = 16
+"""Requests at the head of the queue that are passed over in one step because they wait for a prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Scheduler:
         self._max_prefills = max_prefills
         self._running: dict[int, Sequence] = {}  # in order of admission
         self._preempted: deque[Sequence] = deque()
-        self._waiting: OrderedDict[int, deque[Sequence]] = OrderedDict()  # by group, next group first
+        self._waiting: OrderedDict[int, dict[int, Sequence]] = OrderedDict()  # by group, next group first; then by id
         self._waiting_count = 0
         self.preemptions = 0
 
@@ -60,7 +66,15 @@ class Scheduler:
         return self._waiting_count + len(self._preempted)
 
     def add(self, seq: Sequence) -> None:
-        self._waiting.setdefault(seq.group, deque()).append(seq)
+        """Queue a sequence behind its group.
+
+        Raises:
+            EngineError: with its output it is longer than the cache can ever hold.
+        """
+        longest = seq.prompt_len + max(0, seq.max_tokens - 1)  # the last token is sampled and never computed
+        if longest > self._kv.max_tokens:
+            raise EngineError(f"A sequence of {longest} tokens can never be held by a KV cache of {self._kv.max_tokens}")
+        self._waiting.setdefault(seq.group, {})[seq.id] = seq
         self._waiting_count += 1
 
     def is_running(self, seq: Sequence) -> bool:
@@ -83,14 +97,17 @@ class Scheduler:
             self._preempted.remove(seq)
             return
         group = self._waiting.get(seq.group)
-        if group is not None and seq in group:
-            group.remove(seq)
+        if group is not None and group.pop(seq.id, None) is not None:
             self._waiting_count -= 1
             if not group:
                 del self._waiting[seq.group]
 
     def schedule(self) -> list[ScheduledSequence]:
-        """The next step: decoding sequences first, then chunks of prefills. Empty when there is nothing to do."""
+        """The next step: decoding sequences first, then chunks of prefills. Empty when there is nothing to do.
+
+        Raises:
+            EngineError: there is something to do and nothing can be done, which no later step would change.
+        """
         decodes = self._extend_decodes()
         budget = self._max_step_tokens - len(decodes)
         step = [ScheduledSequence(seq, 1, True) for seq in decodes]
@@ -103,6 +120,8 @@ class Scheduler:
             if count:
                 step.append(ScheduledSequence(seq, count, count == seq.remaining))
                 budget -= count
+        if not step and (self.running or self.waiting):
+            raise EngineError(self._standstill())
         return step
 
     def computed(self, step: list[ScheduledSequence]) -> None:
@@ -110,6 +129,14 @@ class Scheduler:
         for scheduled in step:
             scheduled.seq.computed += scheduled.count
             self._kv.commit(scheduled.seq)
+
+    def _standstill(self) -> str:
+        waiting = [*self._preempted, *(seq for group in self._waiting.values() for seq in group.values())]
+        longest = max((len(seq.tokens) for seq in [*self._running.values(), *waiting]), default=0)
+        return (
+            f"Nothing can be scheduled: {self.running} sequences run, {self.waiting} wait, the longest needs {longest} tokens, "
+            f"{self._kv.free_tokens} of at most {self._kv.max_tokens} a sequence are free"
+        )
 
     def _extend_decodes(self) -> list[Sequence]:
         decodes: list[Sequence] = []
@@ -135,16 +162,16 @@ class Scheduler:
     def _admit(self, budget: int) -> None:
         prefills = [seq.remaining for seq in self._running.values() if seq.remaining > 1]
         prefilling, tokens = len(prefills), sum(prefills)
-        skipped: set[int] = set()
+        passed_over: set[int] = set()
         # Many short ones that fit one step together wait for nothing.
         while len(self._running) < self._max_running and prefilling < budget and (prefilling < self._max_prefills or tokens < budget):
-            seq = self._next_waiting(skipped)
+            seq = self._next_waiting(passed_over)
             if seq is None:
                 return
             cached = self._kv.allocate(seq)
             if cached is Refusal.WAIT_FOR_PREFIX:
-                skipped.add(seq.group)
-                if self._preempted and self._preempted[0] is seq:
+                passed_over.add(seq.group)
+                if len(passed_over) == LOOKAHEAD or (self._preempted and self._preempted[0] is seq):
                     return
                 continue
             if isinstance(cached, Refusal):
@@ -157,17 +184,17 @@ class Scheduler:
             prefilling += 1
             tokens += seq.remaining
 
-    def _next_waiting(self, skipped: set[int]) -> Sequence | None:
+    def _next_waiting(self, passed_over: set[int]) -> Sequence | None:
         if self._preempted:
             return self._preempted[0]
-        return next((queue[0] for group, queue in self._waiting.items() if group not in skipped), None)
+        return next((next(iter(queue.values())) for group, queue in self._waiting.items() if group not in passed_over), None)
 
     def _pop(self, seq: Sequence) -> None:
         if self._preempted and self._preempted[0] is seq:
             self._preempted.popleft()
             return
         queue = self._waiting[seq.group]
-        queue.popleft()
+        del queue[seq.id]
         self._waiting_count -= 1
         if queue:
             self._waiting.move_to_end(seq.group)  # the next group's turn

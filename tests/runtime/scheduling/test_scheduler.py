@@ -7,8 +7,11 @@ import random
 import pytest
 
 from mm_gateway.core import GenerationConfig
+from mm_gateway.errors import EngineError
+from mm_gateway.runtime.kv_cache.allocators import blocks, slots
 from mm_gateway.runtime.kv_cache.allocators.blocks import BlockAllocator
 from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
+from mm_gateway.runtime.scheduling.allocator import Refusal, common_prefix_length
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
@@ -178,3 +181,70 @@ def test_short_prompts_that_fit_one_step_are_all_in_it_and_long_ones_come_a_few_
             scheduler.add(sequence(id, prompt(length, id)))
         run_step(scheduler)
         assert scheduler.running == together
+
+
+@pytest.mark.parametrize("layout", ["slots", "blocks"])
+def test_a_step_costs_the_same_however_many_wait_for_one_prefix(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def comparisons(waiting: int) -> int:
+        """Of tokens, in a step in which 31 run, one of them has begun a prefix, and so many wait for it."""
+        kv = SlotAllocator(64, 4096, 64 * 4096) if layout == "slots" else BlockAllocator(1025, 256, 4096)
+        scheduler = Scheduler(kv, max_running=32, max_step_tokens=64)
+        for id in range(30):
+            scheduler.add(sequence(id, prompt(4, id + 1), max_tokens=1000))
+        run_step(scheduler)
+        for id in range(100, 101 + waiting):
+            scheduler.add(sequence(id, [*prompt(2000), id]))
+        run_step(scheduler)
+        assert (scheduler.running, scheduler.waiting) == (31, waiting)
+        counted = 0
+
+        def count(*args: list[int] | int) -> int:
+            nonlocal counted
+            counted += 1
+            return common_prefix_length(*args)  # type: ignore[arg-type]
+
+        for module in (slots, blocks):
+            monkeypatch.setattr(module, "common_prefix_length", count)
+        run_step(scheduler)
+        monkeypatch.undo()
+        return counted
+
+    assert comparisons(1000) == comparisons(50) > 0
+
+
+def test_who_waits_for_a_prefix_does_not_hold_up_those_behind() -> None:
+    scheduler, _ = make(step_tokens=16)
+    first, sibling, other = sequence(0, prompt(100)), sequence(1, prompt(100)), sequence(2, prompt(5, 3))
+    for seq in (first, sibling, other):
+        scheduler.add(seq)
+    run_step(scheduler)
+    assert scheduler.is_running(other) and not scheduler.is_running(sibling)
+
+
+def test_a_step_that_can_do_nothing_is_an_error_that_names_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler, kv = make(budget=256)
+    monkeypatch.setattr(kv, "allocate", lambda seq: Refusal.NO_ROOM)
+    scheduler.add(sequence(0, prompt(40)))
+    with pytest.raises(EngineError, match=r"0 sequences run, 1 wait, the longest needs 40 tokens, 256 of at most 256 a sequence are free"):
+        scheduler.schedule()
+
+
+def test_a_sequence_that_would_outgrow_the_cache_is_refused_when_it_comes() -> None:
+    scheduler, _ = make(slot_len=64, budget=64)
+    scheduler.add(sequence(0, prompt(60), max_tokens=5))  # the last token is never stored
+    with pytest.raises(EngineError, match="65 tokens can never be held by a KV cache of 64"):
+        scheduler.add(sequence(1, prompt(60), max_tokens=6))
+    assert scheduler.waiting == 1
+
+
+def test_the_only_running_sequence_grows_to_all_that_there_is() -> None:
+    scheduler, kv = make(slots=4, slot_len=64, budget=64)
+    kept = sequence(0, prompt(40), max_tokens=1)
+    scheduler.add(kept)
+    run_step(scheduler)
+    long = sequence(1, prompt(18), max_tokens=46)  # less than half of what is kept, and later all the room
+    scheduler.add(long)
+    while scheduler.running or scheduler.waiting:
+        run_step(scheduler)
+        kv.check_integrity()
+    assert long.output_len == 46

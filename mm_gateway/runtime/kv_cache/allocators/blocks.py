@@ -78,6 +78,10 @@ class BlockAllocator:
         """Blocks that no sequence uses; some hold contents that may be found again."""
         return len(self._free)
 
+    @property
+    def free_tokens(self) -> int:
+        return len(self._free) * self.block_size
+
     def table_of(self, seq: Sequence) -> list[int]:
         """The sequence's blocks, in the order of its tokens. Not to be changed."""
         return self._held[seq.id].table
@@ -134,6 +138,23 @@ class BlockAllocator:
             if self._references[block] == 1:
                 self._forget(block)
             self._drop_reference(block)
+
+    def check_integrity(self) -> None:
+        references = [0] * len(self._references)
+        for held in self._held.values():
+            assert len(set(held.table)) == len(held.table), "a sequence has a block twice"
+            assert held.full * self.block_size <= held.seq.computed <= len(held.table) * self.block_size
+            for block in held.table:
+                references[block] += 1
+        assert references == self._references, "a block is not used as often as is counted"
+        assert not references[0] and 0 not in self._contents, "block 0 is somebody's"
+        assert set(self._free) == {block for block, count in enumerate(references) if block and not count}
+        uids = [content.uid for content in self._contents.values()]
+        assert len(set(uids)) == len(uids)
+        for (parent, tokens), block in self._full.items():
+            assert (self._contents[block].parent, self._contents[block].tokens) == (parent, tokens)
+        findable = {block: key for key, blocks in self._beginnings.items() for block in blocks}
+        assert findable == {block: (content.parent, content.tokens[:MIN_SHARED]) for block, content in self._contents.items()}
 
     def _blocks_for(self, seq: Sequence) -> int:
         return -(-len(seq.tokens) // self.block_size)

@@ -21,7 +21,7 @@ class Slot:
 
     index: int
     owner: int | None = None
-    tokens: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list[int])
     valid: int = 0
     committed: int = 0
     last_used: int = 0
@@ -69,6 +69,10 @@ class SlotAllocator:
         """Tokens' worth of memory written to and not given back."""
         return self._committed
 
+    @property
+    def free_tokens(self) -> int:
+        return self._budget - sum(slot.committed for slot in self._owned.values())
+
     def slot_of(self, seq: Sequence) -> int:
         return self._owned[seq.id].index
 
@@ -81,8 +85,8 @@ class SlotAllocator:
                 return Refusal.WAIT_FOR_PREFIX
         if shared < MIN_SHARED:
             source, shared = None, 0
-        target = self._choose_target(source, shared)
-        if target is None or not self._make_room(len(seq.tokens) - target.committed, keep=(source, target)):
+        target = self._place(seq, source, shared)
+        if target is None:
             return Refusal.NO_ROOM
         if source is not None and source is not target:
             self.pending.append(CopyPrefix(source.index, target.index, shared))
@@ -113,6 +117,16 @@ class SlotAllocator:
         self.release(seq)
         self._drop(slot)
 
+    def check_integrity(self) -> None:
+        owners = {slot.owner: slot for slot in self._slots if slot.owner is not None}
+        assert owners == self._owned, "a slot's owner is not who has it"
+        assert self._committed == sum(slot.committed for slot in self._slots) <= self._budget
+        for slot in self._slots:
+            assert slot.committed <= self._slot_len
+            assert slot.valid <= min(len(slot.tokens), slot.committed)
+            # The last token of an owner may have been sampled since, and asks for room in the next step.
+            assert len(slot.tokens) <= (slot.valid if slot.owner is None else slot.committed + 1)
+
     def _longest_prefix(self, seq: Sequence) -> tuple[Slot | None, int]:
         """The slot that holds, or will hold, most of this prompt's beginning, and how much it holds now."""
         limit = len(seq.tokens) - 1  # the last token must run, for its logits
@@ -128,6 +142,17 @@ class SlotAllocator:
             if key > best_key:
                 best, best_key, shared = slot, key, now
         return best, shared
+
+    def _place(self, seq: Sequence, source: Slot | None, shared: int) -> Slot | None:
+        """An idle slot with room for the sequence, for which other idle ones are dropped; None where there is no room."""
+        target = self._choose_target(source, shared)
+        if target is not None and self._make_room(len(seq.tokens) - target.committed, keep=(source, target)):
+            return target
+        # No room beside the prefix: go on in its place, which costs what was kept after it. Keeping it at any price would
+        # have the sequence wait for room that only itself can free.
+        if source is not None and source.owner is None and self._make_room(len(seq.tokens) - source.committed, keep=(source,)):
+            return source
+        return None
 
     def _choose_target(self, source: Slot | None, shared: int) -> Slot | None:
         idle = [slot for slot in self._slots if slot.owner is None]

@@ -12,6 +12,7 @@ from mm_gateway.runtime.kv_cache.allocators.blocks import BlockAllocator, CopyBl
 from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
 from mm_gateway.runtime.scheduling.allocator import KVAllocator, Refusal
 from mm_gateway.runtime.scheduling.sequence import Sequence
+from tests.support.token_storage import BlockStorage
 
 Make = Callable[[], KVAllocator]
 
@@ -151,28 +152,6 @@ def test_beginnings_outlive_what_followed_them() -> None:
     assert kv.allocate(sequence(2, A[:64])) == 32
 
 
-class BlockMemory:
-    """The storage that a block allocator manages, with token ids in place of keys and values."""
-
-    def __init__(self, kv: BlockAllocator, blocks: int, size: int) -> None:
-        self.kv, self.size = kv, size
-        self.cells = [[-1] * size for _ in range(blocks)]
-
-    def apply(self) -> None:
-        for copy in self.kv.pending:
-            self.cells[copy.target][: copy.length] = self.cells[copy.source][: copy.length]
-        self.kv.pending.clear()
-
-    def write(self, seq: Sequence, start: int, stop: int) -> None:
-        table = self.kv.table_of(seq)
-        for position in range(start, stop):
-            self.cells[table[position // self.size]][position % self.size] = seq.tokens[position]
-
-    def read(self, seq: Sequence, count: int) -> list[int]:
-        table = self.kv.table_of(seq)
-        return [self.cells[table[position // self.size]][position % self.size] for position in range(count)]
-
-
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("size", [4, 16, 32])
 def test_random_sequences_always_read_their_own_tokens(seed: int, size: int) -> None:
@@ -180,7 +159,7 @@ def test_random_sequences_always_read_their_own_tokens(seed: int, size: int) -> 
     rng = random.Random(seed)
     blocks = 400 // size + 1
     kv = BlockAllocator(blocks, size, 160)
-    memory = BlockMemory(kv, blocks, size)
+    memory = BlockStorage(kv, blocks, size)
     live: list[Sequence] = []
     beginnings = [[rng.randrange(3) for _ in range(100)] for _ in range(3)]
     reused = 0

@@ -97,3 +97,15 @@ def test_discarded_contents_are_never_found() -> None:
     kv.discard(seq)
     assert kv.committed_tokens == 0
     assert kv.allocate(sequence(1, list(range(30)))) == 0
+
+
+def test_a_kept_prefix_that_leaves_no_room_beside_it_gives_way() -> None:
+    kv = SlotAllocator(4, 100, 100)
+    kept = sequence(0, list(range(90)))
+    kv.allocate(kept)
+    slot = kv.slot_of(kept)
+    finish(kv, kept)
+    short = sequence(1, [*range(20), 500])  # less than half of it: it would be copied, were there room
+    assert kv.allocate(short) == 20
+    assert kv.slot_of(short) == slot
+    kv.check_integrity()
