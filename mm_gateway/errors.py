@@ -64,17 +64,27 @@ class ContextLengthExceededError(InvalidRequestError):
         prompt_tokens: tokens in the prompt.
         requested_tokens: tokens asked for as output; None where the caller set no limit.
         param: the field that carried the prompt.
+        at_least: the prompt was not counted to its end, it may have more tokens than that.
     """
 
-    def __init__(self, context_length: int, prompt_tokens: int, requested_tokens: int | None = None, *, param: str = "messages") -> None:
+    def __init__(
+        self,
+        context_length: int,
+        prompt_tokens: int,
+        requested_tokens: int | None = None,
+        *,
+        param: str = "messages",
+        at_least: bool = False,
+    ) -> None:
         self.context_length = context_length
         self.prompt_tokens = prompt_tokens
+        least = "at least " if at_least else ""
         if requested_tokens is None:
-            asked = f"your {param} resulted in {prompt_tokens} tokens"
+            asked = f"your {param} resulted in {least}{prompt_tokens} tokens"
             advice = f"Please reduce the length of the {param}."
         else:
             total = prompt_tokens + requested_tokens
-            asked = f"you requested {total} tokens ({prompt_tokens} in the {param}, {requested_tokens} in the completion)"
+            asked = f"you requested {least}{total} tokens ({prompt_tokens} in the {param}, {requested_tokens} in the completion)"
             advice = f"Please reduce the length of the {param} or completion."
         super().__init__(
             f"This model's maximum context length is {context_length} tokens. However, {asked}. {advice}",

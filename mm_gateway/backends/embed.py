@@ -21,7 +21,8 @@ async def embed(engine: InferenceEngine, input: EmbeddingInput) -> AsyncGenerato
     """
 
     def encode() -> list[list[int]]:
-        return [engine.encode(entry) if isinstance(entry, str) else list(entry) for entry in input.inputs]
+        limit = engine.token_limit(param="input")
+        return [engine.encode(entry, limit) if isinstance(entry, str) else list(entry) for entry in input.inputs]
 
     generation = engine.embed(await ENCODING.run(encode), dimensions=input.dimensions, loop=asyncio.get_running_loop())
     try:

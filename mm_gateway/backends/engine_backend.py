@@ -92,7 +92,7 @@ async def generate(
             prompts = [await ENCODING.run(encode)]
             stop_strings, param = chat.stop_strings, "messages"
         case CompletionInput(texts, echo):
-            prompts = await ENCODING.run(_encode_all, engine, texts)
+            prompts = await ENCODING.run(_encode_all, engine, texts, config.max_new_tokens)
             param = "prompt"
             if echo:
                 echo_texts = await ENCODING.run(_texts, engine, texts)
@@ -133,7 +133,7 @@ def _encode_chat(
     engine: InferenceEngine, chat: ChatEncoder, conversation: ChatInput, reply_tokens: int | None, truncate_history: bool
 ) -> list[int]:
     tools = conversation.tools.tools if conversation.tools is not None else ()
-    encode = functools.partial(chat.encode, tools=tools)
+    encode = functools.partial(chat.encode, tools=tools, limit=engine.token_limit(reply_tokens, param="messages"))
     if not (truncate_history if conversation.truncate is None else conversation.truncate):
         return encode(conversation.messages)
     return encode_fitting(encode, conversation.messages, context_length=engine.context_length, reply_tokens=reply_tokens)
@@ -164,8 +164,9 @@ def _parameters_of_tool(index: int) -> str:
     return f"tools[{index}].function.parameters"
 
 
-def _encode_all(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]]) -> list[list[int]]:
-    return [engine.encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+def _encode_all(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]], reply_tokens: int | None) -> list[list[int]]:
+    limit = engine.token_limit(reply_tokens)
+    return [engine.encode(prompt, limit) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
 
 
 def _texts(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:

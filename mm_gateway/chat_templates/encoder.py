@@ -10,20 +10,22 @@ A template that knows tools gets them; for others the model's tool format writes
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jinja2
 
 from mm_gateway.chat_templates.environment import compile_template
+from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.chat_templates.tool_formats.format import ToolFormat, arguments_of, call_names, declaration
 from mm_gateway.chat_templates.tool_formats.formats import tool_format_of, writes_tools
 from mm_gateway.core import Message, Tool
 from mm_gateway.errors import ConfigurationError, InvalidRequestError, UnsupportedParameterError
 
 _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+_WINDOW = 32 << 10  # characters
 
 
 class TemplateTokenizer(Protocol):
@@ -78,6 +80,7 @@ class ChatEncoder:
         self.stop_strings = stop_strings
         names = sorted(tokenizer.control_tokens, key=len, reverse=True)  # of two that start alike, the longer one
         self._control = re.compile("|".join(map(re.escape, names))) if names else None
+        self._longest_control = max(map(len, names), default=0)
         self._beginnings = {name[:length] for name in names for length in range(1, len(name))}
 
     @property
@@ -109,27 +112,50 @@ class ChatEncoder:
         turns, begun = self._turns(messages, tools)
         return self._render(turns, _declarations(tools), boundary="", add_generation_prompt=add_generation_prompt) + begun
 
-    def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, add_generation_prompt: bool = True) -> list[int]:
+    def encode(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        *,
+        add_generation_prompt: bool = True,
+        limit: TokenLimit | None = None,
+    ) -> list[int]:
         """Token ids of the conversation, ready for the assistant's turn; without `add_generation_prompt` that has not begun.
+
+        Args:
+            limit: how long it may be; None: whatever it is.
 
         Raises:
             InvalidRequestError, UnsupportedParameterError: as for `render`.
+            ContextLengthExceededError: it is longer than the limit.
         """
+        if limit is not None:
+            limit.check_bytes([message.content for message in messages])
+        try:
+            return self._encode(messages, tools, add_generation_prompt, limit)
+        except RecursionError:
+            raise InvalidRequestError("The messages or tools hold JSON that is nested too deeply", param="messages") from None
+
+    def _encode(
+        self, messages: Sequence[Message], tools: Sequence[Tool], add_generation_prompt: bool, limit: TokenLimit | None
+    ) -> list[int]:
         turns, begun = self._turns(messages, tools)
         declarations = _declarations(tools)
-        boundary, mark = _unused(json.dumps([turns, declarations], ensure_ascii=False))
+        boundary, mark = _unused(list(_texts((turns, declarations))))
         turns, declarations = _each_text((turns, declarations), lambda text: self._mark(text, mark))
         rendered = self._render(turns, declarations, boundary=boundary, add_generation_prompt=add_generation_prompt)
         beginning = self._tokenizer.encode_plain(begun) if begun and add_generation_prompt else []
         if mark not in rendered and boundary not in rendered:
-            return self._tokenizer.encode(rendered) + beginning
+            return _limited(self._tokenizer.encode, rendered, limit) + beginning
         ids: list[int] = []
         start = 0
-        for match in self._control.finditer(rendered) if self._control else ():
-            ids += self._encode_plain(rendered[start : match.start()], boundary, mark)
+        for match in self._control_tokens(rendered):
+            ids += self._encode_plain(rendered[start : match.start()], boundary, mark, limit)
             ids.append(self._tokenizer.control_tokens[match[0]])
             start = match.end()
-        return ids + self._encode_plain(rendered[start:], boundary, mark) + beginning
+            if limit is not None:
+                limit.check(ids)
+        return ids + self._encode_plain(rendered[start:], boundary, mark, limit) + beginning
 
     def _turns(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[dict[str, Any]], str]:
         """The messages as templates want them; calls and results become text where the template knows none."""
@@ -154,14 +180,29 @@ class ChatEncoder:
             turns.append(turn)
         return turns, begun
 
-    def _encode_plain(self, text: str, boundary: str, mark: str) -> list[int]:
+    def _encode_plain(self, text: str, boundary: str, mark: str, limit: TokenLimit | None) -> list[int]:
         pieces = text.replace(mark, "").split(boundary)
-        return [token for piece in pieces if piece for token in self._tokenizer.encode_plain(piece)]
+        return [token for piece in pieces if piece for token in _limited(self._tokenizer.encode_plain, piece, limit)]
+
+    def _control_tokens(self, text: str) -> Iterator[re.Match[str]]:
+        """Control tokens in a text, searched window by window: a search lets no other thread run before it has found something."""
+        at = 0
+        while self._control is not None and at < len(text):
+            end = at + _WINDOW
+            match = self._control.search(text, at, end + self._longest_control)
+            if match is not None and match.start() < end:
+                yield match
+                at = match.end()
+            else:
+                at = end
 
     def _mark(self, text: str, mark: str) -> str:
-        if self._control is None:
-            return text
-        text = self._control.sub(lambda match: match[0][0] + mark + match[0][1:], text)
+        pieces: list[str] = []
+        start = 0
+        for match in self._control_tokens(text):
+            pieces.append(f"{text[start : match.start() + 1]}{mark}")
+            start = match.start() + 1
+        text = "".join([*pieces, text[start:]])
         # Nor may the end of one text and the beginning of what follows make a control token together.
         if any(text[-length:] in self._beginnings for length in range(1, min(len(text), 40) + 1)):
             text += mark
@@ -187,6 +228,9 @@ class ChatEncoder:
             )
         except jinja2.TemplateError as error:
             raise InvalidRequestError(f"The model's chat template refuses these messages: {error}", param="messages") from error
+        except Exception as error:  # whatever a template does, it is no failure of the gateway
+            found = f"{type(error).__name__}: {str(error)[:200]}"
+            raise InvalidRequestError(f"The model's chat template fails for these messages: {found}", param="messages") from error
 
 
 def _declarations(tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -206,9 +250,31 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
             return value
 
 
-def _unused(text: str) -> tuple[str, str]:
-    """Two noncharacters that do not occur in the text; Unicode reserves them for use within a program."""
-    free = [char for char in _NONCHARACTERS if char not in text]
-    if len(free) < 2:
-        raise InvalidRequestError("The messages hold too many different Unicode noncharacters (U+FDD0 to U+FDEF)", param="messages")
-    return free[0], free[1]
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in nested lists and mappings."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for key, item in value.items():
+                yield key
+                yield from _texts(item)
+        case list() | tuple():
+            for item in value:
+                yield from _texts(item)
+
+
+def _unused(texts: Sequence[str]) -> tuple[str, str]:
+    """Two noncharacters that do not occur in the texts; Unicode reserves them for use within a program."""
+    free = itertools.islice((char for char in _NONCHARACTERS if not any(char in text for text in texts)), 2)
+    try:
+        boundary, mark = free
+    except ValueError:
+        raise InvalidRequestError(
+            "The messages hold too many different Unicode noncharacters (U+FDD0 to U+FDEF)", param="messages"
+        ) from None
+    return boundary, mark
+
+
+def _limited(encode: Callable[[str], list[int]], text: str, limit: TokenLimit | None) -> list[int]:
+    return encode(text) if limit is None else limit.encode(encode, text)

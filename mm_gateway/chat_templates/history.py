@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mm_gateway.core import Message
+from mm_gateway.errors import ContextLengthExceededError
 
 REPLY_TOKENS = 256
 """Room for the reply where the request sets no limit, at most a quarter of the context."""
@@ -19,14 +20,22 @@ def encode_fitting(
     turns between begins with a user message, since many templates ask for that. A conversation that fits is not touched.
 
     Args:
-        encode: of a conversation. context_length: tokens of prompt and reply together.
+        encode: of a conversation; may refuse one that is too long. context_length: tokens of prompt and reply together.
         reply_tokens: tokens that the request asks for at most; None: no limit set.
 
     Returns:
         The ids; those of the whole conversation where even the shortest form does not fit, for the engine to refuse.
+
+    Raises:
+        ContextLengthExceededError: of `encode`, likewise.
     """
-    whole = encode(messages)
-    if len(whole) + (1 if reply_tokens is None else reply_tokens) <= context_length:
+    too_long: ContextLengthExceededError | None = None
+    whole: list[int] | None = None
+    try:
+        whole = encode(messages)
+    except ContextLengthExceededError as error:
+        too_long = error
+    if whole is not None and len(whole) + (1 if reply_tokens is None else reply_tokens) <= context_length:
         return whole
     limit = context_length - (min(REPLY_TOKENS, context_length // 4) if reply_tokens is None else reply_tokens)
     head = next((index for index, message in enumerate(messages) if message.role not in ("system", "developer")), len(messages))
@@ -36,12 +45,20 @@ def encode_fitting(
     fitting: list[int] | None = None
     while low < high:  # the more is left out, the shorter it is
         middle = (low + high) // 2
-        ids = encode([*messages[:head], *messages[starts[middle] :]])
-        if len(ids) <= limit:
+        try:
+            ids = encode([*messages[:head], *messages[starts[middle] :]])
+        except ContextLengthExceededError:
+            ids = None
+        if ids is not None and len(ids) <= limit:
             fitting, high = ids, middle
         else:
             low = middle + 1
-    return whole if fitting is None else fitting
+    if fitting is not None:
+        return fitting
+    if whole is None:
+        assert too_long is not None
+        raise too_long
+    return whole
 
 
 def turn_starts(messages: Sequence[Message]) -> list[int]:

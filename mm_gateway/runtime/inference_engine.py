@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.configuration.settings import EngineSettings, ModelType
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, TextDelta, Usage
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, UnsupportedParameterError
@@ -339,9 +340,18 @@ class InferenceEngine:
             for generation in generations:
                 generation.cancel()
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a plain prompt, with what the tokenizer puts in front (BOS)."""
-        return self._tokenizer(text)["input_ids"]  # type: ignore[return-value]
+    def token_limit(self, requested: int | None = None, *, param: str = "prompt") -> TokenLimit:
+        """How long a prompt may be, for whoever encodes one. requested: tokens of output, and param: the field, both for the error."""
+        return TokenLimit(self.context_length, lambda: self._text.longest_token_bytes, requested, param)
+
+    def encode(self, text: str, limit: TokenLimit | None = None) -> list[int]:
+        """Token ids of a plain prompt, with what the tokenizer puts in front (BOS).
+
+        Raises:
+            ContextLengthExceededError: it is much longer than the context, or than `limit`.
+        """
+        encode: Callable[[str], list[int]] = lambda text: self._tokenizer(text)["input_ids"]  # type: ignore[return-value]  # noqa: E731
+        return (limit or self.token_limit()).encode(encode, text)
 
     def stats(self) -> EngineStats:
         """What the engine is doing and has done."""

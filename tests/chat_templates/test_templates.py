@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.templates import BUILT_IN, built_in_for
-from mm_gateway.core import Message, Role
+from mm_gateway.core import Message, Role, ToolCall
 from mm_gateway.errors import ConfigurationError, InvalidRequestError
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
 from tests.support.checkpoints import make_tokenizer
@@ -153,3 +155,33 @@ def test_a_broken_template_and_a_missing_one_say_so() -> None:
         ChatEncoder("{% for %}", ChatTokenizer(TOKENIZER))
     with pytest.raises(InvalidRequestError, match="no chat template"):
         ChatEncoder(None, ChatTokenizer(TOKENIZER)).encode(TURNS)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0].content | length + 'a' }}",
+        "{{ messages[0].none.there }}",
+        "{% for k, v in messages[0].content | items %}{% endfor %}",
+    ],
+)
+def test_whatever_a_template_raises_is_an_error_of_the_request(template: str) -> None:
+    with pytest.raises(InvalidRequestError, match="chat template") as caught:
+        ChatEncoder(template, ChatTokenizer(TOKENIZER)).encode(TURNS)
+    assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize("arguments", ["", " "])
+def test_a_call_without_arguments_reaches_a_template_as_an_object(arguments: str) -> None:
+    calls = "{% for c in m.tool_calls %}{% for k, v in c.function.arguments | items %}{% endfor %}called{% endfor %}"
+    template = "{# tools #}{% for m in messages %}" + calls + "{% endfor %}"
+    messages = [Message("user", "Go"), Message("assistant", "", tool_calls=(ToolCall("a", "go", arguments),))]
+    assert ChatEncoder(template, ChatTokenizer(TOKENIZER)).render(messages) == "called"
+
+
+def test_arguments_that_are_nested_too_deeply_are_an_error_of_the_request() -> None:
+    template = "{# tools #}{% for m in messages %}{{ m.tool_calls | tojson }}{% endfor %}"
+    for depth in (400, 100_000):
+        call = ToolCall("a", "go", "[" * depth + "]" * depth)
+        with contextlib.suppress(InvalidRequestError):
+            ChatEncoder(template, ChatTokenizer(TOKENIZER)).encode([Message("user", "Go"), Message("assistant", "", tool_calls=(call,))])

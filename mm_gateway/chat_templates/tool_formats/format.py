@@ -86,10 +86,12 @@ def write_json(value: object) -> str:
 
 
 def arguments_of(call: ToolCall) -> Any:
-    """The arguments as an object; as the text they are where that is no JSON."""
+    """The arguments as an object, {} where there are none; as the text they are where that is no JSON, or too deep to be read."""
+    if not call.arguments.strip():
+        return {}
     try:
         return json.loads(call.arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return call.arguments
 
 

@@ -29,5 +29,6 @@ class ChatTokenizer:
 
     def encode_plain(self, text: str) -> list[int]:
         if self._plain is not None:
-            return self._plain.encode(text, add_special_tokens=False).ids
+            # The batch lets other threads run meanwhile, which `encode` does not; the fast one leaves out offsets.
+            return self._plain.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)

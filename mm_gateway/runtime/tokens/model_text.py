@@ -10,6 +10,9 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.core import ChatInput, Tokenized
 from mm_gateway.errors import InvalidRequestError
 
+MAX_TEXT_BYTES = 1 << 20
+"""Of what is only to be tokenized, which may be longer than the context; for long contexts 16 bytes for each of their tokens."""
+
 
 class ModelText:
     """The text side of one model. Methods may be called from any thread.
@@ -25,11 +28,17 @@ class ModelText:
         self._vocab_size = vocab_size
 
     def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool, add_generation_prompt: bool) -> Tokenized:
-        """As core.TokenizingBackend's."""
+        """As core.TokenizingBackend's.
+
+        Raises:
+            InvalidRequestError: the text is longer than MAX_TEXT_BYTES; besides what core.TokenizingBackend says.
+        """
         match input:
             case str():
+                self._check_size([input], "prompt")
                 ids: list[int] = self._tokenizer(input, add_special_tokens=add_special_tokens)["input_ids"]  # type: ignore[assignment]
             case ChatInput(messages, use):
+                self._check_size([message.content for message in messages], "messages")
                 tools = use.tools if use is not None else ()
                 ids = self._chat.encode(messages, tools, add_generation_prompt=add_generation_prompt)
         strings = (token if isinstance(token, str) else "" for token in self._tokenizer.convert_ids_to_tokens(ids))
@@ -40,3 +49,9 @@ class ModelText:
         if tokens and not (min(tokens) >= 0 and max(tokens) < self._vocab_size):
             raise InvalidRequestError(f"tokens holds ids outside the vocabulary of {self._vocab_size}", param="tokens")
         return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+    def _check_size(self, texts: Sequence[str], param: str) -> None:
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        limit = max(MAX_TEXT_BYTES, 16 * self._context_length)
+        if size > limit:
+            raise InvalidRequestError(f"{param} holds {size} bytes of text; at most {limit} are tokenized for this model", param=param)

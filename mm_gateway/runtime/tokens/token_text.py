@@ -30,6 +30,11 @@ class TokenText:
             return self._backend.decode(ids, skip_special_tokens=True)
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    @functools.cached_property
+    def longest_token_bytes(self) -> int:
+        """Bytes that one token can stand for, at most; takes a moment, the first time."""
+        return max((len(token.encode()) for token in self._tokenizer.get_vocab()), default=1)
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token adds to the text; special tokens give their name."""
         token = self._tokenizer.convert_ids_to_tokens(token_id)

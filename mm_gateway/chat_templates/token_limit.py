@@ -1,0 +1,70 @@
+"""Refuses texts that cannot fit a context, before they are tokenized whole: a long one would take a thread for minutes, and gigabytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mm_gateway.errors import ContextLengthExceededError
+
+PIECE_CHARACTERS = 32 << 10
+"""Longer texts are counted in pieces of this size first."""
+_MARGIN_TOKENS = 16
+"""By how many tokens a piece may be longer by itself than within its text: what a cut takes apart, and a BOS."""
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """How long one prompt may be. What is within the limit is encoded as if there were none; whoever submits it counts exactly.
+
+    Attributes:
+        tokens: of the prompt, at most. longest: bytes that one token can stand for; called for long texts alone.
+        requested: tokens of output that were asked for, and param: the field of the prompt; both for the error.
+    """
+
+    tokens: int
+    longest: Callable[[], int]
+    requested: int | None = None
+    param: str = "prompt"
+
+    def check_bytes(self, texts: Sequence[str]) -> None:
+        """Raises ContextLengthExceededError where texts would not fit even if all their tokens were of the longest."""
+        characters = sum(map(len, texts))
+        if characters > max(self.tokens, PIECE_CHARACTERS):  # no token is shorter than a byte
+            size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+            self._check(size // self.longest())
+
+    def encode(self, encode: Callable[[str], list[int]], text: str) -> list[int]:
+        """Token ids of a text.
+
+        Raises:
+            ContextLengthExceededError: it has more than `tokens`; no more of it was encoded than shows that.
+        """
+        if len(text) > PIECE_CHARACTERS:
+            self.check_bytes([text])
+            counted = 0
+            for piece in _pieces(text):
+                counted += max(len(encode(piece)) - _MARGIN_TOKENS, 0)
+                self._check(counted)
+        return encode(text)
+
+    def check(self, ids: Sequence[int]) -> None:
+        """Raises ContextLengthExceededError where a prompt is far too long already; one that is nearly right is counted to its end."""
+        if len(ids) > 2 * self.tokens:
+            self._check(len(ids))
+
+    def _check(self, at_least: int) -> None:
+        if at_least > self.tokens:
+            raise ContextLengthExceededError(self.tokens, at_least, self.requested, param=self.param, at_least=True)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut at white space where there is some near."""
+    start = 0
+    while start < len(text):
+        end = start + PIECE_CHARACTERS
+        if end < len(text):
+            blank = text.rfind(" ", start + PIECE_CHARACTERS // 2, end)
+            end = blank if blank > 0 else end
+        yield text[start:end]
+        start = end
