@@ -3,41 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar, cast
+
+import msgspec
 
 from mm_gateway.core import TokenLogprob
 from mm_gateway.protocol import ChatLogprob, ChatLogprobs, CompletionLogprobs, TopLogprob
+
+Shape = TypeVar("Shape")
 
 LOWEST = -9999.0
 """JSON has no minus infinity; OpenAI writes this for a probability of zero."""
 
 
+_encode = msgspec.json.Encoder().encode
+
+
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
-    return ChatLogprobs(
-        [
-            ChatLogprob(
-                entry.token,
-                _finite(entry.logprob) or 0.0,
-                list(entry.bytes),
-                [TopLogprob(token, _finite(logprob) or 0.0, list(raw)) for token, raw, logprob in entry.top],
-            )
-            for entry in tokens
-        ]
-    )
+    """In the shape of chat."""
+    return ChatLogprobs([_raw(_chat_logprob(entry)) for entry in tokens])
+
+
+def _chat_logprob(entry: TokenLogprob) -> ChatLogprob:
+    top = [TopLogprob(token, _finite(logprob) or 0.0, list(raw)) for token, raw, logprob in entry.top]
+    return ChatLogprob(entry.token, _finite(entry.logprob) or 0.0, list(entry.bytes), top)
 
 
 def completion_logprobs(tokens: Sequence[TokenLogprob], *, offset: int, top: bool) -> CompletionLogprobs:
-    """offset: characters of the text before the first of these tokens."""
+    """In the shape of completions. offset: characters of the text before the first of these tokens."""
     offsets: list[int] = []
     for entry in tokens:
         offsets.append(offset)
         offset += len(entry.token)
-    tops: list[dict[str, float] | None] = [
-        {_name(token, raw): _finite(logprob) or 0.0 for token, raw, logprob in entry.top} if entry.logprob is not None else None
-        for entry in tokens
-    ]
     return CompletionLogprobs(
-        [_name(entry.token, entry.bytes) for entry in tokens], [_finite(entry.logprob) for entry in tokens], tops if top else None, offsets
+        [_name(entry.token, entry.bytes) for entry in tokens],
+        [_finite(entry.logprob) for entry in tokens],
+        [_raw(_top(entry)) for entry in tokens] if top else None,
+        offsets,
     )
+
+
+def _top(entry: TokenLogprob) -> dict[str, float] | None:
+    if entry.logprob is None:
+        return None
+    return {_name(token, raw): _finite(logprob) or 0.0 for token, raw, logprob in entry.top}
+
+
+def _raw(value: Shape) -> Shape:
+    """The value, encoded. A token at a time, because encoding all of them at once keeps the interpreter's lock, and the event loop waits
+    for it on whichever thread that is.
+    """
+    return cast(Shape, msgspec.Raw(_encode(value)))
 
 
 def _finite(logprob: float | None) -> float | None:

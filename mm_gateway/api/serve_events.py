@@ -16,8 +16,9 @@ from litestar.types import Receive, Scope, Send
 
 from mm_gateway.api.access.admission import Ticket
 from mm_gateway.api.errors import error_response
-from mm_gateway.api.replies import Reply
+from mm_gateway.api.replies import Reply, is_large
 from mm_gateway.core import GenerationEvent, Progress, Usage, WorkflowStep
+from mm_gateway.work_pools import BODIES
 
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
 
@@ -243,7 +244,7 @@ class _EventStream(ASGIResponse):
                 if not started:
                     pieces.append(reply.start())
                     started = True
-                pieces.append(reply.chunk(event))
+                pieces.append(await BODIES.run(reply.chunk, event) if is_large([event]) else reply.chunk(event))
             if pump.ended:
                 pieces.append(await reply.end(pump.error))
                 await send({"type": "http.response.body", "body": b"".join(pieces), "more_body": False})
