@@ -19,7 +19,7 @@ from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document, Reader, read_html, read_text
 from mm_gateway.search.guarded_network import GuardedNetwork, GuardedTransport, Resolve, is_public, resolve
 from mm_gateway.search.reading import read_apart, start_reading
-from mm_gateway.work_pools import WEB_SEARCH
+from mm_gateway.work_pools import DOCUMENTS
 
 CONTENT_TYPES: dict[str, Reader] = {
     "text/html": read_html,
@@ -54,7 +54,7 @@ class PageFetcher:
     async def session(self) -> AsyncIterator[FetchSession]:
         """For the pages of one question."""
         if self._tls is None:
-            self._tls = await WEB_SEARCH.run(httpx.create_ssl_context)  # reads all certificates
+            self._tls = await DOCUMENTS.run(httpx.create_ssl_context)  # reads all certificates
         start_reading()  # while the first page comes
         client = httpx.AsyncClient(
             transport=GuardedTransport(self._network, self._tls),

@@ -10,7 +10,7 @@ import msgspec
 
 from mm_gateway.errors import SearchError
 from mm_gateway.search.results import Language, SearchResult, snippet_of, title_of
-from mm_gateway.work_pools import WEB_SEARCH
+from mm_gateway.work_pools import DOCUMENTS
 
 LANGUAGES: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
 MAX_REPLY_BYTES = 2 * 2**20
@@ -75,7 +75,7 @@ class SearxngProvider:
     async def _http(self) -> httpx.AsyncClient:
         """A client for one search: kept connections would belong to the event loop that made them."""
         if self._tls is None:
-            self._tls = await WEB_SEARCH.run(httpx.create_ssl_context)  # reads all certificates
+            self._tls = await DOCUMENTS.run(httpx.create_ssl_context)  # reads all certificates
         # Without proxies from the environment: the server is usually near.
         return httpx.AsyncClient(verify=self._tls, timeout=self._timeout_s, follow_redirects=True, max_redirects=3, trust_env=False)
 
