@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
+from litestar.connection import ASGIConnection
 from litestar.datastructures import State
+from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler, Message, Receive, Scope, Send
 
 from mm_gateway.api.access.admission import Admission
@@ -75,7 +77,7 @@ class GatewayApp(Litestar):
 def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     """The application over a catalog, which it closes at the end.
 
-    `app.state.draining = True` makes new requests a 503 while running ones finish.
+    `app.state.draining = True` makes new requests a 503 while running ones finish; `app.state.admission.interrupt` ends those.
     """
 
     @asynccontextmanager
@@ -89,15 +91,24 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
             await responses.close()
 
     responses = ResponseStore(settings.storage)
+    admission = Admission(settings.limits)
+
+    async def admit(connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+        # A function, since Litestar makes deep copies of a router and of the objects that guard it.
+        await admission(connection, route_handler)
+
     endpoints: list[ControllerRouterHandler] = [chat_completions, completions, embeddings, tokenize, detokenize, list_models, get_model]
     endpoints += [create_response, count_input_tokens, get_response, delete_response, list_input_items, cancel_response]
-    guarded = Router("/", route_handlers=endpoints, guards=[RequireKey(client_keys(settings)), Admission(settings.limits)])
+    guarded = Router("/", route_handlers=endpoints, guards=[RequireKey(client_keys(settings)), admit])
     admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
     return GatewayApp(
         route_handlers=[guarded, admin, health, schema_page, schema_json],
         exception_handlers={Exception: handle_exception},
         lifespan=[lifespan],
-        state=State({"catalog": catalog, "server": settings.server, "responses": responses, "draining": False}),
+        state=State(
+            {"catalog": catalog, "server": settings.server, "responses": responses, "admission": admission, "draining": False},
+            deep_copy=False,
+        ),
         cors_config=_cors(settings.server.cors_origins),
         request_max_body_size=settings.server.max_body_bytes,
         openapi_config=None,  # see api/openapi.py

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, InternalServerException
+from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.access.admission import output_tokens, ticket_of
@@ -86,8 +86,4 @@ async def _json_of(request: Request[Any, Any, State]) -> bytes:
         raise HTTPException(status_code=415, detail="The body must be JSON: send it with Content-Type: application/json")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(status_code=415, detail="The body must not be compressed: send it without Content-Encoding")
-    try:
-        return await request.body()
-    except InternalServerException as error:
-        # Litestar's word for a client that hung up amid its body: no fault of ours, and nobody reads the answer.
-        raise HTTPException(status_code=400, detail="The connection was closed before the body was complete") from error
+    return await request.body()

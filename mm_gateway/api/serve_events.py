@@ -1,7 +1,7 @@
 """Runs a Backend's generator for one HTTP request: first event before the status, heartbeats while it waits, cancel when the client goes.
 
 A pump task reads the generator into a buffer; the writer sends whatever has arrived in one message, so that a burst of
-events costs one write.
+events costs one write. A reader that is slow holds up the writer, a full buffer the pump, and that the generator.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ from litestar.types import Receive, Scope, Send
 from mm_gateway.api.access.admission import Ticket
 from mm_gateway.api.errors import error_response
 from mm_gateway.api.replies import Reply, is_large
-from mm_gateway.core import GenerationEvent, Progress, Usage, WorkflowStep
+from mm_gateway.core import GenerationEvent, Progress, TextDelta, ToolCallDelta, Usage, WorkflowStep
+from mm_gateway.errors import GatewayError
 from mm_gateway.work_pools import BODIES
 
+MAX_BUFFERED_EVENTS = 64
+"""Of a stream whose reader is behind."""
+MAX_BUFFERED_CHARACTERS = 256 * 2**10
+"""Likewise; one event more, however large it is."""
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
 
 
@@ -28,6 +33,7 @@ class Pump:
 
     Args:
         ticket: told of the first event and of the end.
+        bounded: do not read on while the buffer is full; `take` makes room.
 
     Attributes:
         buffer: what has arrived; of progress within one stage only the newest. progress: the newest.
@@ -35,7 +41,9 @@ class Pump:
             error that comes after it can still have its own status.
     """
 
-    def __init__(self, events: AsyncIterator[GenerationEvent], ticket: Ticket, *, stages_begin: bool = False) -> None:
+    def __init__(
+        self, events: AsyncIterator[GenerationEvent], ticket: Ticket, *, stages_begin: bool = False, bounded: bool = False
+    ) -> None:
         self._events = events
         self._ticket = ticket
         self.buffer: deque[GenerationEvent] = deque()
@@ -44,7 +52,11 @@ class Pump:
         self._stages_begin = stages_begin
         self.error: BaseException | None = None
         self.ended = False
+        self._bounded = bounded
+        self._characters = 0
         self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        ticket.on_interrupt = self.interrupt
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -60,9 +72,13 @@ class Pump:
                         count += 1
                         last = event
                     self._add(event)
+                    while self._bounded and self._is_full():
+                        self._room.clear()
+                        await self._room.wait()
         except Exception as error:
-            self.error = error
+            self.error = self.error or error  # one of a clean-up after `interrupt` is no news
         finally:
+            self._ticket.on_interrupt = None
             self._ticket.end(last if isinstance(last, Usage) else None, count, failed=self.error is not None)
             self.ended = True
             self._changed.set()
@@ -79,7 +95,18 @@ class Pump:
             self.begun = True
         self.begun = self.begun or self._stages_begin
         self.buffer.append(event)
+        self._characters += _size(event)
         self._changed.set()
+
+    def _is_full(self) -> bool:
+        return len(self.buffer) >= MAX_BUFFERED_EVENTS or self._characters >= MAX_BUFFERED_CHARACTERS
+
+    def take(self) -> GenerationEvent:
+        """The next event, out of the buffer."""
+        event = self.buffer.popleft()
+        self._characters = self._characters - _size(event) if self.buffer else 0
+        self._room.set()
+        return event
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Until something arrived or it ended; False after `timeout_s` seconds without."""
@@ -104,6 +131,12 @@ class Pump:
     async def wait_end(self) -> None:
         """Until it ended; failures are in `error`."""
         await asyncio.wait([self._task])
+
+    def interrupt(self, error: GatewayError) -> None:
+        """Stop the generator; the reply ends with this error."""
+        if not self._task.done():
+            self.error = error
+            self._task.cancel()
 
     async def cancel(self) -> None:
         """Stop the generator and wait for its clean-up."""
@@ -170,7 +203,7 @@ async def stream_response(
         early_commit_s: seconds after which 200 is sent without an event. heartbeat_s: interval of comments from then on.
         stages: the reply has chunks for a workflow's stages, which begin it; otherwise they are comments.
     """
-    pump, client = Pump(events, ticket, stages_begin=stages), _Disconnect(receive)
+    pump, client = Pump(events, ticket, stages_begin=stages, bounded=True), _Disconnect(receive)
     try:
         arrived = await client.race(asyncio.create_task(pump.wait_begun(early_commit_s)))
         if not arrived:
@@ -235,7 +268,7 @@ class _EventStream(ASGIResponse):
                 continue
             pieces: list[bytes] = []
             while pump.buffer:
-                event = pump.buffer.popleft()
+                event = pump.take()
                 if isinstance(event, Progress | WorkflowStep) and not self._stages:
                     # Progress that something follows already is no news.
                     if isinstance(event, Progress) and not (pump.buffer or pump.ended):
@@ -250,6 +283,17 @@ class _EventStream(ASGIResponse):
                 await send({"type": "http.response.body", "body": b"".join(pieces), "more_body": False})
                 return
             await _write(send, b"".join(pieces))
+
+
+def _size(event: GenerationEvent) -> int:
+    """Characters of an event, roughly."""
+    match event:
+        case TextDelta(text=text, logprobs=logprobs):
+            return len(text) + sum(50 * (1 + len(token.top)) for token in logprobs or ())
+        case ToolCallDelta(arguments=arguments):
+            return len(arguments)
+        case _:
+            return 0
 
 
 async def _write(send: Send, body: bytes) -> None:

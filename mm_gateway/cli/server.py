@@ -9,68 +9,40 @@ import resource
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ServerSettings, Settings
+from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
 from mm_gateway.errors import ConfigurationError
-
-if TYPE_CHECKING:  # only a process that will serve pays for these imports
-    import uvicorn
-
-    from mm_gateway.api.app import GatewayApp
 
 
 def serve(settings: Settings) -> None:
-    """Listen and serve; returns after SIGTERM or SIGINT, when running requests have ended or their grace is over.
+    """Listen and serve until SIGTERM or SIGINT; the process ends with status 0 when running requests have ended or their grace is over.
 
     Raises:
         ConfigurationError: the address cannot be listened on.
     """
     listener = _listen(settings.server)
     # Only a process that will serve pays for these imports.
-    import uvicorn
-
     from mm_gateway.api.app import create_app
+    from mm_gateway.cli.gateway_server import GatewayServer, leave
 
     catalog = build_catalog(settings)
     app = create_app(settings, catalog)
 
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: object) -> None:
-            app.state.draining = True  # new requests get a 503 while running ones finish
-            super().handle_exit(sig, frame)  # type: ignore[arg-type]
-
-    _allow_connections(settings.limits.max_requests)
+    _allow_connections(settings.limits)
     # What is loaded by now lives as long as the process. Left out of garbage collections, it does not stop every request for each of them.
     gc.collect()
     gc.freeze()
     _banner(settings, [info.id for info in catalog.infos() if info.id not in settings.models], listener)
-    Server(uvicorn_config(app, settings.server)).run(sockets=[listener])
+    GatewayServer(app, settings.server, settings.limits).run(sockets=[listener])
+    leave(0)
 
 
-def uvicorn_config(app: GatewayApp, server: ServerSettings) -> uvicorn.Config:
-    """How uvicorn runs the application. How many requests it takes is the application's to bound, which refuses in the envelope."""
-    import uvicorn
-
-    from mm_gateway.cli.http_protocol import EnvelopeProtocol
-
-    return uvicorn.Config(
-        app,
-        http=EnvelopeProtocol,
-        ws="none",
-        log_level=server.log_level,
-        access_log=False,
-        timeout_graceful_shutdown=max(1, round(server.shutdown_grace_s)),
-        server_header=False,
-    )
-
-
-def _allow_connections(requests: int) -> None:
-    """Room for that many connections, and as many again to be refused politely: often only 1,024 files may be open."""
-    wanted = 2 * requests + 1024
+def _allow_connections(limits: LimitSettings) -> None:
+    """Room for those that are answered, as many again to be refused politely, and those that wait: often only 1,024 files may be open."""
+    wanted = 2 * limits.max_requests + limits.max_waiting_connections + 1024
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

@@ -141,6 +141,16 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Positive, Meta(description="A stream whose first token takes longer is answered with 200 and heartbeats from then on.")
     ] = 5.0
     heartbeat_s: Annotated[Positive, Meta(description="Interval of heartbeat comments in a stream that waits.")] = 10.0
+    head_timeout_s: Annotated[
+        Positive, Meta(description="Seconds for the headers of a request, from the opening of its connection on; beyond it: 408.")
+    ] = 20.0
+    body_timeout_s: Annotated[
+        Positive, Meta(description="Seconds for the body of a request, and one more for each 4 KiB that has come; beyond it: 408.")
+    ] = 30.0
+    keep_alive_timeout_s: Annotated[Positive, Meta(description="Seconds for which a connection waits for another request.")] = 15.0
+    write_timeout_s: Annotated[
+        Positive, Meta(description="Seconds in which a client that is 64 KiB behind must catch up, or its connection is closed.")
+    ] = 120.0
     shutdown_grace_s: Annotated[NotNegative, Meta(description="Seconds that running requests get to end after SIGTERM.")] = 10.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="What is logged, from this level up.")] = "info"
 
@@ -158,6 +168,10 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_requests: Annotated[AtLeastOne, Meta(description="Requests being answered at a time, streams included; beyond it: 429.")] = 2048
     max_queued_requests: Annotated[
         AtLeastOne, Meta(description="Of these, requests that wait for their first token, over all models; beyond it: 429.")
+    ] = 1024
+    max_waiting_connections: Annotated[
+        AtLeastOne,
+        Meta(description="Connections without a whole request; beyond it the oldest of the address with most of them is closed."),
     ] = 1024
 
 

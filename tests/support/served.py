@@ -9,20 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
 import uvicorn
 
 from mm_gateway.api.app import GatewayApp
-from mm_gateway.cli.server import uvicorn_config
-from mm_gateway.configuration.settings import ServerSettings
+from mm_gateway.cli.gateway_server import uvicorn_config
+from mm_gateway.configuration.settings import LimitSettings, ServerSettings
 
 
 @contextmanager
-def served(app: GatewayApp) -> Iterator[int]:
-    """A port that answers."""
+def served(app: GatewayApp, *, max_waiting_connections: int = 1024, **settings: float) -> Iterator[int]:
+    """A port that answers. settings: of `server:`."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        server = uvicorn.Server(uvicorn_config(app, ServerSettings(log_level="error", shutdown_grace_s=1)))
+        config = msgspec.structs.replace(ServerSettings(log_level="error", shutdown_grace_s=1), **settings)
+        server = uvicorn.Server(uvicorn_config(app, config, LimitSettings(max_waiting_connections=max_waiting_connections)))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from litestar import Request
 from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.handlers import BaseRouteHandler
 
 from mm_gateway.api.access.capacity import Capacity
@@ -15,6 +16,7 @@ from mm_gateway.api.access.rate_limits import Budget
 from mm_gateway.configuration.api_key import ApiKey
 from mm_gateway.configuration.settings import LimitSettings
 from mm_gateway.core import CompletionInput, GenerationRequest, Usage
+from mm_gateway.errors import GatewayError
 
 BYTES_PER_TOKEN = 4
 
@@ -29,14 +31,27 @@ class Admission:
         self._limits = limits
         self._clock = clock
         self._budgets: dict[bytes, Budget | None] = {}
+        self.tickets: set[Ticket] = set()
+        """Of the requests that are being answered."""
         self.live = Capacity(limits.max_requests, "being answered", clock)
         self.queued = Capacity(limits.max_queued_requests, "waiting for their first token", clock)
 
     async def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+        if connection.scope["method"] == "POST":  # type: ignore[typeddict-item]
+            # A place is for work: who sends a byte of a body and waits must not keep one from others.
+            self.live.check()
+            await _whole_body(connection)
         ticket = Ticket(self, self._budget(key_of(connection)))
         connection.scope["state"]["ticket"] = ticket
         # Looking something up is not what the limits of OpenAI count.
         ticket.enter(counted=connection.scope["method"] == "POST")  # type: ignore[typeddict-item]
+
+    def interrupt(self, error: GatewayError) -> int:
+        """End the generations that run, each with this error as its outcome; how many there were."""
+        running = [ticket.on_interrupt for ticket in self.tickets if ticket.on_interrupt is not None]
+        for on_interrupt in running:
+            on_interrupt(error)
+        return len(running)
 
     def _budget(self, key: ApiKey | None) -> Budget | None:
         digest = key.digest if key is not None else b""
@@ -56,9 +71,10 @@ class Ticket:
 
     Attributes:
         body_bytes: size of its body, once that was read.
+        on_interrupt: ends the generation with an error; None while there is none.
     """
 
-    __slots__ = ("_admission", "_budget", "_estimate", "_live", "_prompt", "_queued", "body_bytes")
+    __slots__ = ("_admission", "_budget", "_estimate", "_live", "_prompt", "_queued", "body_bytes", "on_interrupt")
 
     def __init__(self, admission: Admission, budget: Budget | None) -> None:
         self._admission = admission
@@ -66,6 +82,7 @@ class Ticket:
         self._live = self._queued = False
         self._prompt = self._estimate = 0
         self.body_bytes = 0
+        self.on_interrupt: Callable[[GatewayError], None] | None = None
 
     def enter(self, *, counted: bool) -> None:
         """Be one of the requests that are answered. counted: one of the principal's per minute.
@@ -75,6 +92,7 @@ class Ticket:
         """
         self._admission.live.enter()
         self._live = True
+        self._admission.tickets.add(self)
         if counted and self._budget is not None:
             self._budget.take_request()
 
@@ -119,6 +137,7 @@ class Ticket:
         self._use(0)
         if self._live:
             self._live = False
+            self._admission.tickets.discard(self)
             self._admission.live.leave()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -128,6 +147,20 @@ class Ticket:
         if self._budget is not None and self._estimate:
             self._budget.correct_tokens(self._estimate, tokens)
             self._estimate = 0
+
+
+async def _whole_body(connection: ASGIConnection) -> None:
+    """Wait for it; whoever needs it finds it in the request.
+
+    Raises:
+        HTTPException: the connection closed before.
+    """
+    assert isinstance(connection, Request)
+    try:
+        await connection.body()
+    except InternalServerException as error:
+        # Litestar's word for a client that hung up amid its body: no fault of ours, and nobody reads the answer.
+        raise HTTPException(status_code=400, detail="The connection was closed before the body was complete") from error
 
 
 def ticket_of(request: Request) -> Ticket:

@@ -23,21 +23,26 @@ class Capacity:
         self._measured_at = 0.0
         self.inside = 0
 
+    def check(self) -> None:
+        """Raises:
+        RateLimitError: it is full.
+        """
+        if self.inside >= self._bound:
+            self._measure(0, self._clock())
+            raise RateLimitError(
+                f"The server is busy: {self.inside} requests are {self._what}. Please try again later",
+                retry_after_s=self._left.seconds_for(1),
+            )
+
     def enter(self) -> None:
         """One more; who entered must `leave`.
 
         Raises:
             RateLimitError: it is full.
         """
-        now = self._clock()
-        if self.inside >= self._bound:
-            self._measure(0, now)
-            raise RateLimitError(
-                f"The server is busy: {self.inside} requests are {self._what}. Please try again later",
-                retry_after_s=self._left.seconds_for(1),
-            )
+        self.check()
         if self.inside == 0:
-            self._measured_at = now  # nobody was inside, so nobody could leave
+            self._measured_at = self._clock()  # nobody was inside, so nobody could leave
         self.inside += 1
 
     def leave(self) -> None:
