@@ -1,16 +1,11 @@
-"""What can be told of a text without a tokenizer: where it is still growing, its language, about how many tokens it has."""
+"""What can be told of a text without a tokenizer: its language, about how many tokens it has."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
-
-def held_back(text: str, strings: Sequence[str]) -> int:
-    """Characters at the end of `text` that may become the beginning of one of the strings."""
-    longest = max(map(len, strings), default=0)
-    sizes = range(min(longest - 1, len(text)), 0, -1)
-    return next((size for size in sizes if any(string.startswith(text[-size:]) for string in strings)), 0)
+Language = Literal["en", "zh"]
+"""Of the texts that the gateway itself writes."""
 
 
 def is_han(char: str) -> bool:
@@ -18,7 +13,7 @@ def is_han(char: str) -> bool:
     return "\u4e00" <= char <= "\u9fff" or "\u3400" <= char <= "\u4dbf" or "\U00020000" <= char <= "\U000323af"
 
 
-def language_of(text: str) -> Literal["en", "zh"]:
+def language_of(text: str) -> Language:
     """Chinese where a fifth of the letters is; a Chinese sentence may hold many foreign names."""
     letters = [char for char in text if char.isalpha()]
     return "zh" if sum(map(is_han, letters)) * 5 >= max(len(letters), 1) else "en"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mm_gateway.backends.best_of import keep_best
+from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import embed
 from mm_gateway.backends.tool_calls import read_tool_calls
 from mm_gateway.chat_templates.encoder import ChatEncoder
@@ -66,7 +66,7 @@ class EngineBackend:
         """The engine is not ours."""
 
 
-async def generate(
+def generate(
     engine: InferenceEngine, chat: ChatEncoder, request: GenerationRequest, *, truncate_history: bool
 ) -> AsyncGenerator[GenerationEvent]:
     """A request's events from an engine; tokenizing and grammars stay off the event loop.
@@ -74,6 +74,12 @@ async def generate(
     Args:
         chat: renders conversations for the engine's model. truncate_history: leave out oldest turns that do not fit.
     """
+    return with_best_of(functools.partial(_generate, engine, chat, truncate_history), request)
+
+
+async def _generate(
+    engine: InferenceEngine, chat: ChatEncoder, truncate_history: bool, request: GenerationRequest
+) -> AsyncGenerator[GenerationEvent]:
     stop_strings: Sequence[str] = ()
     echo_texts: list[str] | None = None
     grammar: CompiledGrammar | None = None
@@ -98,9 +104,6 @@ async def generate(
                 echo_texts = await ENCODING.run(_texts, engine, texts)
     if config.grammar is not None:
         grammar = await _compiled(engine, config.grammar, request.input)
-    best_of = request.best_of if request.best_of is not None and request.best_of > config.n else None
-    if best_of is not None:
-        config = msgspec.structs.replace(config, n=best_of, logprobs=config.logprobs or 0)
     loop = asyncio.get_running_loop()
     generation = engine.submit(prompts, config, stop_strings=stop_strings, grammar=grammar, echo_texts=echo_texts, param=param, loop=loop)
     try:
@@ -108,8 +111,6 @@ async def generate(
             for index in range(len(prompts) * request.config.n):
                 yield TextDelta(index, echo_texts[index // request.config.n])
         events = aiter(generation)
-        if best_of is not None:
-            events = keep_best(events, prompts=len(prompts), best_of=best_of, n=request.config.n, logprobs=request.config.logprobs)
         if isinstance(request.input, ChatInput) and request.input.tools is not None:
             tools = request.input.tools
             begun = chat.begun(request.input.messages, tools.tools)

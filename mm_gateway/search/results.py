@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
 from mm_gateway.errors import SearchError
-
-Language = Literal["en", "zh"]
+from mm_gateway.text import Language
 
 TRIES = 3
 BACK_OFF_S = 0.5

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from mm_gateway.text import held_back
-from mm_gateway.workflows.prompts import Language
+from mm_gateway.stop_strings import StopStrings
+from mm_gateway.text import Language
 
 Form = Literal["markdown", "json"]
 
@@ -65,12 +65,11 @@ class LessonText:
         self._sections = sections
         self._language: Language = language
         self._form: Form = form
-        self._stop = stop
+        self._stops = StopStrings(stop)
         self._explained = ""
         self._exercises = ""
         self._exercising = False
         self._listed = 0
-        self._held = ""
         self.stopped = False
 
     def begin(self) -> str:
@@ -109,24 +108,14 @@ class LessonText:
         """What is left."""
         closed = "]}" if self._exercising else '","exercises":[]}'
         last = "\n" if self._form == "markdown" else closed
-        return self._out(last) + self._release()
+        return self._out(last) + ("" if self.stopped else self._stops.flush())
 
     def _out(self, text: str) -> str:
         """The text up to a stop string, without what may be the beginning of one."""
-        if self.stopped or not self._stop:
-            return "" if self.stopped else text
-        whole = self._held + text
-        found = [at for at in map(whole.find, self._stop) if at >= 0]
-        if found:
-            self.stopped, self._held = True, ""
-            return whole[: min(found)]
-        kept = held_back(whole, self._stop)
-        self._held = whole[len(whole) - kept :]
-        return whole[: len(whole) - kept]
-
-    def _release(self) -> str:
-        held, self._held = self._held, ""
-        return held
+        if self.stopped:
+            return ""
+        free, self.stopped = self._stops.add(text)
+        return free
 
 
 def _entries(value: Any, key: str) -> list[Mapping[str, Any]]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from mm_gateway.core import Message
+from mm_gateway.text import Language
 
-Language = Literal["en", "zh"]
 Difficulty = Literal["beginner", "intermediate", "advanced"]
 
 DIFFICULTY_ZH: dict[Difficulty, str] = {"beginner": "初级", "intermediate": "中级", "advanced": "高级"}

@@ -14,26 +14,55 @@ class EventStreamError(ValueError):
 async def data_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The `data` of each event, several lines of it joined; comments and other fields are left out.
 
+    The work is linear in the bytes, however small the pieces are.
+
     Raises:
         EventStreamError: an event exceeds MAX_EVENT_BYTES.
     """
-    rest = b""
-    data: list[bytes] = []
-    size = 0
+    event = _Event()
+    async for line in _lines(pieces):
+        if line.startswith(b"data:"):
+            event.add(line[5:].removeprefix(b" "))
+        elif not line and event.lines:
+            yield event.data()
+            event = _Event()
+    if event.lines:  # servers that close without the last line end
+        yield event.data()
+
+
+class _Event:
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self._size = 0
+
+    def add(self, line: bytes) -> None:
+        self._size += len(line)
+        if self._size > MAX_EVENT_BYTES:
+            raise _too_large()
+        self.lines.append(line)
+
+    def data(self) -> bytes:
+        return b"\n".join(self.lines)
+
+
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Lines without their ends; the last one may have had none."""
+    # Joined once per line, and never searched again: a large event may come in many thousand pieces.
+    begun = bytearray()
     async for piece in pieces:
-        # A lone CR as a line end is allowed by the standard and sent by nobody; CRLF is handled by the strip below.
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            line = line.removesuffix(b"\r")
-            if line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-                size += len(line)
-            elif not line and data:
-                yield b"\n".join(data)
-                data, size = [], 0
-        if size + len(rest) > MAX_EVENT_BYTES:
-            raise EventStreamError(f"an event of more than {MAX_EVENT_BYTES} bytes")
-    if rest.startswith(b"data:"):  # servers that close without the last line end
-        data.append(rest[5:].strip())
-    if data:
-        yield b"\n".join(data)
+        first, *others = piece.split(b"\n")
+        begun += first
+        if others:
+            # A lone CR as a line end is allowed by the standard and sent by nobody.
+            yield bytes(begun).removesuffix(b"\r")
+            for line in others[:-1]:
+                yield line.removesuffix(b"\r")
+            begun = bytearray(others[-1])
+        if len(begun) > MAX_EVENT_BYTES:
+            raise _too_large()
+    if begun:
+        yield bytes(begun).strip()
+
+
+def _too_large() -> EventStreamError:
+    return EventStreamError(f"an event of more than {MAX_EVENT_BYTES} bytes")

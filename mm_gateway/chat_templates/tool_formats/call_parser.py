@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from mm_gateway.chat_templates.tool_formats.format import Parsed, ParsedArguments, ParsedCall, ParsedText
-from mm_gateway.text import held_back
 
 MAX_HEADER = 200
 """Characters after which an opening without a header is taken for text."""
@@ -62,12 +61,16 @@ class CallParser:
             self._state = self._head
             return True
         searching = not (self._only_at_start and (self._started or not self._opening.startswith(buffer.strip()[: len(self._opening)])))
-        free = len(buffer) - (held_back(buffer, (self._opening,)) if searching else 0)
+        free = len(buffer) - (self._begun(buffer) if searching else 0)
         # White space stays too: it goes where a call follows it.
         free = len(buffer[:free].rstrip()) if searching else free
         self._emit(parsed, buffer[:free])
         self._buffer = buffer[free:]
         return False
+
+    def _begun(self, text: str) -> int:
+        """Characters at the end of the text that may become an opening, which is a short literal."""
+        return next((size for size in range(len(self._opening) - 1, 0, -1) if text.endswith(self._opening[:size])), 0)
 
     def _head(self, parsed: list[Parsed]) -> bool:
         match = self._header.match(self._buffer)

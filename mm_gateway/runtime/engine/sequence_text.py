@@ -8,8 +8,9 @@ from collections.abc import Sequence as AbstractSequence
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob
 from mm_gateway.runtime.sampling.sampler import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
-from mm_gateway.runtime.tokens.detokenizer import Detokenizer, StopStrings
+from mm_gateway.runtime.tokens.detokenizer import Detokenizer
 from mm_gateway.runtime.tokens.token_text import TokenText
+from mm_gateway.stop_strings import StopStrings
 
 _PROMPT_TAIL = 6
 

@@ -1,10 +1,8 @@
-"""Turns a growing list of token ids into text as it becomes certain: never half a character, never part of a stop string."""
+"""Turns a growing list of token ids into text as it becomes certain: never half a character."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-from mm_gateway.text import held_back
 
 REPLACEMENT = "\ufffd"
 _MAX_OPEN_TOKENS = 8
@@ -55,33 +53,3 @@ def _certain(text: str) -> str:
     for _ in range(3):
         text = text.removesuffix(REPLACEMENT)
     return text
-
-
-class StopStrings:
-    """Finds stop strings in streamed text and holds back what may become one.
-
-    Args:
-        stops: none of them empty.
-    """
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
-        self._held = ""
-
-    def add(self, text: str) -> tuple[str, bool]:
-        """Returns the text that is free to go, and whether a stop string ended it."""
-        if not self._stops:
-            return text, False
-        text = self._held + text
-        found = min((at for stop in self._stops if (at := text.find(stop)) >= 0), default=-1)
-        if found >= 0:
-            self._held = ""
-            return text[:found], True
-        held = held_back(text, self._stops)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held], False
-
-    def flush(self) -> str:
-        """What was held back, once no more text can come."""
-        held, self._held = self._held, ""
-        return held

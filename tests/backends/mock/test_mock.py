@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,
     CompletionInput,
+    EmbeddingInput,
     GenerationConfig,
     GenerationRequest,
     Grammar,
@@ -143,8 +145,29 @@ async def test_what_it_cannot_follow_is_refused_by_name() -> None:
     assert caught.value.param == "guided_regex"
 
 
-@pytest.mark.parametrize("directive", ["error=418", "tokens=many", "colour=red"])
+@pytest.mark.parametrize(
+    "directive",
+    [
+        "error=418",
+        "tokens=many",
+        "colour=red",
+        "delay=nan",
+        "delay=inf",
+        "delay=-1",
+        "load=-1",
+        "load=nan",
+        "tokens=1e99",
+        "tokens=-1",
+        "after=-2",
+    ],
+)
 async def test_a_wrong_directive_is_refused(directive: str) -> None:
+    with pytest.raises(InvalidRequestError, match="!mock"):
+        await events_of(chat(f"!mock {directive}"))
+
+
+@pytest.mark.parametrize("directive", ["delay=nan", "delay=inf", "delay=-1", "load=-1", "load=nan", "load=1e9"])
+async def test_a_time_that_is_none_is_refused(directive: str) -> None:
     with pytest.raises(InvalidRequestError, match="!mock"):
         await events_of(chat(f"!mock {directive}"))
 
@@ -164,3 +187,70 @@ async def test_a_conversation_that_does_not_fit_loses_its_oldest_turns_where_tha
             await events_of(GenerationRequest(request_id="r", model="mock", input=ChatInput(turns, truncate=truncate)), small)
     events = await events_of(GenerationRequest(request_id="r", model="mock", input=ChatInput(turns, truncate=True)), small)
     assert events[-1].prompt_tokens == 1
+
+
+async def turns_during(request: GenerationRequest) -> int:
+    """How often another task had its turn while the request was answered."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take_turns())
+    await events_of(request)
+    others.cancel()
+    return turns
+
+
+@pytest.mark.parametrize("best_of", [None, 128])
+async def test_others_have_their_turn_while_many_choices_with_logprobs_are_written(best_of: int | None) -> None:
+    prompt = CompletionInput(("!mock tokens=20",))
+    config = GenerationConfig(n=64, logprobs=20)
+    asked = GenerationRequest(request_id="r", model="mock", input=prompt, config=config, best_of=best_of)
+    entries = 64 * 20 * 21
+    assert await turns_during(asked) >= entries / 200
+
+
+async def test_others_have_their_turn_while_text_is_held_back() -> None:
+    whole = text_of(await events_of(chat("!mock tokens=180", n=64)), 0)
+    assert await turns_during(chat("!mock tokens=180", n=64, stop=(whole + "!",))) >= 64 * 180 / 200
+
+
+async def test_prompts_are_echoed_piece_by_piece() -> None:
+    text = "word " * 1000
+    asked = GenerationRequest(
+        request_id="r",
+        model="mock",
+        input=CompletionInput((text,), echo=True),
+        config=GenerationConfig(prompt_logprobs=True, logprobs=5, max_new_tokens=1),
+    )
+    events = [event for event in await events_of(asked) if isinstance(event, TextDelta)]
+    assert text_of(events).startswith(text.strip())
+    assert max(len(event.logprobs) for event in events) <= 64
+    assert [score.logprob is None for event in events for score in event.logprobs].index(False) == 1
+
+
+async def test_what_all_choices_have_together_is_bounded() -> None:
+    prompts = CompletionInput(("!mock tokens=3000",) * 2048)
+    with pytest.raises(InvalidRequestError, match="1048576 tokens") as caught:
+        await events_of(GenerationRequest(request_id="r", model="mock", input=prompts))
+    assert caught.value.param == "prompt"
+    with pytest.raises(InvalidRequestError, match="300000 tokens"):
+        await events_of(GenerationRequest(request_id="r", model="mock", input=EmbeddingInput(("word " * 30_000,) * 11)))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "minLength": 10**12},
+        {"type": "array", "minItems": 10**12},
+        {"type": "array", "minItems": 9999, "items": {"type": "array", "minItems": 9999}},
+    ],
+)
+async def test_a_schema_that_asks_for_too_much_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedParameterError) as caught:
+        await events_of(chat("Hi", grammar=Grammar("json_schema", json.dumps(schema))))
+    assert caught.value.param == "response_format"

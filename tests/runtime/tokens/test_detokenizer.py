@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mm_gateway.runtime.tokens.detokenizer import Detokenizer, StopStrings
+from mm_gateway.runtime.tokens.detokenizer import Detokenizer
 from mm_gateway.runtime.tokens.token_text import TokenText
 from tests.support import checkpoints
 
@@ -61,41 +60,3 @@ def test_the_cost_of_a_token_does_not_grow_with_the_text() -> None:
 def test_token_bytes_join_to_the_text() -> None:
     text = "Hello, 世界! naïve 🙂"
     assert b"".join(TEXT.token_bytes(token) for token in TOKENIZER.encode(text)).decode() == text
-
-
-@pytest.mark.parametrize(
-    ("pieces", "stops", "expected", "stopped"),
-    [
-        (["ab", "cd", "ef"], ["de"], "abc", True),
-        (["a", "b", "a", "b", "c"], ["abc"], "ab", True),
-        (["hello", "\n", "User", " said"], ["\nUser:"], "hello\nUser said", False),
-        (["x\nUs", "er:", "y"], ["\nUser:"], "x", True),
-        (["one two"], ["two", "one"], "", True),
-        (["abc"], [], "abc", False),
-    ],
-)
-def test_stop_strings(pieces: list[str], stops: list[str], expected: str, stopped: bool) -> None:
-    checker, out, ended = StopStrings(stops), "", False
-    for piece in pieces:
-        free, ended = checker.add(piece)
-        out += free
-        if ended:
-            break
-    assert (out + ("" if ended else checker.flush()), ended) == (expected, stopped)
-
-
-@given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3), st.integers(1, 4))
-def test_streaming_finds_the_same_stop_as_the_whole_text(text: str, stops: list[str], size: int) -> None:
-    checker, out = StopStrings(stops), ""
-    for start in range(0, len(text), size):
-        free, ended = checker.add(text[start : start + size])
-        out += free
-        if ended:
-            break
-    else:
-        out += checker.flush()
-    # The first to be complete ends the text; of those complete in the same piece, the one that begins first.
-    assert text.startswith(out)
-    assert not any(stop in out for stop in stops)
-    if not any(stop in text for stop in stops):
-        assert out == text

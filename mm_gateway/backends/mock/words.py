@@ -1,0 +1,18 @@
+"""The mock's tokens: a token is a word with the space before it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_TOKEN = re.compile(r"\s*\S+|\s+$")
+
+
+def words_of(text: str) -> Iterator[str]:
+    """A text's tokens, one at a time: a list of them all would keep the interpreter to itself until it is complete."""
+    return (found[0] for found in _TOKEN.finditer(text))
+
+
+def count_words(text: str) -> int:
+    """How many tokens a text has."""
+    return sum(1 for _ in _TOKEN.finditer(text))

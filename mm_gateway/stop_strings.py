@@ -1,0 +1,97 @@
+"""Stop strings in text that arrives in pieces; knows nothing of tokens or of who writes the text."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Sequence
+
+
+class StopStrings:
+    """Finds stop strings in streamed text and holds back what may become one.
+
+    The work is linear in the text, whatever the number and length of the strings, and what is found does not depend on how the
+    text is cut into pieces: the string that is complete first ends the text; of several that end with one character, the longest.
+
+    Args:
+        stops: none of them empty.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._automaton = _automaton(tuple(stops)) if stops else None
+        self._state = 0
+        self._held = ""
+
+    def add(self, text: str) -> tuple[str, bool]:
+        """Returns the text that is free to go, and whether a stop string ended it. Not to be called after that."""
+        automaton = self._automaton
+        if automaton is None:
+            return text, False
+        state = self._state
+        for position, char in enumerate(text, 1):
+            state = automaton.step(state, char)
+            if automaton.found[state]:
+                free = len(self._held) + position - automaton.found[state]
+                return (self._held + text)[:free], True
+        whole = self._held + text
+        free = len(whole) - automaton.size[state]
+        self._state, self._held = state, whole[free:]
+        return whole[:free], False
+
+    def flush(self) -> str:
+        """What was held back, once no more text can come."""
+        held, self._held, self._state = self._held, "", 0
+        return held
+
+
+class _Automaton:
+    """Aho and Corasick, "Efficient string matching" (1975). A state stands for a beginning of a string, 0 for the empty one: the
+    longest that the text so far ends with.
+
+    Attributes:
+        size: characters of each state. found: of each state, the characters of the longest string that it ends with; 0: none.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self.size = [0]
+        self.found = [0]
+        self._next: list[dict[str, int]] = [{}]
+        for string in strings:
+            self._insert(string)
+        self._fallback = [0] * len(self._next)
+        self._link()
+
+    def step(self, state: int, char: str) -> int:
+        """The state after one more character."""
+        while (following := self._next[state].get(char)) is None:
+            if state == 0:
+                return 0
+            state = self._fallback[state]
+        return following
+
+    def _insert(self, string: str) -> None:
+        state = 0
+        for char in string:
+            if char not in self._next[state]:
+                self._next[state][char] = len(self._next)
+                self._next.append({})
+                self.size.append(self.size[state] + 1)
+                self.found.append(0)
+            state = self._next[state][char]
+        self.found[state] = len(string)
+
+    def _link(self) -> None:
+        """Fallbacks: of each state, shorter ones first, the longest of its endings that is a state too."""
+        waiting = deque(self._next[0].values())
+        while waiting:
+            state = waiting.popleft()
+            for char, following in self._next[state].items():
+                fallback = self._fallback[following] = self.step(self._fallback[state], char)
+                self.found[following] = self.found[following] or self.found[fallback]
+                waiting.append(following)
+
+
+# The choices of one request share it: 64 strings of 1,024 characters take 15 MB and 60 ms.
+@functools.lru_cache(maxsize=4)
+def _automaton(stops: tuple[str, ...]) -> _Automaton:
+    return _Automaton(stops)
