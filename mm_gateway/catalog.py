@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Settings
 from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
-from mm_gateway.runtime.real_model_manager import RealModelManager
+from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
+from mm_gateway.runtime.residency.leases import leased
+from mm_gateway.work_pools import MODELS
 from mm_gateway.workflows.all_workflows import WORKFLOWS
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.workflow import Workflow
@@ -88,13 +91,13 @@ class Catalog:
             ModelNotFoundError: there is no such model. InvalidRequestError: it is not local. Else what loading raises.
         """
         manager, config = self._managed(name)
-        with await asyncio.wrap_future(manager.acquire(config)):
+        async with leased(manager.acquire(config)):
             return
 
     async def unload(self, name: str) -> None:
         """Take a local model out of memory once nobody uses it, which is waited for; errors as for `load`."""
         manager, config = self._managed(name)
-        await asyncio.to_thread(manager.unload, config)
+        await MODELS.run(manager.unload, config)
 
     async def pin(self, name: str, pinned: bool) -> None:
         """Keep a local model in memory once it is there, or no longer; errors as for `load`."""
@@ -115,7 +118,10 @@ class Catalog:
         for workflow in self._workflows.values():
             await workflow.close()
         if self._manager is not None:
-            await asyncio.to_thread(self._manager.close)
+            # The pool may be full of unloads that wait; what they wait for ends with `begin_close`.
+            self._manager.begin_close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(MODELS.run(self._manager.close), CLOSE_TIMEOUT_S)
 
 
 def build_catalog(settings: Settings) -> Catalog:

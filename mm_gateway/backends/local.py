@@ -6,17 +6,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from mm_gateway.backends import engine_backend as engine
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, Measure, ModelInfo, Progress, Tokenized
+from mm_gateway.runtime.residency.leases import abandon, leased
+from mm_gateway.work_pools import ENCODING, MODELS
 
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
     from mm_gateway.runtime.real_model_manager import RealModelManager
-    from mm_gateway.runtime.residency.leases import Lease
     from mm_gateway.runtime.tokens.model_text import ModelText
 
 
@@ -76,7 +76,7 @@ class LocalBackend:
             while (progress := await arrived.get()) is not None:
                 yield progress
         except BaseException:
-            _abandon(future)
+            abandon(future)
             raise
         with future.result() as lease:
             chat, truncate = lease.loaded.chat, self._config.truncate_history
@@ -87,24 +87,16 @@ class LocalBackend:
 
     async def measure(self, texts: Sequence[str]) -> Measure:
         """Waits for the model."""
-        future = self._manager.acquire(self._config)
-        try:
-            lease = await asyncio.wrap_future(future)
-        except BaseException:
-            _abandon(future)
-            raise
-        with lease:
+        async with leased(self._manager.acquire(self._config)) as lease:
             return await engine.measure(lease.engine, texts)
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
         text = await self._model_text()
-        return await asyncio.to_thread(
-            text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt
-        )
+        return await ENCODING.run(text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         text = await self._model_text()
-        return await asyncio.to_thread(text.detokenize, tokens)
+        return await ENCODING.run(text.detokenize, tokens)
 
     async def close(self) -> None:
         """The manager owns what there is to close."""
@@ -115,14 +107,8 @@ class LocalBackend:
             if self._text is None:
                 from mm_gateway.runtime.model_loader import load_model_text
 
-                self._text = await asyncio.to_thread(load_model_text, self._config)
+                self._text = await MODELS.run(load_model_text, self._config)
             return self._text
-
-
-def _abandon(future: Future[Lease]) -> None:
-    """Nobody waits for the lease any more; it may have come just now."""
-    if not future.cancel() and future.exception() is None:
-        future.result().release()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Queue[Progress | None]) -> None:

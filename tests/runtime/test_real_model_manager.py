@@ -101,7 +101,11 @@ def make(loader: FakeLoader, clock: Clock) -> Iterator[MakeManager]:
 
     def build(max_cached_models: int = 2, **more: Any) -> RealModelManager:
         manager = RealModelManager(
-            max_cached_models, loader=loader, engine_factory=lambda loaded, settings, kv_cache_bytes: cast(Any, loaded), clock=clock, **more
+            max_cached_models,
+            loader=loader,
+            engine_factory=lambda loaded, settings, kv_cache_bytes, *, on_failure: cast(Any, loaded),
+            clock=clock,
+            **more,
         )
         managers.append(manager)
         return manager
@@ -202,6 +206,7 @@ def test_requests_for_a_resident_model_overtake_within_a_bound(make: MakeManager
     manager = make(1)
     first = manager.acquire(config("a")).result(5)
     waiting = manager.acquire(config("b"))
+    until(lambda: manager.status(config("b")).progress is not None)  # its files are there, it waits for room
     second = manager.acquire(config("a")).result(5)  # overtakes
     clock.now += 60
     late = manager.acquire(config("a"))  # no longer
@@ -274,8 +279,8 @@ def test_idle_models_expire(make: MakeManager, loader: FakeLoader, clock: Clock)
 def test_keep_alive_of_zero_unloads_after_the_lease(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
     manager = make()
     use(manager, clock, "a", keep_alive=0)
-    until(lambda: manager.list_models() == [])
-    assert loader.models["a"].closed
+    until(lambda: loader.models["a"].closed)
+    assert manager.list_models() == []
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -372,3 +377,95 @@ def test_unloading_waits_for_leases_and_those_who_ask_meanwhile_get_it_again(mak
 def test_models_without_number_are_refused() -> None:
     with pytest.raises(ValueError, match="max_cached_models"):
         RealModelManager(max_cached_models=0)
+
+
+def test_an_engine_that_died_is_replaced_on_the_next_request(loader: FakeLoader) -> None:
+    failures: list[Callable[[BaseException], None]] = []
+
+    def engine(loaded: Any, settings: EngineSettings, kv_cache_bytes: int | None, *, on_failure: Callable[[BaseException], None]) -> Any:
+        failures.append(on_failure)
+        return loaded
+
+    manager = RealModelManager(2, loader=loader, engine_factory=engine, budget_of=lambda _: None)
+    stale = manager.acquire(config("a")).result(5)
+    failures[0](RuntimeError("the loop died"))
+    fresh = manager.acquire(config("a")).result(5)
+    assert fresh.engine is not stale.engine and cast(Any, stale.engine).closed
+    stale.release()  # void: the new stay goes on
+    assert manager.status(config("a")).leases == 1
+    fresh.release()
+    manager.close()
+
+
+def test_a_load_without_progress_fails_and_the_next_one_works(
+    make: MakeManager, loader: FakeLoader, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = threading.Event()
+    plain_load, calls = loader.load, iter([True])
+
+    def load(config: ModelConfig, **more: Any) -> LoadedModel:
+        if next(calls, False):
+            hanging.wait(30)
+        return plain_load(config, **more)
+
+    loader.load = load  # type: ignore[method-assign]
+    manager = make(load_timeout_s=0.2)
+    with pytest.raises(ModelLoadError, match=r"no progress for 0\.2 seconds") as caught:
+        manager.acquire(config("a")).result(20)
+    assert caught.value.retryable
+    assert "hanging.wait(30)" in caplog.text  # the stack of the thread that hangs
+    manager.acquire(config("a")).result(5).release()
+    hanging.set()
+    until(lambda: len(loader.loaded) == 2)  # the late one gives its memory back, and changes nothing
+    assert manager.stats().resident == 1
+
+
+def test_an_engine_that_does_not_end_holds_up_nobody(make: MakeManager, loader: FakeLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mm_gateway.runtime.residency.model_cache.EVICTION_TIMEOUT_S", 0.2)
+    manager, ended = make(1), threading.Event()
+    manager.acquire(config("a")).result(5).release()
+    loader.models["a"].close = lambda: ended.wait(30) and None  # type: ignore[method-assign]
+    manager.acquire(config("b")).result(20).release()
+    assert manager.list_models() == ["b"]
+    ended.set()
+
+
+def test_closing_ends_within_its_bound(make: MakeManager, loader: FakeLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mm_gateway.runtime.real_model_manager.CLOSE_TIMEOUT_S", 0.1)
+    manager, ended = make(1), threading.Event()
+    manager.acquire(config("a")).result(5).release()
+    loader.models["a"].close = lambda: ended.wait(30) and None  # type: ignore[method-assign]
+    manager.close()
+    ended.set()
+
+
+def test_an_engine_that_raises_as_it_closes_is_gone_all_the_same(make: MakeManager, loader: FakeLoader) -> None:
+    def close() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    manager = make(1)
+    manager.acquire(config("a")).result(5).release()
+    loader.models["a"].close = close  # type: ignore[method-assign]
+    manager.acquire(config("b")).result(5).release()
+    manager.close()
+    assert manager.stats().resident == 0
+
+
+def test_an_unload_of_a_model_in_use_ends_with_a_typed_error(
+    make: MakeManager, loader: FakeLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mm_gateway.runtime.real_model_manager.UNLOAD_TIMEOUT_S", 0.05)
+    manager = make()
+    lease = manager.acquire(config("a")).result(5)
+    with pytest.raises(ModelUnavailableError, match=r"in use after 0.05 seconds: a \(1 requests\)"):
+        manager.unload_model("a")
+    lease.release()
+    until(lambda: loader.models["a"].closed)
+
+
+def test_entries_that_share_a_model_keep_their_own_pins_and_names(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make(1)
+    use(manager, clock, "a")
+    manager.acquire(config("a", aliases=("x",), pin=True)).result(5).release()
+    assert manager.status(config("a")).pinned
+    assert manager.get_model("x") is manager.get_model("a") is not None

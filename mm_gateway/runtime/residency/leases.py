@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
-from mm_gateway.runtime.residency.state_machine import Model
+from mm_gateway.errors import GatewayError
+from mm_gateway.runtime.residency.model import Model
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
     from mm_gateway.runtime.inference_engine import InferenceEngine
+
+logger = logging.getLogger(__name__)
 
 State = Literal["cold", "loading", "ready", "busy", "evicting"]
 
@@ -41,15 +47,58 @@ class Lease:
         self.release()
 
 
+@asynccontextmanager
+async def leased(future: Future[Lease]) -> AsyncGenerator[Lease]:
+    """Wait on an event loop for a lease, hold it within the block, and give it back; also one that comes as the wait is cancelled."""
+    try:
+        lease = await asyncio.wrap_future(future)
+    except BaseException:
+        abandon(future)
+        raise
+    with lease:
+        yield lease
+
+
+def abandon(future: Future[Lease]) -> None:
+    """Nobody waits for the lease any more; it may have come just now."""
+    if not future.cancel() and future.exception() is None:
+        future.result().release()
+
+
 @dataclass(eq=False)
 class Waiter:
-    """Somebody who asked for a model. fell_back: already sent from the GPU to the CPU."""
+    """Somebody who asked for a model.
+
+    Attributes:
+        keep_alive: idle seconds for which the model stays after this lease.
+        fell_back: already sent from the GPU to the CPU.
+    """
 
     config: ModelConfig
     future: Future[Lease]
     on_progress: ProgressCallback | None
-    keep_alive: float | None
+    keep_alive: float
     fell_back: bool = False
+
+    def tell(self, progress: Progress) -> None:
+        """Never raises: one listener that fails must not end a load that others wait for."""
+        if self.on_progress is not None:
+            try:
+                self.on_progress(progress)
+            except Exception as error:
+                logger.warning("%s: a listener to its progress failed: %r", self.config.model_name, error)
+
+    def grant(self, lease: Lease) -> bool:
+        """False: nobody waits any more."""
+        try:
+            self.future.set_result(lease)
+        except InvalidStateError:  # cancelled
+            return False
+        return True
+
+    def refuse(self, error: GatewayError) -> None:
+        with suppress(InvalidStateError):  # cancelled
+            self.future.set_exception(error)
 
 
 @dataclass(frozen=True)
@@ -71,6 +120,16 @@ class ModelStatus:
     pinned: bool = False
     idle_s: float | None = None
     in_host_memory: bool = False
+
+
+@dataclass
+class Counts:
+    """Since the start."""
+
+    loads: int = 0
+    loads_from_host: int = 0
+    evictions: int = 0
+    hits: int = 0
 
 
 @dataclass(frozen=True)

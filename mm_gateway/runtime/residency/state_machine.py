@@ -12,101 +12,18 @@ are ready overtake them, but no longer than `patience_s`: then models that would
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Generic
 
-from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelUnavailableError, RateLimitError
+from mm_gateway.errors import GatewayError, RateLimitError
 from mm_gateway.runtime.residency.eviction import Candidate, choose_victims
-
-Phase = Literal["cold", "preparing", "waiting", "loading", "ready", "evicting"]
-WaiterT = TypeVar("WaiterT")
+from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, WaiterT
+from mm_gateway.runtime.residency.room import Room, total_bytes
 
 ASSUMED_RELOAD_S_PER_BYTE = 1e-9
 """What loading costs before it was ever measured: a gigabyte a second."""
 FROM_HOST_SHARE = 0.1
 """Of that, what coming back from host memory costs."""
-
-
-@dataclass(eq=False)
-class Model(Generic[WaiterT]):
-    """One model, in memory or not.
-
-    Attributes:
-        device: once known, such as `cpu` or `cuda:0`. need_bytes: estimated before, measured after the first load.
-        waiters: with the time at which each arrived. doomed: leaves as soon as nobody uses it.
-        load_s: seconds that its last load took. in_host: its weights are kept in host memory.
-    """
-
-    key: Hashable
-    pinned: bool = False
-    ttl_s: float | None = None
-    phase: Phase = "cold"
-    device: str | None = None
-    need_bytes: int | None = None
-    leases: int = 0
-    waiters: list[tuple[WaiterT, float]] = field(default_factory=list)
-    last_used: float = 0.0
-    expires_at: float | None = None
-    load_s: float | None = None
-    yielding: bool = False
-    doomed: bool = False
-    in_host: bool = False
-    had_no_memory: bool = False
-
-    @property
-    def resident(self) -> bool:
-        return self.phase in ("loading", "ready", "evicting")
-
-
-@dataclass(frozen=True, eq=False)
-class Prepare(Generic[WaiterT]):
-    """Fetch the model's files and report `prepared`."""
-
-    model: Model[WaiterT]
-
-
-@dataclass(frozen=True, eq=False)
-class Load(Generic[WaiterT]):
-    """Bring the model into memory and report `loaded` or `failed`."""
-
-    model: Model[WaiterT]
-
-
-@dataclass(frozen=True, eq=False)
-class Evict(Generic[WaiterT]):
-    """Take the model out of memory and report `evicted`. to_host: keep its weights in host memory."""
-
-    model: Model[WaiterT]
-    to_host: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class DropFromHost(Generic[WaiterT]):
-    """Forget the weights kept in host memory."""
-
-    model: Model[WaiterT]
-
-
-@dataclass(frozen=True, eq=False)
-class Grant(Generic[WaiterT]):
-    """Give the waiter its lease."""
-
-    model: Model[WaiterT]
-    waiter: WaiterT
-
-
-@dataclass(frozen=True, eq=False)
-class Refuse(Generic[WaiterT]):
-    """Fail the waiter. no_room: the model can never fit its device."""
-
-    model: Model[WaiterT]
-    waiter: WaiterT
-    error: GatewayError
-    no_room: bool = False
-
-
-Effect = Prepare[WaiterT] | Load[WaiterT] | Evict[WaiterT] | DropFromHost[WaiterT] | Grant[WaiterT] | Refuse[WaiterT]
 
 
 class Residency(Generic[WaiterT]):
@@ -132,16 +49,18 @@ class Residency(Generic[WaiterT]):
         max_waiters: int = 1024,
     ) -> None:
         self._max_waiters = max_waiters
-        self._max_models = max_models
-        self._budget_of = budget_of
+        self._room = Room(max_models, budget_of)
         self._ttl_s = ttl_s
         self._host_budget = host_budget_bytes
         self._patience_s = patience_s
+        self._closed: GatewayError | None = None
         self.models: dict[Hashable, Model[WaiterT]] = {}
 
     def request(self, model: Model[WaiterT], waiter: WaiterT, now: float) -> list[Effect[WaiterT]]:
         """Somebody wants a model; `model` must be of `models`."""
-        if model.phase == "ready" and not model.doomed and not any(other.phase == "waiting" for other in self.models.values()):
+        if self._closed is not None:
+            return [Refuse(model, waiter, self._closed)]
+        if model.phase == "ready" and not model.unload_asked and not any(other.phase == "waiting" for other in self.models.values()):
             return [self._grant(model, waiter)]
         if len(model.waiters) >= self._max_waiters:
             message = f"{len(model.waiters)} requests wait for the model to load already. Please try again later"
@@ -168,8 +87,10 @@ class Residency(Generic[WaiterT]):
     def loaded(self, model: Model[WaiterT], footprint_bytes: int, load_s: float, now: float) -> list[Effect[WaiterT]]:
         """The model is in memory and takes so much. All who wait are served at once, before it can have to yield again."""
         model.phase, model.need_bytes, model.load_s = "ready", footprint_bytes, load_s
-        model.last_used, model.had_no_memory, model.in_host = now, False, False
+        model.last_used, model.had_no_memory, model.host_bytes = now, False, 0
         model.expires_at = self._expiry(model, None, now)
+        if self._closed is not None:
+            return self.expel(model, now)
         grants: list[Effect[WaiterT]] = list(self._grant_all(model))
         return grants + self.advance(now)
 
@@ -178,17 +99,21 @@ class Residency(Generic[WaiterT]):
 
         out_of_memory: the estimate was too low. Where others can make room, they do, and it is tried once more.
         """
+        if model.phase == "loading":
+            model.host_bytes = 0  # the copy in host memory went into the load
         if out_of_memory and not model.had_no_memory and model.waiters and self._others_can_leave(model):
             model.had_no_memory = True
             model.phase = "waiting"
-            model.need_bytes = self._free_bytes(model) + 1
+            model.need_bytes = self._room.free_bytes(model, self._resident()) + 1
             return self.advance(now)
         if model.had_no_memory:
             model.need_bytes, model.had_no_memory = None, False
-        model.phase = "cold"
-        refusals: list[Effect[WaiterT]] = [Refuse(model, waiter, error, no_room=out_of_memory) for waiter, _ in model.waiters]
-        model.waiters = []
-        return refusals + self.advance(now)
+        return [*self._refuse_all(model, error, no_room=out_of_memory), *self.advance(now)]
+
+    def stopped(self, model: Model[WaiterT], now: float) -> list[Effect[WaiterT]]:
+        """A load was given up because nobody wanted it any more; whoever asked since then waits for another one."""
+        model.phase, model.host_bytes = "waiting", 0
+        return self.advance(now)
 
     def released(self, model: Model[WaiterT], keep_alive: float | None, now: float) -> list[Effect[WaiterT]]:
         """A lease ended. keep_alive: idle seconds that its request asked for; None: as configured."""
@@ -201,58 +126,75 @@ class Residency(Generic[WaiterT]):
     def evicted(self, model: Model[WaiterT], now: float, *, in_host: bool = False) -> list[Effect[WaiterT]]:
         """The model is out of memory; whoever asked for it meanwhile waits for room as of its arrival."""
         model.phase = "waiting" if model.waiters else "cold"
-        model.doomed = model.yielding = False
+        model.unload_asked = model.draining = False
         model.in_host = in_host
+        if not in_host:
+            model.host_bytes = 0
         model.expires_at = None
         return self.advance(now)
 
+    def expel(self, model: Model[WaiterT], now: float) -> list[Effect[WaiterT]]:
+        """A model that is ready leaves at once, leases or not: its engine has died, or everything closes. Its leases are void."""
+        model.phase, model.leases = "evicting", 0
+        return [Evict(model), *self.advance(now)]
+
+    def close(self, error: GatewayError, now: float) -> list[Effect[WaiterT]]:
+        """Refuse who waits and whoever will ask, with `error`; every model leaves, one that loads as soon as it is there."""
+        self._closed = error
+        effects = [refusal for model in self.models.values() for refusal in self._refuse(model, error)]
+        for model in self.models.values():
+            if model.phase == "ready":
+                effects += self.expel(model, now)
+        return effects
+
     def unload(self, model: Model[WaiterT], now: float) -> list[Effect[WaiterT]]:
-        """The model shall leave as soon as nobody uses it; it takes no new requests until then."""
-        if model.phase == "ready":
-            model.doomed = True
+        """The model shall leave as soon as nobody uses it. One that is ready takes no new requests until then; one that loads
+        first serves those who wait."""
+        if model.resident:
+            model.unload_asked = True
         return self.advance(now)
 
     def advance(self, now: float) -> list[Effect[WaiterT]]:
         """Everything that can happen now: models that leave, models that come, requests that are served."""
         effects: list[Effect[WaiterT]] = []
         for model in self.models.values():
-            model.yielding = False
-            if model.phase == "ready" and model.leases == 0 and (model.doomed or (self._expired(model, now) and not model.waiters)):
+            model.draining = False
+            if model.phase == "ready" and model.leases == 0 and (model.unload_asked or (self._expired(model, now) and not model.waiters)):
                 effects += self._evict(model)
         for model in self._waiting():
             if not model.waiters:
-                model.phase = "cold"
+                self._cool(model)
         blocked: set[str] = set()
         for model in self._waiting():
             assert model.device is not None and model.need_bytes is not None
-            if (error := self._never_fits(model)) is not None:
-                model.phase = "cold"
-                effects += [Refuse(model, waiter, error, no_room=True) for waiter, _ in model.waiters]
-                model.waiters = []
+            if (error := self._room.never_fits(model, [other for other in self._resident() if other.pinned])) is not None:
+                effects += self._refuse_all(model, error, no_room=True)
             elif model.device in blocked:
                 continue  # in order of arrival, so that a small model does not starve a large one
-            elif self._fits(model, self._resident()):
+            elif self._room.fits(model, self._resident()):
                 model.phase = "loading"
-                effects.append(Load(model))
+                effects.append(Load(model, from_host=model.in_host))
+                model.in_host = False  # whoever loads owns the copy from now on, so nobody may drop it
             else:
                 blocked.add(model.device)
                 effects += self._make_room(model, now)
-                if not self._place_free(self._resident()):
+                if not self._room.place_free(self._resident()):
                     break  # places are shared by all devices
         for model in self.models.values():
-            if model.phase == "ready" and not model.yielding and not model.doomed:
+            if model.phase == "ready" and not model.draining and not model.unload_asked:
                 effects += self._grant_all(model)
         return effects
 
     def next_time(self, now: float) -> float | None:
         """When, after `now`, `advance` has to be called though nothing else happens: a TTL, or the end of somebody's patience."""
-        times = [m.expires_at for m in self.models.values() if m.phase == "ready" and m.leases == 0 and m.expires_at is not None]
+        idle = [model for model in self.models.values() if model.phase == "ready" and model.leases == 0 and not model.pinned]
+        times = [model.expires_at for model in idle if model.expires_at is not None]
         times += [model.waiters[0][1] + self._patience_s for model in self._waiting() if model.waiters]
         return min((time for time in times if now < time < math.inf), default=None)
 
     def bytes_on(self, device: str) -> int:
         """What models on a device take, coming and leaving ones included."""
-        return _total(model for model in self._resident() if model.device == device)
+        return total_bytes(model for model in self._resident() if model.device == device)
 
     def _waiting(self) -> list[Model[WaiterT]]:
         found = [model for model in self.models.values() if model.phase == "waiting"]
@@ -261,45 +203,9 @@ class Residency(Generic[WaiterT]):
     def _resident(self) -> list[Model[WaiterT]]:
         return [model for model in self.models.values() if model.resident]
 
-    def _place_free(self, others: list[Model[WaiterT]]) -> bool:
-        return len(others) < self._max_models
-
-    def _fits(self, model: Model[WaiterT], others: list[Model[WaiterT]]) -> bool:
-        return self._place_free(others) and self._missing_bytes(model, others) <= 0
-
-    def _missing_bytes(self, model: Model[WaiterT], others: Iterable[Model[WaiterT]]) -> int:
-        assert model.device is not None and model.need_bytes is not None
-        budget = self._budget_of(model.device)
-        if budget is None:
-            return 0
-        return _total(other for other in others if other.device == model.device) + model.need_bytes - budget
-
-    def _free_bytes(self, model: Model[WaiterT]) -> int:
-        assert model.device is not None
-        budget = self._budget_of(model.device)
-        return (budget if budget is not None else 0) - self.bytes_on(model.device)
-
-    def _never_fits(self, model: Model[WaiterT]) -> GatewayError | None:
-        """Why no eviction can help; None where one can."""
-        pinned = [other for other in self._resident() if other.pinned and other is not model]
-        if self._missing_bytes(model, pinned) > 0:
-            assert model.device is not None and model.need_bytes is not None
-            budget, taken = self._budget_of(model.device) or 0, _total(other for other in pinned if other.device == model.device)
-            held = f", of which pinned models hold {_gigabytes(taken)}" if taken else ""
-            return ModelUnavailableError(
-                f"The model needs {_gigabytes(model.need_bytes)} on {model.device}, where models may take {_gigabytes(budget)}{held}. "
-                f"{OUT_OF_MEMORY_ADVICE}",
-                retryable=False,
-            )
-        if len(pinned) >= self._max_models:
-            return ModelUnavailableError(
-                f"All {self._max_models} places for models are held by pinned ones. Raise max_cached_models, or unpin one", retryable=False
-            )
-        return None
-
     def _make_room(self, model: Model[WaiterT], now: float) -> list[Effect[WaiterT]]:
         staying = [other for other in self._resident() if other.phase != "evicting"]
-        if self._fits(model, staying):
+        if self._room.fits(model, staying):
             return []  # what is leaving is enough
         impatient = now - model.waiters[0][1] >= self._patience_s
         chosen = self._choose(model, staying, now, asked_for=impatient, in_use=False)
@@ -307,7 +213,7 @@ class Residency(Generic[WaiterT]):
             return [effect for victim in chosen for effect in self._evict(victim)]
         if impatient:
             for victim in self._choose(model, staying, now, asked_for=True, in_use=True) or ():
-                victim.yielding = True
+                victim.draining = True
         return []
 
     def _choose(
@@ -329,8 +235,8 @@ class Residency(Generic[WaiterT]):
         ]
         keys = choose_victims(
             candidates,
-            free_bytes=max(0, self._missing_bytes(model, staying)),
-            free_places=max(0, len(staying) + 1 - self._max_models),
+            free_bytes=max(0, self._room.missing_bytes(model, staying)),
+            free_places=max(0, len(staying) + 1 - self._room.places),
             may_take_asked_for=asked_for,
         )
         return None if keys is None else [self.models[key] for key in keys]
@@ -354,24 +260,40 @@ class Residency(Generic[WaiterT]):
 
     def _evict(self, model: Model[WaiterT]) -> list[Effect[WaiterT]]:
         model.phase = "evicting"
-        to_host = self._host_has_room(model) and not model.doomed
-        if not to_host:
+        if not self._host_has_room(model) or model.unload_asked:
             return [Evict(model)]
-        model.in_host = True
-        kept = sorted((other for other in self.models.values() if other.in_host and other is not model), key=lambda m: m.last_used)
+        # Only a copy that lies there can be dropped; one on its way in or out belongs to the thread that moves it.
+        kept = sorted((other for other in self.models.values() if other.in_host), key=lambda other: other.last_used)
+        excess = sum(other.host_bytes for other in self.models.values()) + (model.need_bytes or 0) - self._host_budget
+        if excess > sum(other.host_bytes for other in kept):
+            return [Evict(model)]
         dropped: list[Effect[WaiterT]] = []
-        while _total(kept) + (model.need_bytes or 0) > self._host_budget:
+        while excess > 0:
             oldest = kept.pop(0)
-            oldest.in_host = False
+            excess -= oldest.host_bytes
+            oldest.in_host, oldest.host_bytes = False, 0
             dropped.append(DropFromHost(oldest))
+        model.host_bytes = model.need_bytes or 0
         return [*dropped, Evict(model, to_host=True)]
+
+    def _cool(self, model: Model[WaiterT]) -> None:
+        model.phase, model.unload_asked = "cold", False
+
+    def _refuse(self, model: Model[WaiterT], error: GatewayError, *, no_room: bool = False) -> list[Effect[WaiterT]]:
+        waiters, model.waiters = model.waiters, []
+        return [Refuse(model, waiter, error, no_room) for waiter, _ in waiters]
+
+    def _refuse_all(self, model: Model[WaiterT], error: GatewayError, *, no_room: bool) -> list[Effect[WaiterT]]:
+        """Nobody gets it this time."""
+        self._cool(model)
+        return self._refuse(model, error, no_room=no_room)
 
     def _expired(self, model: Model[WaiterT], now: float) -> bool:
         return model.expires_at is not None and model.expires_at <= now and not model.pinned
 
     def _expiry(self, model: Model[WaiterT], keep_alive: float | None, now: float) -> float | None:
         ttl = keep_alive if keep_alive is not None else model.ttl_s if model.ttl_s is not None else self._ttl_s
-        return None if ttl is None or model.pinned else now + ttl
+        return None if ttl is None else now + ttl  # a pin holds it back, and does not end it
 
     def _grant(self, model: Model[WaiterT], waiter: WaiterT) -> Grant[WaiterT]:
         model.leases += 1
@@ -381,11 +303,3 @@ class Residency(Generic[WaiterT]):
     def _grant_all(self, model: Model[WaiterT]) -> list[Grant[WaiterT]]:
         waiters, model.waiters = model.waiters, []
         return [self._grant(model, waiter) for waiter, _ in waiters]
-
-
-def _total(models: Iterable[Model[WaiterT]]) -> int:
-    return sum(model.need_bytes or 0 for model in models)
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.1f} MiB"

@@ -11,7 +11,8 @@ import pytest
 
 from mm_gateway.errors import ModelLoadError, ModelUnavailableError, OutOfMemoryError, RateLimitError
 from mm_gateway.runtime.residency.eviction import Candidate, choose_victims
-from mm_gateway.runtime.residency.state_machine import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, Residency
+from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse
+from mm_gateway.runtime.residency.state_machine import Residency
 
 PATIENCE_S = 10.0
 HOLD_S, LOAD_S, EVICT_S = 5.0, 2.0, 0.5
@@ -141,6 +142,8 @@ class Simulation:
             assert model.phase == "ready" or model.leases == 0
             assert model.leases >= sum(client.holding for client in self.clients if client.model is model)
         assert sum(model.need_bytes or 0 for model in resident if model.in_host) <= sum(self.budgets.values())
+        assert sum(model.host_bytes for model in self.state.models.values()) <= self.host_budget
+        assert all(model.host_bytes and not model.resident for model in self.state.models.values() if model.in_host)
 
 
 def random_simulation(seed: int) -> Simulation:
@@ -295,3 +298,59 @@ def candidate(key: str, **more: object) -> Candidate:
 )
 def test_the_policy(candidates: list[Candidate], free_bytes: int, free_places: int, expected: list[str] | None) -> None:
     assert choose_victims(candidates, free_bytes=free_bytes, free_places=free_places) == expected
+
+
+def test_a_copy_on_its_way_to_host_memory_is_not_dropped_for_another() -> None:
+    state: Residency[str] = Residency(max_models=3, budget_of=lambda _: 60, host_budget_bytes=30)
+    first, second, large = (Model[str](key, device="cuda:0", need_bytes=need) for key, need in enumerate((30, 30, 60)))
+    state.models.update({0: first, 1: second, 2: large})
+    bring_in(state, first, 0.0)
+    bring_in(state, second, 1.0)
+    effects = state.request(large, "w", 2.0)  # both leave in one go, and one fits the host tier
+    assert not effects_of(state, effects, DropFromHost)
+    assert sorted(effect.to_host for effect in effects if isinstance(effect, Evict)) == [False, True]
+    kept = next(effect.model for effect in effects if isinstance(effect, Evict) and effect.to_host)
+    state.evicted(kept, 3.0, in_host=True)
+    (load,) = state.evicted(first if kept is second else second, 3.0)
+    assert isinstance(load, Load) and load.model is large and kept.in_host
+
+
+def test_a_copy_that_is_being_loaded_is_not_dropped() -> None:
+    state: Residency[str] = Residency(max_models=1, budget_of=lambda _: 60, host_budget_bytes=30)
+    first, second = (Model[str](key, device="cuda:0", need_bytes=30) for key in range(2))
+    state.models.update({0: first, 1: second})
+    bring_in(state, first, 0.0)
+    state.request(second, "w", 1.0)
+    state.evicted(first, 1.0, in_host=True)
+    state.loaded(second, 30, 1.0, 2.0)
+    state.request(first, "w", 2.0)
+    drop, evict = state.released(second, None, 3.0)
+    assert isinstance(drop, DropFromHost) and isinstance(evict, Evict)  # it waits, so nobody works on its copy
+    state.evicted(second, 4.0, in_host=True)
+    assert first.phase == "loading" and first.host_bytes == 0
+
+
+@pytest.mark.parametrize("keep_alive", [None, 0.0])
+def test_a_pin_holds_the_ttl_back_and_does_not_end_it(keep_alive: float | None) -> None:
+    state: Residency[str] = Residency(max_models=3, budget_of=lambda _: 60, ttl_s=60.0)
+    model = Model[str](0, device="cpu", need_bytes=30)
+    state.models[0] = model
+    bring_in(state, model, 0.0)
+    model.pinned = True
+    state.request(model, "w", 10.0)
+    state.released(model, keep_alive, 20.0)
+    assert state.advance(500.0) == [] and state.next_time(20.0) is None
+    model.pinned = False
+    ends_at = 80.0 if keep_alive is None else 20.0
+    assert state.next_time(19.0) == ends_at
+    (evict,) = state.advance(ends_at)
+    assert isinstance(evict, Evict)
+
+
+def test_whoever_asks_as_an_unwanted_load_is_given_up_waits_for_another() -> None:
+    state, (model,) = machine(10)
+    state.request(model, "a", 0.0)
+    state.withdraw(model, "a", 1.0)
+    state.request(model, "b", 2.0)
+    (load,) = state.stopped(model, 3.0)
+    assert isinstance(load, Load) and [waiter for waiter, _ in model.waiters] == ["b"]

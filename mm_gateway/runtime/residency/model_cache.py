@@ -1,0 +1,358 @@
+"""The state machine under one lock, and its effects carried out: loads and evictions on threads of their own, each guarded and watched.
+
+The lock is never held across a load, an eviction or a callback. What an effect needs (the instance that it works on, a copy in
+host memory) is taken under the lock, together with the decision, so that no later decision comes between. `ModelEntry.instance`
+says who may speak for a model: a report of any other instance is late, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.core import Progress, ProgressCallback
+from mm_gateway.errors import EngineError, GatewayError, ModelLoadError, OutOfMemoryError, ShuttingDownError
+from mm_gateway.runtime.residency.alarm import Alarm
+from mm_gateway.runtime.residency.factories import Factories
+from mm_gateway.runtime.residency.leases import Counts, Lease, ManagerStats, Waiter, queued_progress
+from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse
+from mm_gateway.runtime.residency.model_entry import ModelEntry, ProgressLog, Spawn, entry_key, spawn_thread
+from mm_gateway.runtime.residency.model_instance import ModelInstance
+from mm_gateway.runtime.residency.state_machine import Residency
+from mm_gateway.runtime.watchdog import WATCHDOG, Watch
+
+if TYPE_CHECKING:
+    from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+EVICTION_TIMEOUT_S = 60.0
+"""For an engine to end and its memory to come free; after it the model counts as gone."""
+
+
+class ModelCache:
+    """Thread-safe.
+
+    Args:
+        state: decides. budgets: those that it decides by, filled in as devices become known. factories: make what it decides.
+        fallback_to_cpu: serve on the CPU what a GPU has no room for.
+        load_timeout_s: without any progress, after which a load or a download has failed.
+        clock: of the state machine. spawn: starts threads.
+    """
+
+    def __init__(
+        self,
+        state: Residency[Waiter],
+        budgets: dict[str, int | None],
+        factories: Factories,
+        *,
+        fallback_to_cpu: bool,
+        load_timeout_s: float,
+        clock: Callable[[], float],
+        spawn: Spawn = spawn_thread,
+    ) -> None:
+        self._state = state
+        self._budgets = budgets
+        self._factories = factories
+        self._fallback_to_cpu = fallback_to_cpu
+        self._load_timeout_s = load_timeout_s
+        self._clock = clock
+        self._spawn = spawn
+        self._changed = threading.Condition()
+        self._entries: dict[Hashable, ModelEntry] = {}
+        self._alarm = Alarm(self._advance, clock)
+        self._counts = Counts()
+        self.closing = False
+
+    # --- asking ---
+
+    def entries(self, accept: Callable[[ModelEntry], bool]) -> list[ModelEntry]:
+        """Models that were ever asked for, of those that are accepted."""
+        with self._changed:
+            return [entry for entry in self._entries.values() if accept(entry)]
+
+    def entry(self, config: ModelConfig) -> ModelEntry | None:
+        """The model that a configuration means; None where it was never asked for."""
+        return self._entries.get(entry_key(config))
+
+    def stats(self) -> ManagerStats:
+        """A glance at the cache."""
+        with self._changed:
+            models = list(self._state.models.values())
+            devices = sorted({model.device for model in models if model.device is not None and model.resident})
+            return ManagerStats(
+                **asdict(self._counts),
+                resident=sum(model.resident for model in models),
+                leases=sum(model.leases for model in models),
+                memory={device: self._state.bytes_on(device) for device in devices},
+            )
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for something to become so, which is looked at after each change; False: it did not within that time."""
+        with self._changed:
+            return self._changed.wait_for(condition, timeout_s)
+
+    # --- what happens: decided under the lock, carried out after it ---
+
+    def request(self, waiter: Waiter) -> None:
+        """Somebody wants a model; its future says the rest."""
+        with self._deciding() as effects:
+            if waiter.future.cancelled():
+                return
+            model = self._ensure(waiter.config).model
+            self._counts.hits += model.phase == "ready"
+            effects += self._state.request(model, waiter, self._clock())
+            queued = model.phase == "waiting"
+        if queued:
+            waiter.tell(queued_progress(waiter.config))
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """A waiter cancelled its future."""
+        with self._deciding() as effects:
+            effects += self._state.withdraw(self._ensure(waiter.config).model, waiter, self._clock())
+
+    def pin(self, config: ModelConfig, pinned: bool) -> None:
+        """Keep a model once it is in memory; or no longer."""
+        with self._deciding() as effects:
+            self._ensure(config).model.pinned = pinned
+            effects += self._state.advance(self._clock())
+
+    def unload(self, entries: Sequence[ModelEntry]) -> None:
+        """Models leave as soon as nobody uses them; does not wait for it."""
+        with self._deciding() as effects:
+            for entry in entries:
+                effects += self._state.unload(entry.model, self._clock())
+
+    def close(self) -> None:
+        """Refuse who waits, and let every model leave; does not wait for it."""
+        with self._deciding() as effects:
+            self.closing = True
+            self._alarm.cancel()
+            effects += self._state.close(ShuttingDownError("The gateway is shutting down"), self._clock())
+
+    def drop_host_copies(self) -> None:
+        with self._changed:
+            for entry in self._entries.values():
+                entry.host_copy = None
+
+    def _advance(self) -> None:
+        with self._deciding() as effects:
+            effects += self._state.advance(self._clock())
+
+    def _release(self, entry: ModelEntry, instance: ModelInstance, keep_alive: float) -> None:
+        with self._deciding() as effects:
+            if entry.instance is instance and entry.model.phase == "ready":  # else the lease was void before
+                effects += self._state.released(entry.model, keep_alive, self._clock())
+
+    @contextmanager
+    def _deciding(self) -> Generator[list[Effect[Waiter]]]:
+        """Collects effects under the lock, and carries them out after it. One that raises does not take the next ones with it."""
+        effects: list[Effect[Waiter]] = []
+        with self._changed:
+            yield effects
+            jobs = [self._job(effect) for effect in effects]
+            if not self.closing:
+                self._alarm.set(self._state.next_time(self._clock()))
+            self._changed.notify_all()
+        for job in jobs:
+            try:
+                job()
+            except Exception:
+                logger.exception("an effect of the model cache failed")
+
+    def _ensure(self, config: ModelConfig) -> ModelEntry:
+        key = entry_key(config)
+        entry = self._entries.get(key)
+        if entry is None:
+            model = self._state.models[key] = Model[Waiter](key, ttl_s=config.ttl_s)
+            entry = self._entries[key] = ModelEntry(config, model)
+        if config not in entry.configs:
+            entry.configs.add(config)
+            entry.model.pinned |= config.pin
+        return entry
+
+    def _job(self, effect: Effect[Waiter]) -> Callable[[], None]:
+        """What carries an effect out, with everything that it needs."""
+        entry = self._entries[effect.model.key]
+        match effect:
+            case Prepare():
+                instance = entry.instance = ModelInstance(entry.config, self._factories)
+                return partial(self._start, entry, instance, "prepare", self._prepare)
+            case Load(from_host=from_host):
+                host_copy = entry.host_copy if from_host else None
+                entry.host_copy = None
+                instance = entry.instance = ModelInstance(entry.config, self._factories, host_copy)
+                return partial(self._start, entry, instance, "load", self._load)
+            case Evict(to_host=to_host):
+                assert entry.instance is not None
+                return partial(self._start_eviction, entry, entry.instance, to_host)
+            case DropFromHost():
+                host_copy, entry.host_copy = entry.host_copy, None
+                return partial(_drop, host_copy)  # freeing gigabytes is not for the lock
+            case Grant(waiter=waiter):
+                assert entry.instance is not None
+                return partial(self._grant, entry, entry.instance, waiter)
+            case Refuse(waiter=waiter, error=error, no_room=no_room):
+                return partial(self._refuse, waiter, error, no_room)
+
+    # --- doing, without the lock ---
+
+    def _start(
+        self, entry: ModelEntry, instance: ModelInstance, verb: str, work: Callable[[ModelEntry, ModelInstance, Watch], None]
+    ) -> None:
+        def watched() -> None:
+            text = (
+                f"{entry.name}: no progress for {self._load_timeout_s:g} seconds; see memory.load_timeout_s, or the log for where it hangs"
+            )
+            overdue = partial(self._failed, entry, instance, ModelLoadError(text, retryable=True))
+            with WATCHDOG.watch(f"{verb} {entry.name}", self._load_timeout_s, overdue) as watch:
+                work(entry, instance, watch)
+
+        try:
+            self._spawn(f"{verb} {entry.name}", watched)
+        except Exception as error:
+            text = f"{entry.name} cannot be loaded now: {error}. Fewer models or requests at a time may help"
+            self._failed(entry, instance, ModelLoadError(text, retryable=True))
+
+    def _prepare(self, entry: ModelEntry, instance: ModelInstance, watch: Watch) -> None:
+        report = self._reporter(entry, instance, watch)
+        try:
+            prepared = instance.prepare(report)
+        except GatewayError as error:
+            self._failed(entry, instance, error)
+            return
+        with self._deciding() as effects:
+            if entry.instance is not instance:
+                return
+            entry.instance, entry.kv_cache_bytes = None, prepared.kv_cache_bytes
+            self._budgets[prepared.device] = prepared.budget_bytes
+            effects += self._state.prepared(entry.model, prepared.device, prepared.need_bytes, self._clock())
+            queued = [waiter for waiter, _ in entry.model.waiters] if entry.model.phase == "waiting" else []
+            if queued:
+                entry.progress = queued_progress(entry.config)
+        for waiter in queued:
+            waiter.tell(queued_progress(entry.config))
+
+    def _load(self, entry: ModelEntry, instance: ModelInstance, watch: Watch) -> None:
+        started, stopped = self._clock(), False
+
+        def should_stop() -> bool:
+            nonlocal stopped
+            stopped = stopped or not self._wanted(entry, instance)
+            return stopped
+
+        report = self._reporter(entry, instance, watch)
+        try:
+            footprint, from_host = instance.load(
+                entry.kv_cache_bytes, report, should_stop, on_failure=partial(self._engine_failed, entry, instance)
+            )
+        except GatewayError as error:
+            self._failed(entry, instance, error, stopped=stopped)
+            return
+        with self._deciding() as effects:
+            usable = entry.instance is instance and instance.failure is None
+            if usable:
+                now = self._clock()
+                entry.progress = None
+                self._counts.loads += 1
+                self._counts.loads_from_host += from_host
+                effects += self._state.loaded(entry.model, footprint, now - started, now)
+        if not usable:  # it was given up as overdue, or its engine has died already
+            instance.evict(to_host=False)
+            self._failed(entry, instance, EngineError(f"{entry.name}: its engine failed as it started. Try again"))
+
+    def _start_eviction(self, entry: ModelEntry, instance: ModelInstance, to_host: bool) -> None:
+        work = partial(self._evict, entry, instance, to_host)
+        try:
+            self._spawn(f"evict {entry.name}", work)
+        except Exception as error:
+            # Nothing else gives the memory back, and others wait for it: better that this thread waits.
+            logger.error("%s is unloaded without a thread of its own: %s", entry.name, error)
+            work()
+
+    def _evict(self, entry: ModelEntry, instance: ModelInstance, to_host: bool) -> None:
+        kept: LoadedModel | None = None
+        logger.info("unloading %s", entry.name)
+        try:
+            with WATCHDOG.watch(f"evict {entry.name}", EVICTION_TIMEOUT_S, partial(self._evicted, entry, instance, None)):
+                kept = instance.evict(to_host)
+        finally:
+            self._evicted(entry, instance, kept)
+
+    def _evicted(self, entry: ModelEntry, instance: ModelInstance, kept: LoadedModel | None) -> None:
+        with self._deciding() as effects:
+            if entry.instance is not instance:
+                return
+            entry.instance, entry.host_copy = None, kept
+            self._counts.evictions += 1
+            effects += self._state.evicted(entry.model, self._clock(), in_host=kept is not None)
+
+    def _failed(self, entry: ModelEntry, instance: ModelInstance, error: GatewayError, *, stopped: bool = False) -> None:
+        """stopped: the load was given up because nobody wanted it; who came since waits for another one."""
+        with self._deciding() as effects:
+            if entry.instance is not instance:
+                return
+            entry.instance = entry.progress = None
+            if stopped:
+                effects += self._state.stopped(entry.model, self._clock())
+            else:
+                out_of_memory = isinstance(error, OutOfMemoryError)
+                effects += self._state.failed(entry.model, error, self._clock(), out_of_memory=out_of_memory)
+
+    def _engine_failed(self, entry: ModelEntry, instance: ModelInstance, error: BaseException) -> None:
+        with self._deciding() as effects:
+            instance.failure = error
+            if entry.instance is instance and entry.model.phase == "ready":
+                effects += self._state.expel(entry.model, self._clock())
+
+    def _grant(self, entry: ModelEntry, instance: ModelInstance, waiter: Waiter) -> None:
+        loaded, engine = instance.loaded, instance.engine
+        if loaded is None or engine is None or instance.failure is not None:
+            self.request(waiter)  # its engine died before the lease came
+            return
+        lease = Lease(loaded, engine, partial(self._release, entry, instance, waiter.keep_alive))
+        if not waiter.grant(lease):
+            lease.release()
+
+    def _refuse(self, waiter: Waiter, error: GatewayError, no_room: bool) -> None:
+        if not (no_room and self._fallback_to_cpu) or waiter.fell_back or waiter.config.device == "cpu":
+            waiter.refuse(error)
+            return
+        text = f"{waiter.config.model_name}: loading on the CPU instead, because {error}"
+        logger.warning("%s", text)
+        waiter.tell(Progress("loading", text))
+        waiter.fell_back = True
+        waiter.config = msgspec.structs.replace(waiter.config, device="cpu", flash_attention=False)
+        self.request(waiter)
+
+    def _reporter(self, entry: ModelEntry, instance: ModelInstance, watch: Watch) -> ProgressCallback:
+        log = ProgressLog()
+
+        def report(progress: Progress) -> None:
+            watch.restart()
+            with self._changed:
+                if entry.instance is not instance:
+                    return
+                entry.progress = progress
+                waiters = [waiter for waiter, _ in entry.model.waiters]
+            log.show(progress)
+            for waiter in waiters:
+                waiter.tell(progress)
+
+        return report
+
+    def _wanted(self, entry: ModelEntry, instance: ModelInstance) -> bool:
+        with self._changed:
+            return bool(entry.model.waiters) and entry.instance is instance and not self.closing
+
+
+def _drop(_: object) -> None:
+    """What was held goes with the argument."""
