@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import jinja2
 
-from mm_gateway.chat_templates.environment import compile_template
+from mm_gateway.chat_templates.environment import ChatTemplate
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.chat_templates.tool_formats.format import ToolFormat, arguments_of, call_names, declaration
 from mm_gateway.chat_templates.tool_formats.formats import tool_format_of, writes_tools
@@ -69,9 +69,11 @@ class ChatEncoder:
         tool_format: ToolFormat | None = None,
     ) -> None:
         try:
-            self._template = compile_template(source) if source is not None else None
+            self._template = ChatTemplate(source) if source is not None else None
         except jinja2.TemplateSyntaxError as error:
             raise ConfigurationError(f"The chat template is no valid Jinja: line {error.lineno}: {error.message}") from error
+        except Exception as error:  # nested deeper than Jinja or Python can compile
+            raise ConfigurationError(f"The chat template cannot be compiled: {type(error).__name__}: {str(error)[:200]}") from error
         self._knows_developer = source is not None and "developer" in source
         self._writes_tools = source is not None and writes_tools(source)
         self._tool_format = tool_format or tool_format_of(source or "")
