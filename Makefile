@@ -10,7 +10,7 @@ WORKERS ?= 2
 ENVIRONMENTS := $(patsubst compat_tests/environments/%.txt,.compat/%/.installed,$(wildcard compat_tests/environments/*.txt))
 NODE := compat_tests/node
 
-.PHONY: serve test compat lint types bench wheel clean
+.PHONY: serve test compat lint types docs bench wheel clean
 
 serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
@@ -28,6 +28,11 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright
+
+# Writes the pages that are made from the code, then all pages as a site into build/site.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.reference_pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.compare $(ARGS)

@@ -1,0 +1,1 @@
+"""HTTP: one module an endpoint, from events to bytes, from exceptions to statuses."""

@@ -1,4 +1,4 @@
-"""echo-twice: the model is asked for a title, then for a text under it. The example of the README."""
+"""echo-twice: the model is asked for a title, then for a text under it. The example of docs/workflows.md."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated

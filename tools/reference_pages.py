@@ -1,0 +1,165 @@
+"""Writes the two reference pages of docs/ from the code: the settings, and the fields of the API.
+
+`python -m tools.reference_pages`, or `make docs`. The pages are committed, because they are also read in the repository and by
+search-qa from the wheel, where nothing generates them; tests/test_documentation.py fails when they are behind the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+from mm_gateway.api.app import create_app
+from mm_gateway.api.description.document import document
+from mm_gateway.catalog import build_catalog
+from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.words import description, range_in_words, type_in_words
+
+DOCS = Path(__file__).parent.parent / "docs"
+_GENERATED = "<!-- Made from the code by `make docs`; changes here are lost. -->"
+_REFUSED = "Refused by name: not supported by this server."
+_SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def pages() -> dict[str, str]:
+    """Name of the file in docs/ -> its text."""
+    return {"configuration-reference.md": configuration_reference(), "api-fields.md": api_fields()}
+
+
+def configuration_reference() -> str:
+    parts = [
+        "# Configuration reference",
+        _GENERATED,
+        "Every key of the two files, with its default, what it may be, and what it means; how they are used is in\n"
+        "[Configure mm_gateway](configuration.md). A key whose name ends in `_bytes` is a number of bytes, or a text such as `2GiB`.\n"
+        "`null` is written as such, or left out.",
+        "## models.yaml: an entry of `models`",
+        "Beside the entries the file may say `default_model`: the name of the entry that answers on the command line and in workflows\n"
+        "where none is named.",
+        _settings_table(ModelConfig),
+    ]
+    for section in Settings.__struct_fields__:
+        settings = getattr(Settings(), section)
+        if isinstance(settings, msgspec.Struct):
+            variable = f"`MM_GATEWAY_{section.upper()}_<KEY>`"
+            parts += [f"## gateway.yaml: `{section}`", f"From the environment: {variable}.", _settings_table(type(settings))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _settings_table(struct: type[msgspec.Struct]) -> str:
+    hints = get_type_hints(struct, include_extras=True)
+    rows: list[tuple[str, ...]] = []
+    for field in msgspec.structs.fields(struct):
+        hint = hints[field.name]
+        default = "required" if field.default is msgspec.NODEFAULT else _in_yaml(field.name, field.default)
+        rows.append((f"`{field.name}`", default, range_in_words(hint) or type_in_words(hint), description(hint)))
+    return _table(("key", "default", "allowed", "meaning"), rows)
+
+
+def _in_yaml(name: str, value: object) -> str:
+    """A default as gateway.yaml shows it."""
+    if name.endswith("_bytes") and isinstance(value, int):
+        value = next((f"{value // size}{unit}" for size, unit in _SIZES if value and value % size == 0), value)
+    words = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return f"`{words[value]}`"
+    return "`[]`" if value == () else f"`{value:.15g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def api_fields() -> str:
+    settings = Settings(models={"mock": ModelConfig(model_name="mock", backend="mock")})
+    described = document(create_app(settings, build_catalog(settings)).routes)
+    schemas: Mapping[str, Any] = described["components"]["schemas"]
+    parts = [
+        "# Fields of the API",
+        _GENERATED,
+        "Every field that a body may have, by endpoint. A field that is not listed is an error that names it. `Extension` marks fields\n"
+        "that OpenAI's own API does not have. A running gateway serves the whole description, replies included, as a page at `/schema`\n"
+        "and as OpenAPI 3.1 at `/schema/openapi.json`.",
+    ]
+    nested: list[str] = []
+    first: dict[str, str] = {}
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {})
+            for body in content.values():
+                struct = body["schema"]["$ref"].rpartition("/")[2]
+                name = f"{method.upper()} {path}"
+                same = f"The same fields as `{first[struct]}`." if struct in first else _fields_table(struct, schemas, nested)
+                first.setdefault(struct, name)
+                parts += [f"## {name}", operation["summary"] + ".", same]
+    parts.append("## Objects in these fields")
+    for struct in nested:  # grows while it is read: objects hold objects
+        if schemas[struct].get("properties"):
+            parts += [f"### {struct}", _fields_table(struct, schemas, nested)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _fields_table(struct: str, schemas: Mapping[str, Any], nested: list[str]) -> str:
+    schema = schemas[struct]
+    required = schema.get("required", [])
+    rows: list[tuple[str, ...]] = []
+    refused: list[str] = []
+    for name, field in sorted(schema["properties"].items(), key=lambda item: item[0] not in required):
+        meaning = field.get("description", "")
+        if meaning == _REFUSED:
+            refused.append(f"`{name}`")
+        else:
+            rows.append((f"`{name}`", _kind(field, nested) + (", required" if name in required else ""), meaning))
+    return _table(("field", "value", "meaning"), rows) + (f"\n\nRefused by name: {', '.join(refused)}." if refused else "")
+
+
+def _kind(schema: Mapping[str, Any], nested: list[str]) -> str:
+    """The values that a JSON schema allows, in words; objects that it refers to are added to `nested`."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        if name not in nested:
+            nested.append(name)
+        return f"[{name}](#{name.lower()})"
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            return " or ".join(dict.fromkeys(_kind(part, nested) for part in schema[key] if part.get("type") != "null"))
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"] if value is not None)
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    kind = schema.get("type", "any value")
+    if kind == "array":
+        items = _kind(schema["items"], nested) if schema.get("items") else "any value"
+        return "list" + _between(schema, "minItems", "maxItems", " entries") + f" of {items}"
+    if kind == "object":
+        return "object" + _between(schema, "minProperties", "maxProperties", " keys")
+    if kind == "string":
+        return "text" + _between(schema, "minLength", "maxLength", " characters")
+    return str(kind) + _between(schema, "minimum", "maximum", "")
+
+
+def _between(schema: Mapping[str, Any], low: str, high: str, unit: str) -> str:
+    least, most, above = schema.get(low), schema.get(high), schema.get("exclusiveMinimum")
+    if isinstance(most, int) and most >= 2**63 - 1:  # the range of 64 bits, which nobody looks up
+        return ""
+    bounds = [
+        f"above {above}" if above is not None else "",
+        f"{least} to {most}" if least is not None and most is not None else "",
+        f"at least {least}" if least is not None and most is None else "",
+        f"at most {most}" if most is not None and least is None else "",
+    ]
+    said = ", ".join(filter(None, bounds))
+    return f" ({said}{unit})" if said else ""
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
+
+
+def main() -> None:
+    for name, text in pages().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
