@@ -12,28 +12,15 @@ from litestar.config.cors import CORSConfig
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
-from litestar.types import ControllerRouterHandler, Message, Receive, Scope, Send
+from litestar.types import Guard, Message, Receive, Scope, Send
 
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.access.keys import RequireKey, client_keys
-from mm_gateway.api.admin import RequireAdminKey, manage_model
-from mm_gateway.api.chat import chat_completions
-from mm_gateway.api.completions import completions
+from mm_gateway.api.admin import RequireAdminKey
 from mm_gateway.api.description.endpoints import schema_json, schema_page
-from mm_gateway.api.embeddings import embeddings
+from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.api.errors import handle_exception
-from mm_gateway.api.health import health
-from mm_gateway.api.models import get_model, list_models
-from mm_gateway.api.responses.endpoints import (
-    cancel_response,
-    count_input_tokens,
-    create_response,
-    delete_response,
-    get_response,
-    list_input_items,
-)
 from mm_gateway.api.responses.store import ResponseStore
-from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
 
@@ -97,12 +84,17 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
         # A function, since Litestar makes deep copies of a router and of the objects that guard it.
         await admission(connection, route_handler)
 
-    endpoints: list[ControllerRouterHandler] = [chat_completions, completions, embeddings, tokenize, detokenize, list_models, get_model]
-    endpoints += [create_response, count_input_tokens, get_response, delete_response, list_input_items, cancel_response]
-    guarded = Router("/", route_handlers=endpoints, guards=[RequireKey(client_keys(settings)), admit])
-    admin = Router("/", route_handlers=[manage_model], guards=[RequireAdminKey(settings.server.admin_keys)])
+    guards: dict[str, list[Guard]] = {
+        "client": [RequireKey(client_keys(settings)), admit],
+        "admin": [RequireAdminKey(settings.server.admin_keys)],
+        "": [],
+    }
+    routers = [
+        Router("/", route_handlers=[row.handler for row in ENDPOINTS.values() if row.security == security], guards=guards[security])
+        for security in guards
+    ]
     return GatewayApp(
-        route_handlers=[guarded, admin, health, schema_page, schema_json],
+        route_handlers=[*routers, schema_page, schema_json],
         exception_handlers={Exception: handle_exception},
         lifespan=[lifespan],
         state=State(
@@ -111,7 +103,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
         ),
         cors_config=_cors(settings.server.cors_origins),
         request_max_body_size=settings.server.max_body_bytes,
-        openapi_config=None,  # see api/openapi.py
+        openapi_config=None,  # see api/description
         logging_config=None,
     )
 

@@ -21,7 +21,7 @@ from litestar.testing import TestClient
 from schemathesis.generation import GenerationMode
 
 from mm_gateway.api.app import GatewayApp, create_app
-from mm_gateway.api.description.operations import ENDPOINTS
+from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings
 

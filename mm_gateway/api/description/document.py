@@ -13,7 +13,8 @@ import msgspec
 from litestar.routes import BaseRoute, HTTPRoute
 
 import mm_gateway
-from mm_gateway.api.description.operations import ENDPOINTS, ERRORS, HEADERS, TAGS, Endpoint
+from mm_gateway.api.description.endpoint import ERRORS, HEADERS, TAGS, Endpoint
+from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.protocol import ErrorReply
 
 _PARAMETER = re.compile(r"\{(\w+):\w+\}")

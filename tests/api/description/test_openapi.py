@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.description.document import document, schemas
-from mm_gateway.api.description.operations import ENDPOINTS
+from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
 from tests.support.scripted_backend import ScriptedBackend, app_over

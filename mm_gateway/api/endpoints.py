@@ -1,13 +1,27 @@
-"""What the OpenAPI description says of each endpoint: one row each. Adding an endpoint adds a row here."""
+"""The table of endpoints: a row is a handler and what the API's description says of it. A new endpoint is a module and a row here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from mm_gateway.api.admin import manage_model
+from mm_gateway.api.chat import chat_completions
+from mm_gateway.api.completions import completions
+from mm_gateway.api.description.endpoint import GET_ERRORS, MODEL_ERRORS, STORED_ERRORS, Endpoint
+from mm_gateway.api.embeddings import embeddings
+from mm_gateway.api.health import health
+from mm_gateway.api.models import get_model, list_models
+from mm_gateway.api.responses.endpoints import (
+    cancel_response,
+    count_input_tokens,
+    create_response,
+    delete_response,
+    get_response,
+    list_input_items,
+)
+from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.protocol import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -27,85 +41,6 @@ from mm_gateway.protocol import (
 )
 from mm_gateway.protocol.response_request import ResponseRequest
 from mm_gateway.protocol.responses import DeletedResponse, InputTokens, ItemList, ResponseObject
-
-TAGS = {
-    "Responses": "Conversations that the gateway keeps.",
-    "Text": "Conversations and texts, continued.",
-    "Embeddings": "Texts as vectors.",
-    "Tokens": "How a model reads text.",
-    "Models": "What is served.",
-    "Operation": "For those who run the gateway.",
-}
-
-HEADERS: dict[str, Any] = {
-    "x-request-id": {"description": "Names the request in the log.", "schema": {"type": "string", "pattern": "^req_[0-9a-f]{32}$"}},
-    "openai-processing-ms": {"description": "Milliseconds until the reply began.", "schema": {"type": "integer", "minimum": 0}},
-    "retry-after": {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 1}},
-    "retry-after-ms": {"description": "The same in milliseconds.", "schema": {"type": "integer", "minimum": 1}},
-    "x-should-retry": {"description": "false: trying again cannot help.", "schema": {"type": "string", "enum": ["true", "false"]}},
-}
-for _what in ("requests", "tokens"):
-    HEADERS |= {
-        f"x-ratelimit-limit-{_what}": {"description": f"{_what.title()} per minute, where limited.", "schema": {"type": "integer"}},
-        f"x-ratelimit-remaining-{_what}": {"description": f"{_what.title()} left now.", "schema": {"type": "integer", "minimum": 0}},
-        f"x-ratelimit-reset-{_what}": {"description": "Until all are there again, e.g. `1m12s`.", "schema": {"type": "string"}},
-    }
-
-# name -> status, description, headers
-ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "BadRequest": (
-        "400",
-        "The request is wrong; `param` names the field. Codes: `context_length_exceeded`, `unsupported_parameter`, `unsupported_value`, …",
-        (),
-    ),
-    "Unauthorized": ("401", "API key missing or wrong (`invalid_api_key`)", ()),
-    "Forbidden": ("403", "Not open to this key, or to anybody (`permission_denied`)", ()),
-    "NotFound": ("404", "Unknown model (`model_not_found`) or path", ()),
-    "MethodNotAllowed": ("405", "The path is served, but not by this method", ()),
-    "TooLarge": ("413", "The body is larger than `server.max_body_bytes`", ()),
-    "NotJson": ("415", "The body is not sent as application/json", ()),
-    "TooMany": ("429", "A limit or a queue is full (`rate_limit_exceeded`)", ("retry-after", "retry-after-ms", "x-should-retry")),
-    "Internal": ("500", "The gateway's fault; the message shows nothing of its inside", ()),
-    "Upstream": ("502", "The server behind a remote model cannot be reached, or broke off", ()),
-    "Unavailable": (
-        "503",
-        "The model cannot serve now (`model_overloaded`), or the gateway is shutting down",
-        ("retry-after", "retry-after-ms", "x-should-retry"),
-    ),
-    "UpstreamTimeout": ("504", "The server behind a remote model did not answer in time", ()),
-    "Passed": ("default", "An error of the server behind a remote model, passed on with its status", ()),
-}
-_GET = ("BadRequest", "Unauthorized", "MethodNotAllowed", "TooMany", "Internal")
-_STORED = (*_GET, "NotFound")
-_POST = ("BadRequest", "Unauthorized", "NotFound", "MethodNotAllowed", "TooLarge", "NotJson", "TooMany", "Internal")
-_MODEL = (*_POST, "Upstream", "Unavailable", "UpstreamTimeout", "Passed")
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One row.
-
-    Attributes:
-        tag: where it is listed. body, reply: structs of what comes and goes. event: of one event, where it can stream.
-        events: instead, what its events are, where they are of many kinds.
-        examples: bodies by name, each accepted by the mock. answer: a reply. stream: a stream.
-        errors: names in ERRORS. other_replies: status -> struct, of replies that are no errors. security: which key opens it.
-        parameters: more about path parameters, by name.
-    """
-
-    tag: str
-    reply: type[msgspec.Struct]
-    body: type[msgspec.Struct] | None = None
-    event: type[msgspec.Struct] | None = None
-    events: str | None = None
-    examples: Mapping[str, Any] = field(default_factory=dict)
-    answer: Any = None
-    stream: str | None = None
-    errors: tuple[str, ...] = _GET
-    other_replies: Mapping[str, type[msgspec.Struct]] = field(default_factory=dict)
-    security: Literal["", "client", "admin"] = "client"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
 
 _HELLO = [{"role": "user", "content": "Hello!"}]
 _CLOCK = {
@@ -164,13 +99,14 @@ def _stream(kind: str, *choices: dict[str, Any]) -> str:
     return "".join(f"data: {msgspec.json.encode(chunk).decode()}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
 
 
-ENDPOINTS: dict[tuple[str, str], Endpoint] = {
-    ("POST", "/v1/chat/completions"): Endpoint(
+_ROWS = (
+    Endpoint(
+        chat_completions,
         "Text",
         body=ChatCompletionRequest,
         reply=ChatCompletion,
         event=ChatCompletionChunk,
-        errors=_MODEL,
+        errors=MODEL_ERRORS,
         examples={
             "conversation": {
                 "model": "mock",
@@ -216,12 +152,13 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
             {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"},
         ),
     ),
-    ("POST", "/v1/completions"): Endpoint(
+    Endpoint(
+        completions,
         "Text",
         body=CompletionRequest,
         reply=Completion,
         event=CompletionChunk,
-        errors=_MODEL,
+        errors=MODEL_ERRORS,
         examples={
             "text": {"model": "mock", "prompt": "Once upon a time", "max_tokens": 20, "stop": ["\n\n"]},
             "batch": {"model": "mock", "prompt": ["Once", "Twice"], "n": 2, "best_of": 3, "seed": 1},
@@ -236,11 +173,12 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
         },
         stream=_stream("text_completion", {"index": 0, "text": " there was", "logprobs": None, "finish_reason": "length"}),
     ),
-    ("POST", "/v1/embeddings"): Endpoint(
+    Endpoint(
+        embeddings,
         "Embeddings",
         body=EmbeddingRequest,
         reply=EmbeddingList,
-        errors=_MODEL,
+        errors=MODEL_ERRORS,
         examples={
             "text": {"model": "mock", "input": "The food was delicious."},
             "batch": {"model": "mock", "input": ["one text", "another"], "encoding_format": "base64"},
@@ -253,60 +191,70 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
             "usage": {"prompt_tokens": 4, "total_tokens": 4},
         },
     ),
-    ("POST", "/tokenize"): Endpoint(
+    Endpoint(
+        tokenize,
         "Tokens",
         body=TokenizeRequest,
         reply=TokenizeReply,
-        errors=_MODEL,
+        errors=MODEL_ERRORS,
         examples={
             "text": {"model": "mock", "prompt": "Hello, world", "return_token_strs": True},
             "conversation": {"model": "mock", "messages": _HELLO, "tools": [_CLOCK]},
         },
         answer={"count": 2, "max_model_len": 32768, "tokens": [15496, 995], "token_strs": ["Hello,", " world"]},
     ),
-    ("POST", "/detokenize"): Endpoint(
+    Endpoint(
+        detokenize,
         "Tokens",
         body=DetokenizeRequest,
         reply=DetokenizeReply,
-        errors=_MODEL,
+        errors=MODEL_ERRORS,
         examples={"tokens": {"model": "mock", "tokens": []}},
         answer={"prompt": "Hello, world"},
     ),
-    ("POST", "/v1/responses"): Endpoint(
+    Endpoint(
+        create_response,
         "Responses",
         body=ResponseRequest,
         reply=ResponseObject,
         events="Events are named as OpenAI names them; the last one is response.completed, response.incomplete or response.failed.",
-        errors=_MODEL,
+        errors=MODEL_ERRORS,
         examples={
             "text": {"model": "mock", "input": "Hello!", "store": False},
             "conversation": {"model": "mock", "instructions": "Be brief.", "input": _HELLO, "max_output_tokens": 20, "stream": True},
         },
         answer=_RESPONSE,
     ),
-    ("POST", "/v1/responses/input_tokens"): Endpoint(
+    Endpoint(
+        count_input_tokens,
         "Responses",
         body=ResponseRequest,
         reply=InputTokens,
-        errors=_MODEL,
+        errors=MODEL_ERRORS,
         examples={"text": {"model": "mock", "instructions": "Be brief.", "input": "Hello!"}},
         answer={"object": "response.input_tokens", "input_tokens": 11},
     ),
-    ("GET", "/v1/responses/{response_id}"): Endpoint("Responses", reply=ResponseObject, answer=_RESPONSE, errors=_STORED),
-    ("DELETE", "/v1/responses/{response_id}"): Endpoint(
-        "Responses", reply=DeletedResponse, answer={"id": "resp_1", "object": "response", "deleted": True}, errors=_STORED
+    Endpoint(get_response, "Responses", reply=ResponseObject, answer=_RESPONSE, errors=STORED_ERRORS),
+    Endpoint(
+        delete_response,
+        "Responses",
+        reply=DeletedResponse,
+        answer={"id": "resp_1", "object": "response", "deleted": True},
+        errors=STORED_ERRORS,
     ),
-    ("POST", "/v1/responses/{response_id}/cancel"): Endpoint("Responses", reply=ResponseObject, errors=_STORED),
-    ("GET", "/v1/responses/{response_id}/input_items"): Endpoint("Responses", reply=ItemList, errors=_STORED),
-    ("GET", "/v1/models"): Endpoint("Models", reply=ModelList, answer={"object": "list", "data": [_CARD]}),
-    ("GET", "/v1/models/{model_id}"): Endpoint(
+    Endpoint(cancel_response, "Responses", reply=ResponseObject, errors=STORED_ERRORS),
+    Endpoint(list_input_items, "Responses", reply=ItemList, errors=STORED_ERRORS),
+    Endpoint(list_models, "Models", reply=ModelList, answer={"object": "list", "data": [_CARD]}),
+    Endpoint(
+        get_model,
         "Models",
         reply=ModelCard,
         answer=_CARD,
-        errors=(*_GET, "NotFound"),
+        errors=(*GET_ERRORS, "NotFound"),
         parameters={"model_id": {"description": "A name or an alias; it may hold slashes.", "example": "mock"}},
     ),
-    ("GET", "/health"): Endpoint(
+    Endpoint(
+        health,
         "Operation",
         reply=Health,
         answer={"status": "ok", "version": "0.1.0"},
@@ -314,7 +262,8 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
         other_replies={"503": Health},
         security="",
     ),
-    ("POST", "/admin/models/{target}"): Endpoint(
+    Endpoint(
+        manage_model,
         "Operation",
         reply=ModelCard,
         answer=_CARD,
@@ -324,4 +273,6 @@ ENDPOINTS: dict[tuple[str, str], Endpoint] = {
             "target": {"description": "A model's name, a slash, and `load`, `unload`, `pin` or `unpin`.", "example": "gpt2/load"},
         },
     ),
-}
+)
+
+ENDPOINTS = {(endpoint.method, endpoint.path): endpoint for endpoint in _ROWS}
