@@ -44,7 +44,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """cold, loading, ready, busy, evicting or failed."""
     context_length: int | None = None
     aliases: tuple[str, ...] = ()
-    details: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    details: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
 
 class Backend(Protocol):

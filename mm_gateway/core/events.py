@@ -114,7 +114,7 @@ class WorkflowOutcome(msgspec.Struct, frozen=True, tag="outcome"):
 
     model: str
     steps: tuple[WorkflowStep, ...]
-    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
     result: Any = None
 
     @property

@@ -117,7 +117,7 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """[-2, 2], OpenAI's formula: subtracted from a token's logit once per time it was generated."""
     repetition_penalty: RepetitionPenalty | None = None
     """(0, 10], CTRL's formula over prompt and output: logits > 0 divided, < 0 multiplied. None: the model's default, else 1."""
-    logit_bias: Annotated[Mapping[int, Bias], Meta(max_length=MAX_LOGIT_BIAS)] = msgspec.field(default_factory=dict)
+    logit_bias: Annotated[Mapping[int, Bias], Meta(max_length=MAX_LOGIT_BIAS)] = msgspec.field(default_factory=dict[int, float])
     """Token id -> [-100, 100], added to the logit; up to 8192 of them."""
     seed: Seed | None = None
     """Same seed, prompt and parameters give the same text. None: a fresh random seed."""
@@ -175,7 +175,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Sample this many per prompt, return the `n` of highest mean log-probability; None: `n`."""
     keep_alive: float | None = None
     """Seconds to keep the model after this request; 0 unloads after it; None: the configured ttl_s."""
-    metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
+    metadata: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     """OpenAI's `metadata`, as given."""
     workflow: Mapping[str, Any] | None = None
     """The body's `workflow` object, as given, for backends that are workflows to check; None: there was none."""

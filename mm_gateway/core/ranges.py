@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sized
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Any, TypeGuard, cast
 
 import msgspec
 from msgspec import inspect
@@ -36,9 +36,10 @@ class Range(msgspec.Struct, frozen=True):
 def range_of(kind: inspect.Type) -> Range:
     """The bounds of a type: of a number itself, of a text, list or mapping those of its length."""
     match kind:
-        case inspect.Metadata(type=inner, extra_json_schema=more):
-            found = range_of(inner)
-            return Range(found.low, (more or {}).get("maximum", found.high), found.open)
+        case inspect.Metadata():
+            found = range_of(kind.type)
+            schema = cast(Mapping[str, float], kind.extra_json_schema or {})  # pyright: ignore[reportUnknownMemberType]
+            return Range(found.low, schema.get("maximum", found.high), found.open)
         case inspect.IntType(ge=ge, gt=gt, le=le) | inspect.FloatType(ge=ge, gt=gt, le=le):
             low = ge if gt is None else gt
             return Range(-math.inf if low is None else low, math.inf if le is None else le, gt is not None)
@@ -82,11 +83,11 @@ def violation(param: str, value: Any, kind: inspect.Type) -> InvalidRequestError
             return InvalidRequestError(f"{param} must be {range_of(kind)}, got {str(value)[:50]}", param=param)
         case inspect.StrType() if isinstance(value, str):
             return _length(param, value, kind, "characters")
-        case inspect.ListType(item_type=inner) | inspect.VarTupleType(item_type=inner) if isinstance(value, list | tuple):
+        case inspect.ListType(item_type=inner) | inspect.VarTupleType(item_type=inner) if _is_list(value):
             return _length(param, value, kind, "entries") or _first(
                 violation(f"{param}[{index}]", entry, inner) for index, entry in enumerate(value)
             )
-        case inspect.DictType(key_type=keys, value_type=inner) if isinstance(value, Mapping):
+        case inspect.DictType(key_type=keys, value_type=inner) if _is_mapping(value):
             error = _length(param, value, kind, "entries") or _first(
                 violation(f"{param}[{str(key)[:50]}]", part, type_)
                 for key, entry in value.items()
@@ -94,13 +95,21 @@ def violation(param: str, value: Any, kind: inspect.Type) -> InvalidRequestError
             )
             # The message names the entry; `param` is a field.
             return InvalidRequestError(str(error), param=param) if error is not None else None
-        case inspect.StructType(fields=fields) if isinstance(value, Mapping):
+        case inspect.StructType(fields=fields) if _is_mapping(value):
             return _first(
                 violation(f"{param}.{field.encode_name}" if param else field.encode_name, value.get(field.encode_name), field.type)
                 for field in fields
             )
         case _:
             return None
+
+
+def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
 
 
 def _length(param: str, value: Sized, kind: inspect.Type, of: str) -> InvalidRequestError | None:
