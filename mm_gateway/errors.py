@@ -10,6 +10,7 @@ GatewayError
  ├── ModelNotFoundError              no model of that name is configured
  ├── NotStoredError                  no stored response, or item of one, has that id
  ├── RateLimitError                  a limit or a queue is full; `retry_after_s` says when to come back
+ ├── SlowReaderError                 a client leaves too much of a reply unread
  ├── ModelUnavailableError           the model cannot serve now; `retryable` says whether trying again can help
  │    ├── ModelLoadError             loading failed: what failed and what to try
  │    └── OutOfMemoryError           device memory ran out; carries the advice
@@ -139,6 +140,10 @@ class RateLimitError(GatewayError):
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.type = type
+
+
+class SlowReaderError(GatewayError):
+    """The client leaves so much of a reply unread that it was ended; the message says so."""
 
 
 class ModelUnavailableError(GatewayError):

@@ -23,6 +23,7 @@ from mm_gateway.errors import (
     RateLimitError,
     SearchError,
     ShuttingDownError,
+    SlowReaderError,
     StorageError,
     UpstreamError,
 )
@@ -40,6 +41,7 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (ModelNotFoundError, 404, "invalid_request_error", "model_not_found"),
     (NotStoredError, 404, "invalid_request_error", None),
     (RateLimitError, 429, "rate_limit_error", "rate_limit_exceeded"),
+    (SlowReaderError, 408, "invalid_request_error", "slow_reader"),
     (ModelUnavailableError, 503, "server_error", "model_overloaded"),
     (StorageError, 503, "server_error", "storage_unavailable"),
     (SearchError, 503, "server_error", "search_failed"),

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as AbstractSequence
-from dataclasses import dataclass
 
 import msgspec
 import torch
@@ -22,13 +21,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.configuration.settings import EngineSettings, ModelType
-from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, TextDelta, Usage
+from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, UnsupportedParameterError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob
 from mm_gateway.runtime.engine.engine_thread import EngineThread
 from mm_gateway.runtime.engine.generation import Generation
+from mm_gateway.runtime.engine.generation_result import GenerationResult, PartialResult
 from mm_gateway.runtime.engine.hidden_states import has_hidden_states
 from mm_gateway.runtime.engine.model_runner import ModelRunner, current_device, probe, verify
 from mm_gateway.runtime.engine.sequence_text import SequenceText
@@ -45,27 +45,6 @@ from mm_gateway.runtime.tokens.stop_tokens import stop_token_ids_of
 from mm_gateway.runtime.tokens.token_text import TokenText
 
 __all__ = ["GenerationConfig", "GenerationResult", "InferenceEngine"]
-
-
-@dataclass(frozen=True)
-class GenerationResult:
-    """One finished text.
-
-    Attributes:
-        text: the output, without the prompt. finish_reason: `stop` or `length`.
-        prompt_tokens, completion_tokens: counts. duration_s: from submission to the last token.
-    """
-
-    text: str
-    finish_reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
-    duration_s: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Output tokens per second of this request; other requests run at the same time."""
-        return self.completion_tokens / self.duration_s if self.duration_s > 0 else 0.0
 
 
 class InferenceEngine:
@@ -151,7 +130,7 @@ class InferenceEngine:
         self.kv_cache_bytes = cache.capacity_bytes
         scheduler = Scheduler(cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
         max_sequences = self._max_sequences = settings.max_running + settings.max_waiting
-        sampler = Sampler(self._vocab_size, model.device, max_sequences=max_sequences)
+        sampler = Sampler(self._vocab_size, model.device, max_running=settings.max_running)
         self._ids = itertools.count()
         self._grammars = GrammarCompiler(tokenizer, self._vocab_size, self._stop_token_ids)
         loop = StepLoop(name, runner, scheduler, sampler, TokenMasks(self._vocab_size))
@@ -334,8 +313,16 @@ class InferenceEngine:
         started = time.monotonic()
         encoded = [self.encode(prompt) for prompt in prompts]
         generations = [self.submit([ids], config) for ids in encoded]
+        results = [PartialResult(len(ids), started) for ids in encoded]
         try:
-            return [self._collect(generation, len(ids), started) for generation, ids in zip(generations, encoded, strict=True)]
+            # One event of each in turn: none of them is left unread until the others have ended.
+            unread = deque(zip(results, map(iter, generations), strict=True))
+            while unread:
+                result, events = unread.popleft()
+                if (event := next(events, None)) is not None:
+                    result.add(event)
+                    unread.append((result, events))
+            return [result.finish() for result in results]
         finally:
             for generation in generations:
                 generation.cancel()
@@ -374,17 +361,3 @@ class InferenceEngine:
         if room < (1 if asked is None else asked):
             raise ContextLengthExceededError(self.context_length, len(prompt), asked, param=param)
         return room if asked is None else asked
-
-    def _collect(self, generation: Generation, prompt_tokens: int, started: float) -> GenerationResult:
-        pieces: list[str] = []
-        reason: FinishReason = "stop"
-        completion_tokens = 0
-        for event in generation:
-            match event:
-                case TextDelta(index=0, text=text):
-                    pieces.append(text)
-                case ChoiceFinished(index=0, finish_reason=finish_reason):
-                    reason = finish_reason
-                case Usage(completion_tokens=completion_tokens):
-                    pass
-        return GenerationResult("".join(pieces), reason, prompt_tokens, completion_tokens, time.monotonic() - started)

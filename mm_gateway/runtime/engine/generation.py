@@ -7,16 +7,23 @@ import queue
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from mm_gateway.core import GenerationEvent, Usage
+from mm_gateway.core import GenerationEvent, TextDelta, Usage
 
 Item = GenerationEvent | BaseException
+
+MAX_UNREAD_EVENTS = 16_384
+"""Events of one request that wait for its reader."""
+MAX_UNREAD_BYTES = 16 * 2**20
+"""Memory of them, roughly. Even 128 choices with 20 log-probabilities a token may pause for 20 steps."""
+_MAX_EVENT_BYTES = 64 * 2**10
 
 
 class Generation:
     """Events of one request, in order, ending with Usage or with an exception.
 
     Iterate it with `for` where it was submitted without a loop, with `async for` where it was submitted with one.
-    Leaving the iteration early does not cancel: call `cancel`.
+    Leaving the iteration early does not cancel: call `cancel`. What was produced and not yet read is counted, so that
+    whoever produces can end a request whose client reads too slowly (`is_read_too_slowly`).
 
     Args:
         loop: the event loop that iterates; None for a thread.
@@ -30,11 +37,26 @@ class Generation:
         self._arrived: deque[Item] = deque()
         self._wakeup = asyncio.Event() if loop is not None else None
         self._ended = False
+        # Two counters that only grow, each with one writer, need no lock: the engine's thread counts what it hands over, the
+        # reader what it takes. (events, bytes)
+        self._produced = (0, 0)
+        self._read = (0, 0)
 
     def cancel(self) -> None:
         """Stop the work; everything it holds is free within one step. Any thread; no effect once it has ended."""
         if not self._ended:
             self._on_cancel(self)
+
+    @property
+    def is_read_too_slowly(self) -> bool:
+        """Whether more waits for the reader than memory is kept for. Engine's thread."""
+        (produced, produced_bytes), (read, read_bytes) = self._produced, self._read
+        return produced - read > MAX_UNREAD_EVENTS or produced_bytes - read_bytes > MAX_UNREAD_BYTES
+
+    def count_produced(self, items: list[Item]) -> None:
+        """These are on their way to the reader. Engine's thread."""
+        events, size_bytes = self._produced
+        self._produced = events + len(items), size_bytes + sum(map(approximate_bytes, items))
 
     def deliver(self, items: list[Item]) -> None:
         """Hand events over. Called in `loop` where there is one, else in the engine's thread."""
@@ -58,11 +80,25 @@ class Generation:
                 yield self._open(self._arrived.popleft())
 
     def _open(self, item: Item) -> GenerationEvent:
+        events, size_bytes = self._read
+        self._read = events + 1, size_bytes + approximate_bytes(item)
         if isinstance(item, BaseException):
             self._ended = True
             raise item
         self._ended = isinstance(item, Usage)
         return item
+
+
+def approximate_bytes(item: Item) -> int:
+    """Memory of an event, to a factor of two: objects of a few hundred bytes, most of them entries of log-probabilities.
+
+    The rare events above 64 KiB (an echoed prompt) count as that: the request itself bounds them, so one of them is no sign
+    of a slow reader.
+    """
+    if not isinstance(item, TextDelta):
+        return 256
+    entries = sum(1 + len(token.top) for token in item.logprobs)
+    return min(256 + len(item.text) + 32 * len(item.token_ids) + 256 * entries, _MAX_EVENT_BYTES)
 
 
 class Outbox:
@@ -73,6 +109,7 @@ class Outbox:
 
     def add(self, generation: Generation, items: list[Item]) -> None:
         if items:
+            generation.count_produced(items)
             self._items.setdefault(generation.loop, {}).setdefault(generation, []).extend(items)
 
     def flush(self) -> None:

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 import torch
 
 from mm_gateway.core import Embedding, GenerationEvent, Progress, Usage
-from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError
+from mm_gateway.errors import GatewayError, SlowReaderError
 from mm_gateway.runtime.engine.embedding_job import EmbeddingJob
+from mm_gateway.runtime.engine.failures import failed_forward, failed_request, no_numbers
 from mm_gateway.runtime.engine.generation import Generation, Outbox
 from mm_gateway.runtime.engine.hidden_states import Pooler, unit_vector
 from mm_gateway.runtime.engine.model_runner import ModelRunner, StepLogits, current_device
 from mm_gateway.runtime.engine.sequence_text import SequenceText
 from mm_gateway.runtime.engine.text_job import TextJob
-from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.sampling.sampler import Sampled, Sampler, TokenScores, score_tokens
 from mm_gateway.runtime.sampling.structured_output import GrammarState, TokenMasks
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
@@ -102,7 +102,7 @@ class StepLoop:
         try:
             self._queue(job)
         except Exception as error:
-            self._fail(job, _fault_of_request(error))
+            self._fail(job, failed_request(error))
 
     def cancel(self, generation: Generation) -> None:
         """Drop a job and free what it holds; unknown ones are ignored."""
@@ -189,7 +189,10 @@ class StepLoop:
         try:
             result, pooled, sampled = self._forward(step)
         except Exception as error:  # whatever went wrong in a forward pass is the fault of this step's requests alone
-            self._fail_step(step, error)
+            failure = failed_forward(error, len(step))
+            for scheduled in step:
+                if (job := self._job_of.get(scheduled.seq.id)) is not None:
+                    self._fail(job, failure)
             return
         self._scheduler.computed(step)
         for seq_id, states in pooled.items():
@@ -226,9 +229,9 @@ class StepLoop:
         try:
             vector = unit_vector(states, job.dimensions)
             if vector is None:
-                raise _no_numbers()
+                raise no_numbers()
         except Exception as error:
-            self._fail(job, _fault_of_request(error))
+            self._fail(job, failed_request(error))
             return
         index, seq = job.live.pop(seq_id)
         self._release(seq)
@@ -246,7 +249,7 @@ class StepLoop:
         try:
             events, ended = self._events_of(job, text, draw)
         except Exception as error:
-            self._fail(job, _fault_of_request(error))
+            self._fail(job, failed_request(error))
             return
         self._outbox.add(job.generation, list(events))
         if not ended:
@@ -264,7 +267,9 @@ class StepLoop:
         """What a draw says, and whether the text ends with it."""
         seq = text.seq
         if draw.token is None:
-            raise _no_numbers()
+            raise no_numbers()
+        if job.generation.is_read_too_slowly:
+            raise SlowReaderError("The client reads this reply more slowly than the model writes it, beyond what is kept for it")
         grammar = self._grammars.get(seq.id)
         if grammar is not None:
             grammar.advance(draw.token)
@@ -279,31 +284,3 @@ class StepLoop:
         self._completion_tokens += 1
         more, ended = text.add(draw.token, draw.scores)
         return [*events, *more], ended
-
-    def _fail_step(self, step: list[ScheduledSequence], error: Exception) -> None:
-        typed: GatewayError
-        if is_out_of_memory(error):
-            logger.error("out of memory in a forward pass of %d sequences", len(step))
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()  # what the failed step left in pieces
-            typed = OutOfMemoryError(f"Device memory ran out while generating. {OUT_OF_MEMORY_ADVICE}")
-        else:
-            logger.error("a forward pass of %d sequences failed", len(step), exc_info=error)
-            typed = error if isinstance(error, GatewayError) else EngineError("The model failed while computing this request")
-        for scheduled in step:
-            job = self._job_of.get(scheduled.seq.id)
-            if job is not None:
-                self._fail(job, typed)
-
-
-def _fault_of_request(error: Exception) -> GatewayError:
-    """What goes wrong in the part of a step that concerns one request alone, as the error of that request."""
-    if isinstance(error, GatewayError):
-        return error
-    logger.error("a request failed in the engine", exc_info=error)
-    return EngineError("The engine failed while serving this request")
-
-
-def _no_numbers() -> EngineError:
-    logger.error("NaN or infinite values; the request fails")
-    return EngineError("The model computed NaN or infinite values for this request")

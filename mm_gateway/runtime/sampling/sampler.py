@@ -46,12 +46,20 @@ class Sampler:
 
     Keeps the parameters of the last batch as tensors, because the same sequences come back step after step, and the
     token counts of sequences with penalties until `forget`.
+
+    Args:
+        max_running: sequences of a batch, >= 1.
     """
 
-    def __init__(self, vocab_size: int, device: torch.device, *, max_sequences: int) -> None:
+    def __init__(self, vocab_size: int, device: torch.device, *, max_running: int) -> None:
         self._device = device
-        self._counts = TokenCounts(vocab_size, max_sequences, device)
+        self._counts = TokenCounts(vocab_size, max_running, device)
         self._batch: _Batch | None = None
+
+    @property
+    def penalty_bytes(self) -> int:
+        """Memory on the device that is taken when the first sequence with penalties comes."""
+        return self._counts.table_bytes
 
     def sample(
         self, logits: torch.Tensor, sequences: list[Sequence], masked: tuple[list[int], torch.Tensor] | None = None

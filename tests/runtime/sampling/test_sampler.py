@@ -28,7 +28,7 @@ def logits(rows: int, seed: int = 0, scale: float = 3.0) -> torch.Tensor:
 
 
 def draw(values: torch.Tensor, *sequences: Sequence) -> list[int | None]:
-    return [drawn.token for drawn in Sampler(VOCABULARY, CPU, max_sequences=64).sample(values.clone(), list(sequences))]
+    return [drawn.token for drawn in Sampler(VOCABULARY, CPU, max_running=64).sample(values.clone(), list(sequences))]
 
 
 def test_greedy_takes_the_largest() -> None:
@@ -128,12 +128,12 @@ def test_penalties_and_bias_follow_their_formulas() -> None:
     expected[4] += 2.0
     expected[7] -= 1.0
     changed = values.clone()
-    Sampler(VOCABULARY, CPU, max_sequences=4).sample(changed, [sequence(0, prompt=[10], output=[11, 11, 12], temperature=0, **config)])
+    Sampler(VOCABULARY, CPU, max_running=4).sample(changed, [sequence(0, prompt=[10], output=[11, 11, 12], temperature=0, **config)])
     torch.testing.assert_close(changed[0], expected)
 
 
 def test_counts_grow_with_what_is_drawn_and_go_with_the_sequence() -> None:
-    sampler = Sampler(VOCABULARY, CPU, max_sequences=1)
+    sampler = Sampler(VOCABULARY, CPU, max_running=1)
     values = torch.zeros(1, VOCABULARY)
     values[0, 5], values[0, 6] = 3.0, 2.5
     seq = sequence(0, temperature=0, presence_penalty=1.0)
@@ -144,10 +144,26 @@ def test_counts_grow_with_what_is_drawn_and_go_with_the_sequence() -> None:
     assert sampler.sample(values.clone(), [sequence(1, temperature=0, presence_penalty=1.0)])[0].token == 5
 
 
+def test_penalties_take_memory_for_running_sequences_alone_and_survive_preemption() -> None:
+    sampler = Sampler(VOCABULARY, CPU, max_running=2)
+    assert sampler.penalty_bytes == 2 * VOCABULARY * 3
+    sequences = [sequence(i, temperature=0, presence_penalty=1.0, frequency_penalty=0.5, repetition_penalty=1.2) for i in range(5)]
+    values = logits(2, scale=0.5)
+    for turn in range(20):  # two of five run at a time, so all are preempted again and again
+        pair = [sequences[turn % 5], sequences[(turn + 2) % 5]]
+        drawn = sampler.sample(values.clone(), pair)
+        counted_anew = Sampler(VOCABULARY, CPU, max_running=2).sample(values.clone(), pair)
+        assert [each.token for each in drawn] == [each.token for each in counted_anew]
+        for seq, each in zip(pair, drawn, strict=True):
+            assert each.token is not None
+            seq.tokens.append(each.token)
+    assert all(len(set(seq.tokens)) > 2 for seq in sequences)
+
+
 def test_log_probabilities_are_the_models_own() -> None:
     values = logits(2)
     expected = values.log_softmax(-1)
-    sampler = Sampler(VOCABULARY, CPU, max_sequences=4)
+    sampler = Sampler(VOCABULARY, CPU, max_running=4)
     plain, biased = sampler.sample(
         values.clone(), [sequence(0, temperature=0, logprobs=0), sequence(1, temperature=0.1, top_k=3, logit_bias={9: 50.0}, logprobs=4)]
     )
@@ -162,7 +178,7 @@ def test_log_probabilities_are_the_models_own() -> None:
 def test_a_row_of_nan_is_reported_and_spares_its_neighbours() -> None:
     values = logits(3)
     values[1, 4] = torch.nan
-    sampler = Sampler(VOCABULARY, CPU, max_sequences=4)
+    sampler = Sampler(VOCABULARY, CPU, max_running=4)
     drawn = [result.token for result in sampler.sample(values.clone(), [sequence(i, seed=i) for i in range(3)])]
     assert drawn[1] is None
     assert drawn[0] == draw(values[:1], sequence(0, seed=0))[0]
