@@ -16,7 +16,7 @@ serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
 
 test: $(VENV)/.installed-dev lint types
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --cov $(ARGS)
 
 compat: $(VENV)/.installed-dev $(ENVIRONMENTS) $(NODE)/node_modules/.installed
 	$(BIN)/python -m pytest -m 'environments or not environments' compat_tests $(ARGS)

@@ -140,5 +140,6 @@ async def test_rubbish_behind_a_request_does_not_get_into_its_reply(caplog: pyte
         writer.write(b"rubbish\r\n\r\n")
         rest = await reader.read()
         assert b"Invalid HTTP" not in rest and b"[DONE]" not in rest
+        writer.close()
         await until(lambda: backend.closed == 1)
     assert "unexpected error" not in caplog.text

@@ -28,8 +28,10 @@ async def upstream(
 ) -> AsyncIterator[tuple[RemoteBackend, Upstream]]:
     """A server that answers every request with the same bytes, and a backend that asks it."""
     seen = Upstream()
+    writers: list[asyncio.StreamWriter] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines if line)
@@ -53,3 +55,6 @@ async def upstream(
     finally:
         await backend.close()
         server.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
