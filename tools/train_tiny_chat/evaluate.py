@@ -1,34 +1,32 @@
-"""Asks the held-out questions of a checkpoint through the gateway's own catalog, backend and engine, and counts what is right."""
+"""Asks a model the held-out questions, as the gateway serves it, with greedy sampling, and counts what is right."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mm_gateway.catalog import Catalog, build_catalog
+from mm_gateway.catalog import build_catalog
+from mm_gateway.configuration.loader import load_settings
 from mm_gateway.configuration.settings import ModelConfig, Settings
-from mm_gateway.core import ChatInput, ChoiceFinished, GenerationConfig, GenerationRequest, TextDelta, ToolCallDelta
+from mm_gateway.core import Backend, ChatInput, ChoiceFinished, GenerationConfig, GenerationRequest, TextDelta, ToolCallDelta
 from mm_gateway.errors import GatewayError
 from tools.train_tiny_chat.cases import Case, Reply
 
-_NAME = "tiny-chat"
 _AT_A_TIME = 48
-MAX_TOKENS = 700
-"""More than any answer of the corpus has."""
+_MAX_TOKENS = 700
+"""More than a right answer to any of the questions needs."""
 
 
 @dataclass
 class Score:
-    """right of asked; wrong: some questions with their answers."""
+    """right of asked; wrong: questions with their answers."""
 
     right: int = 0
     asked: int = 0
-    ended: int = 0
-    """Answers that ended by themselves."""
     wrong: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -36,31 +34,34 @@ class Score:
         return self.right / self.asked if self.asked else 0.0
 
 
-def evaluate(folder: Path, cases: Sequence[Case], *, temperature: float = 0.0) -> dict[str, Score]:
-    """Scores by skill, with `stop token` for all that no grammar ended."""
-    return asyncio.run(_evaluate(folder, cases, temperature))
+def evaluate(model: str, cases: Sequence[Case]) -> dict[str, Score]:
+    """Scores by skill, with `stop token` for all that no grammar ended.
+
+    model: the folder of a checkpoint, or a name in config/models.yaml.
+    """
+    folder = Path(model)
+    described = Settings(models={model: ModelConfig(model_name=model, path=str(folder.resolve()))})
+    return asyncio.run(_evaluate(model, described if folder.is_dir() else load_settings(None, None, os.environ), cases))
 
 
-async def _evaluate(folder: Path, cases: Sequence[Case], temperature: float) -> dict[str, Score]:
-    entry = ModelConfig(model_name=_NAME, path=str(folder.resolve()), device="cpu")
-    catalog = build_catalog(Settings(models={_NAME: entry}))
+async def _evaluate(model: str, settings: Settings, cases: Sequence[Case]) -> dict[str, Score]:
+    catalog = build_catalog(settings)
     scores: dict[str, Score] = defaultdict(Score)
     free = asyncio.Semaphore(_AT_A_TIME)
 
-    async def answer(case: Case | None) -> None:
-        while case is not None:
-            async with free:
-                reply = await ask(catalog, case, temperature)
-            right = _judge(case, reply)
-            score = scores[case.skill]
-            score.asked += 1
-            score.right += right
-            if not right:
-                score.wrong.append((case.messages[-1].content, reply.text or str(reply.calls)))
-            if case.grammar is None:
-                scores["stop token"].asked += 1
-                scores["stop token"].right += reply.finish_reason != "length"
-            case = case.follow(reply) if right and case.follow is not None else None
+    async def answer(case: Case) -> None:
+        async with free:
+            reply = await _ask(catalog.resolve(model), case)
+        ended = reply.finish_reason != "length"
+        try:
+            right = ended and case.right(reply)
+        except (ValueError, KeyError, IndexError, TypeError):  # no JSON, or another JSON than was asked for
+            right = False
+        for skill, counts in (case.skill, right), *([("stop token", ended)] if case.grammar is None else []):
+            scores[skill].asked += 1
+            scores[skill].right += counts
+        if not right:
+            scores[case.skill].wrong.append((case.messages[-1].content, reply.text or str(reply.calls)))
 
     try:
         await asyncio.gather(*(answer(case) for case in cases))
@@ -69,41 +70,27 @@ async def _evaluate(folder: Path, cases: Sequence[Case], temperature: float) -> 
     return dict(scores)
 
 
-def _judge(case: Case, reply: Reply) -> bool:
+async def _ask(backend: Backend, case: Case) -> Reply:
+    """One answer; a refusal of the gateway counts as a wrong one."""
+    config = GenerationConfig(max_new_tokens=_MAX_TOKENS, temperature=0.0, seed=1, grammar=case.grammar)
+    asked = ChatInput(tuple(case.messages), case.tools)
+    request = GenerationRequest(request_id="evaluation", model=backend.info().id, input=asked, config=config)
+    reply = Reply("", [], "")
     try:
-        return reply.finish_reason != "length" and case.right(reply)
-    except (ValueError, KeyError, IndexError, TypeError):  # no JSON, or another JSON than was asked for
-        return False
-
-
-async def ask(catalog: Catalog, case: Case, temperature: float) -> Reply:
-    """One answer; a refusal of the gateway counts as an empty one."""
-    config = GenerationConfig(max_new_tokens=MAX_TOKENS, temperature=temperature, seed=1, grammar=case.grammar)
-    request = GenerationRequest(request_id="evaluation", model=_NAME, input=ChatInput(tuple(case.messages), case.tools), config=config)
-    text, finish_reason = "", ""
-    calls: list[list[str]] = []
-    try:
-        async for event in catalog.resolve(_NAME).generate(request):
+        async for event in backend.generate(request):
             match event:
                 case TextDelta(text=piece):
-                    text += piece
+                    reply.text += piece
                 case ToolCallDelta(name=str(name), arguments=arguments):
-                    calls.append([name, arguments])
+                    reply.calls.append((name, arguments))
                 case ToolCallDelta(arguments=arguments):
-                    calls[-1][1] += arguments
+                    name, before = reply.calls[-1]
+                    reply.calls[-1] = (name, before + arguments)
                 case ChoiceFinished(finish_reason=reason):
-                    finish_reason = reason
+                    reply.finish_reason = reason
     except GatewayError as error:
         return Reply(f"refused: {error}", [], "error")
-    return Reply(text, [(name, _read(arguments)) for name, arguments in calls], finish_reason)
-
-
-def _read(arguments: str) -> object:
-    """The text itself where a call was cut off."""
-    try:
-        return json.loads(arguments)
-    except ValueError:
-        return arguments
+    return reply
 
 
 def table(scores: dict[str, Score]) -> str:

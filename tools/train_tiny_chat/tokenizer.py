@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tools.train_tiny_chat.corpus.conversation import PlainText
-from tools.train_tiny_chat.corpus.mixture import examples
+from tools.train_tiny_chat.corpus import examples
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-VOCABULARY = 4096
-_SEED = 7
-_EXAMPLES = 40_000
 
 
-def train_tokenizer(path: Path) -> Tokenizer:
+def train_tokenizer(path: Path) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -28,18 +23,9 @@ def train_tokenizer(path: Path) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=list(SPECIALS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=4096, special_tokens=list(SPECIALS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator(_texts(), trainer)
+    some = itertools.islice(examples(seed=7), 40_000)
+    texts = ([example.text, *(message.content for message in example.messages)] for example in some)
+    tokenizer.train_from_iterator(itertools.chain.from_iterable(texts), trainer)
     tokenizer.save(str(path))
-    return tokenizer
-
-
-def _texts() -> Iterator[str]:
-    for example in itertools.islice(examples(_SEED), _EXAMPLES):
-        if isinstance(example, PlainText):
-            yield example.text
-            continue
-        for message in example.messages:
-            yield message.content
-            yield from (call.arguments for call in message.tool_calls)
