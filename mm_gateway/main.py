@@ -249,7 +249,7 @@ def _chat(system: str | None, config: GenerationConfig):  # type: ignore[no-unty
 def _run(settings: Settings, model: str | None, work) -> None:  # type: ignore[no-untyped-def]
     """Run `work(catalog, model)` with a catalog of its own."""
     # Whoever asks gets the error itself; the log would say it once more.
-    logging.getLogger("mm_gateway.runtime.residency.held_model").setLevel(logging.ERROR)
+    logging.getLogger("mm_gateway.runtime.residency").setLevel(logging.ERROR)
     from mm_gateway.catalog import build_catalog
 
     async def main() -> None:

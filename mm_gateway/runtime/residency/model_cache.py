@@ -24,7 +24,7 @@ from mm_gateway.runtime.residency.alarm import Alarm
 from mm_gateway.runtime.residency.factories import Factories
 from mm_gateway.runtime.residency.leases import Counts, Lease, ManagerStats, Waiter, queued_progress
 from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse
-from mm_gateway.runtime.residency.model_entry import ModelEntry, ProgressLog, Spawn, entry_key, spawn_thread
+from mm_gateway.runtime.residency.model_entry import ModelEntry, ProgressLog, Spawn, entry_key, on_cpu, spawn_thread
 from mm_gateway.runtime.residency.model_instance import ModelInstance
 from mm_gateway.runtime.residency.state_machine import Residency
 from mm_gateway.runtime.watchdog import WATCHDOG, Watch
@@ -120,9 +120,12 @@ class ModelCache:
             effects += self._state.withdraw(self._ensure(waiter.config).model, waiter, self._clock())
 
     def pin(self, config: ModelConfig, pinned: bool) -> None:
-        """Keep a model once it is in memory; or no longer."""
+        """Keep a model once it is in memory, also where it had to go to the CPU; or no longer."""
         with self._deciding() as effects:
             self._ensure(config).model.pinned = pinned
+            fallback = self._entries.get(entry_key(on_cpu(config)))
+            if self._fallback_to_cpu and fallback is not None:
+                fallback.model.pinned = pinned
             effects += self._state.advance(self._clock())
 
     def unload(self, entries: Sequence[ModelEntry]) -> None:
@@ -330,7 +333,9 @@ class ModelCache:
         logger.warning("%s", text)
         waiter.tell(Progress("loading", text))
         waiter.fell_back = True
-        waiter.config = msgspec.structs.replace(waiter.config, device="cpu", flash_attention=False)
+        with self._changed:
+            pinned = self._ensure(waiter.config).model.pinned
+        waiter.config = msgspec.structs.replace(on_cpu(waiter.config), pin=pinned)
         self.request(waiter)
 
     def _reporter(self, entry: ModelEntry, instance: ModelInstance, watch: Watch) -> ProgressCallback:

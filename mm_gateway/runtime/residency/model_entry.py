@@ -62,6 +62,11 @@ def entry_key(config: ModelConfig) -> ModelConfig:
     return msgspec.structs.replace(config, aliases=(), pin=False, preload=False, ttl_s=None)
 
 
+def on_cpu(config: ModelConfig) -> ModelConfig:
+    """What is loaded where a GPU has no room for it."""
+    return msgspec.structs.replace(config, device="cpu", flash_attention=False)
+
+
 class ProgressLog:
     """The progress of one load in the log: a download reports many times a second, a log wants its tenths."""
 
