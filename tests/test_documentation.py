@@ -151,8 +151,8 @@ def test_the_pages_made_from_the_code_are_up_to_date(name: str) -> None:
 
 
 def test_the_limits_of_a_grammar_are_those_of_the_code() -> None:
-    page = PAGES["docs/access-and-limits.md"]
-    section = page[page.index("## How large a grammar may be") :]
+    page = PAGES["docs/request-limits.md"]
+    section = page[page.index("## Grammars") :]
     numbers = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d|\d", section)}
     sizes = {int(number) << 10 for number in re.findall(r"(\d+) KiB", section)} | {int(n) << 20 for n in re.findall(r"(\d+) MiB", section)}
     limits = {name: value for name, value in vars(grammar_limits).items() if name.startswith("MAX_")}
