@@ -66,7 +66,6 @@ async def respond(
             ticket,
             early_commit_s=settings.early_commit_s,
             heartbeat_s=settings.heartbeat_s,
-            stages=reply.stages,
         )
     return await whole_response(events, reply, request.receive, ticket)
 

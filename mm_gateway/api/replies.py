@@ -57,7 +57,7 @@ class Reply(Protocol):
     """One request's reply: `start`, `chunk` and `end` for a stream, `fold` for a whole one.
 
     Attributes:
-        stages: streams have chunks for the stages of a workflow.
+        stages: streams have chunks for the stages of a workflow, which begin the reply; otherwise stages are comments.
     """
 
     stages: bool

@@ -195,15 +195,13 @@ async def stream_response(
     *,
     early_commit_s: float,
     heartbeat_s: float,
-    stages: bool = False,
 ) -> ASGIResponse:
     """A response whose status is decided: an error before the first event keeps its own, otherwise 200 and a stream.
 
     Args:
         early_commit_s: seconds after which 200 is sent without an event. heartbeat_s: interval of comments from then on.
-        stages: the reply has chunks for a workflow's stages, which begin it; otherwise they are comments.
     """
-    pump, client = Pump(events, ticket, stages_begin=stages, bounded=True), _Disconnect(receive)
+    pump, client = Pump(events, ticket, stages_begin=reply.stages, bounded=True), _Disconnect(receive)
     try:
         arrived = await client.race(asyncio.create_task(pump.wait_begun(early_commit_s)))
         if not arrived:
@@ -217,7 +215,7 @@ async def stream_response(
         client.stop()
         await pump.cancel()
         raise
-    return _EventStream(pump, client, reply, heartbeat_s, stages)
+    return _EventStream(pump, client, reply, heartbeat_s)
 
 
 class _EventStream(ASGIResponse):
@@ -225,13 +223,12 @@ class _EventStream(ASGIResponse):
 
     _should_set_content_length = False
 
-    def __init__(self, pump: Pump, client: _Disconnect, reply: Reply, heartbeat_s: float, stages: bool) -> None:
+    def __init__(self, pump: Pump, client: _Disconnect, reply: Reply, heartbeat_s: float) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         self._pump = pump
         self._client = client
         self._reply = reply
         self._heartbeat_s = heartbeat_s
-        self._stages = stages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sender = asyncio.current_task()
@@ -269,7 +266,7 @@ class _EventStream(ASGIResponse):
             pieces: list[bytes] = []
             while pump.buffer:
                 event = pump.take()
-                if isinstance(event, Progress | WorkflowStep) and not self._stages:
+                if isinstance(event, Progress | WorkflowStep) and not reply.stages:
                     # Progress that something follows already is no news.
                     if isinstance(event, Progress) and not (pump.buffer or pump.ended):
                         pieces.append(_heartbeat(event))

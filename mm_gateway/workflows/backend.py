@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mm_gateway.core import (
     Backend,
@@ -15,11 +15,9 @@ from mm_gateway.core import (
     ModelInfo,
 )
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.workflows.definition import WorkflowDefinition
 from mm_gateway.workflows.parameters import read_parameters
 from mm_gateway.workflows.run import Run
-
-if TYPE_CHECKING:
-    from mm_gateway.workflows.workflow import Workflow
 
 
 class WorkflowBackend:
@@ -29,7 +27,7 @@ class WorkflowBackend:
         name: as clients know it. model: what answers. created: Unix seconds at which the gateway started.
     """
 
-    def __init__(self, name: str, workflow: Workflow, model: Backend, created: int) -> None:
+    def __init__(self, name: str, workflow: WorkflowDefinition[Any], model: Backend, created: int) -> None:
         self._name = name
         self._workflow = workflow
         self._model = model
@@ -94,7 +92,7 @@ def _subject(request: GenerationRequest, name: str) -> str:
     return last.content
 
 
-def _refuse_unserved(request: GenerationRequest, workflow: Workflow, name: str) -> None:
+def _refuse_unserved(request: GenerationRequest, workflow: WorkflowDefinition[Any], name: str) -> None:
     assert isinstance(request.input, ChatInput)
     config = request.config
     used: dict[str, str | None] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +16,11 @@ from mm_gateway.configuration.settings import ModelConfig, ModelType
 from mm_gateway.core import Backend, ChatInput, GenerationRequest, Message, TextDelta, Usage, WorkflowOutcome, WorkflowStep
 from mm_gateway.errors import GatewayError, ModelLoadError
 from mm_gateway.workflows.backend import WorkflowBackend
+from mm_gateway.workflows.definition import WorkflowDefinition
 from mm_gateway.workflows.parameters import read_parameters
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
-    from mm_gateway.workflows.workflow import Workflow
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class WorkflowResult:
 
 
 def execute(
-    workflow: Workflow,
+    workflow: WorkflowDefinition[Any],
     parameters: Mapping[str, Any],
     *,
     engine: InferenceEngine | None,
@@ -95,14 +95,12 @@ async def _run(backend: WorkflowBackend, request: GenerationRequest) -> Workflow
     return WorkflowResult(result, "partial" if outcome.degraded else "success", metadata)
 
 
-def _in_own_loop(work):  # type: ignore[no-untyped-def]
-    """A coroutine's result, from a thread that may have an event loop running already."""
+def _in_own_loop(work: Coroutine[Any, Any, WorkflowResult]) -> WorkflowResult:
+    """The work's result, from a thread that may have an event loop running already."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(asyncio.run(work)), name="workflow")
-    thread.start()
-    thread.join()
-    return found[0]
+    # A loop cannot be entered twice, so the work has a thread with one of its own; an error of it is the caller's.
+    with ThreadPoolExecutor(1, thread_name_prefix="workflow") as thread:
+        return thread.submit(asyncio.run, work).result()

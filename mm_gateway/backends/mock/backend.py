@@ -39,6 +39,7 @@ from mm_gateway.core import (
     GenerationConfig,
     GenerationEvent,
     GenerationRequest,
+    Measure,
     Message,
     ModelInfo,
     Progress,
@@ -92,6 +93,10 @@ class MockBackend:
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         return self._vocabulary.text(tokens)
+
+    async def measure(self, texts: Sequence[str]) -> Measure:
+        counts = await ENCODING.run(lambda: tuple(map(count_words, texts)))
+        return Measure(counts, self._context_length)
 
     async def close(self) -> None:
         """Nothing is held."""
