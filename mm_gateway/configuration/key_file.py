@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import yaml
@@ -69,7 +69,7 @@ def _of_yaml(text: str, path: Path) -> list[Any]:
         raise ConfigurationError(f"{path} is no valid YAML{f', see line {mark.line + 1}' if mark else ''}") from None
     if not isinstance(content, list):
         raise ConfigurationError(f"{path} must be a list of keys, or lines of KEY NAME")
-    return [{"key": entry} if isinstance(entry, str) else entry for entry in content]
+    return [{"key": entry} if isinstance(entry, str) else entry for entry in cast(list[Any], content)]
 
 
 def _key(entry: Any, models: Mapping[str, str], where: str) -> ApiKey:

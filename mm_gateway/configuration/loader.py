@@ -6,7 +6,7 @@ import difflib
 import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -45,10 +45,10 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
     models_yaml, gateway_yaml = read_mapping(models_path), read_mapping(gateway_path)
     check_keys(models_yaml, ("models", "default_model"), f"{models_path}")
     check_keys(gateway_yaml, tuple(SECTIONS), f"{gateway_path}")
-    entries = models_yaml.get("models") or {}
+    entries = models_yaml.get("models")
     if not isinstance(entries, dict) or not entries:
         raise ConfigurationError(f"{models_path}: models must be a mapping of at least one name to its entry")
-    models = {str(name): _model(entry, str(name), models_path) for name, entry in entries.items()}
+    models = {name: _model(entry, name, models_path) for name, entry in mapping(cast(object, entries), f"{models_path}: models").items()}
     _check_aliases(models, models_path)
     default_model = models_yaml.get("default_model")
     if default_model is not None and default_model not in models:

@@ -287,7 +287,7 @@ class WorkflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is configured."""
 
-    models: Mapping[str, ModelConfig] = msgspec.field(default_factory=dict)
+    models: Mapping[str, ModelConfig] = msgspec.field(default_factory=dict[str, ModelConfig])
     """Name that clients use -> its entry."""
     default_model: str | None = None
     """For the command line and workflows where none is named; None: the first entry."""

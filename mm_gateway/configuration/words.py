@@ -26,9 +26,9 @@ def type_in_words(hint: Any) -> str:
 def range_in_words(hint: Any) -> str:
     """What the `Meta` of a type allows, such as `at least 1, or null`; "" where it says nothing."""
     if get_origin(hint) is Annotated:
-        base, *notes = get_args(hint)
-        return range_in_words(base) or next(filter(None, map(_bounds, notes)), "")
-    found = next(filter(None, map(range_in_words, get_args(hint))), "")
+        base, *notes = _arguments(hint)
+        return range_in_words(base) or _first([_bounds(note) for note in notes])
+    found = _first([range_in_words(argument) for argument in _arguments(hint)])
     or_null = ", or null" if get_origin(hint) in (Union, types.UnionType) and types.NoneType in get_args(hint) else ""
     return found + or_null if found else ""
 
@@ -37,6 +37,14 @@ def description(hint: Any) -> str:
     """The sentence that explains a setting; "" where there is none."""
     notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     return next((note.description for note in notes if isinstance(note, Meta) and note.description), "")
+
+
+def _arguments(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint)
+
+
+def _first(texts: list[str]) -> str:
+    return next(filter(None, texts), "")
 
 
 def _bounds(note: object) -> str:
