@@ -141,7 +141,7 @@ def build_catalog(settings: Settings) -> Catalog:
     return Catalog(
         backends,
         aliases={alias: name for name, config in settings.models.items() for alias in config.aliases},
-        workflows=[workflow.from_settings(settings) for workflow in WORKFLOWS],
+        workflows=[workflow.from_settings(settings) for workflow in WORKFLOWS.values()],
         workflow_model=settings.workflows.model or settings.default_model,
         manager=manager,
         local={name: config for name, config in settings.models.items() if config.backend == "local"},

@@ -203,7 +203,7 @@ def show_models(settings: Settings, name: str | None) -> None:
     """Print all models and workflows, one a line, or everything about one."""
     from mm_gateway.workflows.all_workflows import WORKFLOWS
 
-    workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in WORKFLOWS}
+    workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in WORKFLOWS.values()}
     if name is None:
         for entry, config in settings.models.items():
             default = "*" if entry == settings.default_model else " "

@@ -12,21 +12,25 @@ class BuiltInTemplate:
 
     Attributes:
         name: the value of `model_type` or `chat_template`; its file is `<name>.jinja`.
+        architectures: checkpoints of these (`model_type` of their config.json) get it where they have no template of their own.
         tool_format: how tools are written and called, see `tool_formats/formats.py`.
         stop_strings: end the assistant's turn, left out of the text.
         stop_tokens: tokens that end it, where the vocabulary has them.
         default_system: system message where the conversation has none.
+        folder: where its file is.
     """
 
     name: str
     tool_format: str
+    architectures: tuple[str, ...] = ()
     stop_strings: tuple[str, ...] = ()
     stop_tokens: tuple[str, ...] = ()
     default_system: str | None = None
+    folder: Path = Path(__file__).parent
 
     @property
     def source(self) -> str:
-        return (Path(__file__).parent / f"{self.name}.jinja").read_text(encoding="utf-8")
+        return (self.folder / f"{self.name}.jinja").read_text(encoding="utf-8")
 
 
 BUILT_IN = {
@@ -35,19 +39,30 @@ BUILT_IN = {
         BuiltInTemplate(
             "qwen-chat",
             tool_format="react",
+            architectures=("qwen",),
             stop_tokens=("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
             default_system="You are a helpful assistant.",
         ),
-        BuiltInTemplate("chatml", tool_format="hermes", stop_tokens=("<|im_end|>", "<|endoftext|>")),
-        BuiltInTemplate("gpt2", tool_format="plain", stop_strings=("\nUser:", "\nSystem:", "\nAssistant:"), stop_tokens=("<|endoftext|>",)),
-        BuiltInTemplate("llama", tool_format="llama", stop_tokens=("</s>",)),
+        BuiltInTemplate(
+            "chatml",
+            tool_format="hermes",
+            architectures=("qwen2", "qwen3"),
+            stop_tokens=("<|im_end|>", "<|endoftext|>"),
+        ),
+        BuiltInTemplate(
+            "gpt2",
+            tool_format="plain",
+            architectures=("gpt2",),
+            stop_strings=("\nUser:", "\nSystem:", "\nAssistant:"),
+            stop_tokens=("<|endoftext|>",),
+        ),
+        BuiltInTemplate("llama", tool_format="llama", architectures=("llama",), stop_tokens=("</s>",)),
     )
 }
-
-_BY_ARCHITECTURE = {"gpt2": "gpt2", "llama": "llama", "qwen": "qwen-chat", "qwen2": "chatml", "qwen3": "chatml"}
 
 
 def built_in_for(model_type: str | None, architecture: str) -> BuiltInTemplate | None:
     """The template of a checkpoint that has none of its own: by the configured `model_type`, else by the checkpoint's architecture."""
-    name = model_type or _BY_ARCHITECTURE.get(architecture)
-    return BUILT_IN[name] if name is not None else None
+    if model_type is not None:
+        return BUILT_IN[model_type]
+    return next((template for template in BUILT_IN.values() if architecture in template.architectures), None)

@@ -9,4 +9,6 @@ from mm_gateway.workflows.lesson_pack import LessonPackWorkflow
 from mm_gateway.workflows.search_qa import SearchQAWorkflow
 from mm_gateway.workflows.workflow import Workflow
 
-WORKFLOWS: tuple[type[Workflow[Any]], ...] = (SearchQAWorkflow, LessonPackWorkflow, ChatGenerateWorkflow)
+WORKFLOWS: dict[str, type[Workflow[Any]]] = {
+    workflow.name: workflow for workflow in (SearchQAWorkflow, LessonPackWorkflow, ChatGenerateWorkflow)
+}

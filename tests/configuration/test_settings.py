@@ -18,6 +18,7 @@ from mm_gateway.configuration.settings import (
     MemorySettings,
     ModelConfig,
     ModelType,
+    Quantization,
     SearchProviderName,
     Settings,
     ToolFormatName,
@@ -25,6 +26,7 @@ from mm_gateway.configuration.settings import (
 )
 from mm_gateway.configuration.words import description, range_in_words
 from mm_gateway.errors import ConfigurationError
+from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
 from mm_gateway.search.providers import PROVIDERS
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -187,6 +189,7 @@ def test_the_names_that_settings_allow_are_those_that_there_are() -> None:
     assert set(get_args(ModelType)) == set(BUILT_IN)
     assert set(get_args(ToolFormatName)) == set(TOOL_FORMATS)
     assert set(get_args(SearchProviderName)) == set(PROVIDERS)
+    assert set(get_args(Quantization)) == {name for name in FORMATS if name is not None}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ class ToolFormat(Protocol):
 
     name: str
 
+    def taught_by(self, template: str) -> bool:
+        """Whether a checkpoint's own chat template, which writes tools, teaches this format."""
+        ...
+
     def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
         """The conversation for a template that knows no tools.
 

@@ -27,8 +27,4 @@ def tool_format_of(template: str) -> ToolFormat | None:
     """
     if not writes_tools(template):
         return TOOL_FORMATS["hermes"]
-    if "<tool_call>" in template and "<function=" not in template and "<arg_key>" not in template:
-        return TOOL_FORMATS["hermes"]
-    if '"parameters":' in template.replace(" ", "") and "python_tag" in template:
-        return TOOL_FORMATS["llama"]
-    return None
+    return next((form for form in TOOL_FORMATS.values() if form.taught_by(template)), None)

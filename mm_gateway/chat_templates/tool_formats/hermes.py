@@ -26,6 +26,10 @@ _CLOSING = re.compile(r"\s*\}\s*</tool_call>")
 class Hermes:
     name = "hermes"
 
+    def taught_by(self, template: str) -> bool:
+        # Others put XML or arguments one by one between the same tags.
+        return "<tool_call>" in template and "<function=" not in template and "<arg_key>" not in template
+
     def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
         turns = as_turns(messages, _call, lambda _, content: f"<tool_response>\n{content}\n</tool_response>")
         if not tools:

@@ -27,6 +27,9 @@ _CLOSING = re.compile(r"\s*\}")
 class LlamaJson:
     name = "llama"
 
+    def taught_by(self, template: str) -> bool:
+        return '"parameters":' in template.replace(" ", "") and "python_tag" in template
+
     def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
         turns = as_turns(messages, _call, lambda name, content: write_json({"function": name, "output": content}))
         return (with_system(turns, _describe(tools)) if tools else turns), ""

@@ -22,6 +22,9 @@ _CLOSING = re.compile(r"\n?")
 class Plain:
     name = "plain"
 
+    def taught_by(self, template: str) -> bool:
+        return False  # no checkpoint is trained on it
+
     def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
         turns = as_turns(messages, _call, lambda name, content: f"RESULT {name} {content}")
         return (with_system(turns, _describe(tools)) if tools else turns), ""

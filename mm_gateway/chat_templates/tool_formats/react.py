@@ -31,6 +31,9 @@ _ACTION = "\nAction: "
 class React:
     name = "react"
 
+    def taught_by(self, template: str) -> bool:
+        return False  # such checkpoints have no template of their own
+
     def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
         turns: list[Message] = []
         open_turn = ""  # the assistant's turn goes on after its observations
