@@ -112,7 +112,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     base_url: Annotated[str | None, Meta(description="remote: the upstream's address up to and including `/v1`.")] = None
     api_key_env: Annotated[str | None, Meta(description="remote: environment variable that holds the upstream's key.")] = None
-    timeout_s: Annotated[Positive, Meta(description="remote: seconds without a byte from upstream after which the request fails.")] = 600.0
+    timeout_s: Annotated[
+        Positive, Meta(description="remote: seconds without a byte of a stream, or for a whole reply, after which the request fails.")
+    ] = 600.0
     delay_s: Annotated[NotNegative, Meta(description="mock: seconds per token.")] = 0.0
 
 

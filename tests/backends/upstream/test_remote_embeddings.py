@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 import struct
+import threading
 from typing import Any
 
 import pytest
 
 from mm_gateway.backends.upstream.backend import RemoteBackend
+from mm_gateway.backends.upstream.replies import embedding_events
 from mm_gateway.core import ChatInput, Embedding, EmbeddingInput, GenerationRequest, Message, Tokenized, Tool, ToolUse, Usage
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError, UpstreamError
 from tests.support.upstream_server import upstream
@@ -81,3 +85,41 @@ async def test_a_server_without_them_is_refused_by_name(status: str) -> None:
             await backend.tokenize("a")
     assert caught.value.param == "model"
     assert isinstance(caught.value, InvalidRequestError)
+
+
+async def test_a_whole_reply_has_a_deadline_however_its_bytes_come() -> None:
+    async def trickle(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with upstream(trickle, timeout_s=0.3) as (backend, _):
+        with pytest.raises(UpstreamError, match="in time") as caught:
+            await asyncio.wait_for(events_of(backend), 20)
+    assert caught.value.status == 504
+
+
+async def test_a_whole_reply_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mm_gateway.backends.upstream.connection.MAX_REPLY_BYTES", 2**20)
+    async with upstream(reply_of([0.5] * 300_000, [0.5])) as (backend, _):
+        with pytest.raises(UpstreamError, match="more than 1 MiB") as caught:
+            await events_of(backend)
+    assert caught.value.status == 502
+
+
+async def test_a_large_reply_is_decoded_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    def decode(reply: bytes, inputs: int) -> list[Any]:
+        threads.append(threading.current_thread().name)
+        return embedding_events(reply, inputs)
+
+    monkeypatch.setattr("mm_gateway.backends.upstream.backend.embedding_events", decode)
+    for size in (2, 200_000):
+        async with upstream(reply_of([0.5] * size, [0.5])) as (backend, _):
+            assert len(await events_of(backend)) == 3
+    assert threads[0] == threading.current_thread().name
+    assert threads[1].startswith("bodies")

@@ -1,0 +1,180 @@
+"""The way to one upstream server: posts, bounds what comes back, and types every failure; knows nothing of what is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from mm_gateway.backends.upstream.protocol import Chunk, WireError
+from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.errors import ConfigurationError, UpstreamError
+from mm_gateway.work_pools import BODIES
+
+CONNECT_TIMEOUT_S = 10.0
+MAX_ERROR_BYTES = 64 * 2**10
+MAX_REPLY_BYTES = 256 * 2**20
+"""Of a reply that is no stream: 2048 embeddings of 4096 numbers as text take 170 MB."""
+LARGE_BYTES = 256 * 2**10
+"""A body from this size on is encoded or decoded off the event loop, where it would keep others waiting."""
+
+T = TypeVar("T")
+
+
+class Connection:
+    """Connections to one server, kept and shared. The key is read from the environment at each request.
+
+    Args:
+        name: of the model, as clients know it. config: its entry of `models.yaml`.
+    """
+
+    def __init__(self, name: str, config: ModelConfig) -> None:
+        self._name = name
+        self._config = config
+        self._client: httpx.AsyncClient | None = None
+
+    @property
+    def base(self) -> str:
+        """Its address up to /v1, without a slash at the end."""
+        return (self._config.base_url or "").rstrip("/")
+
+    @asynccontextmanager
+    async def post(self, url: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        """The reply to a request, of status 200, its body not read yet.
+
+        Raises:
+            UpstreamError: the server refuses, cannot be reached, breaks off, or is silent for `timeout_s`.
+            ConfigurationError: its key is not set.
+        """
+        headers = self._headers() | {"content-type": "application/json"}
+        content = await off_loop(sum(map(_size, body.values())), msgspec.json.encode, body)
+        try:
+            async with self._http().stream("POST", url, content=content, headers=headers) as response:
+                if response.status_code != 200:
+                    raise await self._refused(response)
+                yield response
+        except httpx.TimeoutException as error:
+            raise self._late(type(error).__name__) from error
+        except httpx.TransportError as error:
+            raise self.failure(f"cannot be reached or broke off: {error or type(error).__name__}. Is it running?") from error
+
+    async def ask(self, url: str, body: dict[str, Any], read: Callable[[bytes], T]) -> T:
+        """What `read` makes of a whole reply.
+
+        Raises:
+            UpstreamError: as `post`; the reply exceeds MAX_REPLY_BYTES or takes longer than `timeout_s` altogether; `read` raised a
+                MsgspecError or ValueError. ConfigurationError: as `post`.
+        """
+        try:
+            # Bytes that come one by one keep the client's own time limit from ever ending.
+            async with asyncio.timeout(self._config.timeout_s), self.post(url, body) as response:
+                reply = await _at_most(MAX_REPLY_BYTES, response)
+        except TimeoutError as error:
+            raise self._late("whole reply") from error
+        if len(reply) > MAX_REPLY_BYTES:
+            raise self.failure(f"sent a reply of more than {MAX_REPLY_BYTES >> 20} MiB. Ask for less at a time")
+        try:
+            return await off_loop(len(reply), read, reply)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise self.failure(f"sent a broken reply: {str(error)[:200]}") from error
+
+    async def close(self) -> None:
+        """Close all connections; idempotent."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def failure(self, what: str) -> UpstreamError:
+        """The server did something wrong."""
+        return UpstreamError(f"{self._at()} {what}")
+
+    def reported(self, error: WireError | str) -> UpstreamError:
+        """An error that the server tells of."""
+        if isinstance(error, str):
+            return UpstreamError(f"{self._at()}: {error[:1000]}")
+        return UpstreamError(
+            f"{self._at()}: {(error.message or 'unknown error')[:1000]}",
+            type=error.type or "server_error",
+            param=error.param,
+            code=None if error.code is None else str(error.code),
+        )
+
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            timeout = httpx.Timeout(self._config.timeout_s, connect=CONNECT_TIMEOUT_S, pool=None)
+            # Every request may be a long stream, so none may wait for a connection of another.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+            self._client = httpx.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+        return self._client
+
+    def _headers(self) -> dict[str, str]:
+        name = self._config.api_key_env
+        if name is None:
+            return {}
+        key = os.environ.get(name)
+        if not key:
+            raise ConfigurationError(f"model {self._name}: api_key_env names {name}, but that environment variable is not set")
+        return {"authorization": f"Bearer {key}"}
+
+    def _at(self) -> str:
+        return f"The upstream server of {self._name} ({self._config.base_url})"
+
+    def _late(self, what: str) -> UpstreamError:
+        return UpstreamError(f"{self._at()} did not answer in time ({what}). Try again, or raise timeout_s", status=504)
+
+    async def _refused(self, response: httpx.Response) -> UpstreamError:
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                body = await _at_most(MAX_ERROR_BYTES, response)
+        except TimeoutError:
+            body = b""
+        status = response.status_code
+        if status in (401, 403):
+            # Not the client's key is wrong but ours, so it must not look like a 401 of the gateway.
+            return UpstreamError(f"{self._at()} refused the gateway's key ({status}). Check {self._config.api_key_env or 'api_key_env'}")
+        try:
+            found = msgspec.json.decode(body, type=Chunk).error
+        except msgspec.MsgspecError:
+            found = None
+        error = self.reported(found or f"HTTP {status}")
+        # Redirects and successes that are none are the upstream's mistake.
+        error.status = status if status >= 400 else 502
+        if status < 500 and error.type == "server_error":
+            error.type = "rate_limit_error" if status == 429 else "invalid_request_error"
+        retry_after = response.headers.get("retry-after", "")
+        error.retry_after_s = float(retry_after) if retry_after.replace(".", "", 1).isdigit() else None
+        return error
+
+
+async def off_loop(size_bytes: int, function: Callable[[Any], T], argument: Any) -> T:
+    """The function's result; large work does not hold up the event loop."""
+    return await BODIES.run(function, argument) if size_bytes >= LARGE_BYTES else function(argument)
+
+
+async def _at_most(limit_bytes: int, response: httpx.Response) -> bytes:
+    """The body, or a beginning of it that is longer than the limit."""
+    # One buffer that grows: joining piece by piece copies the whole with each of them.
+    body = bytearray()
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > limit_bytes:
+            break
+    return bytes(body)
+
+
+def _size(value: Any) -> int:
+    """Bytes as JSON, roughly: enough to tell a large body from a small one."""
+    match value:
+        case str():
+            return len(value)
+        case list():
+            return sum(_size(entry) + 8 for entry in value)
+        case dict():
+            return sum(len(str(key)) + _size(entry) + 8 for key, entry in value.items())
+        case _:
+            return 8

@@ -1,0 +1,103 @@
+"""A generation request in an upstream server's words: path and body of its POST."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mm_gateway.chat_templates.tool_formats.format import declaration
+from mm_gateway.core import ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar, Message, ToolUse
+from mm_gateway.errors import UnsupportedParameterError
+
+
+def generation_body(request: GenerationRequest, input: ChatInput | CompletionInput, model: str) -> tuple[str, dict[str, Any]]:
+    """Path and body; only what the request sets is sent, because servers refuse what they do not know."""
+    config = request.config
+    body: dict[str, Any] = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **_parameters(config)}
+    if request.user is not None:
+        body["user"] = request.user
+    if request.workflow is not None:  # a gateway like this one
+        body |= {"workflow": dict(request.workflow), "metadata": dict(request.metadata)}
+    match input:
+        case ChatInput(messages, tools, truncate):
+            body["messages"] = [message_body(message) for message in messages]
+            if tools is not None:
+                body |= tools_body(tools)
+            if truncate:
+                raise UnsupportedParameterError(
+                    "truncation: a remote model cannot be told to leave out the oldest turns. Send the conversation without them",
+                    param="truncation",
+                    code="unsupported_value",
+                )
+            if config.logprobs is not None:
+                body["logprobs"] = True
+                if config.logprobs:
+                    body["top_logprobs"] = config.logprobs
+            return "/chat/completions", body
+        case CompletionInput(prompts, echo):
+            if request.best_of is not None and request.best_of > config.n:
+                raise UnsupportedParameterError("best_of cannot be streamed from a remote model", param="best_of")
+            entries = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+            body["prompt"] = entries[0] if len(entries) == 1 else entries
+            if echo:
+                body["echo"] = True
+            if config.logprobs is not None:
+                body["logprobs"] = config.logprobs
+            return "/completions", body
+
+
+def message_body(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.to_builtins(message)
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in message.tool_calls
+        ]
+        body["content"] = message.content or None
+    return body
+
+
+def tools_body(use: ToolUse) -> dict[str, Any]:
+    body: dict[str, Any] = {"tools": [declaration(tool) for tool in use.tools]}
+    for entry, tool in zip(body["tools"], use.tools, strict=True):
+        if tool.strict:
+            entry["function"]["strict"] = True
+    if use.only is not None:
+        body["tool_choice"] = {"type": "function", "function": {"name": use.only}}
+    elif use.required:
+        body["tool_choice"] = "required"
+    if not use.parallel and use.only is None:
+        body["parallel_tool_calls"] = False
+    return body
+
+
+def _parameters(config: GenerationConfig) -> dict[str, Any]:
+    renamed = {"max_new_tokens": "max_tokens"}
+    apart = {"logprobs", "prompt_logprobs", "logit_bias", "stop", "grammar"}
+    defaults = GenerationConfig()
+    body: dict[str, Any] = {
+        renamed.get(name, name): getattr(config, name)
+        for name in config.__struct_fields__
+        if name not in apart and getattr(config, name) != getattr(defaults, name)
+    }
+    if config.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in config.logit_bias.items()}
+    if config.stop:
+        body["stop"] = list(config.stop)
+    if config.grammar is not None:
+        body |= _grammar(config.grammar)
+    return body
+
+
+def _grammar(grammar: Grammar) -> dict[str, Any]:
+    """In the words of the field that asked for it, so that a server refuses what it does not know."""
+    match grammar.kind:
+        case "json_object":
+            return {"response_format": {"type": "json_object"}}
+        case "json_schema" if not grammar.param.startswith("guided_"):
+            schema = msgspec.json.decode(grammar.text)
+            return {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}}
+        case "json_schema" | "choice":
+            return {grammar.param: msgspec.json.decode(grammar.text)}
+        case "regex" | "lark":
+            return {grammar.param: grammar.text}
