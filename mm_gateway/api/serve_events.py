@@ -277,7 +277,7 @@ class _EventStream(ASGIResponse):
                 pieces.append(await BODIES.run(reply.chunk, event) if is_large([event]) else reply.chunk(event))
             if pump.ended:
                 pieces.append(await reply.end(pump.error))
-                await send({"type": "http.response.body", "body": b"".join(pieces), "more_body": False})
+                await send({"type": "http.response.body", "body": _without_line_separators(b"".join(pieces)), "more_body": False})
                 return
             await _write(send, b"".join(pieces))
 
@@ -295,7 +295,14 @@ def _size(event: GenerationEvent) -> int:
 
 async def _write(send: Send, body: bytes) -> None:
     if body:
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": _without_line_separators(body), "more_body": True})
+
+
+def _without_line_separators(body: bytes) -> bytes:
+    """With U+0085, U+2028 and U+2029 escaped: JSON may hold them, but clients that split lines as Unicode does break there."""
+    for separator in ("\x85", "\u2028", "\u2029"):
+        body = body.replace(separator.encode(), b"\\u%04x" % ord(separator))
+    return body
 
 
 def _heartbeat(progress: Progress | None) -> bytes:

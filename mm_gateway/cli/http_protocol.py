@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from mm_gateway.cli.connections import WaitingConnections
+from mm_gateway.cli.http_1_0 import UntilCloseCycle
 from mm_gateway.configuration.settings import ServerSettings
 
 MAX_HEAD_BYTES = 64 * 2**10
@@ -104,6 +105,8 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self._line_bytes = self._body_bytes = 0
         self._owe("body")
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0" and self.cycle is not None:
+            self.cycle.__class__ = UntilCloseCycle  # uvicorn makes the cycle, and takes no other class for it
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -143,3 +143,34 @@ async def test_rubbish_behind_a_request_does_not_get_into_its_reply(caplog: pyte
         writer.close()
         await until(lambda: backend.closed == 1)
     assert "unexpected error" not in caplog.text
+
+
+async def test_a_stream_to_an_http_1_0_client_has_no_chunks_and_ends_with_the_connection() -> None:
+    backend = ScriptedBackend([TextDelta(0, "a"), TextDelta(0, "b"), ChoiceFinished(0, "stop"), Usage(1, 2)])
+    request = post(PATH, CHAT[:-1] + b', "stream": true}').replace(b"HTTP/1.1", b"HTTP/1.0")
+    with served(app_over(backend)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        writer.close()
+    assert b"transfer-encoding" not in head.lower()
+    assert body.startswith(b"data: {") and body.endswith(b"data: [DONE]\n\n")
+    assert all(line.startswith(b"data: ") for line in body.split(b"\n\n") if line)
+
+
+async def test_a_whole_reply_to_an_http_1_0_client_has_its_length() -> None:
+    backend = ScriptedBackend([TextDelta(0, "a"), ChoiceFinished(0, "stop"), Usage(1, 1)])
+    with served(app_over(backend)) as port:
+        status, headers, body = await raw_reply(port, post(PATH, CHAT).replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert status == 200 and int(headers["content-length"]) == len(body)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+async def test_line_separators_of_unicode_are_escaped_in_streams(path: str) -> None:
+    text = "one\u2028two\u2029three\x85four"
+    backend = ScriptedBackend([TextDelta(0, text), ChoiceFinished(0, "stop"), Usage(1, 1)])
+    body = CHAT[:-1] + b', "stream": true}' if "chat" in path else b'{"model": "scripted", "input": "a", "stream": true}'
+    with served(app_over(backend)) as port:
+        _, _, stream = await raw_reply(port, post(path, body))
+    raw = stream.decode()
+    assert not {"\u2028", "\u2029", "\x85"} & set(raw) and r"one\u2028two\u2029three\u0085four" in raw
