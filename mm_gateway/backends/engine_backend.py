@@ -171,4 +171,4 @@ def _encode_all(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]
 
 
 def _texts(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:
-    return [prompt if isinstance(prompt, str) else str(engine.tokenizer.decode(list(prompt))) for prompt in prompts]
+    return [prompt if isinstance(prompt, str) else engine.decode(prompt) for prompt in prompts]

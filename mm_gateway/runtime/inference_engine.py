@@ -340,6 +340,10 @@ class InferenceEngine:
         encode: Callable[[str], list[int]] = lambda text: self._tokenizer(text)["input_ids"]  # type: ignore[return-value]  # noqa: E731
         return (limit or self.token_limit()).encode(encode, text)
 
+    def decode(self, ids: AbstractSequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        return self._text.decode(ids, skip_special_tokens=False)
+
     def stats(self) -> EngineStats:
         """What the engine is doing and has done."""
         return self._thread.stats()

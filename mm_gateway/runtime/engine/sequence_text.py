@@ -41,7 +41,7 @@ class SequenceText:
         """Events of one more token, and whether the text ended with it."""
         if token_id in self._stop_token_ids:
             return self._end("stop", ""), True
-        new = self._detokenizer.add(token_id)
+        new = "" if self._text.is_silent(token_id) else self._detokenizer.add(token_id)
         self._decoded += len(new)
         self._pending.append((self._decoded, token_id, self.logprob(token_id, scores) if scores else None))
         free, stopped = self._stops.add(new)

@@ -21,6 +21,9 @@ from mm_gateway.runtime.scheduling.sequence import Sequence
 CANDIDATES = 256
 """Top-p and min-p look at this many most probable tokens first, and at all only where these do not suffice."""
 
+MIN_TEMPERATURE = 1e-5
+"""Below it a draw is greedy, as in vLLM: logits divided by less leave the range of fp32, and the most probable token is certain anyway."""
+
 _BLOCK = 256
 _FIRST_BLOCK_NAME = 2**30
 
@@ -132,8 +135,8 @@ class _Batch:
         temperatures = [1.0 if config.temperature is None else config.temperature for config in configs]
         top_ks = [config.top_k if config.top_k and 0 < config.top_k < vocab_size else 0 for config in configs]
         top_ps = [1.0 if config.top_p is None else config.top_p for config in configs]
-        self.greedy_rows = [row for row, temperature in enumerate(temperatures) if temperature == 0]
-        sampling = [row for row, temperature in enumerate(temperatures) if temperature > 0]
+        self.greedy_rows = [row for row, temperature in enumerate(temperatures) if temperature < MIN_TEMPERATURE]
+        sampling = [row for row, temperature in enumerate(temperatures) if temperature >= MIN_TEMPERATURE]
         self.truncated_rows = [row for row in sampling if top_ks[row] or top_ps[row] < 1 or configs[row].min_p > 0]
         self.free_rows = [row for row in sampling if row not in set(self.truncated_rows)]
         self.greedy, self.truncated, self.free = rows(self.greedy_rows), rows(self.truncated_rows), rows(self.free_rows)

@@ -13,7 +13,8 @@ class Detokenizer:
     tokens twice, with and without the new one, whatever the length so far.
 
     Args:
-        decode: text of a list of ids. prompt_tail: last ids of the prompt, for tokens whose text depends on what is before.
+        decode: text of a list of ids; more of them behind it take back no character that is whole.
+        prompt_tail: last ids of the prompt, for tokens whose text depends on what is before.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], prompt_tail: Sequence[int] = ()) -> None:
@@ -35,9 +36,9 @@ class Detokenizer:
             self._read = len(self._window)
             self._emitted = len(self._decode(self._window))
         elif len(self._window) - self._read > _MAX_OPEN_TOKENS:
-            # Bytes that never become a character: drop what cannot matter any more, to keep the cost constant.
-            self._window = self._window[-_MAX_OPEN_TOKENS // 2 :]
-            self._read = 0
+            # Bytes that never become a character: drop what cannot matter any more, to keep the cost constant. The text before them
+            # stays: where a text begins, some decoders leave out a space.
+            self._window = self._window[: self._read] + self._window[-_MAX_OPEN_TOKENS // 2 :]
             self._emitted = len(_certain(self._decode(self._window)))
         return new
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.core import ChatInput, Tokenized
 from mm_gateway.errors import InvalidRequestError
+from mm_gateway.runtime.tokens.token_text import TokenText
 
 MAX_TEXT_BYTES = 1 << 20
 """Of what is only to be tokenized, which may be longer than the context; for long contexts 16 bytes for each of their tokens."""
@@ -23,6 +24,7 @@ class ModelText:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, chat: ChatEncoder, *, context_length: int, vocab_size: int) -> None:
         self._tokenizer = tokenizer
+        self._text = TokenText(tokenizer)
         self._chat = chat
         self._context_length = context_length
         self._vocab_size = vocab_size
@@ -48,7 +50,7 @@ class ModelText:
         """As core.TokenizingBackend's."""
         if tokens and not (min(tokens) >= 0 and max(tokens) < self._vocab_size):
             raise InvalidRequestError(f"tokens holds ids outside the vocabulary of {self._vocab_size}", param="tokens")
-        return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+        return self._text.decode(tokens, skip_special_tokens=False)
 
     def _check_size(self, texts: Sequence[str], param: str) -> None:
         size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_NO_CHARACTER = re.compile("[\udc80-\udcff]")  # as `surrogateescape` marks a byte
 
 
 class TokenText:
@@ -22,13 +23,27 @@ class TokenText:
         self._tokenizer = tokenizer
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         self._special = frozenset(tokenizer.all_special_ids)
-        self._byte_level = self._backend is not None and "ByteLevel" in str(self._backend.decoder)
+        decoder = str(self._backend.decoder) if self._backend is not None else ""
+        self._byte_level = "ByteLevel" in decoder
+        self._byte_of: dict[int, int] = {}
+        if "ByteFallback" in decoder:
+            found = ((index, _BYTE_TOKEN.fullmatch(token)) for token, index in tokenizer.get_vocab().items())
+            byte_of = {index: int(match[1], 16) for index, match in found if match is not None}
+            if len(set(byte_of.values())) == 256:  # a few of them alone could not spell every character
+                self._byte_of = byte_of
+        self._id_of_byte = {byte: index for index, byte in self._byte_of.items()}
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, special tokens left out."""
-        if self._backend is not None:
-            return self._backend.decode(ids, skip_special_tokens=True)
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of `ids`. Bytes that are no character each come out as U+FFFD, and cost no character beside them."""
+        if self._backend is None:
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False))
+        if not self._byte_of.keys().isdisjoint(ids):
+            ids = self._with_whole_characters(ids, skip_special_tokens)
+        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def is_silent(self, token_id: int) -> bool:
+        """Whether `decode` leaves a token out: special ones, and ids beyond the tokenizer's own."""
+        return token_id in self._special or (self._backend is not None and self._backend.id_to_token(token_id) is None)
 
     @functools.cached_property
     def longest_token_bytes(self) -> int:
@@ -48,6 +63,29 @@ class TokenText:
             elif (match := _BYTE_TOKEN.fullmatch(token)) is not None:
                 return bytes([int(match[1], 16)])
         return token.replace("\u2581", " ").encode()
+
+    def _with_whole_characters(self, ids: Sequence[int], skip_special_tokens: bool) -> list[int]:
+        """The same with U+FFFD spelled out for each byte that is no character.
+
+        The `ByteFallback` decoder of tokenizers drops a whole run of byte tokens where one of them is no part of a character:
+        every character of it, though all but the last are there. SentencePiece, whose vocabularies these are, drops that
+        byte alone (`ProcessBytePieces`, https://github.com/google/sentencepiece, sentencepiece_processor.cc).
+        """
+        whole: list[int] = []
+        run = bytearray()
+        for token_id in ids:
+            byte = self._byte_of.get(token_id)
+            if byte is not None:
+                run.append(byte)
+            elif not (skip_special_tokens and self.is_silent(token_id)):  # what is left out does not end a run
+                whole += self._tokens_of_bytes(run)
+                whole.append(token_id)
+                run.clear()
+        return whole + self._tokens_of_bytes(run)
+
+    def _tokens_of_bytes(self, run: bytearray) -> list[int]:
+        text = _NO_CHARACTER.sub("\ufffd", run.decode("utf-8", errors="surrogateescape"))
+        return [self._id_of_byte[byte] for byte in text.encode()]
 
 
 @functools.cache

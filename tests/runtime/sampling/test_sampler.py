@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mm_gateway.core import GenerationConfig
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.sampling.noise import gumbel_noise, noise_keys
 from mm_gateway.runtime.sampling.sampler import Sampler, draw_free, draw_truncated
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -182,3 +183,17 @@ def test_a_row_of_nan_is_reported_and_spares_its_neighbours() -> None:
     drawn = [result.token for result in sampler.sample(values.clone(), [sequence(i, seed=i) for i in range(3)])]
     assert drawn[1] is None
     assert drawn[0] == draw(values[:1], sequence(0, seed=0))[0]
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-38, 5e-324])
+@pytest.mark.parametrize("config", [{}, {"top_k": 5}, {"top_p": 0.5}])
+def test_temperatures_that_fp32_cannot_divide_by_are_greedy(temperature: float, config: dict[str, Any]) -> None:
+    values = logits(8)
+    assert draw(values, *[sequence(i, seed=i, temperature=temperature, **config) for i in range(8)]) == values.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), -1e-38])
+def test_a_temperature_that_is_no_number_of_its_range_is_refused(temperature: float) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        GenerationConfig(temperature=temperature)
+    assert caught.value.param == "temperature"
