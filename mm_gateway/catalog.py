@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.mock.backend import MockBackend
@@ -15,10 +16,11 @@ from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Sett
 from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
-from mm_gateway.runtime.residency.leases import leased
+from mm_gateway.runtime.residency.leases import Lease, leased
 from mm_gateway.work_pools import MODELS
 from mm_gateway.workflows.all_workflows import WORKFLOWS
 from mm_gateway.workflows.backend import WorkflowBackend
+from mm_gateway.workflows.run import WAIT_TIMEOUT_S
 from mm_gateway.workflows.workflow import Workflow
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ class Catalog:
     Args:
         backends: by the name that listings show. aliases: further name -> listed name.
         workflows: served under their names; `NAME@MODEL` picks the model that answers, `workflow_model` does where none is named,
-            else the first one.
+            else the first one. workflow_wait_s: for each wait of a stage.
         manager: of the local models, closed with the catalog. local: the entries of those models.
     """
 
@@ -41,6 +43,7 @@ class Catalog:
         aliases: Mapping[str, str] | None = None,
         workflows: Sequence[Workflow] = (),
         workflow_model: str | None = None,
+        workflow_wait_s: float = WAIT_TIMEOUT_S,
         manager: RealModelManager | None = None,
         local: Mapping[str, ModelConfig] | None = None,
     ) -> None:
@@ -50,6 +53,7 @@ class Catalog:
         self._local = dict(local or {})
         self._workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in workflows}
         self._workflow_model = workflow_model
+        self._workflow_wait_s = workflow_wait_s
         self._created = int(time.time())
 
     def resolve(self, name: str) -> Backend:
@@ -75,7 +79,7 @@ class Catalog:
         backend = self._backends.get(self._aliases.get(chosen, chosen))
         if backend is None:
             raise ModelNotFoundError(chosen, tuple(self._backends))
-        return WorkflowBackend(name, workflow, backend, self._created)
+        return WorkflowBackend(name, workflow, backend, self._created, self._workflow_wait_s)
 
     async def start(self) -> None:
         """Begin to load what is to be preloaded; does not wait for it. A failure is logged, and tried again on first use."""
@@ -143,12 +147,13 @@ def build_catalog(settings: Settings) -> Catalog:
         aliases={alias: name for name, config in settings.models.items() for alias in config.aliases},
         workflows=[workflow.from_settings(settings) for workflow in WORKFLOWS.values()],
         workflow_model=settings.workflows.model or settings.default_model,
+        workflow_wait_s=settings.workflows.wait_timeout_s,
         manager=manager,
         local={name: config for name, config in settings.models.items() if config.backend == "local"},
     )
 
 
-def _release_preloaded(future) -> None:  # type: ignore[no-untyped-def]
+def _release_preloaded(future: Future[Lease]) -> None:
     try:
         future.result().release()
     except GatewayError as error:

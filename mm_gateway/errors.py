@@ -17,6 +17,7 @@ GatewayError
  ├── ShuttingDownError               the gateway is closing
  ├── UpstreamError                   a remote OpenAI-compatible server answered with an error
  ├── StorageError                    what is stored cannot be read or written now; `retry_after_s`
+ ├── StageTimeoutError               a stage of a workflow waited too long for its model or its work
  ├── SearchError                     where search-qa looks could not be asked; `retryable`
  ├── PageError                       a page or file cannot be fetched or read
  └── EngineError                     our fault: a forward pass failed, a NaN appeared
@@ -217,6 +218,10 @@ class StorageError(GatewayError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class StageTimeoutError(GatewayError):
+    """What a stage of a workflow waited for did not come in time; the message says which stage, and for what."""
 
 
 class SearchError(GatewayError):

@@ -24,6 +24,7 @@ from mm_gateway.errors import (
     SearchError,
     ShuttingDownError,
     SlowReaderError,
+    StageTimeoutError,
     StorageError,
     UpstreamError,
 )
@@ -44,6 +45,7 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (SlowReaderError, 408, "invalid_request_error", "slow_reader"),
     (ModelUnavailableError, 503, "server_error", "model_overloaded"),
     (StorageError, 503, "server_error", "storage_unavailable"),
+    (StageTimeoutError, 504, "server_error", "stage_timeout"),
     (SearchError, 503, "server_error", "search_failed"),
     (ShuttingDownError, 503, "server_error", None),
     (EngineError, 500, "server_error", None),

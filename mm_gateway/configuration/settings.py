@@ -278,6 +278,9 @@ class WorkflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         str | None,
         Meta(description="What answers in workflows where `mm-orch/NAME@MODEL` names none; null: `default_model`, else the first entry."),
     ] = None
+    wait_timeout_s: Annotated[
+        Positive, Meta(description="Seconds in which a search, a page, a session, or each next event of the model has to come.")
+    ] = 1800.0
     session_ttl_s: Annotated[
         Positive | None, Meta(description="Seconds after its last turn for which a session of chat-generate is kept; null: for good.")
     ] = 30 * 86400.0

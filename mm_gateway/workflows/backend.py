@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from mm_gateway.core import (
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.workflows.definition import WorkflowDefinition
 from mm_gateway.workflows.parameters import read_parameters
-from mm_gateway.workflows.run import Run
+from mm_gateway.workflows.run import WAIT_TIMEOUT_S, Run, closing
 
 
 class WorkflowBackend:
@@ -25,13 +24,17 @@ class WorkflowBackend:
 
     Args:
         name: as clients know it. model: what answers. created: Unix seconds at which the gateway started.
+        wait_timeout_s: for each wait of a stage, as for `Run`.
     """
 
-    def __init__(self, name: str, workflow: WorkflowDefinition[Any], model: Backend, created: int) -> None:
+    def __init__(
+        self, name: str, workflow: WorkflowDefinition[Any], model: Backend, created: int, wait_timeout_s: float = WAIT_TIMEOUT_S
+    ) -> None:
         self._name = name
         self._workflow = workflow
         self._model = model
         self._created = created
+        self._wait_timeout_s = wait_timeout_s
 
     def info(self) -> ModelInfo:
         model = self._model.info()
@@ -53,10 +56,10 @@ class WorkflowBackend:
         if workflow.subject in given:
             raise InvalidRequestError(f"{workflow.subject} is the last user message, not a parameter", param=f"workflow.{workflow.subject}")
         parameters = read_parameters(workflow.parameters, {**given, workflow.subject: text}, prefix="workflow.")
-        run = Run(request, self._model)
+        run = Run(request, self._model, self._wait_timeout_s)
         finished: list[ChoiceFinished] = []
         try:
-            async with contextlib.aclosing(workflow.stages(run, parameters)) as events:  # type: ignore[type-var]
+            async with closing(workflow.stages(run, parameters)) as events:
                 async for event in events:
                     # A choice is finished when the workflow is: what it does after the text belongs to the reply.
                     if isinstance(event, ChoiceFinished):

@@ -83,7 +83,8 @@ class ChatGenerateWorkflow(Workflow[ChatGenerateParameters]):
             session: Session | None = None
             yield run.begin("history", "reading the session, after its earlier requests" if id is not None else "")
             if id is not None:
-                session = await stack.enter_async_context(self._conversations.session(id, run.request.principal))
+                async with run.deadline("the session, which an earlier request has"):
+                    session = await stack.enter_async_context(self._conversations.session(id, run.request.principal))
             history = [*(session.history if session is not None else ()), *said[:-1]]
             yield run.end(output_count=len(turn_starts(history)))
 
@@ -100,7 +101,8 @@ class ChatGenerateWorkflow(Workflow[ChatGenerateParameters]):
 
             if session is not None:
                 yield run.begin("store", input_count=len(said))
-                await session.append([*said, Message(role="assistant", content=call.text)])
+                async with run.deadline("the store of sessions"):
+                    await session.append([*said, Message(role="assistant", content=call.text)])
                 yield run.end()
                 run.metadata["session_id"] = id
 

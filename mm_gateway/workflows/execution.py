@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from mm_gateway.errors import GatewayError, ModelLoadError
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.definition import WorkflowDefinition
 from mm_gateway.workflows.parameters import read_parameters
+from mm_gateway.workflows.run import closing
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
@@ -36,7 +36,7 @@ class WorkflowResult:
 
     result: Any
     status: Literal["success", "partial", "failed"]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     error: str | None = None
 
 
@@ -76,7 +76,7 @@ async def _run(backend: WorkflowBackend, request: GenerationRequest) -> Workflow
     outcome, usage = WorkflowOutcome("", ()), Usage(0, 0)
     steps: list[dict[str, Any]] = []
     try:
-        async with contextlib.aclosing(backend.generate(request)) as events:  # type: ignore[type-var]
+        async with closing(backend.generate(request)) as events:
             async for event in events:
                 match event:
                     case TextDelta(index=0, text=text):
@@ -87,6 +87,8 @@ async def _run(backend: WorkflowBackend, request: GenerationRequest) -> Workflow
                         outcome = event
                     case Usage():
                         usage = event
+                    case _:
+                        pass
     except GatewayError as error:
         return WorkflowResult(None, "failed", {"steps": steps, "degraded": True}, str(error))
     taken = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}

@@ -118,7 +118,8 @@ class _Lesson:
         value = self._parse(PartialJson(), call.text, "plan")
         cut = call.finish_reason == "length"
         self._check(value, cut, "plan")
-        names = [" ".join(str(name).split()) for name in value.get("sections", ())] if isinstance(value, dict) else []
+        given = cast(dict[str, Sequence[object]], value).get("sections", ()) if isinstance(value, dict) else ()
+        names = [" ".join(str(name).split()) for name in given]
         # The last name of a plan that was cut off may be half a name.
         complete = names[:-1] if cut and len(names) > 1 else names
         self.sections = [name for name in complete if name][: schemas.MAX_SECTIONS] or [self._topic]
@@ -208,6 +209,8 @@ class _Lesson:
                     if reason == "length":
                         self.choices[index].cut.add(stage)
                     self._check(values[index], reason == "length", stage)
+                case _:
+                    pass
 
     async def _stage_config(self, messages: Sequence[Message], grammar: Grammar, *, n: int) -> GenerationConfig:
         left = self._left()

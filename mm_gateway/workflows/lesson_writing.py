@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from mm_gateway.stop_strings import StopStrings
 from mm_gateway.text import Language
@@ -119,8 +119,10 @@ class LessonText:
 
 
 def _entries(value: Any, key: str) -> list[Mapping[str, Any]]:
-    entries = value.get(key) if isinstance(value, Mapping) else value
-    return [entry if isinstance(entry, Mapping) else {} for entry in entries] if isinstance(entries, list) else []
+    entries = cast(Mapping[str, Any], value).get(key) if isinstance(value, Mapping) else value
+    if not isinstance(entries, list):
+        return []
+    return [cast(Mapping[str, Any], entry) if isinstance(entry, Mapping) else {} for entry in cast(list[Any], entries)]
 
 
 def _contents(value: Any) -> list[str]:

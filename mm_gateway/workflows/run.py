@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -28,9 +29,22 @@ from mm_gateway.core import (
     WorkflowOutcome,
     WorkflowStep,
 )
+from mm_gateway.errors import StageTimeoutError
 from mm_gateway.text import estimate_tokens
 
 T = TypeVar("T")
+
+WAIT_TIMEOUT_S = 1800.0
+"""As long as a load may be without progress, so that a workflow does not give up a model that is still loading."""
+CLOSE_TIMEOUT_S = 10.0
+"""For work that was cancelled to end."""
+
+logger = logging.getLogger(__name__)
+
+
+def closing(events: AsyncIterator[GenerationEvent]) -> contextlib.aclosing[AsyncGenerator[GenerationEvent]]:
+    """Closes what a Backend or a workflow yields when it is left; an async generator, though its annotation says less."""
+    return contextlib.aclosing(cast(AsyncGenerator[GenerationEvent], events))
 
 
 class Run:
@@ -40,12 +54,14 @@ class Run:
 
     Args:
         request: as the client made it. model: what answers.
+        wait_timeout_s: for each piece of work that is waited for, and for each next event of the model.
 
     Attributes:
         metadata: to be told with the outcome, JSON values. result: for callers in Python; None: the text.
     """
 
-    def __init__(self, request: GenerationRequest, model: Backend) -> None:
+    def __init__(self, request: GenerationRequest, model: Backend, wait_timeout_s: float = WAIT_TIMEOUT_S) -> None:
+        self._wait_timeout_s = wait_timeout_s
         self.request = request
         self.model = model
         self.metadata: dict[str, Any] = {}
@@ -127,14 +143,38 @@ class Run:
     async def measure(self, texts: Sequence[str]) -> Measure:
         """Texts in the model's tokens; estimated where only a server elsewhere knows its tokenizer. May wait for it to load."""
         if isinstance(self.model, MeasuringBackend):
-            return await self.model.measure(texts)
+            async with self.deadline("its model's tokenizer"):
+                return await self.model.measure(texts)
         return Measure(tuple(map(estimate_tokens, texts)), self.model.info().context_length, exact=False)
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task that is cancelled, and waited for, when the request ends before it."""
-        task = asyncio.create_task(work)
+        """A task that has a deadline, and is cancelled, and waited for, when the request ends before it."""
+        task = asyncio.create_task(self._in_time(work))
         self._tasks.append(task)
         return task
+
+    @contextlib.asynccontextmanager
+    async def deadline(self, what: str) -> AsyncGenerator[None]:
+        """Bounds what is awaited within it. what: is waited for, in the error.
+
+        Raises:
+            StageTimeoutError: it takes longer than `wait_timeout_s`.
+        """
+        stage = self._stage[0] if self._stage is not None else "answer"
+        timeout = asyncio.timeout(self._wait_timeout_s)
+        try:
+            async with timeout:
+                yield
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise  # one of the work itself
+            raise StageTimeoutError(
+                f"The stage {stage} waited {self._wait_timeout_s:g} s for {what}. Try again, or raise workflows.wait_timeout_s"
+            ) from error
+
+    async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
+        async with self.deadline("its work"):
+            return await work
 
     def count(self, stage: str, usage: Usage) -> None:
         """Add what a call took."""
@@ -162,9 +202,11 @@ class Run:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, running = await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+            if running:
+                logger.error("%s left %d tasks that do not end after they were cancelled", self.request.request_id, len(running))
         for task in self._tasks:
-            if not task.cancelled():
+            if task.done() and not task.cancelled():
                 task.exception()  # seen, so that asyncio does not complain
         # A generator that was left amid its iteration frees what it holds only when it is closed.
         for events in self._calls:
@@ -198,9 +240,13 @@ class ModelCall:
                 yield event
 
     async def _read(self, run: Run, stage: str, source: AsyncIterator[GenerationEvent]) -> AsyncGenerator[GenerationEvent]:
-        async with contextlib.aclosing(source) as events:  # type: ignore[type-var]
-            async for event in events:
+        async with closing(source) as events:
+            while True:
+                async with run.deadline("the model"):
+                    event = await anext(events, None)
                 match event:
+                    case None:
+                        return
                     case Progress():
                         yield run.progress(event.detail or event.stage, event.fraction)
                         continue
@@ -211,4 +257,6 @@ class ModelCall:
                         self._pieces.append(event.text)
                     case ChoiceFinished(index=0):
                         self.finish_reason = event.finish_reason
+                    case _:
+                        pass
                 yield event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ from mm_gateway.core import (
     WorkflowOutcome,
     WorkflowStep,
 )
-from mm_gateway.errors import EngineError, InvalidRequestError, ModelNotFoundError, UnsupportedParameterError
+from mm_gateway.errors import EngineError, InvalidRequestError, ModelNotFoundError, StageTimeoutError, UnsupportedParameterError
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.parameters import Parameters
 from mm_gateway.workflows.run import Run
@@ -228,3 +228,67 @@ def test_execute_reports_an_error_of_the_model_as_failed_and_raises_for_wrong_pa
     assert caught.value.param == "sentences"
     with pytest.raises(InvalidRequestError, match="topic"):
         EchoTwice().execute({})
+
+
+class Topic(Parameters, frozen=True, kw_only=True):
+    topic: str
+
+
+class Waiting(Workflow[Topic]):
+    """Waits for ever for work of its own, or for the model where the topic is "model"."""
+
+    name = "waiting"
+    description = "A test's"
+    subject = "topic"
+    parameters = Topic
+
+    async def stages(self, run: Run, parameters: Topic) -> AsyncIterator[GenerationEvent]:
+        yield run.begin("work")
+        if parameters.topic != "model":
+            await run.start(asyncio.Event().wait())
+        async for event in run.ask(run.messages, run.config()):
+            yield event
+        yield run.end()
+
+
+@pytest.mark.parametrize("topic", ["work", "model"])
+async def test_every_wait_of_a_stage_has_a_bound_and_its_error_names_the_stage(topic: str) -> None:
+    model = ScriptedBackend([TextDelta(0, "begun"), 1e9])
+    backend = WorkflowBackend("mm-orch/waiting", Waiting(), model, created=0, wait_timeout_s=0.1)
+    asked = request(input=ChatInput((Message(role="user", content=topic),)))
+    events: list[GenerationEvent] = []
+    with pytest.raises(StageTimeoutError, match=r"stage work waited 0\.1 s for"):
+        async with asyncio.timeout(20), aclosing(backend.generate(asked)) as stream:  # type: ignore[type-var]
+            async for event in stream:
+                events.append(event)
+    assert isinstance(events[-1], WorkflowStep)
+    assert not events[-1].success
+    assert model.closed == model.started
+
+
+async def test_a_timeout_of_the_work_itself_is_its_own() -> None:
+    async def late() -> None:
+        raise TimeoutError("its own")
+
+    run = Run(request(), ScriptedBackend([]), wait_timeout_s=60)
+    with pytest.raises(TimeoutError, match="its own"):
+        await run.start(late())
+
+
+async def test_closing_a_run_does_not_wait_for_work_that_will_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mm_gateway.workflows.run.CLOSE_TIMEOUT_S", 0.05)
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        while not end.is_set():
+            with suppress(asyncio.CancelledError):
+                begun.set()
+                await end.wait()
+
+    run = Run(request(), ScriptedBackend([]))
+    task = run.start(stubborn())
+    await begun.wait()
+    await asyncio.wait_for(run.close(), 20)
+    assert not task.done()
+    end.set()
+    await asyncio.wait([task])
