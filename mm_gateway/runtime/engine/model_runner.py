@@ -14,7 +14,6 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.engine.attention_hook import AttentionProbe, forward, take_over
 from mm_gateway.runtime.engine.decode_graphs import DecodeGraphs
 from mm_gateway.runtime.engine.hidden_states import last_hidden_states
-from mm_gateway.runtime.kv_cache.block_cache import PagedKVCache
 from mm_gateway.runtime.kv_cache.cache import AttentionShape, KVCache
 from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
@@ -57,11 +56,10 @@ class ModelRunner:
 
     def capture_decodes(self, max_running: int) -> None:
         """Capture decode steps as CUDA graphs, where cache and model allow it; otherwise steps run as they are."""
-        cache = self.cache
-        if not isinstance(cache, PagedKVCache) or not cache.kernel.graphs:
+        if not self.cache.capturable:
             return
         try:
-            self._graphs = DecodeGraphs(self._model, cache, layers=self._layers, max_running=max_running)
+            self._graphs = DecodeGraphs(self._model, self.cache, layers=self._layers, max_running=max_running)
         except (RuntimeError, torch.OutOfMemoryError) as error:
             torch.cuda.synchronize(self.device)
             logger.warning("no CUDA graphs for this model: %s", str(error).splitlines()[0])

@@ -49,6 +49,13 @@ class PagedKVCache:
     def capacity_bytes(self) -> int:
         return self._stored.numel() * self._stored.element_size()
 
+    @property
+    def capturable(self) -> bool:
+        return self.kernel.graphs
+
+    def fixed_step(self, size: int) -> PagedFixedStep:
+        return PagedFixedStep(self, size)
+
     def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], PagedStepAttention]:
         self.apply_pending()
         # Decodes first: they are one call of the kernel that gathers.
@@ -110,3 +117,36 @@ class PagedStepAttention:
         if rows > tokens:
             attended = torch.nn.functional.pad(attended, (0, 0, 0, 0, 0, rows - tokens))
         return attended[None]
+
+
+class PagedFixedStep:
+    """FixedStep over blocks.
+
+    Attributes:
+        rows: [size] int64. seq_lens: [size] int32. block_table: [size, blocks of the longest context] int32.
+    """
+
+    def __init__(self, cache: PagedKVCache, size: int) -> None:
+        self._cache = cache
+        self._size = size
+        self.rows = torch.zeros(size, dtype=torch.int64, device=cache.device)
+        self.seq_lens = torch.ones(size, dtype=torch.int32, device=cache.device)
+        self.block_table = torch.zeros((size, cache.max_blocks), dtype=torch.int32, device=cache.device)
+        self.query_starts = torch.arange(size + 1, dtype=torch.int32, device=cache.device)
+
+    def fill(self, step: list[ScheduledSequence]) -> None:
+        self._cache.apply_pending()
+        padding, width = self._size - len(step), self._cache.max_blocks
+        tables = [self._cache.allocator.table_of(scheduled.seq) for scheduled in step]
+        ends = [scheduled.seq.computed for scheduled in step]
+        # Padding rows write to the first rows of block 0, which no sequence has.
+        rows = [self._cache.row_of(table, end) for table, end in zip(tables, ends, strict=True)] + [0] * padding
+        self.rows.copy_(torch.tensor(rows), non_blocking=True)
+        self.seq_lens.copy_(torch.tensor([end + 1 for end in ends] + [1] * padding, dtype=torch.int32), non_blocking=True)
+        table = torch.tensor([t + [0] * (width - len(t)) for t in tables] + [[0] * width] * padding, dtype=torch.int32)
+        self.block_table.copy_(table, non_blocking=True)
+
+    def attention(self) -> PagedStepAttention:
+        longest = self._cache.max_blocks * self._cache.block_size
+        batch = PagedBatch(self.query_starts, self.seq_lens, self.block_table, [1] * self._size, [longest] * self._size)
+        return PagedStepAttention(self._cache, batch, self.rows)

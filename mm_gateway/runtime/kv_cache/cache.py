@@ -52,6 +52,18 @@ class StepAttention(Protocol):
         ...
 
 
+class FixedStep(Protocol):
+    """The cache's part of decode steps of up to `size` sequences that read everything from the same tensors, as CUDA graphs must."""
+
+    def fill(self, step: list[ScheduledSequence]) -> None:
+        """Apply what the allocator decided, and copy a step's numbers in; rows beyond it become padding."""
+        ...
+
+    def attention(self) -> StepAttention:
+        """Of one forward pass over what is filled in, padding included."""
+        ...
+
+
 class KVCache(Protocol):
     """Allocator and storage of one model's keys and values."""
 
@@ -61,6 +73,19 @@ class KVCache(Protocol):
     @property
     def capacity_bytes(self) -> int:
         """Memory that the cache may come to take."""
+        ...
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a forward pass over `fixed_step` can be captured as a CUDA graph; only then is that asked for."""
+        ...
+
+    def fixed_step(self, size: int) -> FixedStep:
+        """For decode steps of up to `size` sequences.
+
+        Raises:
+            NotImplementedError: this layout has none.
+        """
         ...
 
     def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], StepAttention]:

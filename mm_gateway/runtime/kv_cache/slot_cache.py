@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
-from mm_gateway.runtime.kv_cache.cache import AttentionShape
+from mm_gateway.runtime.kv_cache.cache import AttentionShape, FixedStep
 from mm_gateway.runtime.kv_cache.slot_attention import PrefillChunk, SlotAttention, plan_decodes
 from mm_gateway.runtime.kv_cache.slot_storage import SlotStorage
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
@@ -28,6 +28,13 @@ class SlotKVCache:
     @property
     def capacity_bytes(self) -> int:
         return self._capacity_bytes
+
+    @property
+    def capturable(self) -> bool:
+        return False
+
+    def fixed_step(self, size: int) -> FixedStep:
+        raise NotImplementedError("slots have no fixed steps: they are for CPUs")
 
     def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], SlotAttention]:
         self._storage.apply(self.allocator.pending)

@@ -13,7 +13,6 @@ from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.engine.decode_graphs import StaticDecodeBatch, batch_sizes
 from mm_gateway.runtime.engine.model_runner import ModelRunner, probe
 from mm_gateway.runtime.kv_cache.block_attention import PagedBatch, agrees, choose_kernel, gather_kernel
-from mm_gateway.runtime.kv_cache.block_cache import PagedKVCache
 from mm_gateway.runtime.kv_cache.choosing import make_kv_cache
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
@@ -71,7 +70,6 @@ def test_the_fixed_inputs_of_a_captured_step_compute_what_the_step_computes(chec
     cache = make_kv_cache(
         shape, device=CPU, dtype=torch.float32, context_length=64, settings=EngineSettings(max_running=4), layout="paged", block_size=16
     )
-    assert isinstance(cache, PagedKVCache)
     runner = ModelRunner(loaded.model, cache, shape)
     prompts = [[5, 6, 7], list(range(20, 40)), [9]]
     sequences = [Sequence(i, i, prompt, GenerationConfig(), max_tokens=8, seed=0) for i, prompt in enumerate(prompts)]
@@ -82,7 +80,7 @@ def test_the_fixed_inputs_of_a_captured_step_compute_what_the_step_computes(chec
         seq.tokens.append(11)
         assert cache.allocator.extend(seq)
     step = [ScheduledSequence(seq, 1, True) for seq in sequences]
-    static = StaticDecodeBatch(8, cache)
+    static = StaticDecodeBatch(8, cache, CPU)
     static.fill(step)
     logits, layers = static.forward(loaded.model)
     assert layers == shape.layers
