@@ -86,6 +86,17 @@ def test_an_answer_from_sources_cites_the_source_that_says_it() -> None:
                 assert cited[1] in sources[int(cited[2])]
 
 
+def test_a_source_is_about_what_its_title_names() -> None:
+    draw = Draw(7)
+    titles = [message for _ in range(200) for message in re.findall(r"^\[\d+\] About (.*)\n(.*)$", _prompt(draw), flags=re.MULTILINE)]
+    assert len(titles) > 5
+    assert all(name.casefold() in text.casefold() for name, text in titles)
+
+
+def _prompt(draw: Draw) -> str:
+    return corpus.sources(draw, "sources").messages[1].content
+
+
 def test_a_reworded_prompt_is_what_the_next_training_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     before = corpus.sources(Draw(2), "sources")
     monkeypatch.setattr(prompts, "answer_messages", lambda *_: [Message(role="user", content="In other words")])

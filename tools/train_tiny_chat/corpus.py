@@ -106,8 +106,8 @@ def _made_up_sources(draw: Draw, language: Language) -> tuple[list[Passage], lis
     stop = "。" if language == "zh" else "."
     for number in range(1, draw.one([1, 2, 2, 3, 4, 5]) + 1):
         about: Scope = {}
-        title = draw.expand(_slot("title", language), about)
-        about.setdefault(_slot("thing", language)[1:-1], draw.expand(_slot("thing", language)))
+        draw.expand(_slot("thing", language), about)
+        title = draw.expand(read("templates")["titles"][language], about)
         body: list[str] = []
         for statement in draw.some(read("templates")["statements"][language], 4):
             scope = dict(about)
