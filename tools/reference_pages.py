@@ -14,6 +14,7 @@ import msgspec
 
 from mm_gateway.api.app import create_app
 from mm_gateway.api.description.document import document
+from mm_gateway.api.description.words import in_words
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.configuration.words import description, range_in_words, type_in_words
@@ -108,47 +109,8 @@ def _fields_table(struct: str, schemas: Mapping[str, Any], nested: list[str]) ->
         if meaning == _REFUSED:
             refused.append(f"`{name}`")
         else:
-            rows.append((f"`{name}`", _kind(field, nested) + (", required" if name in required else ""), meaning))
+            rows.append((f"`{name}`", in_words(field, nested) + (", required" if name in required else ""), meaning))
     return _table(("field", "value", "meaning"), rows) + (f"\n\nRefused by name: {', '.join(refused)}." if refused else "")
-
-
-def _kind(schema: Mapping[str, Any], nested: list[str]) -> str:
-    """The values that a JSON schema allows, in words; objects that it refers to are added to `nested`."""
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        if name not in nested:
-            nested.append(name)
-        return f"[{name}](#{name.lower()})"
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            return " or ".join(dict.fromkeys(_kind(part, nested) for part in schema[key] if part.get("type") != "null"))
-    if "enum" in schema:
-        return " or ".join(f"`{value}`" for value in schema["enum"] if value is not None)
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    kind = schema.get("type", "any value")
-    if kind == "array":
-        items = _kind(schema["items"], nested) if schema.get("items") else "any value"
-        return "list" + _between(schema, "minItems", "maxItems", " entries") + f" of {items}"
-    if kind == "object":
-        return "object" + _between(schema, "minProperties", "maxProperties", " keys")
-    if kind == "string":
-        return "text" + _between(schema, "minLength", "maxLength", " characters")
-    return str(kind) + _between(schema, "minimum", "maximum", "")
-
-
-def _between(schema: Mapping[str, Any], low: str, high: str, unit: str) -> str:
-    least, most, above = schema.get(low), schema.get(high), schema.get("exclusiveMinimum")
-    if isinstance(most, int) and most >= 2**63 - 1:  # the range of 64 bits, which nobody looks up
-        return ""
-    bounds = [
-        f"above {above}" if above is not None else "",
-        f"{least} to {most}" if least is not None and most is not None else "",
-        f"at least {least}" if least is not None and most is None else "",
-        f"at most {most}" if most is not None and least is None else "",
-    ]
-    said = ", ".join(filter(None, bounds))
-    return f" ({said}{unit})" if said else ""
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, get
-from litestar.constants import OPENAPI_JSON_HANDLER_NAME
-from litestar.openapi.plugins import ScalarRenderPlugin
 
 from mm_gateway.api.description.document import document
-
-_page = ScalarRenderPlugin()
-
-
-@get("/schema", sync_to_thread=False, media_type=MediaType.HTML)
-def schema_page(request: Request) -> bytes:
-    return _page.render(request, _document(request.app))
+from mm_gateway.api.description.page import CONTENT_SECURITY_POLICY, render
 
 
-# The name under which Litestar's pages look for it.
-@get("/schema/openapi.json", name=OPENAPI_JSON_HANDLER_NAME, sync_to_thread=False)
+@get("/schema", sync_to_thread=False)
+def schema_page(request: Request) -> Response[str]:
+    state = request.app.state
+    if "schema_page" not in state:
+        state["schema_page"] = render(_document(request.app))
+    return Response(state["schema_page"], media_type=MediaType.HTML, headers={"content-security-policy": CONTENT_SECURITY_POLICY})
+
+
+@get("/schema/openapi.json", sync_to_thread=False)
 def schema_json(request: Request) -> Response[dict[str, Any]]:
     return Response(_document(request.app))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -16,6 +18,7 @@ from openapi_spec_validator import validate
 
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.description.document import document, schemas
+from mm_gateway.api.description.page import render
 from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
@@ -78,8 +81,32 @@ async def test_it_is_served_as_json_and_as_a_page(client: AsyncTestClient, descr
     assert reply.json() == json.loads(json.dumps(described))
     page = await client.get("/schema")
     assert page.headers["content-type"].startswith("text/html") and "/schema/openapi.json" in page.text
+    assert all(f'id="{operation["operationId"]}"' in page.text for methods in described["paths"].values() for operation in methods.values())
     missing = await client.get("/schema/nothing")
     assert (missing.status_code, set(missing.json()["error"])) == (404, {"message", "type", "param", "code"})
+
+
+async def test_the_page_runs_no_script_and_loads_nothing(client: AsyncTestClient) -> None:
+    page = await client.get("/schema")
+    style = re.search(r"<style>(.*?)</style>", page.text, re.DOTALL)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert page.headers["content-security-policy"].startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+    assert not re.search(r"<script|<link|<img|<iframe|src=|@import|url\(|javascript:", page.text)
+    assert set(re.findall(r'href="([^"#]+)"', page.text)) == {"/schema/openapi.json"}
+
+
+def test_the_page_escapes_what_it_shows(described: dict[str, Any]) -> None:
+    evil = "<script>alert(1)</script> `<b>`"
+    changed = json.loads(json.dumps(described))
+    changed["info"]["description"] = evil
+    changed["components"]["schemas"]["ChatMessage"]["properties"]["role"] = {"enum": [evil], "description": evil}
+    assert "<script" not in render(changed) and "<b>" not in render(changed)
+
+
+def test_every_link_within_the_page_leads_somewhere(described: dict[str, Any]) -> None:
+    page = render(described)
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r'id="([^"]+)"', page))
 
 
 def test_every_route_is_described_and_nothing_else(app: GatewayApp, described: dict[str, Any]) -> None:
