@@ -10,13 +10,17 @@ WORKERS ?= 2
 ENVIRONMENTS := $(patsubst compat_tests/environments/%.txt,.compat/%/.installed,$(wildcard compat_tests/environments/*.txt))
 NODE := compat_tests/node
 
-.PHONY: serve test compat lint types docs bench wheel clean
+.PHONY: serve test adversarial compat lint types docs bench wheel clean
 
 serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
 
 test: $(VENV)/.installed-dev lint types
 	$(BIN)/python -m pytest -n $(WORKERS) --cov $(ARGS)
+
+# Hostile inputs against a running gateway, each with the longest wait of everybody else; some minutes, on a machine that does nothing else.
+adversarial: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 0 tests/adversarial --adversarial --tb=short $(ARGS)
 
 compat: $(VENV)/.installed-dev $(ENVIRONMENTS) $(NODE)/node_modules/.installed
 	$(BIN)/python -m pytest -m 'environments or not environments' compat_tests $(ARGS)

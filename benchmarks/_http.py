@@ -121,6 +121,12 @@ class Connection:
             self._streams[1].close()
             self._streams = None
 
+    def abort(self) -> None:
+        """Hang up at once: what is not sent yet is dropped, and what the server still sends meets a reset."""
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
     async def _exchange(self, request: bytes) -> Reply:
         reused = self._streams is not None
         try:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 PORT = "{port}"
 
@@ -56,14 +57,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(server: ServerCommand, *, health: str = "/health", ready_timeout_s: float = 180.0) -> Iterator[RunningServer]:
+def running(
+    server: ServerCommand, *, health: str = "/health", ready_timeout_s: float = 180.0, log_path: Path | None = None
+) -> Iterator[RunningServer]:
     """The server, ready; its whole process group is gone afterwards.
+
+    Args:
+        log_path: what it writes goes there; None: only an error shows the end of it.
 
     Raises:
         ServerError: it ended, or was not ready in time.
     """
     port = free_port()
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() if log_path is None else log_path.open("w+b") as log:
         process = subprocess.Popen(
             [part.replace(PORT, str(port)) for part in server.command],
             env=os.environ | server.environment,
