@@ -36,30 +36,44 @@ async def _keep_best(
     source: AsyncGenerator[GenerationEvent], prompts: int, best_of: int, n: int, *, shows_logprobs: bool
 ) -> AsyncGenerator[GenerationEvent]:
     """Collect all choices of all prompts, and pass on the best, renumbered; other events pass as they come."""
-    deltas: dict[int, list[TextDelta]] = {index: [] for index in range(prompts * best_of)}
+    candidates = [_Candidate() for _ in range(prompts * best_of)]
     finished: dict[int, ChoiceFinished] = {}
     async with contextlib.aclosing(source) as events:
         async for event in events:
             match event:
                 case TextDelta():
-                    deltas[event.index].append(event)
+                    candidates[event.index].add(event if shows_logprobs else msgspec.structs.replace(event, logprobs=()), event.logprobs)
                 case ChoiceFinished():
                     finished[event.index] = event
-                    if len(finished) < len(deltas):
+                    if len(finished) < len(candidates):
                         continue
                     for prompt in range(prompts):
-                        candidates = range(prompt * best_of, (prompt + 1) * best_of)
-                        best = sorted(candidates, key=lambda index: -_mean(deltas[index]))[:n]
+                        of_prompt = range(prompt * best_of, (prompt + 1) * best_of)
+                        best = sorted(of_prompt, key=lambda index: -candidates[index].mean)[:n]
                         for place, chosen in enumerate(best):
                             index = prompt * n + place
-                            for delta in deltas[chosen]:
-                                yield msgspec.structs.replace(delta, index=index, logprobs=delta.logprobs if shows_logprobs else ())
+                            for delta in candidates[chosen].deltas:
+                                yield msgspec.structs.replace(delta, index=index)
                             yield ChoiceFinished(index, finished[chosen].finish_reason)
                 case _:
                     yield event
 
 
-def _mean(deltas: list[TextDelta]) -> float:
-    tokens: list[TokenLogprob] = [token for delta in deltas for token in delta.logprobs]
-    known = [token.logprob for token in tokens if token.logprob is not None]
-    return sum(known) / len(known) if known else 0.0
+class _Candidate:
+    """What a choice has so far, and its mean log-probability, summed up as it comes: at the end there may be a million tokens of all."""
+
+    def __init__(self) -> None:
+        self.deltas: list[TextDelta] = []
+        self._sum = 0.0
+        self._known = 0
+
+    def add(self, shown: TextDelta, tokens: tuple[TokenLogprob, ...]) -> None:
+        self.deltas.append(shown)
+        for token in tokens:
+            if token.logprob is not None:
+                self._sum += token.logprob
+                self._known += 1
+
+    @property
+    def mean(self) -> float:
+        return self._sum / self._known if self._known else 0.0

@@ -11,7 +11,11 @@ import msgspec
 from mm_gateway.core.generation import FinishReason
 
 
-class TokenLogprob(msgspec.Struct, frozen=True):
+# A reply may have a million tokens. Without `gc=False` each of them would be a stop of Python's collector, which holds up everything
+# for as long as it looks at them; the types below hold no cycles, so that it has nothing to find.
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     """A token with its natural-log probability in the model's own distribution (before temperature and truncation)."""
 
     token: str
@@ -35,7 +39,7 @@ ProgressCallback = Callable[[Progress], object]
 """Told how something goes on, perhaps from another thread; what it returns is ignored."""
 
 
-class TextDelta(msgspec.Struct, frozen=True, tag="text"):
+class TextDelta(msgspec.Struct, frozen=True, tag="text", gc=False):
     """Text appended to one choice; never splits a character, never holds part of a stop string. May be empty with logprobs."""
 
     index: int

@@ -9,13 +9,16 @@ import msgspec
 from mm_gateway.protocol.conversation import FunctionToolCall
 
 
-class TopLogprob(msgspec.Struct):
+# `gc=False`: a reply may have a million of these two, and they hold no cycles for Python's collector to find.
+
+
+class TopLogprob(msgspec.Struct, gc=False):
     token: str
     logprob: float
     bytes: list[int] | None
 
 
-class ChatLogprob(msgspec.Struct):
+class ChatLogprob(msgspec.Struct, gc=False):
     token: str
     logprob: float
     bytes: list[int] | None
