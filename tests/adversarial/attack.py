@@ -145,4 +145,4 @@ def chat(content: str = "Hello", model: str = "mock", **fields: Json) -> Json:
 
 def asking(content: str = "Hello", **fields: Json) -> Json:
     """A chat of the small model, a few tokens long unless it says otherwise."""
-    return chat(content, "tiny-chat", **({"max_tokens": 8} | fields))
+    return chat(content, **({"model": "tiny-chat", "max_tokens": 8} | fields))

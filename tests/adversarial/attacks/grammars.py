@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.adversarial.attack import CHAT, OK, REFUSED, RESPONSES, SERVED_OR_REFUSED, Attack, Json, Target, asking, posting
+from tests.adversarial.attack import CHAT, OK, REFUSED, RESPONSES, SERVED_OR_REFUSED, Attack, Json, Target, asking, chat, posting
 
 
 def chained(length: int, keyword: str = "$defs") -> Json:
@@ -237,6 +237,16 @@ GRAMMARS = (
             guided_json={"type": "array", "minItems": 1000, "items": {"type": "array", "minItems": 1000, "items": {"type": "string"}}},
         ),
     ),
+    posting(
+        "mock: a schema whose fields are of the wrong type",
+        lambda: chat(guided_json={"type": "string", "minLength": "x", "maxLength": -1}),
+        quick=True,
+    ),
+    posting("mock: bounds of the wrong type", lambda: chat(guided_json={"type": "integer", "minimum": "a", "exclusiveMinimum": []})),
+    posting("mock: items and properties of the wrong type", lambda: chat(guided_json={"type": "object", "properties": [1], "enum": 3})),
+    posting("mock: an array of fractions", lambda: chat(guided_json={"type": "array", "minItems": 1.5, "items": [], "prefixItems": 3})),
+    posting("mock: a tool of the wrong type", lambda: chat(tools=[tool({"type": "object", "properties": 7})], tool_choice="required")),
+    posting("mock: a schema of 90 levels", lambda: chat(guided_json=nested(45, {"type": "string"}))),
     Attack("grammars: forty at a time that nobody knows yet", _many_grammars, OK | {429}),
     Attack("grammars: six runaways at a time, and a simple one", _many_runaways, SERVED_OR_REFUSED, limit_s=120),
     Attack("grammars: twenty clients that hang up while theirs compile", _hang_ups, OK, limit_s=120),

@@ -57,7 +57,7 @@ TEXTS = (
     posting("S4 a prompt of 15 MB", lambda: {"model": "tiny-chat", "prompt": "word " * (3 * MB)}, REFUSED, path=COMPLETIONS),
     posting("S4 100 prompts of 150 kB", lambda: {"model": "tiny-chat", "prompt": ["word " * 30_000] * 100}, REFUSED, path=COMPLETIONS),
     posting("S4 an embedding of 15 MB", lambda: {"model": "tiny-chat", "input": "word " * (3 * MB)}, REFUSED, path=EMBEDDINGS),
-    posting("S4 2,048 embeddings of 7 kB", lambda: {"model": "tiny-chat", "input": ["word " * 1400] * 2048}, path=EMBEDDINGS, limit_s=300),
+    posting("S4 64 embeddings of 7 kB", lambda: {"model": "tiny-chat", "input": ["word " * 1400] * 64}, path=EMBEDDINGS, limit_s=300),
     posting("S4 /v1/responses of 15 MB", lambda: {"model": "tiny-chat", "input": "word " * (3 * MB)}, REFUSED, path=RESPONSES),
     posting(
         "S4 /v1/responses/input_tokens of 15 MB",
