@@ -10,7 +10,6 @@ import msgspec
 
 from mm_gateway.core.generation import FinishReason
 
-
 # A reply may have a million tokens. Without `gc=False` each of them would be a stop of Python's collector, which holds up everything
 # for as long as it looks at them; the types below hold no cycles, so that it has nothing to find.
 

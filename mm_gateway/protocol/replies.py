@@ -8,7 +8,6 @@ import msgspec
 
 from mm_gateway.protocol.conversation import FunctionToolCall
 
-
 # `gc=False`: a reply may have a million of these two, and they hold no cycles for Python's collector to find.
 
 
