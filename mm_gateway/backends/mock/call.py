@@ -37,7 +37,7 @@ def _named(use: ToolUse, name: str) -> Tool:
 
 def arguments_for(tool: Tool) -> str:
     """JSON that fits a schema without `$ref`, patterns and combinations; those are not looked into."""
-    return json.dumps(_Examples("tools").of(tool.parameters or {"type": "object"}))
+    return json.dumps(_example(tool.parameters or {"type": "object"}, "tools"))
 
 
 def text_for(grammar: Grammar) -> str:
@@ -50,11 +50,21 @@ def text_for(grammar: Grammar) -> str:
         case "json_object":
             return _compact({"text": "text"})
         case "json_schema":
-            return _compact(_Examples(grammar.param).of(_loads(grammar)))
+            return _compact(_example(_loads(grammar), grammar.param))
         case "choice":
             return str(_loads(grammar)[0])
         case _:
             raise UnsupportedParameterError(f"The mock model does not support {grammar.param}", param=grammar.param)
+
+
+def _example(schema: Any, param: str) -> Any:
+    try:
+        return _Examples(param).of(schema)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        # Nothing has checked it before, and any keyword may be of any type.
+        raise InvalidRequestError(
+            f"{param}: this is no JSON schema, a keyword has a value of the wrong type ({error})", param=param
+        ) from None
 
 
 def _loads(grammar: Grammar) -> Any:

@@ -192,7 +192,7 @@ def _attack(
 
 
 CONNECTIONS = (
-    _attack("S7 2,048 bodies of one byte", _half_bodies, quick=True),
+    _attack("S7 2,048 bodies of one byte", _half_bodies),
     _attack("S7 5,120 half heads", _half_heads, quick=True),
     _attack("S7 3,000 that say nothing", _silent),
     _attack("S7 200 heads, a byte at a time", _dribbled),
@@ -200,7 +200,7 @@ CONNECTIONS = (
     _attack("S8 20 who do not read large replies", _unread_replies),
     _attack("HTTP: 5,000 requests in one go", _pipelined, quick=True),
     _attack("HTTP: 2,000 chats in one go", _pipelined_chats),
-    _attack("HTTP: 1,000 resets", _resets, quick=True),
+    _attack("HTTP: 1,000 resets", _resets),
     _attack("HTTP: half closed", _half_closed, OK | {0}),
     _attack("HTTP: 300,000 chunks of one byte", _small_chunks, SERVED_OR_REFUSED, quick=True),
     _attack("HTTP: 500 streams at a time", _many_streams, OK | {429}),
