@@ -72,7 +72,7 @@ def _text(at: str, content: str | list[ContentPart] | None) -> str:
         if part.text is None:
             raise InvalidRequestError(f"{at}[{position}].text is missing", param=f"{at}[{position}].text")
         texts.append(part.text)
-    return "".join(texts)
+    return "\n".join(texts)  # as vLLM and llama.cpp do: parts are paragraphs, not pieces of a word
 
 
 def _check_results(conversation: Sequence[Message]) -> None:

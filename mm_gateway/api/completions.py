@@ -75,7 +75,7 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
     return GenerationRequest(
         request_id=request_id,
         model=body.model,
-        input=CompletionInput(prompts, echo=echo),
+        input=CompletionInput(prompts, echo=echo, add_special_tokens=body.add_special_tokens is not False),
         config=generation_config(
             body,
             n=body.n,

@@ -34,7 +34,7 @@ def completion_logprobs(tokens: Sequence[TokenLogprob], *, offset: int, top: boo
     offsets: list[int] = []
     for entry in tokens:
         offsets.append(offset)
-        offset += len(entry.token)
+        offset += entry.characters
     return CompletionLogprobs(
         [_name(entry.token, entry.bytes) for entry in tokens],
         [_finite(entry.logprob) for entry in tokens],

@@ -260,7 +260,7 @@ class CompletionReply(ChunkedReply):
         logprobs = b"null"
         if self._logprobs is not None and tokens:
             logprobs = _encode(completion_logprobs(tokens, offset=self._offsets[index], top=self._logprobs > 0))
-            self._offsets[index] += sum(len(token.token) for token in tokens)
+            self._offsets[index] += sum(token.characters for token in tokens)
         return self._template.choice(
             b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b}' % (index, _encode(text), logprobs, _encode(reason))
         )

@@ -97,8 +97,8 @@ async def _generate(
             encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
             prompts = [await ENCODING.run(encode)]
             stop_strings, param = chat.stop_strings, "messages"
-        case CompletionInput(texts, echo):
-            prompts = await ENCODING.run(_encode_all, engine, texts, config.max_new_tokens)
+        case CompletionInput(texts, echo, add_special_tokens):
+            prompts = await ENCODING.run(_encode_all, engine, texts, config.max_new_tokens, add_special_tokens)
             param = "prompt"
             if echo:
                 echo_texts = await ENCODING.run(_texts, engine, texts)
@@ -165,9 +165,11 @@ def _parameters_of_tool(index: int) -> str:
     return f"tools[{index}].function.parameters"
 
 
-def _encode_all(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]], reply_tokens: int | None) -> list[list[int]]:
-    limit = engine.token_limit(reply_tokens)
-    return [engine.encode(prompt, limit) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+def _encode_all(
+    engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]], reply_tokens: int | None, add_special_tokens: bool
+) -> list[list[int]]:
+    encode = functools.partial(engine.encode, limit=engine.token_limit(reply_tokens), add_special_tokens=add_special_tokens)
+    return [encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
 
 
 def _texts(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:

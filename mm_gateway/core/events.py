@@ -23,6 +23,15 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     """None only for the first token of an echoed prompt."""
     top: tuple[tuple[str, tuple[int, ...], float], ...] = ()
     """(token, bytes, logprob) of the most probable tokens, best first."""
+    in_text: bool = True
+    """False: a special token, which the text leaves out."""
+
+    @property
+    def characters(self) -> int:
+        """Of the text; a character in several tokens counts with the first."""
+        if not self.in_text:
+            return 0
+        return sum(byte & 0xC0 != 0x80 for byte in self.bytes) if self.bytes else len(self.token)
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

@@ -154,6 +154,8 @@ class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
 
     prompts: tuple[str | tuple[int, ...], ...]
     echo: bool = False
+    add_special_tokens: bool = True
+    """Put in front of texts what the tokenizer does (BOS), unless a text begins with it."""
 
 
 class EmbeddingInput(msgspec.Struct, frozen=True, tag="embedding"):

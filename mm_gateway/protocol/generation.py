@@ -148,3 +148,7 @@ class CompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=Tr
     echo: Annotated[bool | None, about("Put the prompt before the text; with `logprobs` it is scored too.")] = None
     logprobs: Annotated[TopLogprobs | None, about("Log-probabilities of the tokens, and of this many of the most probable ones.")] = None
     suffix: Annotated[str | None, refused()] = None
+    add_special_tokens: Annotated[
+        bool | None,
+        extension("Put the beginning-of-text token, where the model has one, before a prompt without it. Default: true."),
+    ] = None

@@ -7,6 +7,7 @@ result = engine.generate("Hello", config=GenerationConfig(max_new_tokens=20))
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import secrets
 import time
@@ -221,6 +222,9 @@ class InferenceEngine:
         generation = Generation(self._thread.cancel, loop)
         seed = secrets.randbits(64) if config.seed is None else config.seed
         group = next(self._ids)
+        # The text leaves special tokens out, so that one that is to end it has to be found among the tokens.
+        stop_token_ids = frozenset() if config.ignore_eos and config.grammar is None else self._stop_token_ids
+        stop_token_ids |= {token for stop in config.stop if (token := self._text.special_token(stop)) is not None}
         stops = (*config.stop, *(stop for stop in stop_strings if stop not in config.stop))
         texts: dict[int, SequenceText] = {}
         echo: dict[int, str] = {}
@@ -237,7 +241,7 @@ class InferenceEngine:
                     max_tokens=max_tokens,
                     seed=seed + index * 0x9E3779B97F4A7C15,
                 )
-                texts[seq.id] = SequenceText(index, seq, self._text, stop_strings=stops, stop_token_ids=self._stop_token_ids)
+                texts[seq.id] = SequenceText(index, seq, self._text, stop_strings=stops, stop_token_ids=stop_token_ids)
                 if config.prompt_logprobs:
                     echo[seq.id] = echo_texts[position] if echo_texts is not None else self._text.decode(prompt)
         self._thread.submit(TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar))
@@ -331,13 +335,13 @@ class InferenceEngine:
         """How long a prompt may be, for whoever encodes one. requested: tokens of output, and param: the field, both for the error."""
         return TokenLimit(self.context_length, lambda: self._text.longest_token_bytes, requested, param)
 
-    def encode(self, text: str, limit: TokenLimit | None = None) -> list[int]:
-        """Token ids of a plain prompt, with what the tokenizer puts in front (BOS).
+    def encode(self, text: str, limit: TokenLimit | None = None, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a plain prompt, with what the tokenizer puts in front (BOS) unless it is there or `add_special_tokens` is False.
 
         Raises:
             ContextLengthExceededError: it is much longer than the context, or than `limit`.
         """
-        encode: Callable[[str], list[int]] = lambda text: self._tokenizer(text)["input_ids"]  # type: ignore[return-value]  # noqa: E731
+        encode = functools.partial(self._text.encode, add_special_tokens=add_special_tokens)
         return (limit or self.token_limit()).encode(encode, text)
 
     def decode(self, ids: AbstractSequence[int]) -> str:

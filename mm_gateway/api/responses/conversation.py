@@ -49,7 +49,7 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
         seen.add(item.id)
         match item:
             case MessageItem():
-                turns.append(_Turn(Message(item.role, "".join(map(_text, item.content)))))
+                turns.append(_Turn(Message(item.role, "\n".join(map(_text, item.content)))))
             case FunctionCallItem(call_id=call_id):
                 if call_id in waiting:
                     raise InvalidRequestError(f"Duplicate function call with call_id {call_id[:_MAX_SHOWN]}.", param="input")
@@ -64,7 +64,7 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
                     raise InvalidRequestError(
                         f"No tool call found for function call output with call_id {call_id[:_MAX_SHOWN]}.", param="input"
                     )
-                text = output if isinstance(output, str) else "".join(map(_text, output))
+                text = output if isinstance(output, str) else "\n".join(map(_text, output))
                 turn.results.append(Message("tool", text, tool_call_id=call_id))
         before = item
     if waiting:

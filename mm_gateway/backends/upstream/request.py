@@ -35,13 +35,15 @@ def generation_body(request: GenerationRequest, input: ChatInput | CompletionInp
                 if config.logprobs:
                     body["top_logprobs"] = config.logprobs
             return "/chat/completions", body
-        case CompletionInput(prompts, echo):
+        case CompletionInput(prompts, echo, add_special_tokens):
             if request.best_of is not None and request.best_of > config.n:
                 raise UnsupportedParameterError("best_of cannot be streamed from a remote model", param="best_of")
             entries = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
             body["prompt"] = entries[0] if len(entries) == 1 else entries
             if echo:
                 body["echo"] = True
+            if not add_special_tokens:
+                body["add_special_tokens"] = False
             if config.logprobs is not None:
                 body["logprobs"] = config.logprobs
             return "/completions", body

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence as AbstractSequence
 
+import msgspec
+
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob
 from mm_gateway.runtime.sampling.sampler import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -21,7 +23,7 @@ class SequenceText:
     Args:
         index: the choice's number in its request.
         seq: its tokens; `add` is called after a token was appended.
-        stop_strings: end the text and are left out of it. stop_token_ids: the same, unless the request ignores them.
+        stop_strings: end the text and are left out of it. stop_token_ids: the same, as tokens.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class SequenceText:
         self._text = text
         self._detokenizer = Detokenizer(text.decode, seq.tokens[max(0, seq.prompt_len - _PROMPT_TAIL) : seq.prompt_len])
         self._stops = StopStrings(stop_strings)
-        self._stop_token_ids = frozenset() if seq.config.ignore_eos and seq.config.grammar is None else stop_token_ids
+        self._stop_token_ids = stop_token_ids
         self._decoded = 0  # characters that came out of the detokenizer
         self._sent = 0  # characters that went out in events
         self._pending: deque[tuple[int, int, TokenLogprob | None]] = deque()  # (end of its text, id, scores) of tokens held back
@@ -62,14 +64,24 @@ class SequenceText:
     def score_prompt(self, scores: list[TokenScores | None], text: str) -> TextDelta:
         """The event that carries an echoed prompt with its log-probabilities; None stands for the first token."""
         ids = self.seq.tokens[: self.seq.prompt_len]
-        return TextDelta(self.index, text, tuple(ids), tuple(self.logprob(token, score) for token, score in zip(ids, scores, strict=True)))
+        entries: list[TokenLogprob] = []
+        position = 0
+        for token, score in zip(ids, scores, strict=True):
+            entry = self.logprob(token, score)
+            if not entry.in_text and text.startswith(entry.token, position):  # a special token that the prompt spells out
+                entry = msgspec.structs.replace(entry, in_text=True)
+            position += entry.characters
+            entries.append(entry)
+        return TextDelta(self.index, text, tuple(ids), tuple(entries))
 
     def logprob(self, token_id: int, scores: TokenScores | None) -> TokenLogprob:
         """A token's scores with its text and bytes; without scores its log-probability is None."""
         token, raw = self._spelled(token_id)
+        in_text = not self._text.is_silent(token_id)
         if scores is None:
-            return TokenLogprob(token, raw, None)
-        return TokenLogprob(token, raw, scores.logprob, tuple((*self._spelled(other), logprob) for other, logprob in scores.top))
+            return TokenLogprob(token, raw, None, in_text=in_text)
+        top = tuple((*self._spelled(other), logprob) for other, logprob in scores.top)
+        return TokenLogprob(token, raw, scores.logprob, top, in_text)
 
     def _spelled(self, token_id: int) -> tuple[str, tuple[int, ...]]:
         raw = self._text.token_bytes(token_id)

@@ -38,7 +38,7 @@ class ModelText:
         match input:
             case str():
                 self._check_size([input], "prompt")
-                ids: list[int] = self._tokenizer(input, add_special_tokens=add_special_tokens)["input_ids"]  # type: ignore[assignment]
+                ids = self._text.encode(input, add_special_tokens=add_special_tokens)
             case ChatInput(messages, use):
                 self._check_size([message.content for message in messages], "messages")
                 tools = use.tools if use is not None else ()

@@ -1,4 +1,4 @@
-"""From token ids to bytes and text: what a tokenizer's single tokens stand for, decoded without its whole sequence."""
+"""Between plain text and token ids: whole texts, and the bytes that single tokens stand for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NO_CHARACTER = re.compile("[\udc80-\udcff]")  # as `surrogateescape` marks a by
 
 
 class TokenText:
-    """Decodes ids of one tokenizer.
+    """Encodes and decodes plain text with one tokenizer.
 
     Args:
         tokenizer: fast ones are called below transformers' wrapper, which costs ten times the decoding itself.
@@ -22,7 +22,8 @@ class TokenText:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._special = frozenset(tokenizer.all_special_ids)
+        added = {index for index, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+        self._special = frozenset(tokenizer.all_special_ids) | added
         decoder = str(self._backend.decoder) if self._backend is not None else ""
         self._byte_level = "ByteLevel" in decoder
         self._byte_of: dict[int, int] = {}
@@ -32,6 +33,25 @@ class TokenText:
             if len(set(byte_of.values())) == 256:  # a few of them alone could not spell every character
                 self._byte_of = byte_of
         self._id_of_byte = {byte: index for index, byte in self._byte_of.items()}
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text; names of special tokens in it stand for the tokens.
+
+        Args:
+            add_special_tokens: put in front what the tokenizer does (BOS), unless the text begins with it.
+        """
+        ids: list[int] = self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]  # type: ignore[assignment]
+        bos, name = self._tokenizer.bos_token_id, self._tokenizer.bos_token
+        spelled_out = add_special_tokens and isinstance(name, str) and text.startswith(name)
+        return ids[1:] if spelled_out and ids[:2] == [bos, bos] else ids
+
+    def special_token(self, text: str) -> int | None:
+        """The id of the special token of this name."""
+        return self._special_by_name.get(text)
+
+    @functools.cached_property
+    def _special_by_name(self) -> dict[str, int]:
+        return {str(self._tokenizer.convert_ids_to_tokens(index)): index for index in self._special}
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of `ids`. Bytes that are no character each come out as U+FFFD, and cost no character beside them."""
