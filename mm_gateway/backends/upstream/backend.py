@@ -5,6 +5,8 @@ Replies are always streamed from upstream, so that streamed and whole replies, a
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -12,30 +14,28 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from mm_gateway.backends.upstream.chunks import choice_events, usage_of
+from mm_gateway.backends.upstream.chunks import ChunkReader, read_chunk
 from mm_gateway.backends.upstream.connection import Connection, off_loop
 from mm_gateway.backends.upstream.event_stream import EventStreamError, data_lines
-from mm_gateway.backends.upstream.protocol import Chunk
+from mm_gateway.backends.upstream.protocol import WireError
 from mm_gateway.backends.upstream.replies import detokenized, embedding_events, embeddings_body, tokenized
 from mm_gateway.backends.upstream.request import generation_body, message_body, tools_body
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
-    ChoiceFinished,
+    CompletionInput,
     EmbeddingInput,
     GenerationEvent,
     GenerationRequest,
     ModelInfo,
-    TextDelta,
     Tokenized,
-    ToolCallDelta,
-    Usage,
 )
 from mm_gateway.errors import UnsupportedParameterError, UpstreamError
 
 T = TypeVar("T")
 
-_chunk_decoder = msgspec.json.Decoder(Chunk)
+END_TIMEOUT_S = 0.2
+"""For the end of a stream to come after its [DONE]."""
 
 
 class RemoteBackend:
@@ -65,11 +65,13 @@ class RemoteBackend:
             for event in await server.ask(server.base + "/embeddings", body, read):
                 yield event
             return
+        prompts = len(request.input.prompts) if isinstance(request.input, CompletionInput) else 1
+        choices = prompts * request.config.n
         path, body = generation_body(request, request.input, self._config.model_name)
         async with server.post(server.base + path, body) as response:
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise server.failure(f"answered a streaming request with {response.headers.get('content-type')}")
-            async for event in self._events(response):
+            async for event in self._events(response, choices):
                 yield event
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
@@ -99,33 +101,28 @@ class RemoteBackend:
                 raise UnsupportedParameterError(text, param="model", code="unsupported_value") from error
             raise
 
-    async def _events(self, response: httpx.Response) -> AsyncIterator[GenerationEvent]:
-        usage: Usage | None = None
-        finished = done = False
-        deltas = 0
-        calls: set[tuple[int, int]] = set()
+    async def _events(self, response: httpx.Response, choices: int) -> AsyncIterator[GenerationEvent]:
+        reader = ChunkReader(choices)
+        lines = data_lines(response.aiter_bytes())
         try:
-            async for data in data_lines(response.aiter_bytes()):
+            async for data in lines:
                 if data == b"[DONE]":
-                    done = True
+                    await _read_to_the_end(lines)
                     break
-                chunk = await off_loop(len(data), _chunk_decoder.decode, data)
-                if chunk.error is not None:
-                    raise self._server.reported(chunk.error)
-                for choice in chunk.choices or ():
-                    for event in choice_events(choice):
-                        deltas += isinstance(event, TextDelta)
-                        if isinstance(event, ToolCallDelta):
-                            if event.id is None and (event.index, event.call) not in calls:
-                                raise self._server.failure("sent arguments of a tool call before its name")
-                            calls.add((event.index, event.call))
-                        finished = finished or isinstance(event, ChoiceFinished)
-                        yield event
-                if chunk.usage is not None:
-                    usage = usage_of(chunk)
-        except (msgspec.MsgspecError, EventStreamError) as error:
+                chunk = await off_loop(len(data), read_chunk, data)
+                if isinstance(chunk, WireError):
+                    raise self._server.reported(chunk)
+                for event in reader.read(chunk):
+                    yield event
+            usage = reader.end()
+        except (msgspec.MsgspecError, ValueError) as error:
             raise self._server.failure(f"sent a broken stream: {str(error)[:200]}") from error
-        if not (done or finished):
-            raise self._server.failure("ended its stream before the reply was complete")
-        # A server without usage in streams: each of its chunks is taken for one token, the prompt for none.
-        yield usage or Usage(0, deltas)
+        yield usage
+
+
+async def _read_to_the_end(lines: AsyncIterator[bytes]) -> None:
+    """A connection is used again only where its reply was read to the end, which comes at once, or the reply is not kept waiting for it."""
+    with contextlib.suppress(TimeoutError, httpx.TransportError, EventStreamError):
+        async with asyncio.timeout(END_TIMEOUT_S):
+            async for _ in lines:
+                pass

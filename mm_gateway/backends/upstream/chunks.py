@@ -1,27 +1,107 @@
-"""What a chunk of an upstream server's stream says, as events."""
+"""What the chunks of an upstream server's stream say, as events; holds them to what a whole reply is."""
 
 from __future__ import annotations
 
-from mm_gateway.backends.tool_calls import new_call_id
-from mm_gateway.backends.upstream.protocol import Choice, Chunk, Function, Logprobs
-from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, UrlCitation, Usage
+from collections.abc import Iterator
+
+import msgspec
+
+from mm_gateway.backends.upstream.protocol import Chunk, Delta, Logprobs, WireError
+from mm_gateway.backends.upstream.reported_errors import error_in
+from mm_gateway.backends.upstream.tool_calls import CallReader
+from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob, UrlCitation, Usage
+
+_REASONS: dict[str, FinishReason] = {
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+}
+"""Every other one is a way to stop, but for these:"""
+_FAILURES = frozenset({"error", "abort", "aborted", "cancelled", "insufficient_system_resource"})
 
 
-def choice_events(choice: Choice) -> list[GenerationEvent]:
-    text = choice.delta.content if choice.delta is not None else choice.text
-    logprobs = _logprobs(choice.logprobs)
-    events: list[GenerationEvent] = [TextDelta(choice.index, text or "", logprobs=logprobs)] if text or logprobs else []
-    for annotation in (choice.delta.annotations if choice.delta is not None else None) or ():
-        if (cited := annotation.url_citation) is not None:
-            events.append(UrlCitation(choice.index, cited.start_index, cited.end_index, cited.title, cited.url))
-    for call in (choice.delta.tool_calls if choice.delta is not None else None) or ():
-        function = call.function or Function()
-        id = (call.id or new_call_id()) if function.name else None  # some servers repeat the id with every piece
-        events.append(ToolCallDelta(choice.index, call.index, function.arguments or "", id, function.name or None))
-    if choice.finish_reason is not None:
-        known: dict[str, FinishReason] = {"length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter"}
-        events.append(ChoiceFinished(choice.index, known.get(choice.finish_reason, "stop")))
-    return events
+_decoder = msgspec.json.Decoder(Chunk)
+
+
+class ChunkReader:
+    """One stream, chunk by chunk.
+
+    Args:
+        choices: how many were asked for.
+    """
+
+    def __init__(self, choices: int) -> None:
+        self._choices = choices
+        self._calls: dict[int, CallReader] = {}
+        self._reasons: dict[int, FinishReason | None] = {}
+        self._deltas = 0
+        self._usage: Usage | None = None
+
+    def read(self, chunk: Chunk) -> Iterator[GenerationEvent]:
+        """The events of the next chunk.
+
+        Raises:
+            ValueError: it is none of this reply.
+        """
+        for choice in chunk.choices or ():
+            index = choice.index or 0
+            if not 0 <= index < self._choices:
+                raise ValueError(f"a choice of index {index} where {self._choices} were asked for")
+            # A whole message in a chunk; where pieces came before, it says the same again.
+            delta = choice.delta or (choice.message if index not in self._reasons else None) or Delta()
+            self._reasons.setdefault(index, None)
+            yield from self._delta(index, delta, choice.text or "", _logprobs(choice.logprobs))
+            # Some send "" with every piece. One that is said again is no news.
+            if choice.finish_reason and self._reasons[index] is None:
+                if choice.finish_reason.lower() in _FAILURES:
+                    raise ValueError(f"the finish_reason {choice.finish_reason[:50]}")
+                reason = self._reasons[index] = _REASONS.get(choice.finish_reason.lower(), "stop")
+                yield ChoiceFinished(index, reason)
+        self._usage = usage_of(chunk) or self._usage
+
+    def end(self) -> Usage:
+        """The usage, once the stream has ended.
+
+        Raises:
+            ValueError: it ended before its choices did.
+        """
+        if not self._reasons or None in self._reasons.values():
+            raise ValueError("an end before the reply was complete")
+        # A server without usage in streams: each of its chunks is taken for one token, the prompt for none.
+        return self._usage or Usage(0, self._deltas)
+
+    def _delta(self, index: int, delta: Delta, text: str, logprobs: tuple[TokenLogprob, ...]) -> Iterator[GenerationEvent]:
+        text = delta.content or text
+        if text or logprobs:
+            self._deltas += 1
+            yield TextDelta(index, text, logprobs=logprobs)
+        for annotation in delta.annotations or ():
+            if (cited := annotation.url_citation) is not None:
+                yield UrlCitation(index, cited.start_index, cited.end_index, cited.title, cited.url)
+        for piece in delta.tool_calls or ():
+            if (call := self._calls.setdefault(index, CallReader(index)).read(piece)) is not None:
+                yield call
+
+
+def read_chunk(data: bytes) -> Chunk | WireError:
+    """The data of one event: a chunk, or an error that the server tells of.
+
+    Raises:
+        msgspec.MsgspecError: it is neither.
+    """
+    try:
+        chunk = _decoder.decode(data)
+    except msgspec.ValidationError:
+        if (error := error_in(msgspec.json.decode(data))) is None:
+            raise
+        return error
+    if chunk.error is None and (chunk.choices is not None or chunk.usage is not None):
+        return chunk
+    return error_in(msgspec.json.decode(data)) or chunk
 
 
 def _logprobs(found: Logprobs | None) -> tuple[TokenLogprob, ...]:

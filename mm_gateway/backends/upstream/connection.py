@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
-from mm_gateway.backends.upstream.protocol import Chunk, WireError
+from mm_gateway.backends.upstream.protocol import WireError
+from mm_gateway.backends.upstream.reported_errors import error_in_text
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import ConfigurationError, UpstreamError
 from mm_gateway.work_pools import BODIES
@@ -22,6 +25,10 @@ MAX_REPLY_BYTES = 256 * 2**20
 """Of a reply that is no stream: 2048 embeddings of 4096 numbers as text take 170 MB."""
 LARGE_BYTES = 256 * 2**10
 """A body from this size on is encoded or decoded off the event loop, where it would keep others waiting."""
+
+KEEP_ALIVE_S = 4.0
+"""Below the five seconds of uvicorn and Node, so that no request meets a connection that its server is closing."""
+KEY_REFUSED = (401, 403)
 
 T = TypeVar("T")
 
@@ -93,12 +100,12 @@ class Connection:
         """The server did something wrong."""
         return UpstreamError(f"{self._at()} {what}")
 
-    def reported(self, error: WireError | str) -> UpstreamError:
-        """An error that the server tells of."""
-        if isinstance(error, str):
-            return UpstreamError(f"{self._at()}: {error[:1000]}")
+    def reported(self, error: WireError) -> UpstreamError:
+        """An error that the server tells of, with the status that its `code` may be."""
+        known = isinstance(error.code, int) and 400 <= error.code < 600 and error.code not in KEY_REFUSED
         return UpstreamError(
             f"{self._at()}: {(error.message or 'unknown error')[:1000]}",
+            status=int(error.code) if known and error.code is not None else 502,
             type=error.type or "server_error",
             param=error.param,
             code=None if error.code is None else str(error.code),
@@ -108,7 +115,7 @@ class Connection:
         if self._client is None:
             timeout = httpx.Timeout(self._config.timeout_s, connect=CONNECT_TIMEOUT_S, pool=None)
             # Every request may be a long stream, so none may wait for a connection of another.
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_ALIVE_S)
             self._client = httpx.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
         return self._client
 
@@ -134,20 +141,15 @@ class Connection:
         except TimeoutError:
             body = b""
         status = response.status_code
-        if status in (401, 403):
+        if status in KEY_REFUSED:
             # Not the client's key is wrong but ours, so it must not look like a 401 of the gateway.
             return UpstreamError(f"{self._at()} refused the gateway's key ({status}). Check {self._config.api_key_env or 'api_key_env'}")
-        try:
-            found = msgspec.json.decode(body, type=Chunk).error
-        except msgspec.MsgspecError:
-            found = None
-        error = self.reported(found or f"HTTP {status}")
+        error = self.reported(error_in_text(body, status))
         # Redirects and successes that are none are the upstream's mistake.
         error.status = status if status >= 400 else 502
         if status < 500 and error.type == "server_error":
             error.type = "rate_limit_error" if status == 429 else "invalid_request_error"
-        retry_after = response.headers.get("retry-after", "")
-        error.retry_after_s = float(retry_after) if retry_after.replace(".", "", 1).isdigit() else None
+        error.retry_after_s = _seconds(response.headers.get("retry-after", ""))
         return error
 
 
@@ -165,6 +167,16 @@ async def _at_most(limit_bytes: int, response: httpx.Response) -> bytes:
         if len(body) > limit_bytes:
             break
     return bytes(body)
+
+
+def _seconds(retry_after: str) -> float | None:
+    """A Retry-After in its two forms, seconds and a date; None where it is neither."""
+    if retry_after.replace(".", "", 1).isdecimal():
+        return float(retry_after)
+    try:
+        return max(1.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _size(value: Any) -> int:

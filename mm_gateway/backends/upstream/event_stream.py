@@ -23,6 +23,9 @@ async def data_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for line in _lines(pieces):
         if line.startswith(b"data:"):
             event.add(line[5:].removeprefix(b" "))
+        elif line.startswith(b"error:"):
+            # No field of the standard, but how llama.cpp's server says that a stream failed.
+            event.add(line[6:].removeprefix(b" "))
         elif not line and event.lines:
             yield event.data()
             event = _Event()

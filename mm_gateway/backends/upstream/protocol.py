@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
 class Function(msgspec.Struct):
     name: str | None = None
-    arguments: str | None = None
+    arguments: str | dict[str, Any] | None = None
 
 
 class ToolCall(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     id: str | None = None
     function: Function | None = None
 
@@ -56,8 +58,10 @@ class Logprobs(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     delta: Delta | None = None
+    message: Delta | None = None
+    """In place of `delta`: some send a reply whole."""
     text: str | None = None
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
@@ -90,4 +94,5 @@ class Chunk(msgspec.Struct):
 
     choices: list[Choice] | None = None
     usage: Usage | None = None
-    error: WireError | str | None = None
+    error: Any = None
+    """Of any shape, see `reported_errors`."""
