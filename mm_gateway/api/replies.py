@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
-from typing import Any, Protocol
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Protocol, cast
 
 import msgspec
 
 import mm_gateway
 from mm_gateway.api.errors import http_error
 from mm_gateway.api.logprobs import chat_logprobs, completion_logprobs
+from mm_gateway.api.message_fields import merge_fields
 from mm_gateway.core import (
     ChoiceFinished,
     GenerationEvent,
+    MessageFields,
     Progress,
     TextDelta,
     TokenLogprob,
@@ -162,6 +164,8 @@ class ChatReply(ChunkedReply):
                 return self._template.choice(
                     b'{"index":%d,"delta":{"annotations":[%b]},"logprobs":null,"finish_reason":null}' % (index, _encode(annotation(event)))
                 )
+            case MessageFields(index=index, fields=fields):
+                return self._template.choice(b'{"index":%d,"delta":%b,"logprobs":null,"finish_reason":null}' % (index, _encode(fields)))
             case Progress() | WorkflowStep() | WorkflowOutcome() if self.stages:
                 return self._template.choice(
                     b'{"index":0,"delta":{"workflow":%b},"logprobs":null,"finish_reason":null}' % _encode(workflow_event(event))
@@ -175,7 +179,7 @@ class ChatReply(ChunkedReply):
         choices = [
             ChatChoice(
                 index,
-                _assistant_message("".join(folded.texts[index]), folded.calls(index), folded.citations[index]),
+                _assistant_message("".join(folded.texts[index]), folded.calls(index), folded.citations[index], folded.fields[index]),
                 folded.reasons[index],
                 chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
             )
@@ -191,9 +195,18 @@ def _call_delta(event: ToolCallDelta) -> bytes:
     return _encode({"index": event.call, "id": event.id, "type": "function", "function": function})
 
 
-def _assistant_message(text: str, calls: list[FunctionToolCall], citations: list[UrlCitation]) -> AssistantMessage:
+def _assistant_message(
+    text: str, calls: list[FunctionToolCall], citations: list[UrlCitation], fields: list[Mapping[str, Any]]
+) -> AssistantMessage:
     annotations = [annotation(citation) for citation in citations] if citations else msgspec.UNSET
-    return AssistantMessage(text or None, tool_calls=calls) if calls else AssistantMessage(text, annotations=annotations)
+    message = AssistantMessage(text or None, tool_calls=calls) if calls else AssistantMessage(text, annotations=annotations)
+    if not fields:
+        return message
+    body, more = msgspec.to_builtins(message), merge_fields(fields)
+    if others := more.get("annotations"):
+        more["annotations"] = body.get("annotations", []) + others
+    # Encoded like the type, with fields that it cannot know. A message that is refused, spoken or only thought has no content.
+    return cast(AssistantMessage, body | ({} if text else {"content": None}) | more)
 
 
 def annotation(citation: UrlCitation) -> Annotation:
@@ -274,6 +287,7 @@ class _Folded:
         self.logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
         self._calls: list[list[tuple[str, str, list[str]]]] = [[] for _ in range(choices)]
         self.citations: list[list[UrlCitation]] = [[] for _ in range(choices)]
+        self.fields: list[list[Mapping[str, Any]]] = [[] for _ in range(choices)]
         self.workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
         self.reasons = ["stop"] * choices
         self.usage = UsageReply()
@@ -288,6 +302,8 @@ class _Folded:
                     self._calls[index][-1][2].append(arguments)
                 case UrlCitation(index=index):
                     self.citations[index].append(event)
+                case MessageFields(index=index, fields=fields):
+                    self.fields[index].append(fields)
                 case WorkflowOutcome():
                     self.workflow = workflow_outcome(event)
                 case ChoiceFinished(index=index, finish_reason=reason):

@@ -17,7 +17,7 @@ from litestar.types import Receive, Scope, Send
 from mm_gateway.api.access.admission import Ticket
 from mm_gateway.api.errors import error_response
 from mm_gateway.api.replies import Reply, is_large
-from mm_gateway.core import GenerationEvent, Progress, TextDelta, ToolCallDelta, Usage, WorkflowStep
+from mm_gateway.core import GenerationEvent, MessageFields, Progress, TextDelta, ToolCallDelta, Usage, WorkflowStep
 from mm_gateway.errors import GatewayError
 from mm_gateway.work_pools import BODIES
 
@@ -289,6 +289,8 @@ def _size(event: GenerationEvent) -> int:
             return len(text) + sum(50 * (1 + len(token.top)) for token in logprobs or ())
         case ToolCallDelta(arguments=arguments):
             return len(arguments)
+        case MessageFields(fields=fields):
+            return sum(len(value) for value in fields.values() if isinstance(value, str | list | dict))
         case _:
             return 0
 

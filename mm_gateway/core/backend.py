@@ -55,7 +55,7 @@ class Backend(Protocol):
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
-        """Yield Progress*, then TextDelta, ToolCallDelta, UrlCitation and ChoiceFinished of all choices interleaved, then one Usage.
+        """Yield Progress*, then the events of all choices interleaved (text, calls, fields, ends), then one Usage.
 
         For an EmbeddingInput: Progress*, one Embedding an input, in any order, then one Usage.
         Workflows yield Progress and WorkflowStep between them too, and one WorkflowOutcome before the choices finish.

@@ -81,6 +81,17 @@ class UrlCitation(msgspec.Struct, frozen=True, tag="citation"):
     url: str
 
 
+class MessageFields(msgspec.Struct, frozen=True, tag="fields"):
+    """Further fields of one choice's message, as a remote server sent them: `refusal`, `reasoning`, `audio`…
+
+    Attributes:
+        fields: JSON values. Those of one choice are pieces of one object.
+    """
+
+    index: int
+    fields: Mapping[str, Any]
+
+
 class Embedding(msgspec.Struct, frozen=True, tag="embedding"):
     """The vector of one input, of length 1; `vector`: its numbers as little-endian float32."""
 
@@ -162,4 +173,6 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     """Of a workflow: what each stage took of it."""
 
 
-GenerationEvent = Progress | TextDelta | ToolCallDelta | UrlCitation | Embedding | WorkflowStep | WorkflowOutcome | ChoiceFinished | Usage
+GenerationEvent = (
+    Progress | TextDelta | ToolCallDelta | UrlCitation | MessageFields | Embedding | WorkflowStep | WorkflowOutcome | ChoiceFinished | Usage
+)

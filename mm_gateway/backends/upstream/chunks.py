@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from mm_gateway.backends.upstream.protocol import Chunk, Delta, Logprobs, WireError
 from mm_gateway.backends.upstream.reported_errors import error_in
 from mm_gateway.backends.upstream.tool_calls import CallReader
-from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob, UrlCitation, Usage
+from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, MessageFields, TextDelta, TokenLogprob, UrlCitation, Usage
 
 _REASONS: dict[str, FinishReason] = {
     "length": "length",
@@ -23,6 +24,8 @@ _REASONS: dict[str, FinishReason] = {
 """Every other one is a way to stop, but for these:"""
 _FAILURES = frozenset({"error", "abort", "aborted", "cancelled", "insufficient_system_resource"})
 
+
+_UNDERSTOOD = frozenset({"role", *Delta.__struct_fields__})
 
 _decoder = msgspec.json.Decoder(Chunk)
 
@@ -52,9 +55,12 @@ class ChunkReader:
             if not 0 <= index < self._choices:
                 raise ValueError(f"a choice of index {index} where {self._choices} were asked for")
             # A whole message in a chunk; where pieces came before, it says the same again.
-            delta = choice.delta or (choice.message if index not in self._reasons else None) or Delta()
+            delta = choice.delta or (choice.message if index not in self._reasons else None) or {}
             self._reasons.setdefault(index, None)
-            yield from self._delta(index, delta, choice.text or "", _logprobs(choice.logprobs))
+            known = msgspec.convert(delta, Delta)
+            yield from self._delta(index, known, choice.text or "", _logprobs(choice.logprobs))
+            if fields := _further(delta, known):
+                yield MessageFields(index, fields)
             # Some send "" with every piece. One that is said again is no news.
             if choice.finish_reason and self._reasons[index] is None:
                 if choice.finish_reason.lower() in _FAILURES:
@@ -75,7 +81,7 @@ class ChunkReader:
         return self._usage or Usage(0, self._deltas)
 
     def _delta(self, index: int, delta: Delta, text: str, logprobs: tuple[TokenLogprob, ...]) -> Iterator[GenerationEvent]:
-        text = delta.content or text
+        text = text_of(delta.content) or text
         if text or logprobs:
             self._deltas += 1
             yield TextDelta(index, text, logprobs=logprobs)
@@ -85,6 +91,23 @@ class ChunkReader:
         for piece in delta.tool_calls or ():
             if (call := self._calls.setdefault(index, CallReader(index)).read(piece)) is not None:
                 yield call
+
+
+def text_of(content: str | list[dict[str, Any]] | None) -> str:
+    """The text of a message's content."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if part.get("type") == "text")
+    return content or ""
+
+
+def _further(delta: Mapping[str, Any], known: Delta) -> dict[str, Any]:
+    """What of a delta no event stands for, as it came; parts of the content that are no text as `content_parts`."""
+    fields = {name: value for name, value in delta.items() if name not in _UNDERSTOOD and value is not None}
+    if isinstance(known.content, list) and (parts := [part for part in known.content if part.get("type") != "text"]):
+        fields["content_parts"] = parts
+    annotations = zip(delta.get("annotations") or (), known.annotations or (), strict=True)
+    others = [given for given, read in annotations if read.url_citation is None]
+    return fields | {"annotations": others} if others else fields
 
 
 def read_chunk(data: bytes) -> Chunk | WireError:

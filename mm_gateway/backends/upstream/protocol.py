@@ -30,7 +30,10 @@ class Annotation(msgspec.Struct):
 
 
 class Delta(msgspec.Struct):
-    content: str | None = None
+    """What is understood of a delta or a message; its other fields are passed on as they are."""
+
+    content: str | list[dict[str, Any]] | None = None
+    """As a list: parts, of which those of type `text` are the text."""
     annotations: list[Annotation] | None = None
     tool_calls: list[ToolCall] | None = None
 
@@ -59,8 +62,8 @@ class Logprobs(msgspec.Struct):
 
 class Choice(msgspec.Struct):
     index: int | None = None
-    delta: Delta | None = None
-    message: Delta | None = None
+    delta: dict[str, Any] | None = None
+    message: dict[str, Any] | None = None
     """In place of `delta`: some send a reply whole."""
     text: str | None = None
     finish_reason: str | None = None
