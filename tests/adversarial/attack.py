@@ -87,7 +87,7 @@ class Target:
 
     def locked_storage(self) -> sqlite3.Connection:
         """Holds the lock of what the gateway stores until it is closed."""
-        connection = sqlite3.connect(self.storage / "gateway.sqlite", isolation_level=None, timeout=5)
+        connection = sqlite3.connect(self.storage / "gateway.sqlite", isolation_level=None, timeout=5, check_same_thread=False)
         connection.execute("BEGIN EXCLUSIVE")
         return connection
 

@@ -196,7 +196,7 @@ CONNECTIONS = (
     _attack("S7 5,120 half heads", _half_heads, quick=True),
     _attack("S7 3,000 that say nothing", _silent),
     _attack("S7 200 heads, a byte at a time", _dribbled),
-    _attack("S8 20 who hardly read long streams", _slow_readers, quick=True),
+    _attack("S8 20 who hardly read long streams", _slow_readers),
     _attack("S8 20 who do not read large replies", _unread_replies),
     _attack("HTTP: 5,000 requests in one go", _pipelined, quick=True),
     _attack("HTTP: 2,000 chats in one go", _pipelined_chats),

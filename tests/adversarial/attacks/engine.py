@@ -130,7 +130,7 @@ async def _strange_admin(target: Target) -> list[int]:
 
 
 ENGINE = (
-    Attack("H1 room for one context, and beginnings in common", _shared_prefix, OK, limit_s=120, quick=True),
+    Attack("H1 room for one context, and beginnings in common", _shared_prefix, OK, limit_s=120),
     Attack("H2, H3 echo with log-probabilities, preempted", _preempted_echo, OK, limit_s=180, quick=True),
     Attack("H1 to H3 everything at once in room for one context", _everything_at_once, OK, limit_s=180),
     Attack("H9 pinned, used, unpinned: the TTL counts again", _pin_use_unpin, OK, quick=True),
