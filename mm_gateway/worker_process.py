@@ -148,7 +148,7 @@ class _Worker:
         while (call := self._calls.get()) is not None:
             try:
                 outcome = self._outcome(call)
-            except Exception as error:  # whoever waits must hear of it, and the next call needs this thread
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the next call needs this thread
                 outcome = _Raised(WorkerCrashedError(f"The worker process failed: {error}"))
             with contextlib.suppress(InvalidStateError):  # it was cancelled
                 if isinstance(outcome, _Raised):
@@ -255,7 +255,7 @@ def _reply_to(work: bytes) -> bytes:
     try:
         function, args = pickle.loads(work)
         return pickle.dumps(function(*args), pickle.HIGHEST_PROTOCOL)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - the caller raises it, in the other process
         return _raised(error)
 
 
@@ -265,7 +265,7 @@ def _raised(error: BaseException) -> bytes:
         reply = pickle.dumps(_Raised(error), pickle.HIGHEST_PROTOCOL)
         pickle.loads(reply)
         return reply
-    except Exception:
+    except Exception:  # noqa: BLE001 - an error's own code may fail in any way as it is pickled
         return pickle.dumps(_Raised(RuntimeError(f"{type(error).__name__}: {error}")), pickle.HIGHEST_PROTOCOL)
 
 

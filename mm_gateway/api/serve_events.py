@@ -75,7 +75,7 @@ class Pump:
                     while self._bounded and self._is_full():
                         self._room.clear()
                         await self._room.wait()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever failed, each reader is told of it
             self.error = self.error or error  # one of a clean-up after `interrupt` is no news
         finally:
             self._ticket.on_interrupt = None

@@ -147,7 +147,7 @@ async def test_so_many_pages_are_fetched_at_a_time() -> None:
 async def test_cancelling_ends_a_fetch() -> None:
     async with web_site({"/": silent}) as site, PageFetcher(SearchSettings(allow_private_addresses=True)).session() as session:
         task = asyncio.create_task(session.fetch(f"{site.address}/"))
-        while not site.requests:
+        while not site.requests:  # noqa: ASYNC110 - the site keeps its requests in a list
             await asyncio.sleep(0.005)
         task.cancel()
         await asyncio.wait_for(site.dropped.wait(), 5)

@@ -97,7 +97,7 @@ async def test_a_turn_that_fails_or_is_cancelled_is_not_kept() -> None:
         await chat.ask("one", session="s")
     chat.model.script = [TextDelta(0, "H"), 60.0]
     task = asyncio.create_task(chat.ask("two", session="s"))
-    while len(chat.model.requests) < 2:
+    while len(chat.model.requests) < 2:  # noqa: ASYNC110 - the scripted backend keeps its requests in a list
         await asyncio.sleep(0.001)
     task.cancel()
     await asyncio.wait([task])

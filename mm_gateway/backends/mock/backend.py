@@ -116,24 +116,18 @@ class MockBackend:
             return
         sizes = await ENCODING.run(self._sizes, request.input, prompts, config.max_new_tokens)
         choices = await ENCODING.run(self._choices, request, prompts, sizes, orders)
-        if isinstance(request.input, CompletionInput) and request.input.echo:
-            for choice in choices:
-                for event in choice.echo(prompts[choice.index // config.n]):
-                    yield event
+        for event in _echoes(request, prompts, choices):
+            yield event
         if isinstance(request.input, ChatInput) and (tool := called_tool(request.input, orders.call)) is not None:
             for event in _calls(request.input, tool, choices):
                 yield event
             yield Usage(sum(sizes), len(choices))
             return
-        delay_s = self._config.delay_s if orders.delay is None else orders.delay
         pace = _Pace()
         running = list(choices)
         steps = 0
         while running:
-            if delay_s:
-                await asyncio.sleep(delay_s)
-            if orders.error is not None and steps == orders.after:
-                await self._fail(orders.error)
+            await self._before_step(steps, orders)
             steps += 1
             for choice in running:
                 for event in choice.step():
@@ -141,6 +135,13 @@ class MockBackend:
                 await pace.did(1 + (config.logprobs or 0))
             running = [choice for choice in running if not choice.finished]
         yield Usage(sum(sizes), sum(choice.generated for choice in choices))
+
+    async def _before_step(self, steps: int, orders: Directives) -> None:
+        """The delay of a step, and the error that is to come after so many of them."""
+        if delay_s := self._config.delay_s if orders.delay is None else orders.delay:
+            await asyncio.sleep(delay_s)
+        if orders.error is not None and steps == orders.after:
+            await self._fail(orders.error)
 
     def _sizes(self, input: ChatInput | CompletionInput, prompts: Sequence[str], reply_tokens: int | None) -> list[int]:
         """Tokens of each prompt; of a conversation that may be truncated, without the oldest turns that do not fit."""
@@ -228,6 +229,13 @@ def _calls(chat: ChatInput, tool: Tool, choices: Sequence[MockChoice]) -> Iterat
         for piece in arguments:
             yield ToolCallDelta(choice.index, 0, arguments=piece)
         yield ChoiceFinished(choice.index, finish_reason(chat.tools, "stop", called=True))
+
+
+def _echoes(request: GenerationRequest, prompts: Sequence[str], choices: Sequence[MockChoice]) -> Iterator[GenerationEvent]:
+    """The prompts of a completion that asks for them, once for every choice."""
+    if isinstance(request.input, CompletionInput) and request.input.echo:
+        for choice in choices:
+            yield from choice.echo(prompts[choice.index // request.config.n])
 
 
 def _prompts(request: GenerationRequest) -> list[str]:

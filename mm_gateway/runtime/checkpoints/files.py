@@ -74,7 +74,7 @@ def _weight_files(config: ModelConfig) -> list[str]:
         siblings = HfApi().model_info(config.model_name, revision=config.revision).siblings or []
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
         raise
-    except Exception:  # no network: the cache decides
+    except Exception:  # noqa: BLE001 - no network, in whatever words: the cache decides
         return ["*.safetensors", "*.bin"]
     return (
         ["*.safetensors"] if any(file.rfilename.endswith(".safetensors") and "/" not in file.rfilename for file in siblings) else ["*.bin"]

@@ -101,7 +101,7 @@ class StepLoop:
         self._prompt_tokens += job.prompt_tokens
         try:
             self._queue(job)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this request
             self._fail(job, failed_request(error))
 
     def cancel(self, generation: Generation) -> None:
@@ -188,7 +188,7 @@ class StepLoop:
         self._steps += 1
         try:
             result, pooled, sampled = self._forward(step)
-        except Exception as error:  # whatever went wrong in a forward pass is the fault of this step's requests alone
+        except Exception as error:  # noqa: BLE001 - whatever fails in a forward pass concerns this step's requests alone
             failure = failed_forward(error, len(step))
             for scheduled in step:
                 if (job := self._job_of.get(scheduled.seq.id)) is not None:
@@ -230,7 +230,7 @@ class StepLoop:
             vector = unit_vector(states, job.dimensions)
             if vector is None:
                 raise no_numbers()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this request
             self._fail(job, failed_request(error))
             return
         index, seq = job.live.pop(seq_id)
@@ -248,7 +248,7 @@ class StepLoop:
         seq = text.seq
         try:
             events, ended = self._events_of(job, text, draw)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this request
             self._fail(job, failed_request(error))
             return
         self._outbox.add(job.generation, list(events))

@@ -59,29 +59,72 @@ class _Grammar:
     regex_size: int = 0
 
 
+@dataclass
+class _Body:
+    """What is being read of a rule: the groups that are open in it, itself first, and of each the alternative so far."""
+
+    grammar: _Grammar
+    rule: str | None = None
+    groups: list[Hashable] = field(default_factory=list)
+    alternatives: list[list[Hashable]] = field(default_factory=list)
+
+    def begin(self, rule: str) -> None:
+        self.rule, self.groups, self.alternatives = rule, [rule], [[]]
+        self.grammar.references.setdefault(rule, [])
+
+    def end(self) -> None:
+        while self.groups:
+            self._close()
+        self.rule = None
+
+    def take(self, match: re.Match[str]) -> None:
+        """One token of the rule, if there is one: a name, or a sign that joins or repeats."""
+        if self.rule is None:
+            return
+        token, alternative = match[0], self.alternatives[-1]
+        if match.lastgroup == "name":
+            self.grammar.references[self.rule].append(token)
+            alternative.append(token)
+        elif token == "|":
+            self.grammar.alternatives.append((self.groups[-1], alternative))
+            self.alternatives[-1] = []
+        elif token in ("(", "["):
+            self._open((self.rule, match.start()), optional=token == "[")
+        elif token in (")", "]"):
+            if len(self.groups) > 1:
+                self._close()
+        elif token in ("?", "*") or (match["repeat"] or match["times"] or "1").strip().startswith(("0", ",")):
+            if alternative:
+                alternative.pop()  # it may be left out
+        elif token == "~":
+            alternative.clear()  # of what may not be there, nothing is known
+            self.grammar.alternatives.append((self.groups[-1], ()))
+
+    def _open(self, group: Hashable, *, optional: bool) -> None:
+        self.alternatives[-1].append(group)
+        if optional:
+            self.grammar.alternatives.append((group, ()))
+        self.groups.append(group)
+        self.alternatives.append([])
+
+    def _close(self) -> None:
+        self.grammar.alternatives.append((self.groups.pop(), self.alternatives.pop()))
+
+
 def _read(text: str, param: str, grammar: _Grammar) -> Iterator[int]:
     """Fills the grammar; yields how many rules there are, at each of them."""
-    rule: str | None = None
-    groups: list[Hashable] = []  # the rule, and the groups that are open in it
-    bodies: list[list[Hashable]] = []  # of each of them, the alternative that is being read
+    body = _Body(grammar)
     at = count = 0
-
-    def close() -> None:
-        grammar.alternatives.append((groups.pop(), bodies.pop()))
-
     while (match := _TOKEN.search(text, at)) is not None:
         at, kind, token = match.end(), match.lastgroup, match[0]
         if kind == "newline":
             if _NEXT_ALTERNATIVE.match(text, at) is None:
-                while groups:
-                    close()
-                rule = None
-        elif kind == "name" and rule is None:
+                body.end()
+        elif kind == "name" and body.rule is None:
             head = _HEAD.match(text, at)
             if head is not None:
-                rule, at, count = token, head.end(), count + 1
-                grammar.references.setdefault(rule, [])
-                groups, bodies = [rule], [[]]
+                at, count = head.end(), count + 1
+                body.begin(token)
                 yield count
         elif kind == "keyword" and token in ("%json", "%lark", "%llguidance", "%regex"):
             begin = text.find("{", at)
@@ -92,32 +135,9 @@ def _read(text: str, param: str, grammar: _Grammar) -> Iterator[int]:
         elif kind == "regex":
             check_regex(match["regex"], param)
             grammar.regex_size += expanded_size(match["regex"])
-        elif rule is None:
-            continue
-        elif kind == "name":
-            grammar.references[rule].append(token)
-            bodies[-1].append(token)
-        elif token == "|":
-            grammar.alternatives.append((groups[-1], bodies[-1]))
-            bodies[-1] = []
-        elif token in ("(", "["):
-            group = (rule, match.start())
-            bodies[-1].append(group)
-            if token == "[":
-                grammar.alternatives.append((group, ()))
-            groups.append(group)
-            bodies.append([])
-        elif token in (")", "]"):
-            if len(groups) > 1:
-                close()
-        elif token in ("?", "*") or (match["repeat"] or match["times"] or "1").strip().startswith(("0", ",")):
-            if bodies[-1]:
-                bodies[-1].pop()  # it may be left out
-        elif token == "~":
-            bodies[-1].clear()  # of what may not be there, nothing is known
-            grammar.alternatives.append((groups[-1], ()))
-    while groups:
-        close()
+        else:
+            body.take(match)
+    body.end()
 
 
 def _reference_depth(references: dict[str, list[str]]) -> int:

@@ -165,7 +165,7 @@ def choose_kernel(
             if agrees(candidate.run, device=device, dtype=dtype, heads=heads, kv_heads=kv_heads, head_dim=head_dim, block_size=block_size):
                 return candidate
             logger.warning("%s gives other results here than plain attention, so it is not used", candidate.name)
-        except Exception as error:  # whatever a kernel says of a device it does not support
+        except Exception as error:  # noqa: BLE001 - whatever a kernel says of a device it does not support
             logger.info("%s cannot be used: %s", candidate.name, str(error).splitlines()[0] if str(error) else type(error).__name__)
     return fallback
 

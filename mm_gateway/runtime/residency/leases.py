@@ -85,7 +85,7 @@ class Waiter:
         if self.on_progress is not None:
             try:
                 self.on_progress(progress)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - others wait for the load that this listener hears of
                 logger.warning("%s: a listener to its progress failed: %r", self.config.model_name, error)
 
     def grant(self, lease: Lease) -> bool:

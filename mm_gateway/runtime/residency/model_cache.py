@@ -221,7 +221,7 @@ class ModelCache:
 
         try:
             self._spawn(f"{verb} {entry.name}", watched)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits for the model hears of it
             text = f"{entry.name} cannot be loaded now: {error}. Fewer models or requests at a time may help"
             self._failed(entry, instance, ModelLoadError(text, retryable=True))
 
@@ -276,7 +276,7 @@ class ModelCache:
         work = partial(self._evict, entry, instance, to_host)
         try:
             self._spawn(f"evict {entry.name}", work)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an eviction goes on, whatever the thread's start fails of
             # Nothing else gives the memory back, and others wait for it: better that this thread waits.
             logger.error("%s is unloaded without a thread of its own: %s", entry.name, error)
             work()

@@ -65,7 +65,7 @@ class ModelInstance:
             factories = self._factories
             device, need = factories.loader().prepare(self.config, factories.settings, factories.budget_of, progress=report)
             return Preparation(device, need.total, need.kv_cache_bytes, factories.budget_of(device))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again, with its type
             raise self._typed(error) from None
 
     def load(
@@ -87,7 +87,7 @@ class ModelInstance:
                 self.loaded = self._factories.loader().load(self.config, progress=report, should_stop=should_stop)
             self.engine = self._factories.engine_factory()(self.loaded, self._factories.settings, kv_cache_bytes, on_failure=on_failure)
             sizes = (self.loaded.weight_bytes, self.engine.kv_cache_bytes)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again, with its type, once the memory is free
             typed = self._typed(error)
             del error
             self.evict(to_host=False)
@@ -125,7 +125,7 @@ class ModelInstance:
             return None
         try:
             to_host(self.loaded.model)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the host tier is an optimization; without it the weights are read again
             logger.warning("%s: its weights cannot be kept in host memory: %s", self.config.model_name, error)
             return None
         return self.loaded
