@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from litestar import post
-from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath
 
 from mm_gateway.api.access.keys import RequireKey, unnamed_keys
+from mm_gateway.api.connection import HTTPConnection
 from mm_gateway.api.models import card
 from mm_gateway.catalog import Catalog
 from mm_gateway.errors import InvalidRequestError, PermissionDeniedError
@@ -27,7 +27,7 @@ class RequireAdminKey:
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._require = RequireKey(unnamed_keys(keys)) if keys else None
 
-    async def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+    async def __call__(self, connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         if self._require is None:
             raise PermissionDeniedError("The admin endpoints are off. Set MM_GATEWAY_ADMIN_KEYS to turn them on")
         await self._require(connection, route_handler)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
-from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
-from litestar.types import Guard, Message, Receive, Scope, Send
+from litestar.types import Message, Receive, Scope, Send
 
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.access.keys import RequireKey, client_keys
 from mm_gateway.api.admin import RequireAdminKey
+from mm_gateway.api.connection import AsyncGuard, HTTPConnection
 from mm_gateway.api.description.endpoints import schema_json, schema_page
 from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.api.errors import handle_exception
@@ -68,7 +68,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     """
 
     @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+    async def lifespan(app: Litestar) -> AsyncGenerator[None, None]:
         await catalog.start()
         try:
             yield
@@ -80,11 +80,11 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     responses = ResponseStore(settings.storage)
     admission = Admission(settings.limits)
 
-    async def admit(connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+    async def admit(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         # A function, since Litestar makes deep copies of a router and of the objects that guard it.
         await admission(connection, route_handler)
 
-    guards: dict[str, list[Guard]] = {
+    guards: dict[str, list[AsyncGuard]] = {
         "client": [RequireKey(client_keys(settings)), admit],
         "admin": [RequireAdminKey(settings.server.admin_keys)],
         "": [],

@@ -7,11 +7,12 @@ import time
 from typing import Any
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.chat_messages import read_messages
+from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import includes_usage, read_body, respond
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, read_grammar
 from mm_gateway.api.replies import ChatReply
@@ -29,7 +30,7 @@ _decoder = msgspec.json.Decoder(ChatCompletionRequest)
     summary="Continue a conversation",
     description="With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
 )
-async def chat_completions(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+async def chat_completions(request: HTTPRequest, state: State) -> ASGIResponse:
     body, generation = await read_body(request, _decoder, lambda body: (body, chat_request(body, f"chatcmpl-{secrets.token_hex(16)}")))
     reply = ChatReply(
         id=generation.request_id,

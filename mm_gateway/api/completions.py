@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
+from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import includes_usage, read_body, respond
 from mm_gateway.api.generation_config import (
     check_count,
@@ -38,7 +38,7 @@ _MAX_TOKENS = 16
     summary="Continue a text",
     description="With `stream: true` the reply is a stream of server-sent text_completion events.",
 )
-async def completions(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+async def completions(request: HTTPRequest, state: State) -> ASGIResponse:
     body, generation = await read_body(request, _decoder, lambda body: (body, completion_request(body, f"cmpl-{secrets.token_hex(16)}")))
     assert isinstance(generation.input, CompletionInput)
     reply = CompletionReply(

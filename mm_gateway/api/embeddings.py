@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
+from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import read_body, respond
 from mm_gateway.api.generation_config import check_count, keep_alive_s, texts_or_tokens
 from mm_gateway.api.replies import ChunkedReply
@@ -28,7 +28,7 @@ _decoder = msgspec.json.Decoder(EmbeddingRequest)
     summary="Turn texts into vectors",
     description="Vectors have length 1, so their dot product is their cosine similarity.",
 )
-async def embeddings(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+async def embeddings(request: HTTPRequest, state: State) -> ASGIResponse:
     body, generation = await read_body(request, _decoder, lambda body: (body, embedding_request(body, f"embd-{secrets.token_hex(16)}")))
     return await respond(request, state, generation, EmbeddingReply(body.model, body.encoding_format or "float"), stream=False)
 
@@ -80,6 +80,8 @@ class EmbeddingReply(ChunkedReply):
                     items.append(EmbeddingItem(index, self._encoded(event)))
                 case Usage():
                     usage = event
+                case _:
+                    pass
         items.sort(key=lambda item: item.index)
         return msgspec.json.encode(EmbeddingList(items, self._model, EmbeddingUsage(usage.prompt_tokens, usage.prompt_tokens)))
 

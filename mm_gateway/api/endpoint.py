@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
-from litestar import Request
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.access.admission import output_tokens, ticket_of
 from mm_gateway.api.access.keys import principal, resolve
+from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.replies import Reply
 from mm_gateway.api.serve_events import stream_response, whole_response
 from mm_gateway.catalog import Catalog
@@ -30,7 +30,7 @@ LARGE_BODY_BYTES = 64 * 2**10
 """From here on a body is read on a thread: the event loop serves the others meanwhile. For less, the way there costs more than it saves."""
 
 
-async def read_body(request: Request[Any, Any, State], decoder: msgspec.json.Decoder[Body], read: Callable[[Body], Result]) -> Result:
+async def read_body(request: HTTPRequest, decoder: msgspec.json.Decoder[Body], read: Callable[[Body], Result]) -> Result:
     """Decode the body, and make of it what the endpoint works with.
 
     Args:
@@ -46,9 +46,7 @@ async def read_body(request: Request[Any, Any, State], decoder: msgspec.json.Dec
     return await BODIES.run(lambda: read(decode(decoder, json)))
 
 
-async def respond(
-    request: Request[Any, Any, State], state: State, generation: GenerationRequest, reply: Reply, *, stream: bool
-) -> ASGIResponse:
+async def respond(request: HTTPRequest, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool) -> ASGIResponse:
     """Generate for whoever asks, and send it as a stream or as a whole."""
     if state.draining:
         raise ShuttingDownError("The server is shutting down")
@@ -79,7 +77,7 @@ def includes_usage(body: ChatCompletionRequest | CompletionRequest) -> bool:
     return bool(body.stream_options.include_usage)
 
 
-async def _json_of(request: Request[Any, Any, State]) -> bytes:
+async def _json_of(request: HTTPRequest) -> bytes:
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(status_code=415, detail="The body must be JSON: send it with Content-Type: application/json")

@@ -53,14 +53,14 @@ _CLOCK = {
 }
 _HEAD = {"id": "chatcmpl-1", "created": 1764000000, "model": "mock", "system_fingerprint": "fp_mm_gateway"}
 _USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-_MESSAGE = {
+_MESSAGE: dict[str, Any] = {
     "id": "msg_1",
     "type": "message",
     "role": "assistant",
     "status": "completed",
     "content": [{"type": "output_text", "text": "the model", "annotations": [], "logprobs": []}],
 }
-_RESPONSE = {
+_RESPONSE: dict[str, Any] = {
     "id": "resp_1",
     "object": "response",
     "created_at": 1764000000,
@@ -81,7 +81,7 @@ _RESPONSE = {
         "total_tokens": 3,
     },
 }
-_CARD = {
+_CARD: dict[str, Any] = {
     "id": "gpt2",
     "object": "model",
     "created": 1764000000,

@@ -6,10 +6,11 @@ import logging
 import math
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 
+from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -91,7 +92,7 @@ def error_response(error: BaseException) -> ASGIResponse:
     return ASGIResponse(body=found.encode(), status_code=found.status, headers=found.headers, media_type="application/json")
 
 
-def handle_exception(_: Request, error: Exception) -> Response[bytes]:
+def handle_exception(_: HTTPRequest, error: Exception) -> Response[bytes]:
     """Litestar's exception handler for every exception of every route."""
     found = http_error(error)
     return Response(found.encode(), status_code=found.status, headers=found.headers, media_type="application/json")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from litestar import Request, get
+from litestar import get
 from litestar.datastructures import State
 from litestar.params import FromPath
 
 from mm_gateway.api.access.keys import may_use, resolve
+from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.core import ModelInfo
 from mm_gateway.protocol import ModelCard, ModelList
 
 
 @get("/v1/models", sync_to_thread=False, summary="What is served")
-def list_models(request: Request, state: State) -> ModelList:
+def list_models(request: HTTPRequest, state: State) -> ModelList:
     return ModelList([card(info) for info in state.catalog.infos() if may_use(request, info.id)])
 
 
 @get("/v1/models/{model_id:path}", sync_to_thread=False, summary="One model; ids may hold slashes")
-def get_model(request: Request, state: State, model_id: FromPath[str]) -> ModelCard:
+def get_model(request: HTTPRequest, state: State, model_id: FromPath[str]) -> ModelCard:
     # Litestar's path parameters begin with the slash that separates them.
     return card(resolve(request, state.catalog, str(model_id).removeprefix("/")).info())
 

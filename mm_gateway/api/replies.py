@@ -172,7 +172,8 @@ class ChatReply(ChunkedReply):
                 )
             case Usage() if self._include_usage:
                 return self._template.usage(usage_reply(event))
-        return b""
+            case _:
+                return b""
 
     def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = _Folded(events, self._choices)
@@ -254,7 +255,8 @@ class CompletionReply(ChunkedReply):
                 return self._choice(index, "", (), reason)
             case Usage() if self._include_usage:
                 return self._template.usage(usage_reply(event))
-        return b""
+            case _:
+                return b""
 
     def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = _Folded(events, self._choices)

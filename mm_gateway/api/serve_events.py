@@ -64,8 +64,8 @@ class Pump:
         count = 0
         try:
             # Closed here, in the task that iterated: its clean-up must not wait for the garbage collector.
-            async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
-                async for event in events:
+            async with contextlib.aclosing(self._events):  # type: ignore[type-var]
+                async for event in self._events:
                     if not isinstance(event, Progress | WorkflowStep):
                         if not count:
                             self._ticket.first_event()

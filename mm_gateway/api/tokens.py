@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.access.keys import resolve
 from mm_gateway.api.chat_messages import read_messages
+from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import read_body
 from mm_gateway.api.tools import read_tools
 from mm_gateway.catalog import Catalog
@@ -32,7 +31,7 @@ _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
     summary="The tokens of a text or a conversation",
     description="A conversation is encoded as `/v1/chat/completions` would, tools included.",
 )
-async def tokenize(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+async def tokenize(request: HTTPRequest, state: State) -> ASGIResponse:
     body, given = await read_body(request, _tokenize_decoder, lambda body: (body, _tokenize_input(body)))
     found = await tokenizing_backend(request, state, body.model).tokenize(
         given,
@@ -48,7 +47,7 @@ async def tokenize(request: Request[Any, Any, State], state: State) -> ASGIRespo
     summary="The text of token ids",
     description="Special tokens are part of the text.",
 )
-async def detokenize(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+async def detokenize(request: HTTPRequest, state: State) -> ASGIResponse:
     body = await read_body(request, _detokenize_decoder, lambda body: body)
     return await _json(DetokenizeReply(await tokenizing_backend(request, state, body.model).detokenize(body.tokens)))
 
@@ -72,7 +71,7 @@ def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
     return ChatInput(read_messages(body.messages), read_tools(body))
 
 
-def tokenizing_backend(request: Request[Any, Any, State], state: State, model: str) -> TokenizingBackend:
+def tokenizing_backend(request: HTTPRequest, state: State, model: str) -> TokenizingBackend:
     """The backend of a name.
 
     Raises:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 
 from litestar import Request
-from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException, InternalServerException
 from litestar.handlers import BaseRouteHandler
 
 from mm_gateway.api.access.capacity import Capacity
 from mm_gateway.api.access.keys import key_of
 from mm_gateway.api.access.rate_limits import Budget
+from mm_gateway.api.connection import HTTPConnection, HTTPRequest
 from mm_gateway.configuration.api_key import ApiKey
 from mm_gateway.configuration.settings import LimitSettings
 from mm_gateway.core import CompletionInput, GenerationRequest, Usage
@@ -36,7 +36,7 @@ class Admission:
         self.live = Capacity(limits.max_requests, "being answered", clock)
         self.queued = Capacity(limits.max_queued_requests, "waiting for their first token", clock)
 
-    async def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+    async def __call__(self, connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         if connection.scope["method"] == "POST":  # type: ignore[typeddict-item]
             # A place is for work: who sends a byte of a body and waits must not keep one from others.
             self.live.check()
@@ -149,7 +149,7 @@ class Ticket:
             self._estimate = 0
 
 
-async def _whole_body(connection: ASGIConnection) -> None:
+async def _whole_body(connection: HTTPConnection) -> None:
     """Wait for it; whoever needs it finds it in the request.
 
     Raises:
@@ -163,7 +163,7 @@ async def _whole_body(connection: ASGIConnection) -> None:
         raise HTTPException(status_code=400, detail="The connection was closed before the body was complete") from error
 
 
-def ticket_of(request: Request) -> Ticket:
+def ticket_of(request: HTTPRequest) -> Ticket:
     """The ticket of a request behind the guard."""
     return request.scope["state"]["ticket"]
 

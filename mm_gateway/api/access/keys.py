@@ -5,9 +5,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 
-from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
+from mm_gateway.api.connection import HTTPConnection
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.api_key import ApiKey, digest_of, parse_key
 from mm_gateway.configuration.settings import Settings
@@ -25,7 +25,7 @@ class RequireKey:
     def __init__(self, keys: Sequence[ApiKey]) -> None:
         self._keys = tuple(keys)
 
-    async def __call__(self, connection: ASGIConnection, route_handler: BaseRouteHandler) -> None:
+    async def __call__(self, connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         if not self._keys:
             return
         scheme, _, key = connection.headers.get("authorization", "").partition(" ")
@@ -51,24 +51,24 @@ def unnamed_keys(keys: Sequence[str]) -> tuple[ApiKey, ...]:
     return tuple(ApiKey(digest=parse_key(key)) for key in keys)
 
 
-def key_of(connection: ASGIConnection) -> ApiKey | None:
+def key_of(connection: HTTPConnection) -> ApiKey | None:
     """The key of a request behind the guard; None where none is asked for."""
     return connection.scope["state"].get("key")
 
 
-def principal(connection: ASGIConnection) -> str:
+def principal(connection: HTTPConnection) -> str:
     """Whose request it is: the key's name, or the beginning of its hash; "" where no key is asked for."""
     key = key_of(connection)
     return key.principal if key is not None else ""
 
 
-def may_use(connection: ASGIConnection, entry: str) -> bool:
+def may_use(connection: HTTPConnection, entry: str) -> bool:
     """Whether the request's key opens an entry of `models.yaml`."""
     key = key_of(connection)
     return key is None or not key.models or entry in key.models
 
 
-def resolve(connection: ASGIConnection, catalog: Catalog, name: str) -> Backend:
+def resolve(connection: HTTPConnection, catalog: Catalog, name: str) -> Backend:
     """The backend of a name or alias, for the request's key.
 
     Raises:

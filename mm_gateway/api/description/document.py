@@ -89,7 +89,7 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     if endpoint.body is not None:
         content = {"schema": _ref(endpoint.body), "examples": {name: {"value": value} for name, value in endpoint.examples.items()}}
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
-    reply: dict[str, Any] = {"schema": _ref(endpoint.reply)} if endpoint.reply is not None else {}
+    reply: dict[str, Any] = {"schema": _ref(endpoint.reply)}
     if endpoint.answer is not None:
         reply["example"] = endpoint.answer
     limits = tuple(name for name in HEADERS if name.startswith("x-ratelimit")) if endpoint.security == "client" else ()

@@ -27,11 +27,13 @@ HEADERS: dict[str, Any] = {
     "x-should-retry": {"description": "false: trying again cannot help.", "schema": {"type": "string", "enum": ["true", "false"]}},
 }
 for _what in ("requests", "tokens"):
-    HEADERS |= {
-        f"x-ratelimit-limit-{_what}": {"description": f"{_what.title()} per minute, where limited.", "schema": {"type": "integer"}},
-        f"x-ratelimit-remaining-{_what}": {"description": f"{_what.title()} left now.", "schema": {"type": "integer", "minimum": 0}},
-        f"x-ratelimit-reset-{_what}": {"description": "Until all are there again, e.g. `1m12s`.", "schema": {"type": "string"}},
-    }
+    HEADERS.update(
+        {
+            f"x-ratelimit-limit-{_what}": {"description": f"{_what.title()} per minute, where limited.", "schema": {"type": "integer"}},
+            f"x-ratelimit-remaining-{_what}": {"description": f"{_what.title()} left now.", "schema": {"type": "integer", "minimum": 0}},
+            f"x-ratelimit-reset-{_what}": {"description": "Until all are there again, e.g. `1m12s`.", "schema": {"type": "string"}},
+        }
+    )
 
 # name -> status, description, headers
 ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -82,13 +84,13 @@ class Endpoint:
     body: type[msgspec.Struct] | None = None
     event: type[msgspec.Struct] | None = None
     events: str | None = None
-    examples: Mapping[str, Any] = field(default_factory=dict)
+    examples: Mapping[str, Any] = field(default_factory=dict[str, Any])
     answer: Any = None
     stream: str | None = None
     errors: tuple[str, ...] = GET_ERRORS
-    other_replies: Mapping[str, type[msgspec.Struct]] = field(default_factory=dict)
+    other_replies: Mapping[str, type[msgspec.Struct]] = field(default_factory=dict[str, type[msgspec.Struct]])
     security: Literal["", "client", "admin"] = "client"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def method(self) -> str:

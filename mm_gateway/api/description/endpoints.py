@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Litestar, MediaType, Request, Response, get
+from litestar import Litestar, MediaType, Response, get
 
+from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.description.document import document
 from mm_gateway.api.description.page import CONTENT_SECURITY_POLICY, render
 
 
 @get("/schema", sync_to_thread=False)
-def schema_page(request: Request) -> Response[str]:
+def schema_page(request: HTTPRequest) -> Response[str]:
     state = request.app.state
     if "schema_page" not in state:
         state["schema_page"] = render(_document(request.app))
@@ -19,7 +20,7 @@ def schema_page(request: Request) -> Response[str]:
 
 
 @get("/schema/openapi.json", sync_to_thread=False)
-def schema_json(request: Request) -> Response[dict[str, Any]]:
+def schema_json(request: HTTPRequest) -> Response[dict[str, Any]]:
     return Response(_document(request.app))
 
 

@@ -8,15 +8,15 @@ continued. Refused before its first event, or left by its client, nothing of it 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import delete, get, post
 from litestar.datastructures import State
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.access.keys import principal
+from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import read_body, respond
 from mm_gateway.api.responses.conversation import carried, conversation
 from mm_gateway.api.responses.items import ItemIds, read_items, referenced
@@ -45,7 +45,7 @@ _MANY_ITEMS = 128
     description="Body: ResponseRequest. With `stream: true` the reply is a stream of named server-sent events, the last of which is "
     "response.completed, response.incomplete or response.failed.",
 )
-async def create_response(request: Request[Any, Any, State], state: State) -> ASGIResponse:
+async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
     body, ids, items, generation = await _read(request, state)
     store: ResponseStore = state.responses
     owner = principal(request)
@@ -74,13 +74,13 @@ async def create_response(request: Request[Any, Any, State], state: State) -> AS
     description="Body: as of POST /v1/responses. Nothing is generated or stored, weights are not loaded, and the whole input is counted, "
     "whether it fits the model's context or not.",
 )
-async def count_input_tokens(request: Request[Any, Any, State], state: State) -> InputTokens:
+async def count_input_tokens(request: HTTPRequest, state: State) -> InputTokens:
     body, _, _, generation = await _read(request, state)
     assert isinstance(generation.input, ChatInput)
     return InputTokens(len((await tokenizing_backend(request, state, body.model).tokenize(generation.input)).ids))
 
 
-async def _read(request: Request[Any, Any, State], state: State) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest]:
+async def _read(request: HTTPRequest, state: State) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest]:
     """The body, with the ids of its response, the items of its conversation, earlier turns included, and what they ask for."""
     body = await read_body(request, _decoder, _checked)
     store: ResponseStore = state.responses
@@ -126,7 +126,7 @@ async def _previous(store: ResponseStore, owner: str, id: str | None) -> list[It
     "/v1/responses/{response_id:str}",
     summary="A stored response",
 )
-async def get_response(request: Request[Any, Any, State], state: State, response_id: FromPath[str]) -> ResponseObject:
+async def get_response(request: HTTPRequest, state: State, response_id: FromPath[str]) -> ResponseObject:
     parameters = request.query_params
     for name in ("stream", "starting_after"):
         if parameters.get(name, "false").lower() not in ("false", "0"):
@@ -140,7 +140,7 @@ async def get_response(request: Request[Any, Any, State], state: State, response
     status_code=200,
     summary="Delete a stored response",
 )
-async def delete_response(request: Request[Any, Any, State], state: State, response_id: FromPath[str]) -> DeletedResponse:
+async def delete_response(request: HTTPRequest, state: State, response_id: FromPath[str]) -> DeletedResponse:
     """Responses that continue it keep their conversation."""
     store: ResponseStore = state.responses
     await store.delete(principal(request), response_id)
@@ -152,7 +152,7 @@ async def delete_response(request: Request[Any, Any, State], state: State, respo
     status_code=200,
     summary="Cancel a background response: always an error, since there are none",
 )
-async def cancel_response(request: Request[Any, Any, State], state: State, response_id: FromPath[str]) -> ResponseObject:
+async def cancel_response(request: HTTPRequest, state: State, response_id: FromPath[str]) -> ResponseObject:
     store: ResponseStore = state.responses
     await store.get(principal(request), response_id)
     raise InvalidRequestError("Cannot cancel a synchronous response. Close the connection to cancel one that is running")
@@ -162,7 +162,7 @@ async def cancel_response(request: Request[Any, Any, State], state: State, respo
     "/v1/responses/{response_id:str}/input_items",
     summary="What a stored response was made from, earlier turns included; pages by `limit`, `order` and `after`",
 )
-async def list_input_items(request: Request[Any, Any, State], state: State, response_id: FromPath[str]) -> ItemList:
+async def list_input_items(request: HTTPRequest, state: State, response_id: FromPath[str]) -> ItemList:
     parameters = request.query_params
     limit, order, after = parameters.get("limit", str(PAGE)), parameters.get("order", "desc"), parameters.get("after")
     if not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= MAX_PAGE:

@@ -115,6 +115,8 @@ class Output:
                 return self._finish("incomplete" if reason in ("length", "content_filter") else "completed")
             case Usage():
                 self.usage = event
+            case _:
+                pass
         return ()
 
     def _text(self, event: TextDelta) -> Iterable[Change]:
