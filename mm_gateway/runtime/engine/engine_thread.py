@@ -17,9 +17,13 @@ from mm_gateway.runtime.engine.embedding_job import EmbeddingJob
 from mm_gateway.runtime.engine.generation import Generation
 from mm_gateway.runtime.engine.step_loop import EngineStats, StepLoop
 from mm_gateway.runtime.engine.text_job import TextJob
+from mm_gateway.runtime.watchdog import WATCHDOG
 from mm_gateway.throughput import Throughput
 
 logger = logging.getLogger(__name__)
+
+STEP_BOUND_S = 60.0
+"""Seconds of one step after which the log shows where it hangs. Far above any step that works, a first one on a new device included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,10 @@ class EngineThread:
             with self._loop.on_device():
                 while self._carry_out_commands():
                     started = time.monotonic()
-                    self._count_released(self._loop.step(), started)
+                    # For each step anew: two locks that are all but never contended, microseconds beside a forward pass.
+                    with WATCHDOG.watch(f"a step of {self._thread.name}", STEP_BOUND_S):
+                        released = self._loop.step()
+                    self._count_released(released, started)
         except BaseException as error:  # the last resort: without it, everybody here would wait for ever
             logger.exception("the engine's loop failed; its requests fail, and the model has to be loaded anew")
             failure = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, GenerationEvent, Usage
 from mm_gateway.errors import EngineError, ModelUnavailableError
+from mm_gateway.runtime.engine import engine_thread
 from mm_gateway.runtime.engine.engine_thread import EngineThread
 from mm_gateway.runtime.engine.generation import Generation, Outbox
 from mm_gateway.runtime.engine.hidden_states import Pooler
@@ -187,3 +189,32 @@ async def test_readers_in_an_event_loop_learn_of_a_failure_too(engine: Engine, m
         with pytest.raises(EngineError, match="send the request again"):
             async for _ in generation:
                 pass
+
+
+def test_a_step_that_outlives_its_bound_is_logged_with_its_stack_and_goes_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = threading.Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "hang_until_told" in record.getMessage():
+                told.set()
+
+    original = Scheduler.schedule
+
+    def hang_until_told(*args: Any, **kwargs: Any) -> Any:
+        assert told.wait(WAIT_S)
+        return original(*args, **kwargs)
+
+    listener = Listener()
+    watchdog = logging.getLogger("mm_gateway.runtime.watchdog")
+    watchdog.addHandler(listener)
+    try:
+        monkeypatch.setattr(Scheduler, "schedule", hang_until_told)
+        monkeypatch.setattr(engine_thread, "STEP_BOUND_S", 0.05)
+        events = read(engine.engine.submit([[5, 6, 7]], TEXT))
+    finally:
+        watchdog.removeHandler(listener)
+    assert isinstance(events, list) and isinstance(events[-1], Usage)
+    assert "a step of engine" in caplog.text
