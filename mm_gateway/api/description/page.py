@@ -38,7 +38,7 @@ CONTENT_SECURITY_POLICY = (
 def render(described: Mapping[str, Any]) -> str:
     """HTML of what `document` returned."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    environment.filters["prose"] = _prose
+    environment.filters["prose"] = _prose  # pyright: ignore[reportUnknownMemberType] - jinja2 leaves its type open
     operations = list(_operations(described))
     tags = [{**tag, "operations": [each for each in operations if tag["name"] in each["tags"]]} for tag in described["tags"]]
     schemas: Mapping[str, Any] = described["components"]["schemas"]
