@@ -20,21 +20,8 @@ def generation_body(request: GenerationRequest, input: ChatInput | CompletionInp
     if request.workflow is not None:  # a gateway like this one
         body |= {"workflow": dict(request.workflow), "metadata": dict(request.metadata)}
     match input:
-        case ChatInput(messages, tools, truncate):
-            body["messages"] = [message_body(message) for message in messages]
-            if tools is not None:
-                body |= tools_body(tools)
-            if truncate:
-                raise UnsupportedParameterError(
-                    "truncation: a remote model cannot be told to leave out the oldest turns. Send the conversation without them",
-                    param="truncation",
-                    code="unsupported_value",
-                )
-            if config.logprobs is not None:
-                body["logprobs"] = True
-                if config.logprobs:
-                    body["top_logprobs"] = config.logprobs
-            return "/chat/completions", body
+        case ChatInput():
+            return "/chat/completions", body | _chat_body(input, config)
         case CompletionInput(prompts, echo, add_special_tokens):
             if request.best_of is not None and request.best_of > config.n:
                 raise UnsupportedParameterError("best_of cannot be streamed from a remote model", param="best_of")
@@ -47,6 +34,23 @@ def generation_body(request: GenerationRequest, input: ChatInput | CompletionInp
             if config.logprobs is not None:
                 body["logprobs"] = config.logprobs
             return "/completions", body
+
+
+def _chat_body(input: ChatInput, config: GenerationConfig) -> dict[str, Any]:
+    body: dict[str, Any] = {"messages": [message_body(message) for message in input.messages]}
+    if input.tools is not None:
+        body |= tools_body(input.tools)
+    if input.truncate:
+        raise UnsupportedParameterError(
+            "truncation: a remote model cannot be told to leave out the oldest turns. Send the conversation without them",
+            param="truncation",
+            code="unsupported_value",
+        )
+    if config.logprobs is not None:
+        body["logprobs"] = True
+        if config.logprobs:
+            body["top_logprobs"] = config.logprobs
+    return body
 
 
 def message_body(message: Message) -> dict[str, Any]:

@@ -104,7 +104,7 @@ async def _pin_use_unpin(target: Target) -> list[int]:
         await target.admin("brief", "unpin"),
     ]
     async with asyncio.timeout(20):
-        while (await target.client.get("/v1/models/brief")).json()["state"] in ("ready", "loading"):
+        while (await target.client.get("/v1/models/brief")).json()["state"] in ("ready", "loading"):  # noqa: ASYNC110 - another process's
             await asyncio.sleep(0.2)
     return statuses
 
