@@ -11,6 +11,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
@@ -290,7 +291,7 @@ def _size(event: GenerationEvent) -> int:
         case ToolCallDelta(arguments=arguments):
             return len(arguments)
         case MessageFields(fields=fields):
-            return sum(len(value) for value in fields.values() if isinstance(value, str | list | dict))
+            return len(msgspec.json.encode(fields))
         case _:
             return 0
 
