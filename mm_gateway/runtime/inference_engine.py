@@ -23,15 +23,16 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.configuration.settings import EngineSettings, ModelType
 from mm_gateway.core import GenerationConfig, TextDelta
-from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, ModelLoadError, UnsupportedParameterError
+from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
-from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob
+from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob, check_embedding
 from mm_gateway.runtime.engine.engine_thread import EngineThread
 from mm_gateway.runtime.engine.generation import Generation
 from mm_gateway.runtime.engine.generation_result import GenerationResult, PartialResult
 from mm_gateway.runtime.engine.hidden_states import has_hidden_states
 from mm_gateway.runtime.engine.model_runner import ModelRunner, current_device, probe, verify
+from mm_gateway.runtime.engine.prompt_limits import PromptLimits
 from mm_gateway.runtime.engine.sequence_text import SequenceText
 from mm_gateway.runtime.engine.step_loop import EngineStats, StepLoop
 from mm_gateway.runtime.engine.text_job import TextJob
@@ -105,7 +106,7 @@ class InferenceEngine:
         self._stop_token_ids = stop_token_ids
         self._defaults = defaults or GenerationDefaults()
         head = model.get_output_embeddings()
-        self._vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
+        vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
         self._embedding = embedding or EmbeddingStyle()
         if self._embedding.unfit is None and not has_hidden_states(model):
             self._embedding = EmbeddingStyle(unfit=f"{type(model).__name__} does not show its hidden states")
@@ -127,14 +128,14 @@ class InferenceEngine:
             runner = ModelRunner(model, cache, shape)
             verify(model, runner, tolerance=verify_tolerance)
             runner.capture_decodes(settings.max_running)
-        self.context_length = min(longest, cache.allocator.max_tokens)
+        self._limits = PromptLimits(min(longest, cache.allocator.max_tokens), vocab_size)
         self.kv_cache_bytes = cache.capacity_bytes
         scheduler = Scheduler(cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
         max_sequences = self._max_sequences = settings.max_running + settings.max_waiting
-        sampler = Sampler(self._vocab_size, model.device, max_running=settings.max_running)
+        sampler = Sampler(vocab_size, model.device, max_running=settings.max_running)
         self._ids = itertools.count()
-        self._grammars = GrammarCompiler(tokenizer, self._vocab_size, self._stop_token_ids)
-        loop = StepLoop(name, runner, scheduler, sampler, TokenMasks(self._vocab_size))
+        self._grammars = GrammarCompiler(tokenizer, vocab_size, self._stop_token_ids)
+        loop = StepLoop(name, runner, scheduler, sampler, TokenMasks(vocab_size))
         self._thread = EngineThread(name, loop, max_sequences=max_sequences, on_failure=on_failure)
 
     @classmethod
@@ -177,6 +178,11 @@ class InferenceEngine:
         return self._thread.failure
 
     @property
+    def context_length(self) -> int:
+        """Tokens of prompt and output together."""
+        return self._limits.context_length
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._tokenizer
 
@@ -212,11 +218,7 @@ class InferenceEngine:
             ShuttingDownError: the engine is closed. ModelUnavailableError: it has failed.
         """
         config = self._defaults.complete(config or GenerationConfig())
-        for token in config.logit_bias:
-            if not 0 <= token < self._vocab_size:
-                raise InvalidRequestError(
-                    f"logit_bias: token id {token} is outside the vocabulary of {self._vocab_size}", param="logit_bias"
-                )
+        self._limits.check_logit_bias(config.logit_bias)
         if config.grammar is not None and grammar is None:
             grammar = self._grammars.compile(config.grammar)
         generation = Generation(self._thread.cancel, loop)
@@ -229,7 +231,7 @@ class InferenceEngine:
         texts: dict[int, SequenceText] = {}
         echo: dict[int, str] = {}
         for position, prompt in enumerate(prompts):
-            max_tokens = self._max_tokens(prompt, config, param)
+            max_tokens = self._limits.output_tokens(prompt, config.max_new_tokens, param)
             for member in range(config.n):
                 index = position * config.n + member
                 # Choices differ by their seed alone; the first keeps the request's own.
@@ -264,27 +266,14 @@ class InferenceEngine:
             InvalidRequestError: the model has no embeddings, or none of that size; an input is empty or holds a wrong id.
             ContextLengthExceededError, RateLimitError, ShuttingDownError, ModelUnavailableError: as for `submit`.
         """
-        style = self._embedding
-        if style.unfit is not None:
-            raise InvalidRequestError(f"This model does not support embeddings: {style.unfit}", param="model")
-        if dimensions is not None and not 1 <= dimensions <= self.embedding_size:
-            raise InvalidRequestError(f"dimensions must be between 1 and {self.embedding_size} for this model", param="dimensions")
-        if dimensions not in (None, self.embedding_size) and not style.matryoshka:
-            raise UnsupportedParameterError(
-                f"dimensions: this model's embeddings have {self.embedding_size} numbers, and their beginnings mean nothing by "
-                "themselves. For a model that was trained so that they do, set matryoshka: true in its configuration",
-                param="dimensions",
-                code="unsupported_value",
-            )
+        check_embedding(self._embedding, dimensions, size=self.embedding_size)
         for tokens in inputs:
-            self._check_tokens(tokens, param)
-            if len(tokens) > self.context_length:
-                raise ContextLengthExceededError(self.context_length, len(tokens), param=param)
+            self._limits.check_input(tokens, param)
         group, config = next(self._ids), GenerationConfig()
         backlog = deque(
             (
                 index,
-                Sequence(next(self._ids), group, list(tokens), config, max_tokens=0, seed=0, pooling=style.pooling),
+                Sequence(next(self._ids), group, list(tokens), config, max_tokens=0, seed=0, pooling=self._embedding.pooling),
             )
             for index, tokens in enumerate(inputs)
         )
@@ -355,17 +344,3 @@ class InferenceEngine:
     def close(self) -> None:
         """Fail what is running and end the engine's thread; idempotent."""
         self._thread.close()
-
-    def _check_tokens(self, tokens: AbstractSequence[int], param: str) -> None:
-        if not tokens:
-            raise InvalidRequestError(f"{param} must not be empty", param=param)
-        if not (min(tokens) >= 0 and max(tokens) < self._vocab_size):
-            raise InvalidRequestError(f"{param} holds token ids outside the vocabulary of {self._vocab_size}", param=param)
-
-    def _max_tokens(self, prompt: AbstractSequence[int], config: GenerationConfig, param: str) -> int:
-        self._check_tokens(prompt, param)
-        room = self.context_length - len(prompt)
-        asked = config.max_new_tokens
-        if room < (1 if asked is None else asked):
-            raise ContextLengthExceededError(self.context_length, len(prompt), asked, param=param)
-        return room if asked is None else asked

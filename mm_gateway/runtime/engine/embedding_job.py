@@ -6,11 +6,33 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.engine.generation import Generation
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
 WINDOW = 64
 """Sequences of one request that the scheduler holds at a time, where its queue is not shorter."""
+
+
+def check_embedding(style: EmbeddingStyle, dimensions: int | None, *, size: int) -> None:
+    """Whether a model gives embeddings of so many numbers; None: all `size` that its hidden states have.
+
+    Raises:
+        InvalidRequestError: it has no embeddings, or none of that size.
+        UnsupportedParameterError: it was not trained for shorter ones.
+    """
+    if style.unfit is not None:
+        raise InvalidRequestError(f"This model does not support embeddings: {style.unfit}", param="model")
+    if dimensions is not None and not 1 <= dimensions <= size:
+        raise InvalidRequestError(f"dimensions must be between 1 and {size} for this model", param="dimensions")
+    if dimensions not in (None, size) and not style.matryoshka:
+        raise UnsupportedParameterError(
+            f"dimensions: this model's embeddings have {size} numbers, and their beginnings mean nothing by "
+            "themselves. For a model that was trained so that they do, set matryoshka: true in its configuration",
+            param="dimensions",
+            code="unsupported_value",
+        )
 
 
 @dataclass(eq=False, slots=True)
