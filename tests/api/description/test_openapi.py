@@ -151,7 +151,7 @@ async def test_every_example_fits_its_schema_and_is_accepted(
         schema_of(described, answer.__name__).validate(reply.json())
 
 
-@pytest.mark.parametrize(("key", "endpoint"), ENDPOINTS.items(), ids=str)
+@pytest.mark.parametrize(("key", "endpoint"), ENDPOINTS.items(), ids=map(" ".join, ENDPOINTS))
 def test_every_shown_answer_fits_its_schema(described: dict[str, Any], key: Any, endpoint: Any) -> None:
     if endpoint.answer is not None:
         schema_of(described, endpoint.reply.__name__).validate(endpoint.answer)
