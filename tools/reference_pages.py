@@ -18,10 +18,10 @@ from mm_gateway.api.description.words import in_words
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.configuration.words import description, range_in_words, type_in_words
+from mm_gateway.protocol.fields import POLICY
 
 DOCS = Path(__file__).parent.parent / "docs"
 _GENERATED = "<!-- Made from the code by `make docs`; changes here are lost. -->"
-_REFUSED = "Refused by name: not supported by this server."
 _SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
@@ -78,8 +78,10 @@ def api_fields() -> str:
         "# Fields of the API",
         _GENERATED,
         "Every field that a body may have, by endpoint. A field that is not listed is an error that names it. `Extension` marks fields\n"
-        "that OpenAI's own API does not have. A running gateway serves the whole description, replies included, as a page at `/schema`\n"
-        "and as OpenAPI 3.1 at `/schema/openapi.json`.",
+        "that OpenAI's own API does not have. Every field has one policy: `served`; `harmless`, which is accepted and changes nothing in\n"
+        "the reply; `not served`, which is an error that names the field, unless its value asks for nothing, such as `null`.\n"
+        "A running gateway serves the whole description, replies included, as a page at `/schema` and as OpenAPI 3.1\n"
+        "at `/schema/openapi.json`.",
     ]
     nested: list[str] = []
     first: dict[str, str] = {}
@@ -103,14 +105,10 @@ def _fields_table(struct: str, schemas: Mapping[str, Any], nested: list[str]) ->
     schema = schemas[struct]
     required = schema.get("required", [])
     rows: list[tuple[str, ...]] = []
-    refused: list[str] = []
     for name, field in sorted(schema["properties"].items(), key=lambda item: item[0] not in required):
-        meaning = field.get("description", "")
-        if meaning == _REFUSED:
-            refused.append(f"`{name}`")
-        else:
-            rows.append((f"`{name}`", in_words(field, nested) + (", required" if name in required else ""), meaning))
-    return _table(("field", "value", "meaning"), rows) + (f"\n\nRefused by name: {', '.join(refused)}." if refused else "")
+        value = in_words(field, nested) + (", required" if name in required else "")
+        rows.append((f"`{name}`", field.get(POLICY, "served"), value, field.get("description", "")))
+    return _table(("field", "policy", "value", "meaning"), rows)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any
 
 import msgspec
 from litestar import post
@@ -18,8 +17,9 @@ from mm_gateway.api.generation_config import check_logprob_entries, generation_c
 from mm_gateway.api.replies import ChatReply
 from mm_gateway.api.tools import read_tools
 from mm_gateway.core import ChatInput, GenerationRequest
-from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ChatCompletionRequest
+from mm_gateway.protocol.policy import refuse_unserved
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
 
@@ -50,7 +50,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
     Raises:
         InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
     """
-    _refuse_unserved_chat(body)
+    refuse_unserved(body)
     if not body.messages:
         raise InvalidRequestError("messages must hold at least one message", param="messages", code="empty_array")
     if body.top_logprobs and not body.logprobs:
@@ -82,19 +82,3 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
         workflow=body.workflow,
         user=body.user,
     )
-
-
-def _refuse_unserved_chat(body: ChatCompletionRequest) -> None:
-    unserved: dict[str, Any] = {
-        "functions": body.functions,
-        "function_call": None if body.function_call in ("none", "auto") else body.function_call,
-        "modalities": None if body.modalities == ["text"] else body.modalities,
-        "audio": body.audio,
-        "prediction": body.prediction,
-        "reasoning_effort": None if body.reasoning_effort == "none" else body.reasoning_effort,
-        "verbosity": None if body.verbosity == "medium" else body.verbosity,
-        "web_search_options": body.web_search_options,
-    }
-    for name, value in unserved.items():
-        if value is not None:
-            raise UnsupportedParameterError(f"{name} is not supported by this server", param=name)

@@ -23,8 +23,9 @@ from mm_gateway.api.generation_config import (
 from mm_gateway.api.replies import CompletionReply
 from mm_gateway.core import CompletionInput, GenerationRequest
 from mm_gateway.core.limits import MAX_CHOICES
-from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import CompletionRequest
+from mm_gateway.protocol.policy import refuse_unserved
 
 _decoder = msgspec.json.Decoder(CompletionRequest)
 
@@ -54,8 +55,7 @@ async def completions(request: HTTPRequest, state: State) -> ASGIResponse:
 
 def completion_request(body: CompletionRequest, request_id: str) -> GenerationRequest:
     """What a completion body asks for; errors as for `chat_request`."""
-    if body.suffix:
-        raise UnsupportedParameterError("suffix is not supported by this server", param="suffix")
+    refuse_unserved(body)
     prompts = texts_or_tokens(body.prompt, "prompt")
     n = body.n or 1
     best_of = body.best_of or n

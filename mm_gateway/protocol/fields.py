@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -11,6 +12,9 @@ from mm_gateway.core.limits import (
     MAX_METADATA_KEY_CHARACTERS,
     MAX_METADATA_VALUE_CHARACTERS,
 )
+
+POLICY = "x-policy"
+"""Keyword of the API's description: `harmless` or `not served`; other fields are served."""
 
 
 def about(description: str, *, examples: list[Any] | None = None, **keywords: Any) -> Meta:
@@ -25,12 +29,22 @@ def extension(description: str, *, examples: list[Any] | None = None) -> Meta:
 
 def no_effect(description: str) -> Meta:
     """A field that is accepted because clients send it, and changes nothing in the reply."""
-    return about(f"{description} Accepted, without effect on the reply.")
+    return Meta(description=f"{description} Accepted, without effect on the reply.", extra_json_schema={POLICY: "harmless"})
 
 
-def refused(instead: str = "") -> Meta:
-    """A field that is decoded so that it can be refused by its name."""
-    return about(f"Refused by name: not supported by this server. {instead}".strip())
+def refused(instead: str = "", *, off: tuple[Any, ...] = ()) -> Meta:
+    """A field that is decoded so that it can be refused by its name.
+
+    Args:
+        instead: what to use. off: values beside null that turn the feature off, so that they ask for nothing.
+    """
+    accepted = "".join(f", except `{json.dumps(value)}`" for value in off)
+    return Meta(
+        description=f"Refused by name: not supported by this server{accepted}. {instead}".strip(),
+        examples=list(off) or None,
+        extra_json_schema={POLICY: "not served"},
+        extra={"off": (None, *off)},
+    )
 
 
 Metadata = Annotated[

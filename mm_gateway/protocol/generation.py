@@ -122,15 +122,18 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     prompt_cache_key: Annotated[str | None, no_effect("Prompts that begin alike share work anyway.")] = None
     prompt_cache_retention: Annotated[str | None, no_effect("Prompts that begin alike share work anyway.")] = None
 
+    prompt_cache_options: Annotated[dict[str, Any] | None, no_effect("Prompts that begin alike share work anyway.")] = None
+
     # decoded so that they can be refused by name
     functions: Annotated[list[Any] | None, refused("Use `tools`.")] = None
-    function_call: Annotated[Any, refused("Use `tool_choice`.")] = None
-    modalities: Annotated[list[str] | None, about("Only `text` is served.", examples=[["text"]])] = None
+    function_call: Annotated[Any, refused("Use `tool_choice`.", off=("none", "auto"))] = None
+    modalities: Annotated[list[str] | None, refused(off=(["text"],))] = None
     audio: Annotated[Any, refused()] = None
     prediction: Annotated[Any, refused()] = None
-    reasoning_effort: Annotated[str | None, about("Only `none` is served.", examples=["none"])] = None
-    verbosity: Annotated[str | None, about("Only `medium` is served.", examples=["medium"])] = None
+    reasoning_effort: Annotated[str | None, refused(off=("none",))] = None
+    verbosity: Annotated[str | None, refused(off=("medium",))] = None
     web_search_options: Annotated[Any, refused()] = None
+    moderation: Annotated[Any, refused()] = None
 
 
 class CompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
@@ -147,8 +150,8 @@ class CompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=Tr
     best_of: Annotated[Choices | None, about("Sample this many per prompt, return the `n` of highest mean log-probability.")] = None
     echo: Annotated[bool | None, about("Put the prompt before the text; with `logprobs` it is scored too.")] = None
     logprobs: Annotated[TopLogprobs | None, about("Log-probabilities of the tokens, and of this many of the most probable ones.")] = None
-    suffix: Annotated[str | None, refused()] = None
     add_special_tokens: Annotated[
         bool | None,
         extension("Put the beginning-of-text token, where the model has one, before a prompt without it. Default: true."),
     ] = None
+    suffix: Annotated[str | None, refused(off=("",))] = None

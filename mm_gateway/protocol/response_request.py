@@ -40,7 +40,15 @@ class TextFormat(msgspec.Struct, forbid_unknown_fields=True):
 
 class TextConfig(msgspec.Struct, forbid_unknown_fields=True):
     format: TextFormat | None = None
-    verbosity: Annotated[str | None, about("Only `medium` is served.", examples=["medium"])] = None
+    verbosity: Annotated[str | None, refused(off=("medium",))] = None
+
+
+class ReasoningConfig(msgspec.Struct, forbid_unknown_fields=True):
+    effort: Annotated[str | None, refused(off=("none",))] = None
+    summary: Annotated[str | None, refused(off=("none",))] = None
+    generate_summary: Annotated[str | None, refused(off=("none",))] = None
+    context: Annotated[str | None, refused(off=("auto",))] = None
+    mode: Annotated[str | None, refused(off=("standard",))] = None
 
 
 class ResponseToolChoice(msgspec.Struct):
@@ -88,18 +96,18 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     safety_identifier: Annotated[str | None, no_effect("Your name of the end user.")] = None
     prompt_cache_key: Annotated[str | None, no_effect("Prompts that begin alike share work anyway.")] = None
     prompt_cache_retention: Annotated[str | None, no_effect("Prompts that begin alike share work anyway.")] = None
+    prompt_cache_options: Annotated[dict[str, Any] | None, no_effect("Prompts that begin alike share work anyway.")] = None
     max_tool_calls: Annotated[Annotated[int, Meta(ge=1)] | None, no_effect("Bounds calls of built-in tools, of which there are none.")] = (
         None
     )
 
     # decoded so that they can be refused by name
     access_programs: Annotated[Any, refused()] = None
-    background: Annotated[bool | None, refused()] = None
+    background: Annotated[bool | None, refused(off=(False,))] = None
     background_options: Annotated[Any, refused()] = None
     context_management: Annotated[Any, refused()] = None
     conversation: Annotated[Any, refused()] = None
     image: Annotated[Any, refused()] = None
     moderation: Annotated[Any, refused()] = None
     prompt: Annotated[Any, refused()] = None
-    prompt_cache_options: Annotated[Any, refused()] = None
-    reasoning: Annotated[dict[str, Any] | None, refused()] = None
+    reasoning: Annotated[ReasoningConfig | None, about("Models here do not say how they reason.")] = None

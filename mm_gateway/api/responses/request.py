@@ -9,9 +9,10 @@ import msgspec
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s
 from mm_gateway.api.tools import OneFunction, SomeFunctions, function_tool, tool_use, unserved_choice, unserved_tool
 from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Tool, ToolUse
-from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import FunctionDefinition
 from mm_gateway.protocol.decoding import convert
+from mm_gateway.protocol.policy import refuse_unserved
 from mm_gateway.protocol.response_request import ResponseRequest, ResponseToolChoice, TextFormat
 from mm_gateway.protocol.responses import FunctionToolReply, ResponseObject
 
@@ -29,7 +30,7 @@ def check(body: ResponseRequest) -> None:
     Raises:
         InvalidRequestError: fields are missing or do not go together. UnsupportedParameterError: something that is not served.
     """
-    _refuse_unserved(body)
+    refuse_unserved(body)
     if body.input is None and body.previous_response_id is None:
         raise InvalidRequestError(
             "One of 'input' or 'previous_response_id' must be provided.", param="input", code="missing_required_parameter"
@@ -153,23 +154,3 @@ def _grammar(form: TextFormat | None) -> Grammar | None:
         if value is None:
             raise InvalidRequestError(f"You must provide the parameter: text.format.{name}", param=f"text.format.{name}")
     return Grammar("json_schema", msgspec.json.encode(form.schema).decode(), "text.format.schema")
-
-
-def _refuse_unserved(body: ResponseRequest) -> None:
-    reasoning = {name: value for name, value in (body.reasoning or {}).items() if value is not None and value != "none"}
-    unserved: dict[str, Any] = {
-        "background": body.background,
-        "conversation": body.conversation,
-        "prompt": body.prompt,
-        **{f"reasoning.{name[:50]}": True for name in reasoning},
-        "text.verbosity": body.text is not None and body.text.verbosity not in (None, "medium"),
-        "access_programs": body.access_programs,
-        "background_options": body.background_options,
-        "context_management": body.context_management,
-        "image": body.image,
-        "moderation": body.moderation,
-        "prompt_cache_options": body.prompt_cache_options,
-    }
-    for name, value in unserved.items():
-        if value is not None and value is not False:
-            raise UnsupportedParameterError(f"{name} is not supported by this server", param=name)
