@@ -79,10 +79,10 @@ async def test_items_become_the_messages_of_a_conversation() -> None:
         USER,
     ]
     assert (await chat_of(input=items)).messages == (
-        Message("developer", "ab"),
+        Message("developer", "a\nb"),
         Message("user", "Hi"),
-        Message("assistant", "Wait. No.", tool_calls=(ToolCall("c1", "f", '{"a": 1}'), ToolCall("c2", "g", "{}"))),
-        Message("tool", "xy", tool_call_id="c2"),
+        Message("assistant", "Wait.\n No.", tool_calls=(ToolCall("c1", "f", '{"a": 1}'), ToolCall("c2", "g", "{}"))),
+        Message("tool", "x\ny", tool_call_id="c2"),
         Message("tool", "2", tool_call_id="c1"),
         Message("assistant", "", tool_calls=(ToolCall("c3", "f", '{"a": 1}'),)),
         Message("tool", "2", tool_call_id="c3"),
