@@ -80,6 +80,10 @@ class Reply(Protocol):
         """The whole reply."""
         ...
 
+    def field_for_client(self, path: str) -> str:
+        """A path in the words of the endpoint's body; backends use those of chat."""
+        ...
+
     def for_client(self, error: BaseException) -> BaseException:
         """A backend's error, whose `param` is a field of chat or completions, with the field of this endpoint's body."""
         ...
@@ -89,6 +93,9 @@ class ChunkedReply(ABC):
     """How streams of chunks end, where replies are folded, and the names of fields, which are those that backends use."""
 
     stages = False
+
+    def field_for_client(self, path: str) -> str:
+        return path
 
     async def fold(self, events: Collection[GenerationEvent]) -> bytes:
         return await BODIES.run(self._fold, events) if is_large(events) else self._fold(events)

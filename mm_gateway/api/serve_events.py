@@ -18,7 +18,7 @@ from litestar.types import Receive, Scope, Send
 from mm_gateway.api.access.admission import Ticket
 from mm_gateway.api.errors import error_response
 from mm_gateway.api.replies import Reply, is_large
-from mm_gateway.core import GenerationEvent, MessageFields, Progress, TextDelta, ToolCallDelta, Usage, WorkflowStep
+from mm_gateway.core import GenerationEvent, Ignored, MessageFields, Progress, TextDelta, ToolCallDelta, Usage, WorkflowStep
 from mm_gateway.errors import GatewayError
 from mm_gateway.work_pools import BODIES
 
@@ -26,6 +26,9 @@ MAX_BUFFERED_EVENTS = 64
 """Of a stream whose reader is behind."""
 MAX_BUFFERED_CHARACTERS = 256 * 2**10
 """Likewise; one event more, however large it is."""
+IGNORED_HEADER = "x-mm-gateway-ignored"
+"""Names what of the request was left out, so far as it was known when the reply began."""
+_MAX_HEADER = 4096
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
 
 
@@ -38,6 +41,7 @@ class Pump:
 
     Attributes:
         buffer: what has arrived; of progress within one stage only the newest. progress: the newest.
+        ignored: parts of the request that are left out.
         begun: there is something to reply with. What only tells of work under way is none, unless `stages_begin`: an
             error that comes after it can still have its own status.
     """
@@ -49,6 +53,7 @@ class Pump:
         self._ticket = ticket
         self.buffer: deque[GenerationEvent] = deque()
         self.progress: Progress | None = None
+        self.ignored: list[str] = []
         self.begun = False
         self._stages_begin = stages_begin
         self.error: BaseException | None = None
@@ -67,6 +72,9 @@ class Pump:
             # Closed here, in the task that iterated: its clean-up must not wait for the garbage collector.
             async with contextlib.aclosing(self._events):  # type: ignore[type-var]
                 async for event in self._events:
+                    if isinstance(event, Ignored):
+                        self.ignored += event.fields
+                        continue
                     if not isinstance(event, Progress | WorkflowStep):
                         if not count:
                             self._ticket.first_event()
@@ -185,7 +193,7 @@ async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, r
         await pump.cancel()
     if pump.error is not None:
         return error_response(reply.for_client(pump.error))
-    return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json")
+    return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json", headers=_ignored_header(pump, reply))
 
 
 async def stream_response(
@@ -225,7 +233,8 @@ class _EventStream(ASGIResponse):
     _should_set_content_length = False
 
     def __init__(self, pump: Pump, client: _Disconnect, reply: Reply, heartbeat_s: float) -> None:
-        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **_ignored_header(pump, reply)}
+        super().__init__(media_type="text/event-stream", headers=headers)
         self._pump = pump
         self._client = client
         self._reply = reply
@@ -281,6 +290,16 @@ class _EventStream(ASGIResponse):
                 await send({"type": "http.response.body", "body": _without_line_separators(b"".join(pieces)), "more_body": False})
                 return
             await _write(send, b"".join(pieces))
+
+
+def _ignored_header(pump: Pump, reply: Reply) -> dict[str, str]:
+    if not pump.ignored:
+        return {}
+    named = (
+        ", ".join(map(reply.field_for_client, pump.ignored)).encode("ascii", "backslashreplace").decode()
+    )  # names in a schema may be of any script
+    named = "".join(char if char.isprintable() else "?" for char in named)
+    return {IGNORED_HEADER: named if len(named) <= _MAX_HEADER else named[: _MAX_HEADER - 3] + "..."}
 
 
 def _size(event: GenerationEvent) -> int:

@@ -16,7 +16,7 @@ from mm_gateway.backends.embed import embed
 from mm_gateway.backends.tool_calls import read_tool_calls
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.history import encode_fitting
-from mm_gateway.chat_templates.tool_formats.format import json_rule
+from mm_gateway.chat_templates.tool_formats.format import json_rule, only_declared
 from mm_gateway.configuration.settings import ModelType
 from mm_gateway.core import (
     ChatInput,
@@ -25,14 +25,19 @@ from mm_gateway.core import (
     GenerationEvent,
     GenerationRequest,
     Grammar,
+    Ignored,
     Measure,
     ModelInfo,
     TextDelta,
+    Tool,
     ToolUse,
 )
 from mm_gateway.errors import InvalidRequestError
+from mm_gateway.runtime.grammars.enforceable import Enforceable, as_enforced, relaxed
 from mm_gateway.runtime.grammars.json_schema import check_schema
 from mm_gateway.runtime.grammars.measuring import check_size
+from mm_gateway.runtime.grammars.sources import enforced_schema
+from mm_gateway.runtime.grammars.trials import TRIALS
 from mm_gateway.work_pools import ENCODING
 
 if TYPE_CHECKING:
@@ -92,8 +97,10 @@ async def _generate(
             return
         case ChatInput() as conversation:
             if conversation.tools is not None:
-                tool_grammar = await ENCODING.run(_tool_grammar, chat, conversation.tools, config.grammar)
+                tool_grammar, ignored = await _tool_grammar(chat, conversation.tools, config.grammar)
                 config = msgspec.structs.replace(config, grammar=tool_grammar)
+                if ignored:
+                    yield Ignored(ignored)
             encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
             prompts = [await ENCODING.run(encode)]
             stop_strings, param = chat.stop_strings, "messages"
@@ -103,7 +110,7 @@ async def _generate(
             if echo:
                 echo_texts = await ENCODING.run(_texts, engine, texts)
     if config.grammar is not None:
-        grammar = await _compiled(engine, config.grammar, request.input)
+        grammar = await engine.grammars.compiled(config.grammar)
     loop = asyncio.get_running_loop()
     generation = engine.submit(prompts, config, stop_strings=stop_strings, grammar=grammar, echo_texts=echo_texts, param=param, loop=loop)
     try:
@@ -140,25 +147,60 @@ def _encode_chat(
     return encode_fitting(encode, conversation.messages, context_length=engine.context_length, reply_tokens=reply_tokens)
 
 
-def _tool_grammar(chat: ChatEncoder, use: ToolUse, answer: Grammar | None) -> Grammar:
-    """What every call follows, whether it has to come or may come, and an answer without calls. Errors name the tool."""
-    for index, tool in enumerate(use.tools):
-        check_schema(tool.parameters, _parameters_of_tool(index))
+async def _tool_grammar(chat: ChatEncoder, use: ToolUse, answer: Grammar | None) -> tuple[Grammar, tuple[str, ...]]:
+    """What every call follows, whether it has to come or may come, and an answer without calls.
+
+    Returns:
+        The grammar, and paths of what it leaves out of the schemas of tools that are not strict.
+
+    Raises:
+        InvalidRequestError: a schema is too large, or that of a strict tool cannot be enforced; names the tool.
+    """
+    schemas = [await ENCODING.run(_arguments, tool, _parameters_of_tool(index)) for index, tool in enumerate(use.tools)]
+    grammar = await ENCODING.run(_grammar_of_calls, chat, use, schemas, answer)
+    try:
+        await TRIALS.checked(grammar)
+    except InvalidRequestError:
+        tried = [
+            await _tried(schema, tool, _parameters_of_tool(index))
+            for index, (tool, schema) in enumerate(zip(use.tools, schemas, strict=True))
+        ]
+        if tried == schemas:
+            raise
+        schemas = tried
+        grammar = await ENCODING.run(_grammar_of_calls, chat, use, schemas, answer)
+    return grammar, tuple(path for schema in schemas for path in schema.left_out)
+
+
+def _arguments(tool: Tool, at: str) -> Enforceable:
+    """What the arguments of a tool are held to."""
+    check_schema(tool.parameters, at)
+    schema = only_declared(tool.parameters if tool.parameters is not None else {"properties": {}})
+    if tool.strict:
+        return Enforceable(as_enforced(schema, at), ())
+    found = relaxed({"additionalProperties": True, **schema})  # as it is now: what is left out must not close it
+    return Enforceable(found.schema, tuple(f"{at}.{path}" for path in found.left_out))
+
+
+async def _tried(schema: Enforceable, tool: Tool, at: str) -> Enforceable:
+    """The same where it compiles, else any object; the error of a tool that is strict."""
+    try:
+        await TRIALS.checked(Grammar("json_schema", json.dumps(schema.schema), at))
+    except InvalidRequestError:
+        if tool.strict:
+            raise
+        return Enforceable({"type": "object"}, (at,))  # where in it the fault is, the compiler does not say
+    return schema
+
+
+def _grammar_of_calls(chat: ChatEncoder, use: ToolUse, schemas: Sequence[Enforceable], answer: Grammar | None) -> Grammar:
+    tools = tuple(msgspec.structs.replace(tool, parameters=schema) for tool, (schema, _) in zip(use.tools, schemas, strict=True))
+    use = msgspec.structs.replace(use, tools=tools)
+    text: str | None = None
     if answer is not None:
         check_size(answer)
-    text = json_rule(answer) if answer is not None else None
+        text = json_rule(enforced_schema(answer) if answer.kind == "json_schema" else {"type": "object"})
     return Grammar("lark", chat.tool_format.grammar(use, text), "tools")
-
-
-async def _compiled(engine: InferenceEngine, grammar: Grammar, input: ChatInput | CompletionInput) -> CompiledGrammar:
-    try:
-        return await engine.grammars.compiled(grammar)
-    except InvalidRequestError:
-        if isinstance(input, ChatInput) and input.tools is not None:
-            for index, tool in enumerate(input.tools.tools):  # which of the schemas is it?
-                schema = json.dumps(tool.parameters if tool.parameters is not None else {})
-                await engine.grammars.compiled(Grammar("json_schema", schema, _parameters_of_tool(index)))
-        raise
 
 
 def _parameters_of_tool(index: int) -> str:

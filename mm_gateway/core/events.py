@@ -47,6 +47,12 @@ ProgressCallback = Callable[[Progress], object]
 """Told how something goes on, perhaps from another thread; what it returns is ignored."""
 
 
+class Ignored(msgspec.Struct, frozen=True, tag="ignored"):
+    """Parts of the request that a backend leaves out, as paths in the body; before anything else of the reply."""
+
+    fields: tuple[str, ...]
+
+
 class TextDelta(msgspec.Struct, frozen=True, tag="text", gc=False):
     """Text appended to one choice; never splits a character, never holds part of a stop string. May be empty with logprobs."""
 
@@ -174,5 +180,15 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
 
 
 GenerationEvent = (
-    Progress | TextDelta | ToolCallDelta | UrlCitation | MessageFields | Embedding | WorkflowStep | WorkflowOutcome | ChoiceFinished | Usage
+    Progress
+    | Ignored
+    | TextDelta
+    | ToolCallDelta
+    | UrlCitation
+    | MessageFields
+    | Embedding
+    | WorkflowStep
+    | WorkflowOutcome
+    | ChoiceFinished
+    | Usage
 )

@@ -57,7 +57,7 @@ class Tool(msgspec.Struct, frozen=True):
     description: str = ""
     parameters: Mapping[str, Any] | None = None
     strict: bool = False
-    """Without effect: arguments always follow the schema."""
+    """Refuse a schema that calls cannot be held to in all of it, in place of leaving parts of it out."""
 
 
 class ToolUse(msgspec.Struct, frozen=True):

@@ -38,7 +38,12 @@ class FunctionDefinition(msgspec.Struct, forbid_unknown_fields=True):
     name: Annotated[str, about("1 to 64 letters, digits, underscores or dashes.", examples=["get_time"])]
     description: str | None = None
     parameters: Annotated[dict[str, Any] | None, about("JSON schema of an object.")] = None
-    strict: Annotated[bool | None, no_effect("Arguments always follow the schema.")] = None
+    strict: Annotated[
+        bool | None,
+        about(
+            "Refuse a schema that arguments cannot be held to whole; otherwise parts of it are left out, named in `x-mm-gateway-ignored`."
+        ),
+    ] = None
 
 
 class FunctionTool(msgspec.Struct):

@@ -155,9 +155,65 @@ async def test_a_schema_that_cannot_be_compiled_is_named(client: AsyncTestClient
     wrong = json.loads(json.dumps(WEATHER))
     wrong["function"]["name"] = "wrong"
     wrong["function"]["parameters"]["properties"]["city"] = {"type": "string", "pattern": "(?<=a)b"}
+    wrong["function"]["strict"] = True
     reply = await client.post("/v1/chat/completions", json=body("hermes", "auto") | {"tools": [CLOCK, wrong]}, timeout=60)
     assert reply.status_code == 400
-    assert reply.json()["error"]["param"] == "tools[1].function.parameters"
+    assert reply.json()["error"]["param"] == "tools[1].function.parameters.properties.city.pattern"
+
+
+PARAMETERS: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "tags": {"type": "array", "uniqueItems": True, "items": {"type": "string", "maxLength": 2}, "minItems": 1, "maxItems": 2},
+        "phone": {"type": "string", "format": "phone", "maxLength": 3},
+    },
+    "required": ["tags", "zz"],
+}
+"""Something that cannot be enforced, a format that nobody knows, and a name that is required alone."""
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_of_a_schema_cannot_be_enforced_is_left_out_and_named(client: AsyncTestClient, stream: bool) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": PARAMETERS}}
+    reply = await client.post("/v1/chat/completions", json=body("hermes", "required", stream=stream) | {"tools": [tool]}, timeout=60)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["x-mm-gateway-ignored"] == "tools[0].function.parameters.properties.tags.uniqueItems"
+    if not stream:
+        (call,) = reply.json()["choices"][0]["message"]["tool_calls"]
+        arguments = json.loads(call["function"]["arguments"])
+        assert "zz" in arguments and arguments["tags"] and arguments.keys() <= {"tags", "phone", "zz"}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_schema_that_does_not_compile_still_gets_an_object(client: AsyncTestClient) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"$ref": "#/nowhere"}}}}}
+    reply = await client.post(
+        "/v1/responses",
+        json={
+            "model": "hermes",
+            "input": "Go",
+            "tools": [tool["function"] | {"type": "function"}],
+            "tool_choice": "required",
+            "max_output_tokens": 20,
+        },
+        timeout=60,
+    )
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["x-mm-gateway-ignored"] == "tools[0].parameters"
+    strict = {"type": "function", "function": tool["function"] | {"strict": True}}
+    refused = await client.post("/v1/chat/completions", json=body("hermes", "auto") | {"tools": [CLOCK, strict]}, timeout=60)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "tools[1].function.parameters"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("tools", [[], [CLOCK]])
+async def test_a_response_format_that_cannot_be_enforced_is_refused_by_path(client: AsyncTestClient, tools: list[Any]) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "w", "schema": PARAMETERS}}
+    more = {"tools": tools} if tools else {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
+    reply = await client.post("/v1/chat/completions", json=body("hermes") | more | {"response_format": form}, timeout=60)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "response_format.json_schema.schema.properties.tags.uniqueItems"
 
 
 @pytest.mark.asyncio(loop_scope="module")

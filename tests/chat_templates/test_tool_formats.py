@@ -17,7 +17,7 @@ from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.chat_templates.tool_formats.call_parser import JsonScanner
 from mm_gateway.chat_templates.tool_formats.format import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser, json_rule
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS, tool_format_of
-from mm_gateway.core import Grammar, Message, Tool, ToolCall, ToolUse
+from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
 from tests.support import checkpoints
@@ -124,7 +124,7 @@ def test_parallel_calls_are_allowed_where_the_request_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["hermes", "plain", "react"])
 def test_an_answer_may_have_to_be_json_where_it_is_no_call(name: str) -> None:
-    answer = json_rule(Grammar("json_schema", '{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'))
+    answer = json_rule({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
     use = ToolUse((WEATHER,))
     assert accepts(name, use, '{"a":1}', answer)
     assert accepts(name, use, CALL[name], answer)

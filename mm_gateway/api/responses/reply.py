@@ -94,6 +94,9 @@ class ResponseReply:
             self._output.feed(event)
         return self._final()
 
+    def field_for_client(self, path: str) -> str:
+        return _refor_client(path)
+
     def for_client(self, error: BaseException) -> BaseException:
         if isinstance(error, InvalidRequestError | UpstreamError) and error.param is not None:
             error.param = _refor_client(error.param)

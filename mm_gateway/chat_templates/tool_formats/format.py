@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from mm_gateway.core import Grammar, Message, Tool, ToolCall, ToolUse
+from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 
 
 class ParsedText(NamedTuple):
@@ -101,27 +101,25 @@ def arguments_of(call: ToolCall) -> Any:
 
 def arguments_rule(tool: Tool) -> str:
     """A Lark rule body for a tool's arguments, spaced like `write_json`."""
-    schema = _only_declared(tool.parameters if tool.parameters is not None else {"properties": {}})
+    schema = only_declared(tool.parameters if tool.parameters is not None else {"properties": {}})
     spacing = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
     return f"%json {json.dumps({**schema, 'x-guidance': spacing})}"
 
 
-def _only_declared(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A function takes no other arguments than those it lists, though a JSON schema would let them pass.
+def only_declared(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A function takes no other arguments than those it lists, be it as `required` alone, though a JSON schema would let them pass.
 
     Left as it is where something beside `properties` may name further ones.
     """
     opening = {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
     if "properties" not in schema or opening & schema.keys():
         return schema
-    return {"type": "object", **schema, "additionalProperties": False}
+    listed = {name: {} for name in schema.get("required") or () if isinstance(name, str)}
+    return {"type": "object", **schema, "properties": {**listed, **schema["properties"]}, "additionalProperties": False}
 
 
-def json_rule(grammar: Grammar) -> str:
+def json_rule(schema: Mapping[str, Any]) -> str:
     """A Lark rule body for the JSON that an answer without calls has to be."""
-    schema: Any = json.loads(grammar.text) if grammar.kind == "json_schema" else {"type": "object"}
-    if not isinstance(schema, dict):
-        schema = {} if schema else {"not": {}}
     return f"%json {json.dumps({**schema, 'x-guidance': {'whitespace_flexible': False}})}"
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits
 
 from mm_gateway.core import Grammar
+from mm_gateway.errors import InvalidRequestError
+from mm_gateway.runtime.grammars.enforceable import as_enforced
 
 LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 """llguidance's own, but for the states of the lexer: 1 to 2 kB each, in every choice of every request that has a grammar.
@@ -18,12 +21,14 @@ _ERROR_CHARACTERS = 500
 
 
 def source_of(grammar: Grammar) -> str:
-    """Raises ValueError: it is no JSON."""
+    """Raises:
+    InvalidRequestError: it is no JSON, or no output can be held to it.
+    """
     match grammar.kind:
         case "json_object":
             return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=_COMPACT)  # type: ignore[arg-type]
         case "json_schema":
-            return LLMatcher.grammar_from_json_schema(grammar.text, overrides=_COMPACT)  # type: ignore[arg-type]
+            return LLMatcher.grammar_from_json_schema(enforced_schema(grammar), overrides=_COMPACT)  # type: ignore[arg-type]
         case "regex":
             return LLMatcher.grammar_from_regex(grammar.text)
         case "choice":
@@ -34,6 +39,24 @@ def source_of(grammar: Grammar) -> str:
             return LLMatcher.grammar_from_lark(grammar.text)
 
 
+def enforced_schema(grammar: Grammar) -> dict[str, Any]:
+    """A grammar that is a JSON schema, as llguidance takes it.
+
+    Raises:
+        InvalidRequestError: it is no JSON schema, or no output can be held to it.
+    """
+    try:
+        schema = as_enforced(json.loads(grammar.text), grammar.param)
+    except ValueError as error:
+        raise InvalidRequestError(f"{grammar.param} is no JSON: {error}", param=grammar.param) from None
+    if schema is True:
+        return {}
+    if not isinstance(schema, dict):
+        what = "no value fits the schema `false`" if schema is False else "a JSON schema is an object, or true or false"
+        raise InvalidRequestError(f"{grammar.param}: {what}", param=grammar.param)
+    return schema
+
+
 def error_of(matcher: LLMatcher) -> str | None:
     """What is wrong with a grammar, where something is; without what llguidance prints of its own state."""
     if not matcher.is_error():
@@ -41,4 +64,6 @@ def error_of(matcher: LLMatcher) -> str | None:
     message = matcher.get_error().split("\n<")[0]
     if message.startswith("NoExtension"):
         return "no text fits it"
+    if message.startswith("oneOf constraints"):
+        return "`oneOf` needs schemas that exclude each other, by type or by a property with different values; use `anyOf` otherwise"
     return message[:_ERROR_CHARACTERS]

@@ -73,10 +73,7 @@ class GrammarTrials:
             if (running := self._running.get(key)) is not None:
                 return running
         check_size(grammar)
-        try:
-            source = source_of(grammar)
-        except ValueError as error:
-            return _done(str(error))
+        source = source_of(grammar)
         with self._lock:
             trial = self._running.get(key)
             if trial is None:
