@@ -10,6 +10,7 @@ A template that knows tools gets them; for others the model's tool format writes
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import jinja2
 
 from mm_gateway.chat_templates.environment import ChatTemplate
 from mm_gateway.chat_templates.token_limit import TokenLimit
-from mm_gateway.chat_templates.tool_formats.format import ToolFormat, arguments_of, call_names, declaration
+from mm_gateway.chat_templates.tool_formats.format import ToolFormat, arguments_of, call_names, declaration, in_first_user_turn
 from mm_gateway.chat_templates.tool_formats.formats import tool_format_of, writes_tools
 from mm_gateway.core import Message, Tool
 from mm_gateway.errors import ConfigurationError, InvalidRequestError, UnsupportedParameterError
@@ -164,7 +165,10 @@ class ChatEncoder:
         begun = ""
         used = tools or any(message.tool_calls or message.role == "tool" for message in messages)
         if used and not self._writes_tools:
-            messages, begun = self.tool_format.flatten(messages, tools)
+            described, begun = self.tool_format.flatten(messages, tools)
+            # A system message that the client did not send must not be what its request is refused for.
+            ours = len(described) > 0 and described[0].role == "system" and not (messages and messages[0].role in ("system", "developer"))
+            messages = in_first_user_turn(described) if ours and self._refuses_system else described
         names = call_names(messages)
         turns: list[dict[str, Any]] = []
         for message in messages:
@@ -181,6 +185,16 @@ class ChatEncoder:
                 turn |= {"tool_call_id": message.tool_call_id, "name": names.get(message.tool_call_id or "", "")}
             turns.append(turn)
         return turns, begun
+
+    @functools.cached_property
+    def _refuses_system(self) -> bool:
+        """Whether the template has no place for a system message, as Gemma's."""
+        turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+        try:
+            self._render(turns, [], boundary="", add_generation_prompt=True)
+        except InvalidRequestError:
+            return True
+        return False
 
     def _encode_plain(self, text: str, boundary: str, mark: str, limit: TokenLimit | None) -> list[int]:
         pieces = text.replace(mark, "").split(boundary)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.templates import BUILT_IN, built_in_for
-from mm_gateway.core import Message, Role, ToolCall
+from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
+from mm_gateway.core import Message, Role, Tool, ToolCall
 from mm_gateway.errors import ConfigurationError, InvalidRequestError
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
 from tests.support.checkpoints import make_tokenizer
@@ -185,3 +186,20 @@ def test_arguments_that_are_nested_too_deeply_are_an_error_of_the_request() -> N
         call = ToolCall("a", "go", "[" * depth + "]" * depth)
         with contextlib.suppress(InvalidRequestError):
             ChatEncoder(template, ChatTokenizer(TOKENIZER)).encode([Message("user", "Go"), Message("assistant", "", tool_calls=(call,))])
+
+
+IN_THE_MANNER_OF_GEMMA = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ '<s>' + m.role + '\n' + m.content + '</s>\n' }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("tool_format", ["hermes", "plain", "llama"])
+def test_tools_are_described_to_the_user_where_a_template_refuses_system_messages(tool_format: str) -> None:
+    chat = ChatEncoder(IN_THE_MANNER_OF_GEMMA, ChatTokenizer(TOKENIZER), tool_format=TOOL_FORMATS[tool_format])
+    tool = Tool("find_city", "Finds a city.", {"type": "object", "properties": {"name": {"type": "string"}}})
+    text = chat.render(TURNS, [tool])
+    assert text.startswith("<s>user\n") and text.count("find_city") == 1
+    assert text.index("find_city") < text.index("Hi") < text.index("Hello!")
+    with pytest.raises(InvalidRequestError, match="System role not supported"):
+        chat.render(WITH_SYSTEM, [tool])  # the client's own one is refused as ever

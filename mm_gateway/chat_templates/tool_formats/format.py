@@ -143,6 +143,16 @@ def with_system(messages: Sequence[Message], text: str) -> list[Message]:
     return [Message(role="system", content=text), *messages]
 
 
+def in_first_user_turn(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with its system message, which comes first, before the text of the first user message."""
+    system, *turns = messages
+    first = next((index for index, turn in enumerate(turns) if turn.role == "user"), None)
+    if first is None:
+        return [Message(role="user", content=system.content), *turns]
+    turns[first] = msgspec.structs.replace(turns[first], content=f"{system.content}\n\n{turns[first].content}")
+    return turns
+
+
 def call_names(messages: Sequence[Message]) -> dict[str, str]:
     """Id of every call in the conversation -> the function's name."""
     return {call.id: call.name for message in messages for call in message.tool_calls}
