@@ -79,6 +79,8 @@ def generate(
     Args:
         chat: renders conversations for the engine's model. truncate_history: leave out oldest turns that do not fit.
     """
+    if isinstance(request.input, EmbeddingInput):
+        return embed(engine, request.input)
     return with_best_of(functools.partial(_generate, engine, chat, truncate_history), request)
 
 
@@ -89,12 +91,8 @@ async def _generate(
     echo_texts: list[str] | None = None
     grammar: CompiledGrammar | None = None
     config = request.config
+    assert not isinstance(request.input, EmbeddingInput)
     match request.input:
-        case EmbeddingInput() as embedding:
-            async with contextlib.aclosing(embed(engine, embedding)) as vectors:
-                async for event in vectors:
-                    yield event
-            return
         case ChatInput() as conversation:
             if conversation.tools is not None:
                 tool_grammar, ignored = await _tool_grammar(chat, conversation.tools, config.grammar)
@@ -117,15 +115,19 @@ async def _generate(
         if echo_texts is not None and not config.prompt_logprobs:
             for index in range(len(prompts) * request.config.n):
                 yield TextDelta(index, echo_texts[index // request.config.n])
-        events = aiter(generation)
-        if isinstance(request.input, ChatInput) and request.input.tools is not None:
-            tools = request.input.tools
-            begun = chat.begun(request.input.messages, tools.tools)
-            events = read_tool_calls(events, tools, lambda: chat.tool_format.parser(begun))
-        async for event in events:
+        async for event in _with_tool_calls(aiter(generation), chat, request.input):
             yield event
     finally:
         generation.cancel()
+
+
+def _with_tool_calls(
+    events: AsyncIterator[GenerationEvent], chat: ChatEncoder, input: ChatInput | CompletionInput
+) -> AsyncIterator[GenerationEvent]:
+    if not isinstance(input, ChatInput) or input.tools is None:
+        return events
+    begun = chat.begun(input.messages, input.tools.tools)
+    return read_tool_calls(events, input.tools, lambda: chat.tool_format.parser(begun))
 
 
 async def measure(engine: InferenceEngine, texts: Sequence[str]) -> Measure:
