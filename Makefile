@@ -16,7 +16,7 @@ serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
 
 test: $(VENV)/.installed-dev lint types
-	$(BIN)/python -m pytest -n $(WORKERS) --cov $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/adversarial $(ARGS)
 
 # Hostile inputs against a running gateway, each with the longest wait of everybody else; some minutes, on a machine that does nothing else.
 adversarial: $(VENV)/.installed-dev

@@ -76,8 +76,8 @@ async def test_a_schema_is_kept_to_and_a_wrong_one_is_named(client: AsyncTestCli
     msgspec.json.decode(told.output_text, type=Weather)
     form["schema"] = {"type": "string", "pattern": "(?<=a)b"}
     for fields, param in (
-        ({"text": {"format": form}}, "text.format.schema"),
-        ({"tools": [WEATHER | {"parameters": {"properties": {"a": form["schema"]}}}]}, "tools[0].parameters"),
+        ({"text": {"format": form}}, "text.format.schema.pattern"),
+        ({"tools": [WEATHER | {"parameters": {"properties": {"a": form["schema"]}}}]}, "tools[0].parameters.properties.a.pattern"),
     ):
         reply = await client.post("/v1/responses", json={"model": "chatml", "input": "Hi"} | fields, timeout=60)
         assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)

@@ -81,42 +81,48 @@ def slow(model_delay_s: float = 0.2) -> dict[str, object]:
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 async def test_a_reply_that_ends_within_the_grace_is_whole(sig: signal.Signals) -> None:
     with process(grace_s=20) as (server, port):
-        reader, _writer = await started_stream(port, "/v1/chat/completions", {**slow(0.05), "max_tokens": 10})
+        reader, writer = await started_stream(port, "/v1/chat/completions", {**slow(0.05), "max_tokens": 10})
         server.send_signal(sig)
         assert b"data: [DONE]" in await reader.read()
+        writer.close()
         assert server.wait(20) == 0
 
 
 async def test_beyond_the_grace_each_stream_ends_with_an_error_in_its_own_format_and_status_0() -> None:
     with process() as (server, port):
-        chat, _chat_writer = await started_stream(port, "/v1/chat/completions", slow())
-        responses, _writer = await started_stream(
+        chat, chat_writer = await started_stream(port, "/v1/chat/completions", slow())
+        responses, responses_writer = await started_stream(
             port, "/v1/responses", {"model": "mock", "input": "!mock delay=0.2", "max_output_tokens": 1000, "store": False}
         )
-        whole = asyncio.create_task(raw_reply(port, post("/v1/chat/completions", json.dumps(slow()).encode()), timeout_s=30))
-        await health(port)  # the one before has arrived then
+        whole, whole_writer = await asyncio.open_connection("127.0.0.1", port)
+        whole_writer.write(post("/v1/chat/completions", json.dumps(slow()).encode()))
+        await whole_writer.drain()
+        await health(port)  # what was sent before has arrived then
         server.terminate()
         async with asyncio.timeout(30):
             ended = [line for line in (await chat.read()).decode().splitlines() if line.startswith("data: ")]
             failed = (await responses.read()).decode()
-            status, _, body = await whole
+            head, _, body = (await whole.read()).partition(b"\r\n\r\n")
+        for writer in (chat_writer, responses_writer, whole_writer):
+            writer.close()
         assert ended[-1] == "data: [DONE]"
         error = json.loads(ended[-2].removeprefix("data: "))["error"]
         assert "shut down before the reply was complete" in error["message"]
         assert "event: response.failed" in failed and "shut down before" in failed
-        assert status == 503 and "shut down before" in json.loads(body)["error"]["message"]
+        assert b" 503 " in head.splitlines()[0] and "shut down before" in json.loads(body)["error"]["message"]
         assert server.wait(20) == 0
 
 
 async def test_a_second_signal_ends_at_once() -> None:
     with process(grace_s=600) as (server, port):
-        reader, _writer = await started_stream(port, "/v1/chat/completions", slow())
+        reader, writer = await started_stream(port, "/v1/chat/completions", slow())
         server.terminate()
         while await health(port) is not None:  # until it listens no more
             pass
         server.terminate()
         assert server.wait(10) == 128 + signal.SIGTERM
         await reader.read()
+        writer.close()
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
