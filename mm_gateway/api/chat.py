@@ -14,7 +14,7 @@ from mm_gateway.api.chat_messages import read_messages
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import includes_usage, read_body, respond
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, read_grammar
-from mm_gateway.api.replies import ChatReply
+from mm_gateway.api.replies.chat import ChatReply
 from mm_gateway.api.tools import read_tools
 from mm_gateway.core import ChatInput, GenerationRequest
 from mm_gateway.errors import InvalidRequestError

@@ -20,7 +20,7 @@ from mm_gateway.api.generation_config import (
     read_grammar,
     texts_or_tokens,
 )
-from mm_gateway.api.replies import CompletionReply
+from mm_gateway.api.replies.completion import CompletionReply
 from mm_gateway.core import CompletionInput, GenerationRequest
 from mm_gateway.core.limits import MAX_CHOICES
 from mm_gateway.errors import InvalidRequestError

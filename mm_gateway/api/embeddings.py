@@ -14,7 +14,7 @@ from litestar.response.base import ASGIResponse
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import read_body, respond
 from mm_gateway.api.generation_config import check_count, keep_alive_s, texts_or_tokens
-from mm_gateway.api.replies import ChunkedReply
+from mm_gateway.api.replies.reply import ChunkedReply
 from mm_gateway.core import Embedding, EmbeddingInput, GenerationEvent, GenerationRequest, Usage
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage

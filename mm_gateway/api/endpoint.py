@@ -13,7 +13,7 @@ from litestar.response.base import ASGIResponse
 from mm_gateway.api.access.admission import output_tokens, ticket_of
 from mm_gateway.api.access.keys import principal, resolve
 from mm_gateway.api.connection import HTTPRequest
-from mm_gateway.api.replies import Reply
+from mm_gateway.api.replies.reply import Reply
 from mm_gateway.api.serve_events import stream_response, whole_response
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import ServerSettings

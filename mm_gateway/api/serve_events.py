@@ -1,157 +1,28 @@
 """Runs a Backend's generator for one HTTP request: first event before the status, heartbeats while it waits, cancel when the client goes.
 
-A pump task reads the generator into a buffer; the writer sends whatever has arrived in one message, so that a burst of
+A pump reads the generator into a buffer; the writer sends whatever has arrived in one message, so that a burst of
 events costs one write. A reader that is slow holds up the writer, a full buffer the pump, and that the generator.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-import msgspec
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from mm_gateway.api.access.admission import Ticket
 from mm_gateway.api.errors import error_response
-from mm_gateway.api.replies import Reply, is_large
-from mm_gateway.core import GenerationEvent, Ignored, MessageFields, Progress, TextDelta, ToolCallDelta, Usage, WorkflowStep
-from mm_gateway.errors import GatewayError
+from mm_gateway.api.pump import Pump
+from mm_gateway.api.replies.reply import Reply, is_large
+from mm_gateway.core import GenerationEvent, Progress, WorkflowStep
 from mm_gateway.work_pools import BODIES
 
-MAX_BUFFERED_EVENTS = 64
-"""Of a stream whose reader is behind."""
-MAX_BUFFERED_CHARACTERS = 256 * 2**10
-"""Likewise; one event more, however large it is."""
 IGNORED_HEADER = "x-mm-gateway-ignored"
 """Names what of the request was left out, so far as it was known when the reply began."""
 _MAX_HEADER = 4096
 CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
-
-
-class Pump:
-    """Reads events as they come, until they end, fail, or are no longer wanted.
-
-    Args:
-        ticket: told of the first event and of the end.
-        bounded: do not read on while the buffer is full; `take` makes room.
-
-    Attributes:
-        buffer: what has arrived; of progress within one stage only the newest. progress: the newest.
-        ignored: parts of the request that are left out.
-        begun: there is something to reply with. What only tells of work under way is none, unless `stages_begin`: an
-            error that comes after it can still have its own status.
-    """
-
-    def __init__(
-        self, events: AsyncIterator[GenerationEvent], ticket: Ticket, *, stages_begin: bool = False, bounded: bool = False
-    ) -> None:
-        self._events = events
-        self._ticket = ticket
-        self.buffer: deque[GenerationEvent] = deque()
-        self.progress: Progress | None = None
-        self.ignored: list[str] = []
-        self.begun = False
-        self._stages_begin = stages_begin
-        self.error: BaseException | None = None
-        self.ended = False
-        self._bounded = bounded
-        self._characters = 0
-        self._changed = asyncio.Event()
-        self._room = asyncio.Event()
-        ticket.on_interrupt = self.interrupt
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        last: GenerationEvent | None = None
-        count = 0
-        try:
-            # Closed here, in the task that iterated: its clean-up must not wait for the garbage collector.
-            async with contextlib.aclosing(self._events):  # type: ignore[type-var]
-                async for event in self._events:
-                    if isinstance(event, Ignored):
-                        self.ignored += event.fields
-                        continue
-                    if not isinstance(event, Progress | WorkflowStep):
-                        if not count:
-                            self._ticket.first_event()
-                        count += 1
-                        last = event
-                    self._add(event)
-                    while self._bounded and self._is_full():
-                        self._room.clear()
-                        await self._room.wait()
-        except Exception as error:  # noqa: BLE001 - whatever failed, each reader is told of it
-            self.error = self.error or error  # one of a clean-up after `interrupt` is no news
-        finally:
-            self._ticket.on_interrupt = None
-            self._ticket.end(last if isinstance(last, Usage) else None, count, failed=self.error is not None)
-            self.ended = True
-            self._changed.set()
-
-    def _add(self, event: GenerationEvent) -> None:
-        if isinstance(event, Progress):
-            same_stage = self.progress is not None and self.progress.stage == event.stage
-            self.progress = event
-            if same_stage and not self._stages_begin:
-                return  # the next heartbeat tells
-            if self.buffer and same_stage and isinstance(self.buffer[-1], Progress):
-                self.buffer.pop()
-        elif not isinstance(event, WorkflowStep):
-            self.begun = True
-        self.begun = self.begun or self._stages_begin
-        self.buffer.append(event)
-        self._characters += _size(event)
-        self._changed.set()
-
-    def _is_full(self) -> bool:
-        return len(self.buffer) >= MAX_BUFFERED_EVENTS or self._characters >= MAX_BUFFERED_CHARACTERS
-
-    def take(self) -> GenerationEvent:
-        """The next event, out of the buffer."""
-        event = self.buffer.popleft()
-        self._characters = self._characters - _size(event) if self.buffer else 0
-        self._room.set()
-        return event
-
-    async def wait(self, timeout_s: float | None = None) -> bool:
-        """Until something arrived or it ended; False after `timeout_s` seconds without."""
-        return await self._wait(lambda: bool(self.buffer) or self.ended, timeout_s)
-
-    async def wait_begun(self, timeout_s: float) -> bool:
-        """Until a reply can begin or it ended; False after `timeout_s` seconds without."""
-        return await self._wait(lambda: self.begun or self.ended, timeout_s)
-
-    async def _wait(self, arrived: Callable[[], bool], timeout_s: float | None) -> bool:
-        if arrived():
-            return True
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not arrived():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def wait_end(self) -> None:
-        """Until it ended; failures are in `error`."""
-        await asyncio.wait([self._task])
-
-    def interrupt(self, error: GatewayError) -> None:
-        """Stop the generator; the reply ends with this error."""
-        if not self._task.done():
-            self.error = error
-            self._task.cancel()
-
-    async def cancel(self) -> None:
-        """Stop the generator and wait for its clean-up."""
-        if not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task])
 
 
 class _Disconnect:
@@ -300,19 +171,6 @@ def _ignored_header(pump: Pump, reply: Reply) -> dict[str, str]:
     )  # names in a schema may be of any script
     named = "".join(char if char.isprintable() else "?" for char in named)
     return {IGNORED_HEADER: named if len(named) <= _MAX_HEADER else named[: _MAX_HEADER - 3] + "..."}
-
-
-def _size(event: GenerationEvent) -> int:
-    """Characters of an event, roughly."""
-    match event:
-        case TextDelta(text=text, logprobs=logprobs):
-            return len(text) + sum(50 * (1 + len(token.top)) for token in logprobs or ())
-        case ToolCallDelta(arguments=arguments):
-            return len(arguments)
-        case MessageFields(fields=fields):
-            return len(msgspec.json.encode(fields))
-        case _:
-            return 0
 
 
 async def _write(send: Send, body: bytes) -> None:

@@ -12,7 +12,7 @@ from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.access.admission import Admission, Ticket
 from mm_gateway.api.app import create_app
-from mm_gateway.api.serve_events import Pump
+from mm_gateway.api.pump import Pump
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
 from mm_gateway.core import ChoiceFinished, GenerationEvent, Progress, TextDelta, UrlCitation, Usage

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import pytest
 
 from mm_gateway.api.app import create_app
-from mm_gateway.api.serve_events import MAX_BUFFERED_EVENTS
+from mm_gateway.api.pump import MAX_BUFFERED_EVENTS
 from mm_gateway.catalog import Catalog
 from mm_gateway.cli.connections import WaitingConnections
 from mm_gateway.configuration.settings import LimitSettings, Settings

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from mm_gateway.api.logprobs import chat_logprobs
+from mm_gateway.api.replies.logprobs import chat_logprobs
 from mm_gateway.api.responses.items import Kind
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, UrlCitation, Usage
 from mm_gateway.protocol import ChatLogprob

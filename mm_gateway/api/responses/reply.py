@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from mm_gateway.api.errors import HttpError, http_error
-from mm_gateway.api.logprobs import chat_logprobs
-from mm_gateway.api.replies import is_large
+from mm_gateway.api.replies.logprobs import chat_logprobs
+from mm_gateway.api.replies.reply import is_large
 from mm_gateway.api.responses.items import Kind
 from mm_gateway.api.responses.output import Annotated, ArgumentsAdded, Change, Closed, Opened, Output, TextAdded
 from mm_gateway.core import GenerationEvent, Usage

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mm_gateway.api.replies import ChatReply
+from mm_gateway.api.replies.chat import ChatReply
 from mm_gateway.core import ChatInput, GenerationRequest, Message
 from tests.support.upstream_server import kept_alive, sse_body, upstream
 

@@ -9,7 +9,7 @@ import pytest
 
 from mm_gateway.api.chat_messages import read_messages
 from mm_gateway.api.completions import completion_request
-from mm_gateway.api.logprobs import completion_logprobs
+from mm_gateway.api.replies.logprobs import completion_logprobs
 from mm_gateway.backends.engine_backend import EngineBackend
 from mm_gateway.backends.upstream.request import generation_body
 from mm_gateway.configuration.settings import ModelConfig

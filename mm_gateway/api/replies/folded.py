@@ -1,0 +1,97 @@
+"""Events summed up to what a whole reply says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from mm_gateway.core import (
+    ChoiceFinished,
+    GenerationEvent,
+    MessageFields,
+    Progress,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    UrlCitation,
+    Usage,
+    WorkflowOutcome,
+    WorkflowStep,
+)
+from mm_gateway.protocol import (
+    CompletionTokensDetails,
+    FunctionCall,
+    FunctionToolCall,
+    PromptTokensDetails,
+    StageUsageReply,
+    UsageReply,
+)
+
+
+class Folded:
+    """Events summed up by choice."""
+
+    def __init__(self, events: Iterable[GenerationEvent], choices: int) -> None:
+        self.texts: list[list[str]] = [[] for _ in range(choices)]
+        self.logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
+        self._calls: list[list[tuple[str, str, list[str]]]] = [[] for _ in range(choices)]
+        self.citations: list[list[UrlCitation]] = [[] for _ in range(choices)]
+        self.fields: list[list[Mapping[str, Any]]] = [[] for _ in range(choices)]
+        self.workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+        self.reasons = ["stop"] * choices
+        self.usage = UsageReply()
+        for event in events:
+            match event:
+                case TextDelta(index=index, text=text, logprobs=tokens):
+                    self.texts[index].append(text)
+                    self.logprobs[index] += tokens
+                case ToolCallDelta(index=index, id=id, name=name, arguments=arguments):
+                    if id is not None:
+                        self._calls[index].append((id, name or "", []))
+                    self._calls[index][-1][2].append(arguments)
+                case UrlCitation(index=index):
+                    self.citations[index].append(event)
+                case MessageFields(index=index, fields=fields):
+                    self.fields[index].append(fields)
+                case WorkflowOutcome():
+                    self.workflow = workflow_outcome(event)
+                case ChoiceFinished(index=index, finish_reason=reason):
+                    self.reasons[index] = reason
+                case Usage():
+                    self.usage = usage_reply(event)
+                case _:
+                    pass
+
+    def calls(self, index: int) -> list[FunctionToolCall]:
+        """Of one choice."""
+        return [FunctionToolCall(id, FunctionCall(name, "".join(pieces))) for id, name, pieces in self._calls[index]]
+
+
+def usage_reply(usage: Usage) -> UsageReply:
+    return UsageReply(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.prompt_tokens + usage.completion_tokens,
+        PromptTokensDetails(usage.cached_tokens),
+        CompletionTokensDetails(usage.reasoning_tokens),
+        [StageUsageReply(stage.stage, stage.prompt_tokens, stage.completion_tokens) for stage in usage.stages] or msgspec.UNSET,
+    )
+
+
+def workflow_event(event: Progress | WorkflowStep | WorkflowOutcome) -> dict[str, Any]:
+    """A workflow's doing as streams carry it: `status` is running, finished or failed for a stage, completed for the whole."""
+    match event:
+        case Progress(stage=stage, detail=detail, fraction=fraction):
+            return {"stage": stage, "status": "running", "detail": detail} | ({} if fraction is None else {"fraction": fraction})
+        case WorkflowStep():
+            step = event.told()
+            return {"stage": step.pop("name"), "status": "finished" if step.pop("success") else "failed", **step}
+        case WorkflowOutcome():
+            return {"status": "completed", **workflow_outcome(event)}
+
+
+def workflow_outcome(outcome: WorkflowOutcome) -> dict[str, Any]:
+    """The `workflow` object of a whole reply."""
+    return {"model": outcome.model, "degraded": outcome.degraded, "steps": [step.told() for step in outcome.steps], **outcome.metadata}
