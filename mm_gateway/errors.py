@@ -13,6 +13,7 @@ GatewayError
  ├── SlowReaderError                 a client leaves too much of a reply unread
  ├── ModelUnavailableError           the model cannot serve now; `retryable` says whether trying again can help
  │    ├── ModelLoadError             loading failed: what failed and what to try
+ │    │    └── DownloadError         files of the hub cannot be had: unknown, gated, no network, no room on the disk
  │    └── OutOfMemoryError           device memory ran out; carries the advice
  ├── ShuttingDownError               the gateway is closing
  ├── UpstreamError                   a remote OpenAI-compatible server answered with an error
@@ -167,6 +168,18 @@ class ModelLoadError(ModelUnavailableError):
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message, retryable=retryable)
+
+
+class DownloadError(ModelLoadError):
+    """Files of the hub cannot be had: the repository is unknown or gated, there is no network, or no room on the disk.
+
+    Args:
+        missing: the hub has no such repository, revision or file, or does not show it to this user.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False, missing: bool = False) -> None:
+        super().__init__(message, retryable=retryable)
+        self.missing = missing
 
 
 class OutOfMemoryError(ModelUnavailableError):

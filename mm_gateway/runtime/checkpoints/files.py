@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import errno
+from collections.abc import Sequence
+from fnmatch import filter as fnmatch_filter
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from tqdm import tqdm
 
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import ModelLoadError
+from mm_gateway.hub.download import download
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "tokenizer*"]
 
@@ -20,73 +22,38 @@ def checkpoint_folder(config: ModelConfig, progress: ProgressCallback, *, weight
     """The folder that holds the checkpoint; downloads what is not there, without `weights` only the other files.
 
     Raises:
-        ModelLoadError: the folder is missing, the repository unknown or gated, no network, disk full.
+        ModelLoadError: the folder is missing; DownloadError: the repository is unknown or gated, no network, too little room on the disk.
     """
-    local = config.path or (config.model_name if Path(config.model_name).expanduser().is_dir() else None)
-    if local is not None:
+    name = config.model_name
+    # A revision is one of a repository, whatever folders are here.
+    is_folder = config.revision is None and Path(name).expanduser().is_dir()
+    local = config.path or (name if is_folder else None)
+    if local is None:
+        progress(Progress("loading", f"{name}: downloading", 0.0))
+        choose = partial(wanted_files, weights=weights, code=config.trust_remote_code)
+        folder = download(name, choose, revision=config.revision, bar=_bar(name, progress))
+    else:
         folder = Path(local).expanduser()
         if not folder.is_dir():
-            raise ModelLoadError(f"{config.model_name}: the folder {local} does not exist")
-        if not (folder / "config.json").is_file():
-            raise ModelLoadError(f"{config.model_name}: the folder {local} holds no config.json, so it is no checkpoint")
-        return folder
-    return _download(config, progress, weights=weights)
+            raise ModelLoadError(f"{name}: the folder {local} does not exist")
+    if not (folder / "config.json").is_file():
+        raise ModelLoadError(f"{name}: {f'the folder {local}' if local else 'its repository'} holds no config.json, so it is no checkpoint")
+    return folder
 
 
-def _download(config: ModelConfig, progress: ProgressCallback, *, weights: bool) -> Path:
-    name = config.model_name
-    try:
-        # A complete copy in the cache is enough, with no network at all, unless a moving revision must be looked up.
-        patterns = [*_TEXT_FILES, *(["*.py"] if config.trust_remote_code else []), *(_weight_files(config) if weights else [])]
-        progress(Progress("loading", f"{name}: downloading", 0.0))
-        bar = _bar(name, progress)
-        return Path(snapshot_download(name, revision=config.revision, allow_patterns=patterns, tqdm_class=bar))  # type: ignore[arg-type]
-    except GatedRepoError as error:
-        raise ModelLoadError(f"{name} is gated on the hub: accept its terms there, then set HF_TOKEN to your access token") from error
-    except RevisionNotFoundError as error:
-        raise ModelLoadError(f"{name} has no revision {config.revision!r} on the hub") from error
-    except RepositoryNotFoundError as error:
-        raise ModelLoadError(
-            f"{name} is not on the hub (or is private): check model_name; for a folder of your own set path; for a private one set HF_TOKEN"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise _unreachable(name) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ModelLoadError(f"{name}: the disk is full. Free some space, or set HF_HOME to a larger disk", retryable=True) from error
-        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-            raise ModelLoadError(
-                f"{name}: the hub refused access ({error.response.status_code}). Check model_name, and that HF_TOKEN holds a valid token"
-            ) from error
-        if isinstance(error, HfHubHTTPError):
-            raise ModelLoadError(f"{name}: the hub answered {error.response.status_code}. Try again later", retryable=True) from error
-        raise _unreachable(name) from error
-    except Exception as error:  # the HTTP library's own errors of connection
-        if type(error).__module__.split(".")[0] in ("httpx", "httpcore", "requests", "urllib3"):
-            raise _unreachable(name) from error
-        raise
+def wanted_files(there: Sequence[str], *, weights: bool, code: bool) -> list[str]:
+    """Of a repository's files those that a load reads: safetensors where it has them, PyTorch's own format otherwise, never both."""
+    kinds = [*_TEXT_FILES, *(["*.py"] if code else [])]
+    wanted = [file for file in there if any(fnmatch(file, kind) for kind in kinds)]
+    return wanted + weight_files(there) if weights else wanted
 
 
-def _weight_files(config: ModelConfig) -> list[str]:
-    """safetensors where the repository has them, PyTorch's own format otherwise: never both."""
-    try:
-        # The listing by tree would try again for half a minute where there is no network.
-        siblings = HfApi().model_info(config.model_name, revision=config.revision).siblings or []
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError):
-        raise
-    except Exception:  # noqa: BLE001 - no network, in whatever words: the cache decides
-        return ["*.safetensors", "*.bin"]
-    return (
-        ["*.safetensors"] if any(file.rfilename.endswith(".safetensors") and "/" not in file.rfilename for file in siblings) else ["*.bin"]
-    )
-
-
-def _unreachable(name: str) -> ModelLoadError:
-    return ModelLoadError(
-        f"{name} is not in the local cache and the hub cannot be reached. "
-        "Check the network, or download the model elsewhere and set path to its folder",
-        retryable=True,
-    )
+def weight_files(there: Sequence[str]) -> list[str]:
+    """The weights among a repository's files. They stand beside config.json; what is in folders is for other programs."""
+    beside = [file for file in there if "/" not in file]
+    found = fnmatch_filter(beside, "*.safetensors") or fnmatch_filter(beside, "*.bin")
+    # Mistral publishes its weights a second time, for its own programs.
+    return [file for file in found if not file.startswith("consolidated")] or found
 
 
 def _bar(name: str, progress: ProgressCallback) -> type[tqdm]:

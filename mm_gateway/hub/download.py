@@ -1,0 +1,84 @@
+"""Brings files of a repository to the local cache: first what there is, then whether the disk has room for it, then the files.
+
+Files that are there are not fetched again, nor looked up where a complete copy is there and the hub cannot be asked. A connection that
+breaks off is taken up where it broke.
+"""
+
+from __future__ import annotations
+
+import glob
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_download
+from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import tqdm as hub_bar
+from tqdm import tqdm
+
+from mm_gateway.errors import DownloadError
+from mm_gateway.hub.failures import hub_failures
+
+Choose = Callable[[Sequence[str]], Sequence[str]]
+"""Names of a repository's files -> those that are wanted."""
+
+
+def download(name: str, choose: Choose, *, revision: str | None = None, bar: type[tqdm] | None = None) -> Path:
+    """The folder in the cache that holds a repository's files, the chosen ones complete.
+
+    Args:
+        name: ORGANISATION/NAME. revision: branch, tag or commit; None: the default branch.
+        bar: class of the progress bars that the library makes: one of the bytes that come, one of the bytes that are there
+            (unit `B`), one of files.
+
+    Raises:
+        DownloadError: the repository or the revision is unknown or gated, no network, too little room on the disk.
+    """
+    with hub_failures(name, revision):
+        commit, there = _listed(name, revision)
+        wanted = None if there is None else [glob.escape(file) for file in choose(there)]
+        if commit is not None and wanted is not None:
+            _check_room(name, commit, wanted)
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, tqdm_class=bar))  # type: ignore[arg-type]
+
+
+def size_in_words(size_bytes: float) -> str:
+    """Such as `497 MB`; in powers of ten, as the hub and disks have it."""
+    for unit in ("bytes", "kB", "MB"):
+        if size_bytes < 999.5:
+            return f"{size_bytes:.0f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} GB"
+
+
+def _listed(name: str, revision: str | None) -> tuple[str | None, list[str] | None]:
+    """Commit and files of the repository as the hub has it now; where it cannot be asked, None and what the cache knows of them."""
+    try:
+        info = HfApi().model_info(name, revision=revision)
+        return info.sha, [file.rfilename for file in info.siblings or ()]
+    except RevisionNotFoundError:
+        raise
+    except Exception:  # noqa: BLE001 - no network in whatever words, or no access any more: a copy in the cache is as good
+        pass
+    try:
+        return None, [file.path for file in get_cached_repo_tree(name, revision=revision)]
+    except CachedRepoTreeNotFoundError:
+        return None, None
+
+
+def _check_room(name: str, commit: str, wanted: list[str]) -> None:
+    planned = snapshot_download(name, revision=commit, allow_patterns=wanted, tqdm_class=_Hidden, dry_run=True)
+    need = sum(file.file_size or 0 for file in planned if file.will_download)
+    cache = Path(constants.HF_HUB_CACHE)
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
+    if need > free:
+        raise DownloadError(
+            f"{name} needs {size_in_words(need)} on the disk, and {cache} has {size_in_words(free)} free. "
+            "Free some space, or set HF_HOME to a larger disk",
+            retryable=True,
+        )
+
+
+class _Hidden(hub_bar):
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[arg-type]
