@@ -72,12 +72,16 @@ class FakeHub(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: FakeHub
     protocol_version = "HTTP/1.1"
+
+    @property
+    def hub(self) -> FakeHub:
+        assert isinstance(self.server, FakeHub)
+        return self.server
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.requests.append((self.command, self.path, headers))
+        self.hub.requests.append((self.command, self.path, headers))
         url = urlsplit(self.path)
         parts = url.path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
@@ -109,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _found(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
         words = query.get("search", [""])[0].lower()
-        found = [self._info(name, repository) for name, repository in self.server.repositories.items() if words in name.lower()]
+        found = [self._info(name, repository) for name, repository in self.hub.repositories.items() if words in name.lower()]
         return sorted(found, key=lambda info: -info["downloads"])[: int(query.get("limit", ["1000"])[0])]
 
     def _info(self, name: str, repository: Repository) -> dict[str, Any]:
@@ -127,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self._repository(name, revision)
         if repository is None:
             return
-        if repository.gated and self.headers.get("authorization") != f"Bearer {self.server.token}":
+        if repository.gated and self.headers.get("authorization") != f"Bearer {self.hub.token}":
             return self._answer(403, {"X-Error-Code": "GatedRepo", "X-Repo-Commit": repository.commit})
         content = repository.files.get(file)
         if content is None:
@@ -137,15 +141,15 @@ class _Handler(BaseHTTPRequestHandler):
         digest = hashlib.sha256(content).hexdigest()
         linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(repository.size(file)), "X-Repo-Commit": repository.commit}
         # The store is another host, to which the library takes no token.
-        return self._answer(302, linked | {"Location": f"http://localhost:{self.server.server_port}/store/{digest}"})
+        return self._answer(302, linked | {"Location": f"http://localhost:{self.hub.server_port}/store/{digest}"})
 
     def _store(self, digest: str) -> None:
-        files = (content for repository in self.server.repositories.values() for content in repository.files.values())
+        files = (content for repository in self.hub.repositories.values() for content in repository.files.values())
         content = next(content for content in files if hashlib.sha256(content).hexdigest() == digest)
         start = int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0])
         headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
-        if self.command == "GET" and self.server.break_after:
-            return self._break_off(content[start:], self.server.break_after.pop(0))
+        if self.command == "GET" and self.hub.break_after:
+            return self._break_off(content[start:], self.hub.break_after.pop(0))
         return self._answer(206 if start else 200, headers | {"Accept-Ranges": "bytes"}, content[start:])
 
     def _break_off(self, content: bytes, after: int) -> None:
@@ -158,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _repository(self, name: str, revision: str) -> Repository | None:
         """The one of that name; where there is none, the answer has been given."""
-        repository = self.server.repositories.get(name)
+        repository = self.hub.repositories.get(name)
         if repository is None:
             self._answer(404, {"X-Error-Code": "RepoNotFound"})
             return None
