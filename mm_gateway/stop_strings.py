@@ -14,25 +14,31 @@ class StopStrings:
     text is cut into pieces: the string that is complete first ends the text; of several that end with one character, the longest.
 
     Args:
-        stops: none of them empty.
+        stops: none of them empty. shown: those of them that are part of the text that they end.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, shown: frozenset[str] = frozenset()) -> None:
         self._automaton = _automaton(tuple(stops)) if stops else None
+        self._shown = shown
         self._state = 0
         self._held = ""
 
-    def add(self, text: str) -> tuple[str, bool]:
-        """Returns the text that is free to go, and whether a stop string ended it. Not to be called after that."""
+    def add(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
+        """Returns the text that is free to go, and whether a stop string ended it. Not to be called after that.
+
+        Args:
+            may_end: False: a string that is complete with this text ends nothing; one that begins in it may.
+        """
         automaton = self._automaton
         if automaton is None:
             return text, False
         state = self._state
         for position, char in enumerate(text, 1):
             state = automaton.step(state, char)
-            if automaton.found[state]:
-                free = len(self._held) + position - automaton.found[state]
-                return (self._held + text)[:free], True
+            if may_end and automaton.found[state]:
+                whole = (self._held + text)[: len(self._held) + position]
+                begin = len(whole) - automaton.found[state]
+                return whole if whole[begin:] in self._shown else whole[:begin], True
         whole = self._held + text
         free = len(whole) - automaton.size[state]
         self._state, self._held = state, whole[free:]

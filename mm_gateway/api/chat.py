@@ -63,7 +63,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
         body.n or 1, logprobs, limits[0] if limits else None, limit_field="max_completion_tokens", logprobs_field="top_logprobs"
     )
     tools = read_tools(body)
-    grammar = read_grammar(body, body.response_format)
+    grammar = read_grammar(body)
     if tools is not None and grammar is not None and not grammar.param.startswith("response_format"):
         raise InvalidRequestError(f"tools and {grammar.param} exclude each other", param=grammar.param)
     return GenerationRequest(

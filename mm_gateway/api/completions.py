@@ -81,7 +81,7 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
             n=body.n,
             max_new_tokens=max_tokens,
             logprobs=body.logprobs,
-            grammar=read_grammar(body, None),
+            grammar=read_grammar(body),
             prompt_logprobs=scored,
         ),
         best_of=body.best_of,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from mm_gateway.core import GenerationConfig, Grammar
 from mm_gateway.core.limits import MAX_LOGPROB_ENTRIES, MAX_PROMPTS
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, ResponseFormat, SamplingFields
+from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, SamplingFields, StructuredOutputs
 
 _DURATION = re.compile(r"(?P<number>-?\d+(?:\.\d+)?)(?P<unit>ms|s|m|h)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -39,6 +40,11 @@ def generation_config(
         logit_bias=body.logit_bias or {},
         seed=body.seed,
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        stop_token_ids=tuple(body.stop_token_ids or ()),
+        include_stop_str_in_output=bool(body.include_stop_str_in_output),
+        min_tokens=body.min_tokens or 0,
+        bad_words=tuple(body.bad_words or ()),
+        skip_special_tokens=body.skip_special_tokens is not False,
         ignore_eos=bool(body.ignore_eos),
         n=1 if n is None else n,
         logprobs=logprobs,
@@ -64,9 +70,14 @@ def check_logprob_entries(choices: int, logprobs: int | None, max_tokens: int | 
         )
 
 
-def read_grammar(body: ChatCompletionRequest | CompletionRequest, form: ResponseFormat | None) -> Grammar | None:
-    """What constrains the output: response_format, or one of the guided_… extensions."""
+def read_grammar(body: ChatCompletionRequest | CompletionRequest) -> Grammar | None:
+    """What constrains the output: response_format, structured_outputs, or one of the guided_… extensions.
+
+    Raises:
+        InvalidRequestError: one of them is not complete, or there are two.
+    """
     found: list[Grammar] = []
+    form = body.response_format
     if form is not None and form.type == "json_object":
         found.append(Grammar("json_object"))
     elif form is not None and form.type == "json_schema":
@@ -75,20 +86,51 @@ def read_grammar(body: ChatCompletionRequest | CompletionRequest, form: Response
         schema = form.json_schema.schema
         kind = "json_object" if schema is None else "json_schema"
         found.append(Grammar(kind, msgspec.json.encode(schema).decode(), "response_format.json_schema.schema"))
-    if body.guided_json is not None:
-        text = body.guided_json if isinstance(body.guided_json, str) else msgspec.json.encode(body.guided_json).decode()
-        found.append(Grammar("json_schema", text, "guided_json"))
-    if body.guided_regex is not None:
-        found.append(Grammar("regex", body.guided_regex, "guided_regex"))
-    if body.guided_choice is not None:
-        if not body.guided_choice:
-            raise InvalidRequestError("guided_choice must hold at least one text", param="guided_choice")
-        found.append(Grammar("choice", msgspec.json.encode(body.guided_choice).decode(), "guided_choice"))
-    if body.guided_grammar is not None:
-        found.append(Grammar("lark", body.guided_grammar, "guided_grammar"))
+    guided = StructuredOutputs(json=body.guided_json, regex=body.guided_regex, choice=body.guided_choice, grammar=body.guided_grammar)
+    return only_grammar([*found, *_grammars(guided, "guided_"), *structured_outputs(body.structured_outputs)])
+
+
+def structured_outputs(field: StructuredOutputs | None) -> list[Grammar]:
+    """Each kind that the field holds.
+
+    Raises:
+        InvalidRequestError: it is there and holds none.
+    """
+    if field is None:
+        return []
+    found = _grammars(field, "structured_outputs.")
+    if not found:
+        text = "structured_outputs must hold one of json, regex, choice, grammar and json_object"
+        raise InvalidRequestError(text, param="structured_outputs")
+    return found
+
+
+def only_grammar(found: Sequence[Grammar]) -> Grammar | None:
+    """Raises:
+    InvalidRequestError: there are two.
+    """
     if len(found) > 1:
         raise InvalidRequestError(f"{found[0].param} and {found[1].param} exclude each other", param=found[1].param)
     return found[0] if found else None
+
+
+def _grammars(fields: StructuredOutputs, prefix: str) -> list[Grammar]:
+    """prefix: of the fields' names in the body."""
+    found: list[Grammar] = []
+    if fields.json is not None:
+        text = fields.json if isinstance(fields.json, str) else msgspec.json.encode(fields.json).decode()
+        found.append(Grammar("json_schema", text, f"{prefix}json"))
+    if fields.regex is not None:
+        found.append(Grammar("regex", fields.regex, f"{prefix}regex"))
+    if fields.choice is not None:
+        if not fields.choice:
+            raise InvalidRequestError(f"{prefix}choice must hold at least one text", param=f"{prefix}choice")
+        found.append(Grammar("choice", msgspec.json.encode(fields.choice).decode(), f"{prefix}choice"))
+    if fields.grammar is not None:
+        found.append(Grammar("lark", fields.grammar, f"{prefix}grammar"))
+    if fields.json_object:
+        found.append(Grammar("json_object", param=f"{prefix}json_object"))
+    return found
 
 
 def texts_or_tokens(given: str | list[str | int | list[int]] | None, param: str) -> tuple[str | tuple[int, ...], ...]:

@@ -109,8 +109,17 @@ async def _generate(
                 echo_texts = await ENCODING.run(_texts, engine, texts)
     if config.grammar is not None:
         grammar = await engine.grammars.compiled(config.grammar)
-    loop = asyncio.get_running_loop()
-    generation = engine.submit(prompts, config, stop_strings=stop_strings, grammar=grammar, echo_texts=echo_texts, param=param, loop=loop)
+    bad_words = await ENCODING.run(engine.spellings, config.bad_words) if config.bad_words else ()
+    generation = engine.submit(
+        prompts,
+        config,
+        stop_strings=stop_strings,
+        grammar=grammar,
+        bad_words=bad_words,
+        echo_texts=echo_texts,
+        param=param,
+        loop=asyncio.get_running_loop(),
+    )
     try:
         if echo_texts is not None and not config.prompt_logprobs:
             for index in range(len(prompts) * request.config.n):

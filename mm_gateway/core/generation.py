@@ -9,8 +9,11 @@ import msgspec
 from msgspec import Meta
 
 from mm_gateway.core.limits import (
+    MAX_BAD_WORDS,
     MAX_LOGIT_BIAS,
     MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
+    BadWord,
     Bias,
     Choices,
     MinP,
@@ -19,6 +22,7 @@ from mm_gateway.core.limits import (
     Seed,
     StopString,
     Temperature,
+    TokenId,
     TopK,
     TopLogprobs,
     TopP,
@@ -123,8 +127,21 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """Same seed, prompt and parameters give the same text. None: a fresh random seed."""
     stop: Annotated[tuple[StopString, ...], Meta(max_length=MAX_STOP_STRINGS)] = ()
     """Up to 64 strings of 1 to 1024 characters that end the text; they are not part of it."""
+    stop_token_ids: Annotated[tuple[TokenId, ...], Meta(max_length=MAX_STOP_TOKEN_IDS)] = ()
+    """Up to 1024 tokens that end the text, whatever `ignore_eos` says; they are not part of it."""
+    include_stop_str_in_output: bool = False
+    """The stop string or token of the request that ends the text is part of it; a special token only as `skip_special_tokens` says."""
+    min_tokens: Annotated[int, Meta(ge=0)] = 0
+    """So many tokens come before anything ends the text: until then no token that does is sampled, and stop strings are not looked for."""
     ignore_eos: bool = False
     """Go on past end-of-sequence tokens until max_new_tokens."""
+    bad_words: Annotated[tuple[BadWord, ...], Meta(max_length=MAX_BAD_WORDS)] = ()
+    """Up to 256 texts of 1 to 128 characters that are not written as the tokens that they are encoded to, by themselves and after a blank.
+
+    The same text in other tokens can be written.
+    """
+    skip_special_tokens: bool = True
+    """Leave special tokens out of the text."""
     n: Choices = 1
     """Choices per prompt, [1, 128]."""
     logprobs: TopLogprobs | None = None
@@ -138,6 +155,9 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
         check_ranges(self)
         if self.max_new_tokens == 0 and not self.prompt_logprobs:
             raise InvalidRequestError("max_new_tokens must be at least 1, got 0", param="max_new_tokens")
+        if self.max_new_tokens is not None and self.min_tokens > self.max_new_tokens:
+            text = f"min_tokens must be at most the limit of tokens, {self.max_new_tokens}, got {self.min_tokens}"
+            raise InvalidRequestError(text, param="min_tokens")
 
 
 class ChatInput(msgspec.Struct, frozen=True, tag="chat"):

@@ -28,6 +28,10 @@ MAX_TOKEN_IDS = 2**18
 MAX_STOP_STRINGS = 64
 MAX_STOP_CHARACTERS = 1024
 """Of one stop string."""
+MAX_STOP_TOKEN_IDS = 1024
+MAX_BAD_WORDS = 256
+MAX_BAD_WORD_CHARACTERS = 128
+"""Of one word."""
 MAX_LOGIT_BIAS = 8192
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -58,3 +62,5 @@ TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 """Added to a logit."""
+TokenId = Annotated[int, Meta(ge=0)]
+BadWord = Annotated[str, Meta(min_length=1, max_length=MAX_BAD_WORD_CHARACTERS)]

@@ -23,6 +23,7 @@ from mm_gateway.protocol.generation import (
     ResponseFormat,
     SamplingFields,
     StreamOptions,
+    StructuredOutputs,
 )
 from mm_gateway.protocol.replies import (
     Annotation,
@@ -102,6 +103,7 @@ __all__ = [
     "SamplingFields",
     "StageUsageReply",
     "StreamOptions",
+    "StructuredOutputs",
     "TokenizeReply",
     "TokenizeRequest",
     "ToolChoice",

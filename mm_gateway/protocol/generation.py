@@ -8,12 +8,15 @@ import msgspec
 from msgspec import Meta
 
 from mm_gateway.core.limits import (
+    MAX_BAD_WORDS,
     MAX_GUIDED_CHOICES,
     MAX_LOGIT_BIAS,
     MAX_PROMPTS,
     MAX_STOP_CHARACTERS,
     MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
     MAX_TOKEN_IDS,
+    BadWord,
     Bias,
     Choices,
     MaxTokens,
@@ -23,6 +26,7 @@ from mm_gateway.core.limits import (
     Seed,
     StopString,
     Temperature,
+    TokenId,
     TopK,
     TopLogprobs,
     TopP,
@@ -48,6 +52,22 @@ class JsonSchemaFormat(msgspec.Struct, forbid_unknown_fields=True):
 class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Annotated[JsonSchemaFormat | None, about("With `type: json_schema`.")] = None
+
+
+class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
+    """vLLM's form of the `guided_…` fields: one of the first five."""
+
+    json: Annotated[dict[str, Any] | bool | str | None, about("A JSON schema, as such or as text, that the output follows.")] = None
+    regex: Annotated[str | None, about("A regular expression that the whole output matches.", examples=["[0-9]{3}"])] = None
+    choice: Annotated[
+        Annotated[list[str], Meta(min_length=1, max_length=MAX_GUIDED_CHOICES)] | None, about("The output is one of these texts.")
+    ] = None
+    grammar: Annotated[str | None, about("A grammar in llguidance's dialect of Lark that the output follows.")] = None
+    json_object: Annotated[bool | None, about("The output is any JSON object.")] = None
+    disable_any_whitespace: Annotated[bool | None, no_effect("JSON is written without white space as it is.")] = None
+    disable_additional_properties: Annotated[bool | None, refused("Use `additionalProperties: false`.", off=(False,))] = None
+    whitespace_pattern: Annotated[str | None, refused()] = None
+    structural_tag: Annotated[Any, refused("Use `grammar`.")] = None
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -77,6 +97,37 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         RepetitionPenalty | None, extension("Divides positive logits of tokens seen in prompt or output, multiplies negative ones.")
     ] = None
     ignore_eos: Annotated[bool | None, extension("Go on past the end-of-text token, to the limit.")] = None
+    min_tokens: Annotated[
+        Annotated[int, Meta(ge=0)] | None, extension("So many tokens come before anything ends the text, be it the end of text or a stop.")
+    ] = None
+    stop_token_ids: Annotated[
+        Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKEN_IDS)] | None,
+        extension("Tokens that end the reply and are not part of it, whatever `ignore_eos` says."),
+    ] = None
+    include_stop_str_in_output: Annotated[
+        bool | None,
+        extension("The stop string, or the stop token where it has a text, that ends the reply is part of it. Default: false."),
+    ] = None
+    skip_special_tokens: Annotated[bool | None, extension("Leave special tokens out of the text. Default: true.")] = None
+    bad_words: Annotated[
+        Annotated[list[BadWord], Meta(max_length=MAX_BAD_WORDS)] | None,
+        extension(
+            "Texts that are not written as the tokens that they are encoded to, by themselves and after a blank. "
+            "In other tokens they can still come."
+        ),
+    ] = None
+    structured_outputs: Annotated[StructuredOutputs | None, extension("What the output has to look like, enforced token by token.")] = None
+    spaces_between_special_tokens: Annotated[bool | None, no_effect("Fast tokenizers put none there.")] = None
+    stream_interval: Annotated[int | None, no_effect("How many tokens a chunk of a stream is to have.")] = None
+    request_id: Annotated[str | None, no_effect("Your name of the request.")] = None
+    session_id: Annotated[str | None, no_effect("Your name of the session.")] = None
+    allowed_token_ids: Annotated[Any, refused("Use `logit_bias` or a grammar.")] = None
+    cache_salt: Annotated[Any, refused("Prompts that begin alike share work, whoever sends them.")] = None
+    priority: Annotated[int | None, refused(off=(0,))] = None
+    repetition_detection: Annotated[Any, refused()] = None
+    thinking_token_budget: Annotated[int | None, refused(off=(-1,))] = None
+    use_beam_search: Annotated[bool | None, refused(off=(False,))] = None
+    length_penalty: Annotated[float | None, refused("It is of beam search.", off=(1.0,))] = None
     keep_alive: KeepAlive = None
 
 
@@ -154,4 +205,6 @@ class CompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=Tr
         bool | None,
         extension("Put the beginning-of-text token, where the model has one, before a prompt without it. Default: true."),
     ] = None
+    response_format: Annotated[ResponseFormat | None, extension("Enforced token by token.")] = None
     suffix: Annotated[str | None, refused(off=("",))] = None
+    prompt_embeds: Annotated[Any, refused()] = None

@@ -27,6 +27,7 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob, check_embedding
+from mm_gateway.runtime.engine.ends import ends_of
 from mm_gateway.runtime.engine.engine_thread import EngineThread
 from mm_gateway.runtime.engine.generation import Generation
 from mm_gateway.runtime.engine.generation_result import GenerationResult, PartialResult
@@ -40,6 +41,7 @@ from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
 from mm_gateway.runtime.kv_cache.choosing import Layout, make_kv_cache
 from mm_gateway.runtime.sampling.sampler import Sampler
 from mm_gateway.runtime.sampling.structured_output import CompiledGrammar, GrammarCompiler, TokenMasks
+from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
 from mm_gateway.runtime.scheduling.scheduler import Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
 from mm_gateway.runtime.tokens.chat_encoding import chat_encoder_of
@@ -198,6 +200,7 @@ class InferenceEngine:
         stop_strings: AbstractSequence[str] = (),
         echo_texts: AbstractSequence[str] | None = None,
         grammar: CompiledGrammar | None = None,
+        bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
         param: str = "prompt",
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> Generation:
@@ -207,31 +210,32 @@ class InferenceEngine:
             prompts: token ids of each prompt, at least one id each.
             config: what to do; `stop` of it and `stop_strings` (the chat template's) both end the text.
             grammar: `config.grammar` compiled, where that was done before; an event loop should not wait for it here.
+            bad_words: `spellings` of `config.bad_words`, likewise.
             echo_texts: with `prompt_logprobs`, the text to report each prompt as.
             param: the field to name in errors about the prompts.
             loop: the event loop that will iterate the result; None for a thread.
 
         Raises:
-            InvalidRequestError: an empty prompt, an id outside the vocabulary.
+            InvalidRequestError: an empty prompt, an id outside the vocabulary, more `min_tokens` than the context leaves.
             ContextLengthExceededError: a prompt does not leave room for the tokens asked for.
             RateLimitError: the queue is full.
             ShuttingDownError: the engine is closed. ModelUnavailableError: it has failed.
         """
         config = self._defaults.complete(config or GenerationConfig())
-        self._limits.check_logit_bias(config.logit_bias)
+        self._limits.check_tokens(config.logit_bias, "logit_bias")
+        self._limits.check_tokens(config.stop_token_ids, "stop_token_ids")
         if config.grammar is not None and grammar is None:
             grammar = self._grammars.compile(config.grammar)
         generation = Generation(self._thread.cancel, loop)
         seed = secrets.randbits(64) if config.seed is None else config.seed
         group = next(self._ids)
-        # The text leaves special tokens out, so that one that is to end it has to be found among the tokens.
-        stop_token_ids = frozenset() if config.ignore_eos and config.grammar is None else self._stop_token_ids
-        stop_token_ids |= {token for stop in config.stop if (token := self._text.special_token(stop)) is not None}
-        stops = (*config.stop, *(stop for stop in stop_strings if stop not in config.stop))
+        ends = ends_of(config, self._text, own=self._stop_token_ids, of_template=stop_strings)
+        words = self.spellings(config.bad_words) if bad_words is None else bad_words
+        barred = BarredTokens(min_tokens=config.min_tokens, ends=ends.tokens, words=words) or None
         texts: dict[int, SequenceText] = {}
         echo: dict[int, str] = {}
         for position, prompt in enumerate(prompts):
-            max_tokens = self._limits.output_tokens(prompt, config.max_new_tokens, param)
+            max_tokens = self._limits.output_tokens(prompt, config.max_new_tokens, param, at_least=config.min_tokens)
             for member in range(config.n):
                 index = position * config.n + member
                 # Choices differ by their seed alone; the first keeps the request's own.
@@ -242,8 +246,9 @@ class InferenceEngine:
                     config,
                     max_tokens=max_tokens,
                     seed=seed + index * 0x9E3779B97F4A7C15,
+                    barred=barred,
                 )
-                texts[seq.id] = SequenceText(index, seq, self._text, stop_strings=stops, stop_token_ids=stop_token_ids)
+                texts[seq.id] = SequenceText(index, seq, self._text, ends)
                 if config.prompt_logprobs:
                     echo[seq.id] = echo_texts[position] if echo_texts is not None else self._text.decode(prompt)
         self._thread.submit(TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar))
@@ -286,6 +291,10 @@ class InferenceEngine:
     def grammars(self) -> GrammarCompiler:
         """Compiles grammars for this model's tokens."""
         return self._grammars
+
+    def spellings(self, words: AbstractSequence[str]) -> list[list[int]]:
+        """Token ids of bad words. Raises InvalidRequestError: one of them has none."""
+        return self._text.spellings(words, "bad_words")
 
     def generate(self, prompt: str, config: GenerationConfig | None = None) -> GenerationResult:
         """Continue one prompt; blocks until it is done."""

@@ -16,6 +16,8 @@ from mm_gateway.api import chat
 from mm_gateway.api.endpoint import LARGE_BODY_BYTES
 from mm_gateway.core import ChatInput, ChoiceFinished, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, Usage
 from mm_gateway.core.limits import (
+    MAX_BAD_WORD_CHARACTERS,
+    MAX_BAD_WORDS,
     MAX_CONTENT_PARTS,
     MAX_CONVERSATION_TOOL_CALLS,
     MAX_GUIDED_CHOICES,
@@ -31,6 +33,7 @@ from mm_gateway.core.limits import (
     MAX_PROMPTS,
     MAX_STOP_CHARACTERS,
     MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
     MAX_TOKEN_IDS,
     MAX_TOOL_CALLS,
     MAX_TOOLS,
@@ -110,6 +113,9 @@ def refused(path: str, fields: Callable[[], dict[str, Any]], field: str, limit: 
         refused(CHAT, lambda: {"stop": ["a"] * (MAX_STOP_STRINGS + 1)}, "stop", MAX_STOP_STRINGS),
         refused(CHAT, lambda: {"stop": ["a", "b" * (MAX_STOP_CHARACTERS + 1)]}, "stop[1]", MAX_STOP_CHARACTERS),
         refused(CHAT, lambda: {"stop": "b" * 1_000_000}, "stop", MAX_STOP_CHARACTERS),
+        refused(CHAT, lambda: {"stop_token_ids": [1] * (MAX_STOP_TOKEN_IDS + 1)}, "stop_token_ids", MAX_STOP_TOKEN_IDS),
+        refused(CHAT, lambda: {"bad_words": ["a"] * (MAX_BAD_WORDS + 1)}, "bad_words", MAX_BAD_WORDS),
+        refused(CHAT, lambda: {"bad_words": ["b" * (MAX_BAD_WORD_CHARACTERS + 1)]}, "bad_words[0]", MAX_BAD_WORD_CHARACTERS),
         refused(CHAT, lambda: {"metadata": dict.fromkeys(map(str, range(MAX_METADATA + 1)), "a")}, "metadata", MAX_METADATA),
         refused(CHAT, lambda: {"metadata": {"a": "b" * 513}}, "metadata", MAX_METADATA_VALUE_CHARACTERS),
         refused(CHAT, lambda: {"guided_choice": ["a"] * (MAX_GUIDED_CHOICES + 1)}, "guided_choice", MAX_GUIDED_CHOICES),

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s
+from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, only_grammar, structured_outputs
 from mm_gateway.api.tools import OneFunction, SomeFunctions, function_tool, tool_use, unserved_choice, unserved_tool
 from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError
@@ -62,7 +62,7 @@ def response_request(body: ResponseRequest, request_id: str, messages: tuple[Mes
             body,
             max_new_tokens=body.max_output_tokens,
             logprobs=(body.top_logprobs or 0) if wants_logprobs(body) else None,
-            grammar=_grammar(body.text.format if body.text is not None else None),
+            grammar=_grammar(body),
         ),
         keep_alive=keep_alive_s(body.keep_alive),
         metadata=body.metadata or {},
@@ -145,7 +145,12 @@ def _choice(choice: ResponseToolChoice) -> OneFunction | SomeFunctions:
     raise unserved_choice(choice.type)
 
 
-def _grammar(form: TextFormat | None) -> Grammar | None:
+def _grammar(body: ResponseRequest) -> Grammar | None:
+    format = _format(body.text.format if body.text is not None else None)
+    return only_grammar([*([format] if format is not None else []), *structured_outputs(body.structured_outputs)])
+
+
+def _format(form: TextFormat | None) -> Grammar | None:
     if form is None or form.type == "text":
         return None
     if form.type == "json_object":

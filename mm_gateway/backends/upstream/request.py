@@ -97,6 +97,10 @@ def _parameters(config: GenerationConfig) -> dict[str, Any]:
 
 def _grammar(grammar: Grammar) -> dict[str, Any]:
     """In the words of the field that asked for it, so that a server refuses what it does not know."""
+    name, _, kind = grammar.param.partition(".")
+    if name == "structured_outputs":
+        as_json = grammar.kind in ("json_schema", "choice")
+        return {name: {kind: msgspec.json.decode(grammar.text) if as_json else grammar.text or True}}
     match grammar.kind:
         case "json_object":
             return {"response_format": {"type": "json_object"}}

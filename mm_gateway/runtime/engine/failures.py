@@ -6,8 +6,9 @@ import logging
 
 import torch
 
-from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, OutOfMemoryError
+from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, InvalidRequestError, OutOfMemoryError
 from mm_gateway.runtime.memory_errors import is_out_of_memory
+from mm_gateway.runtime.scheduling.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,16 @@ def failed_request(error: Exception) -> GatewayError:
         return error
     logger.error("a request failed in the engine", exc_info=error)
     return EngineError("The engine failed while serving this request")
+
+
+def no_tokens_left(seq: Sequence) -> InvalidRequestError:
+    """For a request of which every token that may come next is barred."""
+    grammar = seq.config.grammar
+    within = f" in {grammar.param}" if grammar is not None else ""
+    if seq.output_len < seq.config.min_tokens:
+        text = f"min_tokens: after {seq.output_len} of {seq.config.min_tokens} tokens nothing but the end can follow{within}"
+        return InvalidRequestError(text, param="min_tokens")
+    return InvalidRequestError(f"bad_words: the output cannot go on without one of them{within}", param="bad_words")
 
 
 def no_numbers() -> EngineError:

@@ -18,20 +18,23 @@ class PromptLimits:
     context_length: int
     vocab_size: int
 
-    def output_tokens(self, prompt: Sequence[int], asked: int | None, param: str) -> int:
+    def output_tokens(self, prompt: Sequence[int], asked: int | None, param: str, *, at_least: int = 0) -> int:
         """How many tokens may follow a prompt: those asked for, else all that the context leaves.
 
         Args:
-            asked: >= 0. param: the field to name in errors.
+            asked: >= 0. param: the field to name in errors. at_least: `min_tokens`.
 
         Raises:
-            InvalidRequestError: it is empty, or holds an id outside the vocabulary.
+            InvalidRequestError: it is empty, holds an id outside the vocabulary, or leaves less than `at_least`.
             ContextLengthExceededError: it does not leave room for what is asked, or for one token where nothing is.
         """
         self._check_ids(prompt, param)
         room = self.context_length - len(prompt)
         if room < (1 if asked is None else asked):
             raise ContextLengthExceededError(self.context_length, len(prompt), asked, param=param)
+        if room < at_least:
+            text = f"min_tokens must be at most {room}, the tokens that this prompt leaves of the context, got {at_least}"
+            raise InvalidRequestError(text, param="min_tokens")
         return room if asked is None else asked
 
     def check_input(self, tokens: Sequence[int], param: str) -> None:
@@ -40,13 +43,11 @@ class PromptLimits:
         if len(tokens) > self.context_length:
             raise ContextLengthExceededError(self.context_length, len(tokens), param=param)
 
-    def check_logit_bias(self, tokens: Iterable[int]) -> None:
+    def check_tokens(self, tokens: Iterable[int], param: str) -> None:
         """Raises InvalidRequestError: an id is outside the vocabulary."""
         for token in tokens:
             if not 0 <= token < self.vocab_size:
-                raise InvalidRequestError(
-                    f"logit_bias: token id {token} is outside the vocabulary of {self.vocab_size}", param="logit_bias"
-                )
+                raise InvalidRequestError(f"{param}: token id {token} is outside the vocabulary of {self.vocab_size}", param=param)
 
     def _check_ids(self, tokens: Sequence[int], param: str) -> None:
         if not tokens:

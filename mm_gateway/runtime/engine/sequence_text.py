@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import Sequence as AbstractSequence
 
 import msgspec
 
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob
+from mm_gateway.runtime.engine.ends import Ends
 from mm_gateway.runtime.sampling.sampler import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
 from mm_gateway.runtime.tokens.detokenizer import Detokenizer
@@ -23,36 +24,37 @@ class SequenceText:
     Args:
         index: the choice's number in its request.
         seq: its tokens; `add` is called after a token was appended.
-        stop_strings: end the text and are left out of it. stop_token_ids: the same, as tokens.
     """
 
-    def __init__(
-        self, index: int, seq: Sequence, text: TokenText, *, stop_strings: AbstractSequence[str], stop_token_ids: frozenset[int]
-    ) -> None:
+    def __init__(self, index: int, seq: Sequence, text: TokenText, ends: Ends) -> None:
         self.index = index
         self.seq = seq
         self._text = text
-        self._detokenizer = Detokenizer(text.decode, seq.tokens[max(0, seq.prompt_len - _PROMPT_TAIL) : seq.prompt_len])
-        self._stops = StopStrings(stop_strings)
-        self._stop_token_ids = stop_token_ids
+        decode = functools.partial(text.decode, skip_special_tokens=seq.config.skip_special_tokens)
+        self._detokenizer = Detokenizer(decode, seq.tokens[max(0, seq.prompt_len - _PROMPT_TAIL) : seq.prompt_len])
+        self._ends = ends
+        self._stops = StopStrings(ends.strings, shown=ends.shown)
         self._decoded = 0  # characters that came out of the detokenizer
         self._sent = 0  # characters that went out in events
         self._pending: deque[tuple[int, int, TokenLogprob | None]] = deque()  # (end of its text, id, scores) of tokens held back
 
     def add(self, token_id: int, scores: TokenScores | None) -> tuple[list[GenerationEvent], bool]:
         """Events of one more token, and whether the text ended with it."""
-        if token_id in self._stop_token_ids:
-            return self._end("stop", ""), True
-        new = "" if self._text.is_silent(token_id) else self._detokenizer.add(token_id)
+        if token_id in self._ends.tokens:
+            if not self._ends.shows_token:
+                return self._end("stop"), True
+            name = self._ends.names.get(token_id, "")
+            return self._end("stop", new="" if name else self._text_of(token_id), last=name), True
+        new = self._text_of(token_id)
         self._decoded += len(new)
         self._pending.append((self._decoded, token_id, self.logprob(token_id, scores) if scores else None))
-        free, stopped = self._stops.add(new)
+        free, stopped = self._stops.add(new, may_end=self._may_end)
         if stopped:
             cut = self._sent + len(free)
             kept = [entry for entry in self._pending if entry[0] <= cut]
             return [*self._delta(free, kept), ChoiceFinished(self.index, "stop")], True
         if self.seq.output_len >= self.seq.max_tokens:
-            return self._end("length", free), True
+            return self._end("length", free=free), True
         if not free and scores is None:
             return [], False  # the token goes with the text that it will become part of
         return self._delta(free, self._released(len(free))), False
@@ -77,11 +79,23 @@ class SequenceText:
     def logprob(self, token_id: int, scores: TokenScores | None) -> TokenLogprob:
         """A token's scores with its text and bytes; without scores its log-probability is None."""
         token, raw = self._spelled(token_id)
-        in_text = not self._text.is_silent(token_id)
+        in_text = not self._is_silent(token_id)
         if scores is None:
             return TokenLogprob(token, raw, None, in_text=in_text)
         top = tuple((*self._spelled(other), logprob) for other, logprob in scores.top)
         return TokenLogprob(token, raw, scores.logprob, top, in_text)
+
+    @property
+    def _may_end(self) -> bool:
+        """Whether there are more tokens than those before which nothing ends the text."""
+        return self.seq.output_len > self.seq.config.min_tokens
+
+    def _is_silent(self, token_id: int) -> bool:
+        return self._text.is_silent(token_id, skip_special_tokens=self.seq.config.skip_special_tokens)
+
+    def _text_of(self, token_id: int) -> str:
+        """What becomes certain with a token."""
+        return "" if self._is_silent(token_id) else self._detokenizer.add(token_id)
 
     def _spelled(self, token_id: int) -> tuple[str, tuple[int, ...]]:
         raw = self._text.token_bytes(token_id)
@@ -101,8 +115,9 @@ class SequenceText:
             return []
         return [TextDelta(self.index, text, tuple(token for _, token, _ in entries), logprobs)]
 
-    def _end(self, reason: FinishReason, free: str) -> list[GenerationEvent]:
-        more, stopped = self._stops.add(self._detokenizer.flush())
-        text = free + more if stopped else free + more + self._stops.flush()
+    def _end(self, reason: FinishReason, *, free: str = "", new: str = "", last: str = "") -> list[GenerationEvent]:
+        """free: text to send. new: text in which a stop string may be. last: what the text ends with, whatever it is."""
+        more, stopped = self._stops.add(new + self._detokenizer.flush(), may_end=self._may_end)
+        text = free + more if stopped else free + more + self._stops.flush() + last
         rest, self._pending = list(self._pending), deque()
         return [*self._delta(text, rest), ChoiceFinished(self.index, "stop" if stopped else reason)]

@@ -18,7 +18,7 @@ import torch
 from mm_gateway.core import Embedding, GenerationEvent, Progress, Usage
 from mm_gateway.errors import GatewayError, SlowReaderError
 from mm_gateway.runtime.engine.embedding_job import EmbeddingJob
-from mm_gateway.runtime.engine.failures import failed_forward, failed_request, no_numbers
+from mm_gateway.runtime.engine.failures import failed_forward, failed_request, no_numbers, no_tokens_left
 from mm_gateway.runtime.engine.generation import Generation, Outbox
 from mm_gateway.runtime.engine.hidden_states import Pooler, unit_vector
 from mm_gateway.runtime.engine.model_runner import ModelRunner, StepLogits, current_device
@@ -267,7 +267,7 @@ class StepLoop:
         """What a draw says, and whether the text ends with it."""
         seq = text.seq
         if draw.token is None:
-            raise no_numbers()
+            raise no_tokens_left(seq) if draw.all_barred else no_numbers()
         if job.generation.is_read_too_slowly:
             raise SlowReaderError("The client reads this reply more slowly than the model writes it, beyond what is kept for it")
         grammar = self._grammars.get(seq.id)

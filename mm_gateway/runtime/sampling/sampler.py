@@ -1,7 +1,8 @@
 """Samples the next token of every sequence of a step at once: penalties, truncation, seeds, log-probabilities; knows nothing of text.
 
 Order of operations: repetition, presence and frequency penalties, logit bias, temperature, top-k, top-p (of what top-k
-left), min-p. Log-probabilities are those of the model's own distribution, before all of it.
+left), min-p. What a grammar does not allow goes before the temperature, as do barred tokens. Log-probabilities are those of the
+model's own distribution, before all of it.
 
 The random numbers of a draw are hashes of the sequence's seed, the token's position and its id (`token_noise`): neither
 neighbours nor preemption can change them.
@@ -38,10 +39,16 @@ class TokenScores:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One sequence's draw. token: None where its logits held no usable number (NaN or infinite)."""
+    """One sequence's draw.
+
+    Attributes:
+        token: None where its logits held no usable number (NaN or infinite), or where every token is barred.
+        all_barred: grammar, `min_tokens` and `bad_words` together leave no token.
+    """
 
     token: int | None
     scores: TokenScores | None
+    all_barred: bool = False
 
 
 class Sampler:
@@ -88,6 +95,9 @@ class Sampler:
         if masked is not None:
             rows = torch.tensor(masked[0], dtype=torch.int64).to(self._device)
             logits[rows] = logits[rows].masked_fill_(~masked[1].to(self._device), -torch.inf)
+        stuck: list[int] = []
+        if batch.barred_rows:
+            stuck = self._bar(logits, batch.barred_rows, sequences)
         drawn = self._draw(logits, batch, sequences)
         if batch.penalized_rows:
             self._counts.add([sequences[row] for row in batch.penalized_rows], drawn[batch.penalized])
@@ -96,11 +106,24 @@ class Sampler:
             scores = _scores(raw, log_normalizer, drawn[batch.scored], batch.top, batch.scored_rows)
         # The one transfer to the host of a step without log-probabilities.
         tokens = torch.where(usable, drawn, -1).tolist()
-        return [Sampled(token if token >= 0 else None, scores.get(row)) for row, token in enumerate(tokens)]
+        for row in stuck:
+            tokens[row] = -1
+        return [Sampled(token if token >= 0 else None, scores.get(row), row in stuck) for row, token in enumerate(tokens)]
 
     def forget(self, seq: Sequence) -> None:
         """The sequence is finished; its counts go."""
         self._counts.forget(seq)
+
+    def _bar(self, logits: torch.Tensor, rows: list[int], sequences: list[Sequence]) -> list[int]:
+        """Take barred tokens out, in place; the rows that have none left, where there was a usable number before."""
+        entries = [(row, token) for row in rows for token in _barred(sequences[row])]
+        if not entries:
+            return []
+        usable = torch.isfinite(logits[rows].amax(-1))
+        where, tokens = torch.tensor(entries, dtype=torch.int64).to(self._device).unbind(-1)
+        logits[where, tokens] = -torch.inf
+        left = torch.isfinite(logits[rows].amax(-1))
+        return [row for row, stuck in zip(rows, (usable & ~left).tolist(), strict=True) if stuck]
 
     def _draw(self, logits: torch.Tensor, batch: _Batch, sequences: list[Sequence]) -> torch.Tensor:
         drawn = torch.empty(len(sequences), dtype=torch.int64, device=self._device)
@@ -149,11 +172,16 @@ class _Batch:
             if config.presence_penalty or config.frequency_penalty or config.repetition_penalty not in (None, 1.0)
         ]
         self.penalized = rows(self.penalized_rows)
+        self.barred_rows = [row for row, seq in enumerate(sequences) if seq.barred is not None]
         self.scored_rows = [row for row, config in enumerate(configs) if config.logprobs is not None]
         self.scored = rows(self.scored_rows)
         self.top = [configs[row].logprobs or 0 for row in self.scored_rows]
         entries = [(row, token, bias) for row, config in enumerate(configs) for token, bias in config.logit_bias.items()]
         self.biases = (rows([e[0] for e in entries]), rows([e[1] for e in entries]), column([e[2] for e in entries])) if entries else None
+
+
+def _barred(seq: Sequence) -> set[int]:
+    return seq.barred.next(seq.tokens, seq.prompt_len) if seq.barred is not None else set()
 
 
 def score_tokens(logits: torch.Tensor, tokens: list[int], top: int) -> list[TokenScores]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mm_gateway.configuration.settings import Pooling
 from mm_gateway.core import GenerationConfig
+from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
 
 
 class Sequence:
@@ -19,9 +20,11 @@ class Sequence:
         score_prompt: the log-probabilities of the prompt are wanted and have not gone out yet.
         reuse_prefix: False where every prompt position must run: for `score_prompt`, or because its hidden state was asked for.
         pooling: of its hidden states, for a sequence that is to be embedded instead of continued; else None.
+        barred: tokens that must not come next; None: all may.
     """
 
     __slots__ = (
+        "barred",
         "cached",
         "computed",
         "config",
@@ -45,6 +48,7 @@ class Sequence:
         max_tokens: int,
         seed: int,
         pooling: Pooling | None = None,
+        barred: BarredTokens | None = None,
     ) -> None:
         self.id = id
         self.group = group
@@ -55,6 +59,7 @@ class Sequence:
         self.seed = seed
         self.score_prompt = config.prompt_logprobs
         self.pooling = pooling
+        self.barred = barred
         self.computed = 0
         self.cached: int | None = None
         """Prompt tokens found in the cache at first admission; None before."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from mm_gateway.errors import InvalidRequestError
+
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _NO_CHARACTER = re.compile("[\udc80-\udcff]")  # as `surrogateescape` marks a byte
 
@@ -45,6 +47,20 @@ class TokenText:
         spelled_out = add_special_tokens and isinstance(name, str) and text.startswith(name)
         return ids[1:] if spelled_out and ids[:2] == [bos, bos] else ids
 
+    def spellings(self, words: Sequence[str], param: str) -> list[list[int]]:
+        """Token ids of each word, by itself and after a blank.
+
+        Raises:
+            InvalidRequestError: one of them has none; names `param`.
+        """
+        found: list[list[int]] = []
+        for word in words:
+            for text in (word, f" {word.lstrip()}"):
+                found.append(self.encode(text, add_special_tokens=False))
+                if not found[-1]:
+                    raise InvalidRequestError(f"{param}: {text!r} is no token of this model", param=param)
+        return found
+
     def special_token(self, text: str) -> int | None:
         """The id of the special token of this name."""
         return self._special_by_name.get(text)
@@ -61,9 +77,11 @@ class TokenText:
             ids = self._with_whole_characters(ids, skip_special_tokens)
         return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
-    def is_silent(self, token_id: int) -> bool:
+    def is_silent(self, token_id: int, *, skip_special_tokens: bool = True) -> bool:
         """Whether `decode` leaves a token out: special ones, and ids beyond the tokenizer's own."""
-        return token_id in self._special or (self._backend is not None and self._backend.id_to_token(token_id) is None)
+        if skip_special_tokens and token_id in self._special:
+            return True
+        return self._backend is not None and self._backend.id_to_token(token_id) is None
 
     @functools.cached_property
     def longest_token_bytes(self) -> int:
@@ -97,7 +115,7 @@ class TokenText:
             byte = self._byte_of.get(token_id)
             if byte is not None:
                 run.append(byte)
-            elif not (skip_special_tokens and self.is_silent(token_id)):  # what is left out does not end a run
+            elif not self.is_silent(token_id, skip_special_tokens=skip_special_tokens):  # what is left out does not end a run
                 whole += self._tokens_of_bytes(run)
                 whole.append(token_id)
                 run.clear()

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from mm_gateway.core import ChoiceFinished, GenerationConfig, TextDelta
+from mm_gateway.runtime.engine.ends import Ends
 from mm_gateway.runtime.engine.sequence_text import SequenceText
 from mm_gateway.runtime.sampling.sampler import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -101,7 +102,7 @@ def test_tokens_without_text_between_words_do_not_cost_the_space() -> None:
 def choice(output: str, *, stop: tuple[str, ...] = ()) -> tuple[str, list[TextDelta], str | None]:
     """The text of a sequence that samples `output`, its events, and why it ended."""
     seq = Sequence(0, 0, [1, *encoded("hello")], GenerationConfig(stop=stop, logprobs=0), max_tokens=1000, seed=0)
-    text = SequenceText(0, seq, TokenText(FALLBACK), stop_strings=stop, stop_token_ids=frozenset([2]))
+    text = SequenceText(0, seq, TokenText(FALLBACK), Ends(frozenset([2]), stop))
     deltas: list[TextDelta] = []
     for token in [*encoded(output)[1:], 2]:
         seq.tokens.append(token)

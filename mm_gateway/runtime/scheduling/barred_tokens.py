@@ -1,0 +1,38 @@
+"""Tokens that must not come next in one output: those that would end it too early, and those that would complete a bad word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+class BarredTokens:
+    """What `min_tokens` and `bad_words` forbid; the choices of a request share it, since it depends on their tokens alone.
+
+    Args:
+        min_tokens: tokens of output before which none of `ends` may come. ends: tokens that end the text.
+        words: token ids of each bad word, at least one. As in vLLM, the last of them is barred where the others have just come.
+    """
+
+    def __init__(self, *, min_tokens: int, ends: frozenset[int], words: Iterable[Sequence[int]]) -> None:
+        self._min_tokens = min_tokens
+        self._ends = ends
+        self._always: set[int] = set()
+        self._after: dict[int, list[tuple[list[int], int]]] = {}  # last token before the barred one -> (all of them, barred one)
+        for *before, last in words:
+            if before:
+                self._after.setdefault(before[-1], []).append((before, last))
+            else:
+                self._always.add(last)
+
+    def __bool__(self) -> bool:
+        """Whether anything is barred, be it later."""
+        return bool((self._min_tokens and self._ends) or self._always or self._after)
+
+    def next(self, tokens: Sequence[int], prompt_len: int) -> set[int]:
+        """Tokens that must not come now. tokens: prompt and output; bad words are looked for in the output alone."""
+        output_len = len(tokens) - prompt_len
+        barred = self._always | self._ends if output_len < self._min_tokens else set(self._always)
+        for before, last in self._after.get(tokens[-1], ()) if output_len else ():
+            if len(before) <= output_len and list(tokens[-len(before) :]) == before:
+                barred.add(last)
+        return barred
