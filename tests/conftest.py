@@ -27,7 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def fuzz_cases(request: pytest.FixtureRequest) -> int:
     """Random cases that each fuzz test runs, over all its parameters."""
-    return request.config.getoption("--fuzz-cases")
+    cases = request.config.getoption("--fuzz-cases")
+    assert isinstance(cases, int)
+    return cases
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

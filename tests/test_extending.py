@@ -27,6 +27,7 @@ from mm_gateway.core import (
     GenerationRequest,
     Message,
     TextDelta,
+    TokenizingBackend,
     Tool,
     ToolCallDelta,
     ToolUse,
@@ -239,6 +240,7 @@ async def test_a_chat_template_and_a_tool_format_are_a_file_and_a_row_each(
     catalog = build_catalog(settings)
     try:
         backend = catalog.resolve("m")
+        assert isinstance(backend, TokenizingBackend)
         tokenized = await backend.tokenize(ChatInput((Message(role="user", content="Ahoy"),)))
         assert (await backend.detokenize(tokenized.ids)).strip().endswith("Arr, user says Ahoy!")
     finally:

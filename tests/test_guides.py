@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ending = [tokenizer.convert_tokens_to_ids('"'), tokenizer.eos_token_id]
     direction = torch.ones(model.config.n_embd)
     with torch.no_grad():
-        model.transformer.ln_f.bias += 0.4 * direction
+        model.transformer.ln_f.bias.add_(0.4 * direction)
         model.transformer.wte.weight[ending] += 0.22 * direction
     model.save_pretrained(path)
     return folder

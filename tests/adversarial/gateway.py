@@ -151,7 +151,7 @@ class _Site(BaseHTTPRequestHandler):
             word = parse_qs(url.query)["q"][0].split()[0][:20]
             if word == "silent":
                 time.sleep(30)
-            result = {"url": f"http://127.0.0.1:{self.server.server_address[1]}/{word}", "title": "A page", "content": "of some use"}
+            result = {"url": f"http://{self.headers['host']}/{word}", "title": "A page", "content": "of some use"}
             return self._reply(msgspec.json.encode({"query": word, "results": [result]}), "application/json")
         name = url.path.strip("/")
         if name == "slow":

@@ -26,7 +26,7 @@ HELLO: list[Step] = [
 SCORED = TokenLogprob("世", tuple("世".encode()), -0.25, (("世", tuple("世".encode()), -0.25), ("\ufffd", (0xE4,), -2.0)))
 
 
-async def events_of(script: list[Step], path: str, body: dict[str, Any], **server: object) -> list[Any]:
+async def events_of(script: list[Step], path: str, body: dict[str, Any], **server: Any) -> list[Any]:
     """Comments as text, data as objects."""
     async with AsyncTestClient(app_over(ScriptedBackend(script), **server)) as client:
         reply = await client.post(path, json={**body, "stream": True})

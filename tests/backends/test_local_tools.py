@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import openai
 import pytest
 from litestar.testing import AsyncTestClient
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.settings import ModelConfig, ModelType, Settings
 from tests.support import checkpoints
 
-MODELS = {"hermes": "chatml", "react": "qwen-chat", "plain": "gpt2", "llama": "llama"}
+MODELS: dict[str, ModelType] = {"hermes": "chatml", "react": "qwen-chat", "plain": "gpt2", "llama": "llama"}
 
 
 class Weather(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,7 +54,7 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asyn
         name: ModelConfig(model_name=name, path=str(folder), model_type=model_type, device="cpu", dtype="fp32")
         for name, model_type in MODELS.items()
     }
-    settings = Settings(models=models)  # type: ignore[arg-type]
+    settings = Settings(models=models)
     async with AsyncTestClient(create_app(settings, build_catalog(settings))) as client:
         yield client
 
@@ -65,10 +65,10 @@ def body(model: str, choice: object = "auto", **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": messages, "tools": [WEATHER, CLOCK], **limits, **more}
 
 
-async def complete(client: AsyncTestClient, body: dict[str, Any]) -> openai.types.chat.ChatCompletion:
+async def complete(client: AsyncTestClient, body: dict[str, Any]) -> ChatCompletion:
     reply = await client.post("/v1/chat/completions", json=body, timeout=120)
     assert reply.status_code == 200, reply.text
-    return openai.types.chat.ChatCompletion.model_validate(reply.json())
+    return ChatCompletion.model_validate(reply.json())
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -90,7 +90,8 @@ async def test_required_calls_fit_their_schema(client: AsyncTestClient, model: s
 async def test_a_named_function_is_called_and_ends_with_stop(client: AsyncTestClient, model: str) -> None:
     named = {"type": "function", "function": {"name": "get_weather"}}
     (choice,) = (await complete(client, body(model, named))).choices
-    (call,) = choice.message.tool_calls or ()
+    assert choice.message.tool_calls is not None
+    (call,) = choice.message.tool_calls
     assert call.type == "function" and call.function.name == "get_weather"
     msgspec.json.decode(call.function.arguments, type=Weather)
     assert choice.finish_reason == "stop"
@@ -103,7 +104,7 @@ async def test_a_stream_carries_the_same_calls(client: AsyncTestClient, model: s
     assert whole.message.tool_calls is not None
     async with client.stream("POST", "/v1/chat/completions", json=body(model, "required", stream=True), timeout=120) as reply:
         lines = [line.removeprefix("data: ") async for line in reply.aiter_lines() if line.startswith("data: {")]
-    chunks = [openai.types.chat.ChatCompletionChunk.model_validate_json(line) for line in lines]
+    chunks = [ChatCompletionChunk.model_validate_json(line) for line in lines]
     deltas = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
     assert (deltas[0].id or "").startswith("call_") and deltas[0].type == "function" and deltas[0].index == 0
     first = deltas[0].function
@@ -218,7 +219,7 @@ async def test_a_response_format_that_cannot_be_enforced_is_refused_by_path(clie
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_an_answer_without_calls_may_have_to_be_json(client: AsyncTestClient) -> None:
-    form = {"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER["function"]["parameters"]}}  # type: ignore[index]
+    form = {"type": "json_schema", "json_schema": {"name": "w", "schema": WEATHER["function"]["parameters"]}}
     for choice in (await complete(client, body("hermes", "auto", n=4, response_format=form))).choices:
         if not choice.message.tool_calls:
             msgspec.json.decode(choice.message.content or "", type=Weather)

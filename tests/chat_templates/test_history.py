@@ -55,7 +55,8 @@ TURNS = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.integers(0
 
 @given(turns=TURNS, systems=st.integers(0, 2), limit=st.integers(1, 80))
 def test_system_messages_and_the_last_user_message_always_stay(turns: list[tuple[Role, int]], systems: int, limit: int) -> None:
-    messages = conversation(*[("system", 2)] * systems, *turns)
+    opening: list[tuple[Role, int]] = [("system", 2)] * systems
+    messages = conversation(*opening, *turns)
     found = fitted(limit, 1, messages)
     whole = encode(messages)
     assert found == whole or len(found) + 1 <= limit

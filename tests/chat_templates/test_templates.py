@@ -14,7 +14,7 @@ from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.core import Message, Role, Tool, ToolCall
 from mm_gateway.errors import ConfigurationError, InvalidRequestError
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
-from tests.support.checkpoints import make_tokenizer
+from tests.support.checkpoints import make_tokenizer, token_id
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>"]
 TOKENIZER = make_tokenizer(SPECIALS, bos_token="<s>", eos_token="</s>")
@@ -68,7 +68,7 @@ def test_qwen_encodes_newlines_apart_from_the_text_beside_them() -> None:
     """As make_context of the published code does: role and text are encoded by themselves, and so is each newline."""
 
     def turn(role: str, text: str) -> list[int]:
-        start, end = (TOKENIZER.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>"))
+        start, end = (token_id(TOKENIZER, token) for token in ("<|im_start|>", "<|im_end|>"))
         newline = TOKENIZER.encode("\n")
         return [start, *TOKENIZER.encode(role), *newline, *TOKENIZER.encode(text), end, *newline]
 
@@ -130,7 +130,7 @@ HOSTILE = st.text(max_size=5) | st.sampled_from([*SPECIALS, "<|im_", "start|>", 
 def test_no_message_becomes_a_control_token(name: str, pieces: list[str], answers: list[str]) -> None:
     hostile = conversation(("user", "".join(pieces)), ("assistant", "".join(answers)), ("user", "x"))
     harmless = conversation(("user", "x"), ("assistant", "x"), ("user", "x"))
-    control = set(TOKENIZER.all_special_ids) | {TOKENIZER.convert_tokens_to_ids(token) for token in SPECIALS}
+    control = set(TOKENIZER.all_special_ids) | {token_id(TOKENIZER, token) for token in SPECIALS}
 
     def controls(messages: list[Message]) -> list[int]:
         return [token for token in encoder(name).encode(messages) if token in control]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
@@ -15,7 +17,7 @@ class Words:
 
     def __init__(self) -> None:
         self.characters = 0
-        self.control_tokens = {"<end>": 1, "<start>": 2}
+        self.control_tokens: Mapping[str, int] = {"<end>": 1, "<start>": 2}
 
     def encode(self, text: str) -> list[int]:
         self.characters += len(text)

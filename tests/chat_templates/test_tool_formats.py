@@ -21,6 +21,7 @@ from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
 from tests.support import checkpoints
+from tests.support.checkpoints import token_id
 
 TOKENIZER = checkpoints.make_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>")
 GUIDANCE = llguidance.hf.from_tokenizer(TOKENIZER, n_vocab=len(TOKENIZER), eos_token=[2])
@@ -106,7 +107,7 @@ def test_a_function_gets_no_arguments_that_it_does_not_list_unless_its_schema_in
     listed: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}}
     inviting: list[dict[str, Any]] = [listed | {"additionalProperties": True}, {"type": "object"}]
     for parameters in [listed, None, *inviting]:
-        use = ToolUse((Tool("find", None, parameters),), required=True)
+        use = ToolUse((Tool("find", parameters=parameters),), required=True)
         assert accepts("hermes", use, '<tool_call>\n{"name": "find", "arguments": {"town": "Ems"}}\n</tool_call>') is (
             parameters in inviting
         )
@@ -267,7 +268,7 @@ def test_a_template_that_knows_tools_gets_them_and_no_text_of_theirs_becomes_a_c
     ]
     ids = own.encode(messages, (evil,))
     assert TOKENIZER.decode(ids) == own.render(messages, (evil,))
-    assert ids.count(TOKENIZER.convert_tokens_to_ids("<|im_end|>")) == len(messages)
+    assert ids.count(token_id(TOKENIZER, "<|im_end|>")) == len(messages)
 
 
 def test_the_format_of_a_template_is_recognized_or_tools_are_refused() -> None:

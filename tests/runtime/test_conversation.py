@@ -63,7 +63,7 @@ def test_oldest_turns_go_first_and_the_system_prompt_and_the_last_message_stay()
     conv.add_user_input("question 6")
     prompt = conv.build_prompt()
     assert "Be brief." in prompt and prompt.count("question") < 4 and "question 6" in prompt and "question 0" not in prompt
-    assert len(conv.history) < 6 and conv.history[0].role == "user"
+    assert conv.history[0].role == "user" and len(conv.history) < 6
     conv.add_user_input("long " * 500)
     assert conv.build_prompt().count("long") == 500
 

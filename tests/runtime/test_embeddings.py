@@ -147,7 +147,7 @@ def test_what_cannot_be_embedded_is_refused_by_name(gpt2_checkpoint: Path, make_
     ]:
         with pytest.raises(error) as caught:
             engine.embed(inputs, dimensions=dimensions)
-        assert caught.value.param == param  # type: ignore[attr-defined]
+        assert caught.value.param == param
     assert vectors(engine, [[1] * 256], dimensions=64).shape == (1, 64)
     with pytest.raises(InvalidRequestError, match="does not support embeddings: why") as refused:
         make_engine(gpt2_checkpoint, EmbeddingStyle(unfit="why")).embed([[1]])
@@ -158,8 +158,10 @@ def test_values_that_are_no_numbers_fail_their_request_alone(tmp_path: Path, lla
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(llama_checkpoint)
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, torch.nn.Embedding)
     with torch.no_grad():
-        model.get_input_embeddings().weight[99] = torch.nan
+        embeddings.weight[99] = torch.nan
     model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(llama_checkpoint).save_pretrained(tmp_path)
     engine = make_engine(tmp_path)

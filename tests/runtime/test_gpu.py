@@ -54,7 +54,7 @@ def tokens_of(engine: InferenceEngine, prompts: list[list[int]], config: Generat
 
 
 def reference(folder: Path, prompts: list[list[int]]) -> list[list[int]]:
-    model: Any = AutoModelForCausalLM.from_pretrained(folder).to("cuda")
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, device_map="cuda")
     with torch.inference_mode():
         options = {"max_new_tokens": 32, "min_new_tokens": 32, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
         return [model.generate(torch.tensor([ids], device="cuda"), **options)[0, len(ids) :].tolist() for ids in prompts]

@@ -344,7 +344,7 @@ def test_out_of_memory_in_a_load_evicts_others_and_tries_again(make: MakeManager
             raise failure
         return plain_load(config, **more)
 
-    loader.load = load  # type: ignore[method-assign]
+    loader.load = load
     manager.acquire(config("b")).result(5).release()
     assert manager.list_models() == ["b"]
 
@@ -408,7 +408,7 @@ def test_a_load_without_progress_fails_and_the_next_one_works(
             hanging.wait(30)
         return plain_load(config, **more)
 
-    loader.load = load  # type: ignore[method-assign]
+    loader.load = load
     manager = make(load_timeout_s=0.2)
     with pytest.raises(ModelLoadError, match=r"no progress for 0\.2 seconds") as caught:
         manager.acquire(config("a")).result(20)
@@ -445,7 +445,7 @@ def test_an_engine_that_raises_as_it_closes_is_gone_all_the_same(make: MakeManag
 
     manager = make(1)
     manager.acquire(config("a")).result(5).release()
-    loader.models["a"].close = close  # type: ignore[method-assign]
+    loader.models["a"].close = close
     manager.acquire(config("b")).result(5).release()
     manager.close()
     assert manager.stats().resident == 0

@@ -16,6 +16,7 @@ from transformers import (
     MistralForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -46,6 +47,13 @@ def make_tokenizer(specials: list[str], *, vocab_size: int = 480, **roles: str) 
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
 
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """The id of one token; transformers' own reader takes lists too and says so in its type."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found
+
+
 def gpt2(folder: Path, **overrides: Any) -> Path:
     tokenizer = make_tokenizer(["<|endoftext|>"], bos_token="<|endoftext|>", eos_token="<|endoftext|>")
     config = GPT2Config(
@@ -64,7 +72,7 @@ def llama(folder: Path, **overrides: Any) -> Path:
 def mistral(folder: Path, **overrides: Any) -> Path:
     """With a sliding window of 24 tokens."""
     tokenizer = make_tokenizer(["<unk>", "<s>", "</s>"], unk_token="<unk>", bos_token="<s>", eos_token="</s>")
-    shape = _decoder(tokenizer, bos_token_id=1, eos_token_id=2) | {"sliding_window": 24} | overrides
+    shape = _decoder(tokenizer, bos_token_id=1, eos_token_id=2, sliding_window=24) | overrides
     return _save(folder, MistralForCausalLM, MistralConfig(**shape), tokenizer)
 
 
@@ -74,7 +82,7 @@ def qwen2(folder: Path, **overrides: Any) -> Path:
     return _save(folder, Qwen2ForCausalLM, Qwen2Config(**_decoder(tokenizer, bos_token_id=0, eos_token_id=2) | overrides), tokenizer)
 
 
-def _decoder(tokenizer: PreTrainedTokenizerFast, **ids: int) -> dict[str, Any]:
+def _decoder(tokenizer: PreTrainedTokenizerFast, **more: int) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
@@ -85,7 +93,7 @@ def _decoder(tokenizer: PreTrainedTokenizerFast, **ids: int) -> dict[str, Any]:
         "max_position_embeddings": 256,
         "initializer_range": 0.2,
         "tie_word_embeddings": False,
-    } | ids
+    } | more
 
 
 def _save(folder: Path, model_class: type[PreTrainedModel], config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> Path:

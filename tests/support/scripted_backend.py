@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import Catalog
@@ -34,7 +35,7 @@ class ScriptedBackend:
         try:
             for step in self.script:
                 match step:
-                    case float():
+                    case float() | int():
                         await asyncio.sleep(step)
                     case BaseException():
                         raise step
@@ -47,8 +48,6 @@ class ScriptedBackend:
         self.name = "closed"
 
 
-def app_over(
-    *backends: ScriptedBackend, limits: LimitSettings | None = None, keys: tuple[ApiKey, ...] = (), **server: object
-) -> GatewayApp:
-    settings = Settings(server=ServerSettings(**server), limits=limits or LimitSettings(), keys=keys)  # type: ignore[arg-type]
+def app_over(*backends: ScriptedBackend, limits: LimitSettings | None = None, keys: tuple[ApiKey, ...] = (), **server: Any) -> GatewayApp:
+    settings = Settings(server=ServerSettings(**server), limits=limits or LimitSettings(), keys=keys)
     return create_app(settings, Catalog({backend.name: backend for backend in backends}, aliases={"an-alias": backends[0].name}))

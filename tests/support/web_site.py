@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -115,7 +115,7 @@ def gzip_bomb(size: int) -> bytes:
     return reply(gzip.compress(b"\0" * size, 9), content_encoding="gzip")
 
 
-def searxng(results: list[dict[str, object]]) -> Callable[[str, Write], Awaitable[None]]:
+def searxng(results: Sequence[Mapping[str, object]]) -> Callable[[str, Write], Awaitable[None]]:
     """The JSON API of a SearXNG server that always finds these."""
 
     async def page(target: str, write: Write) -> None:

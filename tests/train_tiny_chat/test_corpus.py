@@ -111,6 +111,7 @@ def test_a_tool_is_called_with_values_of_its_types_and_its_result_is_told() -> N
         question, asking, result, answer = example.messages
         (call,) = asking.tool_calls
         tool = next(tool for tool in example.tools if tool.name == call.name)
+        assert tool.parameters is not None
         for name, value in json.loads(call.arguments).items():
             assert isinstance(value, {"integer": int, "string": str}[tool.parameters["properties"][name]["type"]])
             assert str(value) in question.content

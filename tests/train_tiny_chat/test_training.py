@@ -66,4 +66,4 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path, parts: int) -> None:
         assert (trainer.tokens > 0) == (part > 1)
         trainer.run()
         assert trainer.tokens >= 6_000 * part
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["tokens"] == trainer.tokens
+        assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["tokens"] == trainer.tokens

@@ -169,7 +169,7 @@ BODIES = (
         lambda: {"model": "mock", "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 1024}] * 120},
     ),
     posting("S3 metadata of 100,000", lambda: chat(metadata={str(i): "x" for i in range(100_000)}), REFUSED),
-    posting("S3 200,000 fields that nobody knows", lambda: chat(**{f"f{i}": 1 for i in range(200_000)}), REFUSED),
+    posting("S3 200,000 fields that nobody knows", lambda: chat() | {f"f{i}": 1 for i in range(200_000)}, REFUSED),
     posting("S3 one field 200,000 times", lambda: _field(b",".join([b'"seed":1'] * 200_000))),
     posting("S3 embeddings of 2,048 texts", lambda: {"model": "mock", "input": ["a text"] * 2048}, path=EMBEDDINGS),
     posting("S3 embeddings of 100,000 texts", lambda: {"model": "mock", "input": ["a text"] * 100_000}, REFUSED, path=EMBEDDINGS),

@@ -87,6 +87,7 @@ async def _slow_readers(target: Target) -> list[int]:
     """Twenty who read a byte now and then of long streams."""
     body = msgspec.json.encode(chat("!mock tokens=30000", stream=True, logprobs=True, top_logprobs=20, max_tokens=30_000))
     connections = await asyncio.gather(*(target.connect() for _ in range(20)))
+    statuses: list[int] = []
     try:
         for reader, writer in connections:
             reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio would read ahead of us

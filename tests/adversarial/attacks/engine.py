@@ -56,7 +56,7 @@ async def _everything_at_once(target: Target) -> list[int]:
                 body |= {"logit_bias": {str(j): 3 for j in range(300)}, "stop": ["the", "."]}
         bodies.append(body)
     hang_ups = [target.hang_up(CHAT, body | STREAM, after_bytes=200) for body in bodies[::3]]
-    statuses, *_ = await asyncio.gather(target.posts(CHAT, bodies), *hang_ups)
+    statuses, _ = await asyncio.gather(target.posts(CHAT, bodies), asyncio.gather(*hang_ups))
     return statuses
 
 

@@ -43,7 +43,7 @@ async def _one_session(target: Target) -> list[int]:
     """They take turns; half hang up meanwhile."""
     body = chat("!mock tokens=5", SESSION, metadata={"session_id": "crowded"})
     hang_ups = [target.hang_up(CHAT, body, after_s=0.01 * i) for i in range(50)]
-    statuses, *_ = await asyncio.gather(target.posts(CHAT, [body] * 50), *hang_ups)
+    statuses, _ = await asyncio.gather(target.posts(CHAT, [body] * 50), asyncio.gather(*hang_ups))
     return statuses
 
 

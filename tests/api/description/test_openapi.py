@@ -188,7 +188,7 @@ async def test_other_methods_and_media_types_get_the_envelope(client: AsyncTestC
         assert served <= set(reply.headers["allow"].replace(" ", "").split(","))
     if ENDPOINTS.get(("POST", path)) and ENDPOINTS["POST", path].body is not None:
         for kind in ("text/plain", "multipart/form-data; boundary=x", "application/jsonx", "é", "application/xml"):
-            reply = await client.post(target, content=b"{}", headers={"content-type": kind.encode()})
+            reply = await client.post(target, content=b"{}", headers={b"content-type": kind.encode()})
             assert (reply.status_code, set(reply.json()["error"])) == (415, {"message", "type", "param", "code"})
         for kind in ("application/json; charset=utf-8", "APPLICATION/JSON"):
             assert (await client.post(target, content=b"{}", headers={"content-type": kind})).status_code == 400

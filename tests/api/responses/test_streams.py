@@ -28,7 +28,7 @@ CALLS: list[Step] = [
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 
-async def stream_of(script: list[Step], fields: dict[str, Any] | None = None, **server: object) -> list[Any]:
+async def stream_of(script: list[Step], fields: dict[str, Any] | None = None, /, **server: Any) -> list[Any]:
     """Comments as text, events as objects; every one is named by its type and fits the SDK's own model."""
     async with AsyncTestClient(app_over(ScriptedBackend(script), **server)) as client:
         reply = await client.post("/v1/responses", json={"model": "scripted", "input": "Hi", "stream": True} | (fields or {}))

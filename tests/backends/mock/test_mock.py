@@ -119,6 +119,7 @@ async def test_errors_come_on_demand_before_or_amid_the_text(error: str, kind: t
 
 async def test_only_the_last_message_gives_orders_so_that_an_agent_comes_to_an_end() -> None:
     request = chat("!mock tokens=2 call=clock")
+    assert isinstance(request.input, ChatInput)
     answered = ChatInput((*request.input.messages, Message("tool", "It is noon.", tool_call_id="c")), ToolUse((Tool("clock"),)))
     assert len(text_of(await events_of(msgspec.structs.replace(request, input=answered))).split()) == 24
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -199,6 +200,7 @@ async def test_closing_the_generator_closes_the_connection() -> None:
     async with upstream(one_token) as (backend, seen):
         events = backend.generate(HELLO)
         assert await anext(events) == TextDelta(0, "a")
+        assert isinstance(events, AsyncGenerator)
         await events.aclose()
         await asyncio.wait_for(seen.left.wait(), 5)
 

@@ -91,11 +91,14 @@ def test_projections_that_share_an_input_are_joined_and_stay_right_when_used_apa
     pack_model(model, "fp32")
     packed = sum(isinstance(module, PackedLinear) for module in model.modules())
     assert (before, packed) == (15, 9)  # per layer q+k+v, o, gate+up, down; and the head
-    attention, theirs = model.model.layers[0].self_attn, reference.model.layers[0].self_attn
+
+    def projected(by: LlamaForCausalLM, name: str, given: torch.Tensor) -> torch.Tensor:
+        return by.get_submodule(f"model.layers.0.self_attn.{name}")(given)
+
     x, y = torch.randn(3, 48), torch.randn(3, 48)
-    assert relative_error(attention.q_proj(x), theirs.q_proj(x)) < 1e-5
-    assert relative_error(attention.v_proj(y), theirs.v_proj(y)) < 1e-5  # another input than the last one
-    assert relative_error(attention.k_proj(x), theirs.k_proj(x)) < 1e-5
+    assert relative_error(projected(model, "q_proj", x), projected(reference, "q_proj", x)) < 1e-5
+    assert relative_error(projected(model, "v_proj", y), projected(reference, "v_proj", y)) < 1e-5  # another input than the last one
+    assert relative_error(projected(model, "k_proj", x), projected(reference, "k_proj", x)) < 1e-5
 
 
 @pytest.mark.parametrize(("weights", "bytes_per_weight"), [("fp32", 4), ("fp16", 2), ("bf16", 2), ("int8", 1)])

@@ -50,9 +50,9 @@ def test_gathered_blocks_give_plain_attention_of_each_sequence(heads: int, kv_he
 
 def test_a_kernel_that_computes_something_else_is_noticed() -> None:
     shape = {"device": CPU, "dtype": torch.float32, "heads": 4, "kv_heads": 2, "head_dim": 16, "block_size": 16}
-    assert agrees(gather_kernel, **shape)  # type: ignore[arg-type]
+    assert agrees(gather_kernel, **shape)
     assert not agrees(lambda query, *rest: gather_kernel(query, *rest[:3], 0.5, None), **shape)  # type: ignore[arg-type]
-    chosen = choose_kernel(**shape, flash_attention=True)  # type: ignore[arg-type]
+    chosen = choose_kernel(**shape, flash_attention=True)
     assert chosen.run is gather_kernel and not chosen.graphs
 
 

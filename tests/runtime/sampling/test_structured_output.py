@@ -59,7 +59,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[InferenceEngine]:
 def outputs(engine: InferenceEngine, count: int, **config: Any) -> list[tuple[str, str]]:
     """(text, finish reason) of each choice."""
     texts, reasons = [""] * count, [""] * count
-    for event in engine.submit([engine.encode("Hello")], GenerationConfig(n=count, **{"max_new_tokens": 200, "seed": 3} | config)):
+    fields: dict[str, Any] = {"max_new_tokens": 200, "seed": 3} | config
+    for event in engine.submit([engine.encode("Hello")], GenerationConfig(n=count, **fields)):
         if isinstance(event, TextDelta):
             texts[event.index] += event.text
         elif isinstance(event, ChoiceFinished):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mm_gateway.runtime.tokens.detokenizer import Detokenizer
 from mm_gateway.runtime.tokens.token_text import TokenText
 from tests.support import checkpoints
+from tests.support.checkpoints import token_id
 
 TOKENIZER = checkpoints.make_tokenizer(["<|endoftext|>"], eos_token="<|endoftext|>")
 TEXT = TokenText(TOKENIZER)
@@ -35,7 +36,7 @@ def test_any_ids_give_what_the_tokenizer_decodes(ids: list[int]) -> None:
 
 def test_text_before_an_unfinished_character_is_not_held_back() -> None:
     first, *rest = "好".encode()
-    ids = [TOKENIZER.convert_tokens_to_ids(t) for t in TOKENIZER.tokenize("a")]
+    ids = [token_id(TOKENIZER, t) for t in TOKENIZER.tokenize("a")]
     detokenizer = Detokenizer(TEXT.decode)
     assert detokenizer.add(ids[0]) == "a"
     by_byte = {TEXT.token_bytes(id): id for id in range(len(TOKENIZER))}

@@ -78,8 +78,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 
 def make(folder: Path, family: str, changes: dict[str, Any]) -> Path:
-    specials = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    tokenizer = make_tokenizer(["<unk>", "<s>", "</s>"], **specials)
+    tokenizer = make_tokenizer(["<unk>", "<s>", "</s>"], unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     name = family.removesuffix("Text")
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(vocab_size=len(tokenizer), **{**SHAPE, **changes})

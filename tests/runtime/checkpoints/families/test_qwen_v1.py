@@ -18,6 +18,7 @@ from mm_gateway.runtime.checkpoints.families.qwen_v1 import PATTERN, cache_folde
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
+from tests.support.checkpoints import token_id
 from tests.support.qwen_v1_checkpoint import CONTEXT, SPECIALS, make_qwen_v1, reference_logits
 
 TEXTS = [
@@ -127,7 +128,7 @@ def test_special_ids_follow_the_ranks_and_the_conversion_is_cached(tmp_path: Pat
 def test_stops_defaults_and_context_are_the_checkpoints(tmp_path: Path) -> None:
     make_qwen_v1(tmp_path)
     loaded = ModelLoader().load(config_of(tmp_path, max_context_length=8192))
-    first = loaded.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    first = token_id(loaded.tokenizer, "<|endoftext|>")
     assert loaded.stop_token_ids == {first, first + 1, first + 2}
     assert loaded.generation_defaults.top_p == 0.8
     assert loaded.context_length == CONTEXT

@@ -26,7 +26,8 @@ IDS = [(5 * place + 3) % 300 for place in range(24)]
 
 
 def config_of(folder: Path, **more: Any) -> ModelConfig:
-    return ModelConfig(model_name=str(folder), device="cpu", **{"dtype": "fp32", "quantization": "gptq"} | more)
+    fields: dict[str, Any] = {"dtype": "fp32", "quantization": "gptq"} | more
+    return ModelConfig(model_name=str(folder), device="cpu", **fields)
 
 
 def logits_of(folder: Path, **more: Any) -> torch.Tensor:
