@@ -16,7 +16,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("gateway")
     checkpoints = {family: make_checkpoint(folder / family, family) for family in ("gpt2", "llama", "qwen2")}
     port = free_port()
-    local = {name: {"model_name": f"tests/{name}", "path": str(path), "device": "cpu"} for name, path in checkpoints.items()}
+    local: dict[str, dict[str, object]] = {
+        name: {"model_name": f"tests/{name}", "path": str(path), "device": "cpu"} for name, path in checkpoints.items()
+    }
     local["gpt2"] |= {"model_type": "gpt2", "aliases": ["hf/tiny-gpt2"]}
     local["llama"] |= {"model_type": "llama"}
     models = {

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, TypedDict
 import openai
 import pydantic
 import pytest
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
 from compat_tests.support.gateways import Gateway
+from compat_tests.support.langchain import sum_of
 
 # ChatOpenAI keeps its connections beyond a test, so all have to share an event loop.
 pytestmark = [
@@ -41,9 +42,12 @@ def open_ticket(severity: Literal["low", "high"], hours: Annotated[int, pydantic
     return f"opened, {severity}, {hours} h"
 
 
+NO_KEY = pydantic.SecretStr("none")
+
+
 def chat(gateway: Gateway, model: str, **options: Any) -> ChatOpenAI:
     defaults = {"max_tokens": 160, "seed": 3, "max_retries": 0}
-    return ChatOpenAI(base_url=f"{gateway.address}/v1", api_key="none", model=model, **{**defaults, **options})
+    return ChatOpenAI(base_url=f"{gateway.address}/v1", api_key=NO_KEY, model=model, **{**defaults, **options})
 
 
 @pytest.mark.parametrize("model", ["mock", "hub/remote", "llama"])
@@ -63,9 +67,7 @@ async def test_async_streams_and_batches_agree_with_the_rest(gateway: Gateway) -
 
 def test_usage_and_log_probabilities_are_carried(gateway: Gateway) -> None:
     model = chat(gateway, "llama", logprobs=True, top_logprobs=2, stream_usage=True, max_tokens=5)
-    total = AIMessageChunk("")
-    for piece in model.stream("Hello"):
-        total += piece
+    total = sum_of(model.stream("Hello"))
     assert total.usage_metadata is not None and total.usage_metadata["output_tokens"] == 5
     assert len(total.response_metadata["logprobs"]["content"]) == 5
     assert total.response_metadata["finish_reason"] == "length"
@@ -88,9 +90,7 @@ def test_tools_are_called_streamed_and_answered(gateway: Gateway, model: str) ->
     question = HumanMessage("It burns")
     reply = asked.invoke([question])
     (call,) = reply.tool_calls
-    total = AIMessageChunk("")
-    for piece in asked.stream([question]):
-        total += piece
+    total = sum_of(asked.stream([question]))
     assert [(each["name"], each["args"]) for each in total.tool_calls] == [(call["name"], call["args"])]
     result = open_ticket.invoke(call)
     assert isinstance(result, ToolMessage)
@@ -110,7 +110,7 @@ async def test_a_tool_of_ones_choice_is_called(gateway: Gateway) -> None:
 
 
 def test_completions_run_through_the_llm_class(gateway: Gateway) -> None:
-    model = OpenAI(base_url=f"{gateway.address}/v1", api_key="none", model="gpt2", max_tokens=8, temperature=0)
+    model = OpenAI(base_url=f"{gateway.address}/v1", api_key=NO_KEY, model="gpt2", max_tokens=8, temperature=0)
     assert "".join(model.stream("Once upon")) == model.invoke("Once upon")
     assert len(model.generate(["Once", "Hello"]).generations) == 2
 
@@ -126,7 +126,7 @@ def test_errors_keep_their_class_and_retries_recover(gateway: Gateway) -> None:
 
 async def test_embeddings_of_documents_queries_and_over_the_socket_alike(gateway: Gateway) -> None:
     # Without this LangChain sends the ids that OpenAI's own tokenizer gives.
-    model = OpenAIEmbeddings(base_url=f"{gateway.address}/v1", api_key="none", model="llama", check_embedding_ctx_length=False)
+    model = OpenAIEmbeddings(base_url=f"{gateway.address}/v1", api_key=NO_KEY, model="llama", check_embedding_ctx_length=False)
     first, second = model.embed_documents(["Hello", "Once upon a time"])
     assert model.embed_query("Hello") == pytest.approx(first, abs=1e-5) and first != second
     assert await model.aembed_documents(["Once upon a time"]) == [pytest.approx(second, abs=1e-5)]
@@ -135,9 +135,7 @@ async def test_embeddings_of_documents_queries_and_over_the_socket_alike(gateway
 @pytest.mark.parametrize("model", ["mock", "llama"])
 def test_the_responses_api_streams_calls_and_follows_schemas(gateway: Gateway, model: str) -> None:
     asked = chat(gateway, model, use_responses_api=True, seed=None)
-    total = AIMessageChunk("")
-    for piece in asked.stream("Hello", temperature=0):
-        total += piece
+    total = sum_of(asked.stream("Hello", temperature=0))
     assert total.text and total.text == asked.invoke("Hello", temperature=0).text
     called = asked.bind_tools([open_ticket], tool_choice="open_ticket").invoke("It burns")
     assert called.tool_calls[0]["name"] == "open_ticket"

@@ -6,16 +6,17 @@ refuses something, the refusal is what is tested.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from compat_tests.support.gateways import Gateway
+from compat_tests.support.langchain import sum_of
 
 # ChatOpenAI keeps its connections beyond a test, so all have to share an event loop.
 pytestmark = [
@@ -29,6 +30,7 @@ not_served = pytest.mark.xfail(
 )
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 DOCUMENT = {"type": "file", "base64": "JVBERi0xLjQK", "mime_type": "application/pdf", "filename": "a.pdf"}
+UsageDetail = Literal["audio_input", "audio_output", "reasoning_output", "cache_read_input", "cache_creation_input"]
 
 
 class TestChatOpenAI(ChatModelIntegrationTests):
@@ -62,7 +64,7 @@ class TestChatOpenAI(ChatModelIntegrationTests):
         return True
 
     @property
-    def supported_usage_metadata_details(self) -> dict[str, list[str]]:
+    def supported_usage_metadata_details(self) -> dict[Literal["invoke", "stream"], list[UsageDetail]]:
         return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
 
     def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
@@ -71,14 +73,13 @@ class TestChatOpenAI(ChatModelIntegrationTests):
         model.invoke(messages)
         if not stream:
             return model.invoke(messages)
-        total = AIMessageChunk("")
-        for chunk in model.stream(messages):
-            total += chunk
-        return total
+        return sum_of(model.stream(messages))
 
     @beyond_it
-    def test_unicode_tool_call_integration(self, model: BaseChatModel) -> None:
-        super().test_unicode_tool_call_integration(model)
+    def test_unicode_tool_call_integration(
+        self, model: BaseChatModel, *, tool_choice: str | None = None, force_tool_call: bool = True
+    ) -> None:
+        super().test_unicode_tool_call_integration(model, tool_choice=tool_choice, force_tool_call=force_tool_call)
 
     @not_served
     def test_image_inputs(self, model: BaseChatModel) -> None:
@@ -106,7 +107,7 @@ class TestChatOpenAI(ChatModelIntegrationTests):
         model.invoke([HumanMessage([{"type": "image", "source": source}])])
 
     @pytest.mark.xfail(reason="measures LangChain by replaying recorded replies; there is nothing recorded of a live server", run=False)
-    def test_stream_time(self, model: BaseChatModel) -> None:
+    def test_stream_time(self, model: BaseChatModel, benchmark: object = None, vcr: object = None) -> None:
         """Not run."""
 
     def _after_call(self, model: BaseChatModel, part: dict[str, Any]) -> None:

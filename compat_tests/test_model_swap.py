@@ -30,9 +30,9 @@ async def ask(client: openai.AsyncOpenAI, model: str, *, stream: bool) -> str:
     messages = [{"role": "user", "content": f"Tell me of {model}"}]
     options = {"model": model, "messages": messages, "max_tokens": 12, "temperature": 0, "extra_body": {"ignore_eos": True}}
     if not stream:
-        reply = await client.chat.completions.create(**options)  # type: ignore[call-overload]
+        reply = await client.chat.completions.create(**options)
         return reply.choices[0].message.content
-    chunks = await client.chat.completions.create(**options, stream=True)  # type: ignore[call-overload]
+    chunks = await client.chat.completions.create(**options, stream=True)
     return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
 
 

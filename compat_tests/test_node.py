@@ -24,6 +24,7 @@ def test_clients_from_npm_pass_their_scripts(gateway: Gateway, script: str) -> N
         env={**os.environ, "GATEWAY": gateway.address},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stdout.decode()
+    assert done.returncode == 0, done.stdout

@@ -49,7 +49,8 @@ def generate(folder: Path, prompt: str, tokens: int) -> str:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     with torch.inference_mode():
         output = model.generate(ids, max_new_tokens=tokens, do_sample=False, pad_token_id=0)

@@ -12,6 +12,7 @@ import httpx2
 import openai
 import pydantic
 import pytest
+from openai.types.chat import ChatCompletion
 
 from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
 
@@ -167,7 +168,7 @@ def test_a_reply_of_another_shape_is_told_apart(gateway: Gateway) -> None:
         openai.OpenAI(base_url=gateway.address, api_key="none", _strict_response_validation=True) as client,
         pytest.raises(openai.APIResponseValidationError),
     ):
-        client.get("/health", cast_to=openai.types.chat.ChatCompletion)
+        client.get("/health", cast_to=ChatCompletion)
 
 
 def test_paths_that_are_not_served_are_not_found(client: openai.OpenAI) -> None:

@@ -35,7 +35,7 @@ def test_the_stream_helper_gives_events_and_the_whole(client: openai.OpenAI, mod
     deltas = [event.delta for event in events if event.type == "content.delta"]
     assert "".join(deltas) == whole.choices[0].message.content
     (done,) = [event for event in events if event.type == "logprobs.content.done"]
-    assert [entry.token for entry in done.content] == [entry.token for entry in whole.choices[0].logprobs.content]  # type: ignore[union-attr]
+    assert [entry.token for entry in done.content] == [entry.token for entry in whole.choices[0].logprobs.content]
 
 
 def test_the_stream_helper_parses_what_follows_a_schema(client: openai.OpenAI) -> None:

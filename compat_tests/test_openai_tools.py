@@ -137,5 +137,5 @@ async def test_async_calls_parse_too(gateway: Gateway) -> None:
 )
 def test_wrong_tools_are_refused_by_name(client: openai.OpenAI, change: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(**{"model": "llama", "messages": HELLO, "tools": TOOLS, **change})  # type: ignore[call-overload]
+        client.chat.completions.create(**{"model": "llama", "messages": HELLO, "tools": TOOLS, **change})
     assert caught.value.param == param

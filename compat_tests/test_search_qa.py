@@ -38,7 +38,7 @@ class CitingModel(BaseHTTPRequestHandler):
         chunks += [{"choices": [], "usage": {"prompt_tokens": 20, "completion_tokens": 7, "total_tokens": 27}}]
         self.wfile.write(b"".join(f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks) + b"data: [DONE]\n\n")
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 
@@ -85,7 +85,7 @@ def test_a_whole_reply_has_typed_annotations_and_tells_its_steps(client: openai.
         extra_body={"workflow": {"max_results": 2}},
     )
     message = reply.choices[0].message
-    assert message.content == "".join(PIECES)
+    assert message.content is not None and message.content == "".join(PIECES)
     assert message.annotations is not None
     for annotation, start in zip(message.annotations, (26, 44), strict=True):
         citation = annotation.url_citation

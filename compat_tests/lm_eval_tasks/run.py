@@ -3,6 +3,9 @@
 Arguments: address of the gateway, name of the model there, folder of its checkpoint. To be run in this folder.
 """
 
+# Its libraries are in an environment of its own.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import json

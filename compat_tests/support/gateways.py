@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TEXT = ["Once upon a time there was a small model that answered every question.", "Hello! How are you? 你好，世界。 12345"]
 
@@ -49,8 +51,8 @@ def make_checkpoint(folder: Path, family: str) -> Path:
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=specials[0], eos_token=specials[-1])
     torch.manual_seed(1)
-    shared = {"vocab_size": len(fast), "initializer_range": 0.25, "bos_token_id": 0, "eos_token_id": len(specials) - 1}
-    decoder = shared | {
+    shared: dict[str, Any] = {"vocab_size": len(fast), "initializer_range": 0.25, "bos_token_id": 0, "eos_token_id": len(specials) - 1}
+    decoder: dict[str, Any] = shared | {
         "hidden_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -76,7 +78,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def start_gateway(folder: Path, models: dict[str, dict[str, object]], port: int, **environment: str) -> Gateway:
+def start_gateway(folder: Path, models: Mapping[str, Mapping[str, object]], port: int, **environment: str) -> Gateway:
     """JSON is YAML, so the configuration needs no YAML library here."""
     (folder / "models.yaml").write_text(json.dumps({"models": models}))
     (folder / "gateway.yaml").write_text(json.dumps({"server": {"early_commit_s": 1.0, "heartbeat_s": 0.2, "max_body_bytes": "1MiB"}}))

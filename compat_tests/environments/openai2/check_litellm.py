@@ -1,5 +1,8 @@
 """LiteLLM as a client of a gateway: its exceptions, streams, tools and structured output."""
 
+# Its libraries are in an environment of its own.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import os

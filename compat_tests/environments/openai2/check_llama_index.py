@@ -1,5 +1,8 @@
 """LlamaIndex's OpenAILike against a gateway: completions, chats, streams, tools, structured output, errors."""
 
+# Its libraries are in an environment of its own.
+# pyright: reportMissingImports=false
+
 # No `from __future__ import annotations`: LlamaIndex reads a function's annotations without the names of its module.
 import os
 from collections.abc import Callable, Sequence
