@@ -34,7 +34,9 @@ def peaked(checkpoint: Path, work: Path) -> Path:
     folder = work / f"{checkpoint.name}-peaked"
     if not (folder / "config.json").exists():
         model = AutoModelForCausalLM.from_pretrained(checkpoint)
-        model.get_output_embeddings().weight.data *= 10
+        head = model.get_output_embeddings()
+        assert isinstance(head, torch.nn.Linear)
+        head.weight.data *= 10
         model.save_pretrained(folder)
         for file in checkpoint.glob("tokenizer*"):
             (folder / file.name).write_bytes(file.read_bytes())

@@ -108,7 +108,7 @@ class Report:
         return self.complete / self.duration_s
 
     def as_json(self) -> dict[str, object]:
-        return dataclasses.asdict(self) | {"tokens_per_s": self.tokens_per_s, "requests_per_s": self.requests_per_s}
+        return {**dataclasses.asdict(self), "tokens_per_s": self.tokens_per_s, "requests_per_s": self.requests_per_s}
 
     def __str__(self) -> str:
         w = self.workload

@@ -160,12 +160,13 @@ def lessons(draw: Draw, skill: str) -> Example:
 def tools(draw: Draw, skill: str) -> Example:
     """One of the tools that are offered is called, and its result is told."""
     chosen = draw.random.sample(read("templates")["tools"], draw.one([1, 2, 3]))
+    scopes: list[Scope] = [{} for _ in chosen]
     offered: list[Tool] = []
-    for tool in chosen:  # the last one is called
-        scope: Scope = {}
+    for tool, scope in zip(chosen, scopes, strict=True):
         properties = {name: {"type": kind} for name, (kind, _) in tool["parameters"].items()}
         schema = {"type": "object", "properties": properties, "required": list(properties)}
         offered.append(Tool(draw.expand(tool["name"], scope), draw.expand(tool["description"], scope), schema))
+    tool, scope = chosen[-1], scopes[-1]  # the one that is called
     for name, (_, value) in tool["parameters"].items():
         scope[name] = draw.expand(value, scope)
     arguments = {name: int(scope[name]) if kind == "integer" else scope[name] for name, (kind, _) in tool["parameters"].items()}

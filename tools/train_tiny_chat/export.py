@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -22,9 +21,10 @@ def export(network: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> Non
     )
     fast.chat_template = BUILT_IN["chatml"].source
     end, pad = fast.eos_token_id, fast.pad_token_id
+    assert isinstance(end, int) and isinstance(pad, int)
     network.config.bos_token_id, network.config.eos_token_id, network.config.pad_token_id = None, end, pad
     network.generation_config.update(
         do_sample=True, temperature=0.3, top_p=0.9, bos_token_id=None, eos_token_id=[end, pad], pad_token_id=pad
     )
-    network.to(torch.float16).save_pretrained(folder)
+    network.half().save_pretrained(folder)
     fast.save_pretrained(folder)

@@ -68,7 +68,8 @@ class Trainer:
         self._plan = plan
         self._device = torch.device(device)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.network = LlamaForCausalLM(plan.config).to(self._device)
+        self.network = LlamaForCausalLM(plan.config)
+        nn.Module.to(self.network, self._device)  # transformers wraps `to` in a way that type checkers cannot read
         parameters = list(self.network.named_parameters())
         matrices = [weight for name, weight in parameters if weight.dim() == 2 and "embed" not in name]
         others = [weight for name, weight in parameters if weight.dim() != 2 or "embed" in name]
