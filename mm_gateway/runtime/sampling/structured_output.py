@@ -6,6 +6,7 @@ forward pass runs, so they cost a step next to nothing.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,10 +20,12 @@ from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mm_gateway.core import Grammar
-from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.errors import EngineError, InvalidRequestError, UnsupportedParameterError
 from mm_gateway.runtime.grammars.sources import LIMITS, error_of, source_of
 from mm_gateway.runtime.grammars.trials import TRIALS, content_key
 from mm_gateway.work_pools import GRAMMARS
+
+logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 64 << 20
 """Of compiled grammars that a model keeps."""
@@ -51,12 +54,17 @@ class CompiledGrammar:
 
 
 class GrammarState:
-    """How far one output has come in its grammar."""
+    """How far one output has come in its grammar.
 
-    __slots__ = ("_param", "matcher")
+    Attributes:
+        fault: why its last mask could not be computed, where that was not the grammar's doing.
+    """
+
+    __slots__ = ("_param", "fault", "matcher")
 
     def __init__(self, matcher: llguidance.LLMatcher, param: str) -> None:
         self.matcher = matcher
+        self.fault: BaseException | None = None
         self._param = param
 
     def advance(self, token: int) -> None:
@@ -64,7 +72,11 @@ class GrammarState:
 
         Raises:
             InvalidRequestError: the grammar cannot go on: nothing that it allows can follow, or finding out what can takes too long.
+            EngineError: the token was not sampled by its mask, which could not be computed.
         """
+        if self.fault is not None:
+            logger.error("a grammar's mask could not be computed", exc_info=self.fault)
+            raise EngineError(f"{self._param}: which tokens may come next could not be found out: {str(self.fault)[:200]}")
         # A mask that could not be computed allows the end of the text alone, which must not pass for one.
         if not self.matcher.is_error() and self.matcher.consume_token(token):
             return
@@ -155,7 +167,10 @@ class TokenMasks:
         self._thread: ThreadPoolExecutor | None = None
 
     def start(self, states: list[GrammarState]) -> Future[torch.Tensor]:
-        """Begin; the result is [len(states), vocabulary] bool on the host, True for tokens that may come next."""
+        """Begin; the result is [len(states), vocabulary] bool on the host, True for tokens that may come next.
+
+        The row of a state whose mask cannot be computed means nothing; what is wrong is the state's `fault`.
+        """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammar")
             self._executor = llguidance.LLExecutor()
@@ -167,7 +182,17 @@ class TokenMasks:
 
     def _compute(self, states: list[GrammarState]) -> torch.Tensor:
         bits = allocate_token_bitmask(len(states), self._vocab_size)
-        fill_next_token_bitmask_par(self._executor, [(state.matcher, row) for row, state in enumerate(states)], bits)
+        try:
+            self._fill(bits, list(enumerate(states)))
+        except BaseException:  # noqa: BLE001 - a panic of Rust is no Exception, and it is not said whose mask it was
+            for row, state in enumerate(states):
+                try:
+                    self._fill(bits, [(row, state)])
+                except BaseException as error:  # noqa: BLE001 - it fails the request of this state, in `advance`
+                    state.fault = error
         # Little-endian words, so the bits of the bytes are those of the words in order.
         allowed = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, : self._vocab_size]
         return torch.from_numpy(allowed.view(np.bool_))
+
+    def _fill(self, bits: np.ndarray, states: list[tuple[int, GrammarState]]) -> None:
+        fill_next_token_bitmask_par(self._executor, [(state.matcher, row) for row, state in states], bits)

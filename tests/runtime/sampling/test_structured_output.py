@@ -14,11 +14,11 @@ import pytest
 
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import ChoiceFinished, GenerationConfig, Grammar, TextDelta
-from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
+from mm_gateway.errors import EngineError, InvalidRequestError, UnsupportedParameterError
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 from mm_gateway.runtime.sampling import structured_output
-from mm_gateway.runtime.sampling.structured_output import GrammarCompiler
+from mm_gateway.runtime.sampling.structured_output import CompiledGrammar, GrammarCompiler, GrammarState
 
 
 class Person(msgspec.Struct, forbid_unknown_fields=True):
@@ -142,6 +142,26 @@ def test_a_grammar_that_comes_to_a_dead_end_is_an_error_of_its_request_and_no_fi
         engine.generate("Hello", GenerationConfig(grammar=Grammar("lark", text, "guided_grammar"), max_new_tokens=50))
     assert caught.value.param == "guided_grammar"
     assert sum(isinstance(event, ChoiceFinished) for event in neighbour) == 1
+
+
+def test_masks_that_cannot_be_computed_fail_the_requests_that_they_are_for_and_no_other(engine: InferenceEngine) -> None:
+    """All masks of a step are computed in one call, which fails as a whole."""
+    people = GenerationConfig(max_new_tokens=100, grammar=schema(SCHEMA), seed=1)
+    prompt = engine.encode("Hello")
+    expected = [event for event in engine.submit([prompt], people) if isinstance(event, TextDelta)]
+    compiled = engine.grammars.compile(schema(SCHEMA))
+    broken = CompiledGrammar(engine, "tools", 0)  # type: ignore[arg-type]
+    broken.new_state = lambda: GrammarState(object(), "tools")  # type: ignore[method-assign, arg-type]
+    generations = [
+        engine.submit([prompt], GenerationConfig(max_new_tokens=100, seed=1), grammar=grammar)
+        for grammar in (compiled, broken, compiled, broken, None)
+    ]
+    for generation in (generations[1], generations[3]):
+        with pytest.raises(EngineError, match="tools: which tokens may come next could not be found out"):
+            list(generation)
+    for generation in (generations[0], generations[2]):
+        assert [event for event in generation if isinstance(event, TextDelta)] == expected
+    assert sum(isinstance(event, ChoiceFinished) for event in generations[4]) == 1
 
 
 def test_definitions_that_refer_to_each_other_thousands_of_times_are_refused(engine: InferenceEngine) -> None:
