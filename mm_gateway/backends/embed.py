@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from mm_gateway.core import EmbeddingInput, GenerationEvent
+from mm_gateway.core.limits import MAX_EMBEDDING_TOKENS
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.work_pools import ENCODING
 
 if TYPE_CHECKING:
@@ -22,7 +24,13 @@ async def embed(engine: InferenceEngine, input: EmbeddingInput) -> AsyncGenerato
 
     def encode() -> list[list[int]]:
         limit = engine.token_limit(param="input")
-        return [engine.encode(entry, limit) if isinstance(entry, str) else list(entry) for entry in input.inputs]
+        encoded: list[list[int]] = []
+        total = 0
+        for entry in input.inputs:
+            encoded.append(engine.encode(entry, limit) if isinstance(entry, str) else list(entry))
+            total += len(encoded[-1])
+            check_total_tokens(total)  # each time, so that no more is tokenized than shows that it is too much
+        return encoded
 
     generation = engine.embed(await ENCODING.run(encode), dimensions=input.dimensions, loop=asyncio.get_running_loop())
     try:
@@ -30,3 +38,10 @@ async def embed(engine: InferenceEngine, input: EmbeddingInput) -> AsyncGenerato
             yield event
     finally:
         generation.cancel()
+
+
+def check_total_tokens(total: int) -> None:
+    """Raises InvalidRequestError: inputs with so many tokens are too many for one request."""
+    if total > MAX_EMBEDDING_TOKENS:
+        text = f"input: a request may have {MAX_EMBEDDING_TOKENS} tokens in all its inputs together, this one has at least {total}. "
+        raise InvalidRequestError(text + "Send fewer inputs at a time", param="input")

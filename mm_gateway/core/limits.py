@@ -25,6 +25,8 @@ MAX_PROMPTS = 2048
 """Texts of one request, each counted `n` or `best_of` times."""
 MAX_TOKEN_IDS = 2**18
 """Of one prompt, and of /detokenize."""
+MAX_EMBEDDING_TOKENS = 300_000
+"""Of all inputs of one request for embeddings together, as at OpenAI."""
 MAX_STOP_STRINGS = 64
 MAX_STOP_CHARACTERS = 1024
 """Of one stop string."""

@@ -114,6 +114,16 @@ async def test_an_input_beyond_the_context_says_so(client: AsyncTestClient) -> N
         assert "maximum context length" in reply.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("entry", [[5] * 200, "Once upon a time there was a small model. " * 15], ids=["ids", "text"])
+async def test_inputs_that_are_too_much_together_name_the_limit(client: AsyncTestClient, entry: list[int] | str) -> None:
+    """Otherwise one request could keep the model busy for hours: 2,048 inputs of a whole context each."""
+    reply = await client.post("/v1/embeddings", json={"model": "gpt2", "input": [entry] * 2048})
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert (error["param"], error["type"]) == ("input", "invalid_request_error")
+    assert "300000 tokens in all its inputs together" in error["message"]
+
+
 async def test_a_model_without_embeddings_says_so() -> None:
     error = InvalidRequestError("This model does not support embeddings", param="model")
     async with AsyncTestClient(app_over(ScriptedBackend([error]))) as client:
