@@ -82,7 +82,9 @@ class Catalog:
         return WorkflowBackend(name, workflow, backend, self._created, self._workflow_wait_s)
 
     async def start(self) -> None:
-        """Begin to load what is to be preloaded; does not wait for it. A failure is logged, and tried again on first use."""
+        """Read what is known of models before they load, and begin to load what is to be preloaded, which is not waited for. A failure
+        is logged, and tried again on first use."""
+        await asyncio.gather(*(backend.read_context_length() for backend in self._backends.values() if isinstance(backend, LocalBackend)))
         for config in self._local.values():
             if config.preload or config.pin:
                 assert self._manager is not None

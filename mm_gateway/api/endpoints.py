@@ -86,6 +86,7 @@ _CARD: dict[str, Any] = {
     "object": "model",
     "created": 1764000000,
     "owned_by": "mm-gateway",
+    "max_model_len": 1024,
     "backend": "local",
     "state": "ready",
     "context_length": 1024,

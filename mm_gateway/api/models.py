@@ -29,6 +29,7 @@ def card(info: ModelInfo) -> ModelCard:
         id=info.id,
         created=info.created,
         owned_by=info.owned_by,
+        max_model_len=info.context_length,
         backend=info.backend,
         state=info.state,
         context_length=info.context_length,

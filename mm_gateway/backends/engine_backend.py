@@ -26,9 +26,9 @@ from mm_gateway.core import (
     GenerationRequest,
     Grammar,
     Ignored,
-    Measure,
     ModelInfo,
     TextDelta,
+    Tokenized,
     Tool,
     ToolUse,
 )
@@ -53,8 +53,11 @@ class EngineBackend:
     """
 
     def __init__(self, engine: InferenceEngine, *, model_type: ModelType | None = None) -> None:
+        from mm_gateway.runtime.tokens.model_text import ModelText
+
         self._engine = engine
         self._chat = engine.chat_encoder(model_type)
+        self._text = ModelText(engine.tokenizer, self._chat, context_length=engine.context_length, vocab_size=engine.vocab_size)
 
     def info(self) -> ModelInfo:
         return ModelInfo(id=self._engine.name, created=0, context_length=self._engine.context_length)
@@ -64,8 +67,16 @@ class EngineBackend:
             async for event in events:
                 yield event
 
-    async def measure(self, texts: Sequence[str]) -> Measure:
-        return await measure(self._engine, texts)
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+        return await ENCODING.run(
+            self._text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt
+        )
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        return await ENCODING.run(self._text.detokenize, tokens)
+
+    async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
+        return await ENCODING.run(count_tokens, self._engine, texts)
 
     async def close(self) -> None:
         """The engine is not ours."""
@@ -108,7 +119,7 @@ async def _generate(
             if echo:
                 echo_texts = await ENCODING.run(_texts, engine, texts)
     if config.grammar is not None:
-        grammar = await engine.grammars.compiled(config.grammar)
+        grammar, config = await engine.grammars.compiled(config.grammar), msgspec.structs.replace(config, grammar=None)
     bad_words = await ENCODING.run(engine.spellings, config.bad_words) if config.bad_words else ()
     generation = engine.submit(
         prompts,
@@ -139,13 +150,9 @@ def _with_tool_calls(
     return read_tool_calls(events, input.tools, lambda: chat.tool_format.parser(begun))
 
 
-async def measure(engine: InferenceEngine, texts: Sequence[str]) -> Measure:
-    """Texts in the tokens of an engine's model."""
-
-    def count() -> tuple[int, ...]:
-        return tuple(len(engine.tokenizer.encode(text, add_special_tokens=False)) for text in texts)
-
-    return Measure(await ENCODING.run(count), engine.context_length)
+def count_tokens(engine: InferenceEngine, texts: Sequence[str]) -> tuple[int, ...]:
+    """Tokens of each text for an engine's model, without control tokens; blocks."""
+    return tuple(len(engine.tokenizer.encode(text, add_special_tokens=False)) for text in texts)
 
 
 def _encode_chat(

@@ -8,10 +8,13 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mm_gateway.backends import engine_backend as engine
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, Measure, ModelInfo, Progress, Tokenized
+from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, ModelInfo, Progress, Tokenized
+from mm_gateway.runtime.checkpoints.context_length import known_length
 from mm_gateway.runtime.residency.leases import abandon, leased
 from mm_gateway.work_pools import ENCODING, MODELS
 
@@ -33,6 +36,7 @@ class LocalBackend:
         self._config = config
         self._manager = manager
         self._created = created
+        self._known_length = config.max_context_length
         self._text: ModelText | None = None
         self._text_lock = asyncio.Lock()
 
@@ -56,7 +60,7 @@ class LocalBackend:
             created=self._created,
             backend="local",
             state=status.state,
-            context_length=self._config.max_context_length,
+            context_length=status.context_length or self._known_length,
             aliases=self._config.aliases,
             details=details,
         )
@@ -85,18 +89,23 @@ class LocalBackend:
                 async for event in events:
                     yield event
 
-    async def measure(self, texts: Sequence[str]) -> Measure:
-        """Waits for the model."""
-        async with leased(self._manager.acquire(self._config)) as lease:
-            return await engine.measure(lease.engine, texts)
-
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
         text = await self._model_text()
-        return await ENCODING.run(text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt)
+        found = await ENCODING.run(text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt)
+        return msgspec.structs.replace(found, context_length=self._manager.status(self._config).context_length or found.context_length)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         text = await self._model_text()
         return await ENCODING.run(text.detokenize, tokens)
+
+    async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
+        """Waits for the model."""
+        async with leased(self._manager.acquire(self._config)) as lease:
+            return await ENCODING.run(engine.count_tokens, lease.engine, texts)
+
+    async def read_context_length(self) -> None:
+        """What the files say of a model that was not loaded yet, where they are here."""
+        self._known_length = await MODELS.run(known_length, self._config)
 
     async def close(self) -> None:
         """The manager owns what there is to close."""

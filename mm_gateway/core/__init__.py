@@ -5,8 +5,6 @@ Knows nothing of HTTP, YAML, torch or any model. Everything here is immutable.
 
 from mm_gateway.core.backend import (
     Backend,
-    Measure,
-    MeasuringBackend,
     ModelInfo,
     Tokenized,
     TokenizingBackend,
@@ -56,8 +54,6 @@ __all__ = [
     "GenerationRequest",
     "Grammar",
     "Ignored",
-    "Measure",
-    "MeasuringBackend",
     "Message",
     "MessageFields",
     "ModelInfo",

@@ -19,19 +19,6 @@ class Tokenized(msgspec.Struct, frozen=True):
     context_length: int | None = None
 
 
-class Measure(msgspec.Struct, frozen=True):
-    """Texts in the tokens of a model.
-
-    Attributes:
-        tokens: of each text. context_length: tokens that prompt and output may take together; None: unknown.
-        exact: by the model's own tokenizer, not estimated.
-    """
-
-    tokens: tuple[int, ...]
-    context_length: int | None
-    exact: bool = True
-
-
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What `/v1/models` and the command line show of a model."""
 
@@ -43,6 +30,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     state: str = "ready"
     """cold, loading, ready, busy, evicting or failed."""
     context_length: int | None = None
+    """Tokens that prompt and output may take together: what the memory allows, once the model was loaded; before, what its files say.
+    None: unknown."""
     aliases: tuple[str, ...] = ()
     details: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
@@ -93,13 +82,9 @@ class TokenizingBackend(Protocol):
         """The text of token ids, special tokens included; errors as for `tokenize`, and where an id is outside the vocabulary."""
         ...
 
-
-@runtime_checkable
-class MeasuringBackend(Protocol):
-    """A Backend that knows its model's tokenizer."""
-
-    async def measure(self, texts: Sequence[str]) -> Measure:
-        """The texts in tokens, without control tokens. May wait for the model to load.
+    async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
+        """Tokens of each text, without control tokens; estimated where only a server elsewhere knows. May wait for the model to load,
+        after which `info` says how many it can hold.
 
         Raises:
             GatewayError: as `generate` does.

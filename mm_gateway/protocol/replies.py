@@ -227,11 +227,12 @@ class ErrorReply(msgspec.Struct):
 
 
 class ModelCard(msgspec.Struct):
-    """One entry of `GET /v1/models`; the last five fields are ours."""
+    """One entry of `GET /v1/models`; `max_model_len` is vLLM's, the fields from `backend` on are ours."""
 
     id: str
     created: int
     owned_by: str
+    max_model_len: int | None
     backend: str
     state: str
     context_length: int | None

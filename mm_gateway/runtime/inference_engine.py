@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
-import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as AbstractSequence
 
@@ -24,26 +21,22 @@ from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.configuration.settings import EngineSettings, ModelType
 from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime.checkpoints.context_length import trained_length
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
-from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob, check_embedding
-from mm_gateway.runtime.engine.ends import ends_of
 from mm_gateway.runtime.engine.engine_thread import EngineThread
 from mm_gateway.runtime.engine.generation import Generation
-from mm_gateway.runtime.engine.generation_result import GenerationResult, PartialResult
+from mm_gateway.runtime.engine.generation_result import GenerationResult, results_of
 from mm_gateway.runtime.engine.hidden_states import has_hidden_states
-from mm_gateway.runtime.engine.model_runner import ModelRunner, current_device, probe, verify
+from mm_gateway.runtime.engine.job_maker import JobMaker
+from mm_gateway.runtime.engine.model_runner import current_device, make_runner
 from mm_gateway.runtime.engine.prompt_limits import PromptLimits
-from mm_gateway.runtime.engine.sequence_text import SequenceText
 from mm_gateway.runtime.engine.step_loop import EngineStats, StepLoop
-from mm_gateway.runtime.engine.text_job import TextJob
 from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
-from mm_gateway.runtime.kv_cache.choosing import Layout, make_kv_cache
+from mm_gateway.runtime.kv_cache.choosing import Layout
 from mm_gateway.runtime.sampling.sampler import Sampler
 from mm_gateway.runtime.sampling.structured_output import CompiledGrammar, GrammarCompiler, TokenMasks
-from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
 from mm_gateway.runtime.scheduling.scheduler import Scheduler
-from mm_gateway.runtime.scheduling.sequence import Sequence
 from mm_gateway.runtime.tokens.chat_encoding import chat_encoder_of
 from mm_gateway.runtime.tokens.stop_tokens import stop_token_ids_of
 from mm_gateway.runtime.tokens.token_text import TokenText
@@ -96,7 +89,6 @@ class InferenceEngine:
         if device is not None and torch.device(device).type != model.device.type:
             raise ModelLoadError(f"The model is on {model.device}, not on {device}")
         settings = settings or EngineSettings()
-        self._settings = settings
         self._tokenizer = tokenizer
         self._text = TokenText(tokenizer)
         architecture = str(getattr(model.config, "model_type", ""))
@@ -105,38 +97,39 @@ class InferenceEngine:
         if stop_token_ids is None:
             _, stop_tokens = chat_encoder_of(tokenizer, architecture)
             stop_token_ids = stop_token_ids_of(model, tokenizer, *stop_tokens)
-        self._stop_token_ids = stop_token_ids
-        self._defaults = defaults or GenerationDefaults()
         head = model.get_output_embeddings()
-        vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
-        self._embedding = embedding or EmbeddingStyle()
-        if self._embedding.unfit is None and not has_hidden_states(model):
-            self._embedding = EmbeddingStyle(unfit=f"{type(model).__name__} does not show its hidden states")
+        vocab_size = self.vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
+        embedding = embedding or EmbeddingStyle()
+        if embedding.unfit is None and not has_hidden_states(model):
+            embedding = EmbeddingStyle(unfit=f"{type(model).__name__} does not show its hidden states")
         self.embedding_size = int(model.get_input_embeddings().embedding_dim)  # type: ignore[arg-type]
-        longest = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
+        longest = context_length or trained_length(lambda key: getattr(model.config, key, None))
         with torch.inference_mode(), current_device(model.device):
-            shape = probe(model)
-            cache = make_kv_cache(
-                shape,
-                device=model.device,
-                dtype=model.dtype,
+            runner = make_runner(
+                model,
+                settings,
                 context_length=longest,
-                settings=settings,
-                budget_bytes=kv_cache_bytes,
+                kv_cache_bytes=kv_cache_bytes,
                 flash_attention=flash_attention,
                 layout=kv_layout,
                 block_size=kv_block_size,
+                tolerance=verify_tolerance,
             )
-            runner = ModelRunner(model, cache, shape)
-            verify(model, runner, tolerance=verify_tolerance)
-            runner.capture_decodes(settings.max_running)
-        self._limits = PromptLimits(min(longest, cache.allocator.max_tokens), vocab_size)
-        self.kv_cache_bytes = cache.capacity_bytes
-        scheduler = Scheduler(cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
-        max_sequences = self._max_sequences = settings.max_running + settings.max_waiting
+        max_sequences = settings.max_running + settings.max_waiting
+        self._jobs = JobMaker(
+            text=self._text,
+            limits=PromptLimits(min(longest, runner.cache.allocator.max_tokens), vocab_size),
+            defaults=defaults or GenerationDefaults(),
+            stop_token_ids=stop_token_ids,
+            embedding=embedding,
+            embedding_size=self.embedding_size,
+            max_sequences=max_sequences,
+        )
+        self.kv_cache_bytes = runner.cache.capacity_bytes
+        scheduler = Scheduler(runner.cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
         sampler = Sampler(vocab_size, model.device, max_running=settings.max_running)
-        self._ids = itertools.count()
-        self._grammars = GrammarCompiler(tokenizer, vocab_size, self._stop_token_ids)
+        self.penalty_bytes = sampler.penalty_bytes
+        self._grammars = GrammarCompiler(tokenizer, vocab_size, stop_token_ids)
         loop = StepLoop(name, runner, scheduler, sampler, TokenMasks(vocab_size))
         self._thread = EngineThread(name, loop, max_sequences=max_sequences, on_failure=on_failure)
 
@@ -182,7 +175,7 @@ class InferenceEngine:
     @property
     def context_length(self) -> int:
         """Tokens of prompt and output together."""
-        return self._limits.context_length
+        return self._jobs.limits.context_length
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -209,7 +202,7 @@ class InferenceEngine:
         Args:
             prompts: token ids of each prompt, at least one id each.
             config: what to do; `stop` of it and `stop_strings` (the chat template's) both end the text.
-            grammar: `config.grammar` compiled, where that was done before; an event loop should not wait for it here.
+            grammar: in place of `config.grammar`, one that was compiled before: an event loop should not wait for it here.
             bad_words: `spellings` of `config.bad_words`, likewise.
             echo_texts: with `prompt_logprobs`, the text to report each prompt as.
             param: the field to name in errors about the prompts.
@@ -221,37 +214,21 @@ class InferenceEngine:
             RateLimitError: the queue is full.
             ShuttingDownError: the engine is closed. ModelUnavailableError: it has failed.
         """
-        config = self._defaults.complete(config or GenerationConfig())
-        self._limits.check_tokens(config.logit_bias, "logit_bias")
-        self._limits.check_tokens(config.stop_token_ids, "stop_token_ids")
-        if config.grammar is not None and grammar is None:
-            grammar = self._grammars.compile(config.grammar)
+        config = config or GenerationConfig()
+        if config.grammar is not None:
+            grammar, config = grammar or self._grammars.compile(config.grammar), msgspec.structs.replace(config, grammar=None)
         generation = Generation(self._thread.cancel, loop)
-        seed = secrets.randbits(64) if config.seed is None else config.seed
-        group = next(self._ids)
-        ends = ends_of(config, self._text, own=self._stop_token_ids, of_template=stop_strings)
-        words = self.spellings(config.bad_words) if bad_words is None else bad_words
-        barred = BarredTokens(min_tokens=config.min_tokens, ends=ends.tokens, words=words) or None
-        texts: dict[int, SequenceText] = {}
-        echo: dict[int, str] = {}
-        for position, prompt in enumerate(prompts):
-            max_tokens = self._limits.output_tokens(prompt, config.max_new_tokens, param, at_least=config.min_tokens)
-            for member in range(config.n):
-                index = position * config.n + member
-                # Choices differ by their seed alone; the first keeps the request's own.
-                seq = Sequence(
-                    next(self._ids),
-                    group,
-                    list(prompt),
-                    config,
-                    max_tokens=max_tokens,
-                    seed=seed + index * 0x9E3779B97F4A7C15,
-                    barred=barred,
-                )
-                texts[seq.id] = SequenceText(index, seq, self._text, ends)
-                if config.prompt_logprobs:
-                    echo[seq.id] = echo_texts[position] if echo_texts is not None else self._text.decode(prompt)
-        self._thread.submit(TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar))
+        job = self._jobs.text_job(
+            generation,
+            prompts,
+            config,
+            stop_strings=stop_strings,
+            bad_words=bad_words,
+            echo_texts=echo_texts,
+            grammar=grammar,
+            param=param,
+        )
+        self._thread.submit(job)
         return generation
 
     def embed(
@@ -271,20 +248,8 @@ class InferenceEngine:
             InvalidRequestError: the model has no embeddings, or none of that size; an input is empty or holds a wrong id.
             ContextLengthExceededError, RateLimitError, ShuttingDownError, ModelUnavailableError: as for `submit`.
         """
-        check_embedding(self._embedding, dimensions, size=self.embedding_size)
-        for tokens in inputs:
-            self._limits.check_input(tokens, param)
-        group, config = next(self._ids), GenerationConfig()
-        backlog = deque(
-            (
-                index,
-                Sequence(next(self._ids), group, list(tokens), config, max_tokens=0, seed=0, pooling=self._embedding.pooling),
-            )
-            for index, tokens in enumerate(inputs)
-        )
         generation = Generation(self._thread.cancel, loop)
-        window = min(WINDOW, self._max_sequences)
-        self._thread.submit(EmbeddingJob(generation, backlog, dimensions, sum(map(len, inputs)), window))
+        self._thread.submit(self._jobs.embedding_job(generation, inputs, dimensions=dimensions, param=param))
         return generation
 
     @property
@@ -315,16 +280,8 @@ class InferenceEngine:
         started = time.monotonic()
         encoded = [self.encode(prompt) for prompt in prompts]
         generations = [self.submit([ids], config) for ids in encoded]
-        results = [PartialResult(len(ids), started) for ids in encoded]
         try:
-            # One event of each in turn: none of them is left unread until the others have ended.
-            unread = deque(zip(results, map(iter, generations), strict=True))
-            while unread:
-                result, events = unread.popleft()
-                if (event := next(events, None)) is not None:
-                    result.add(event)
-                    unread.append((result, events))
-            return [result.finish() for result in results]
+            return results_of(generations, [len(ids) for ids in encoded], started)
         finally:
             for generation in generations:
                 generation.cancel()

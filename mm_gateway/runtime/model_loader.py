@@ -18,6 +18,7 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
+from mm_gateway.runtime.checkpoints.context_length import configured_length
 from mm_gateway.runtime.checkpoints.embedding_style import read_embedding_style
 from mm_gateway.runtime.checkpoints.families.families import FAMILIES, family_of
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
@@ -229,10 +230,10 @@ def _check_architecture(checkpoint: transformers.PreTrainedConfig, config: Model
 def _context_length(checkpoint: transformers.PreTrainedConfig, config: ModelConfig) -> int:
     """What is configured, clamped to the positions that the model was made for."""
     text = checkpoint.get_text_config()
-    able = next((value for key in ("max_position_embeddings", "n_positions", "seq_length") if (value := getattr(text, key, None))), 2048)
-    if config.max_context_length is not None and config.max_context_length > able:
-        logger.warning("%s: max_context_length %d is clamped to the model's %d", config.model_name, config.max_context_length, able)
-    return min(able, config.max_context_length or able)
+    length = configured_length(lambda key: getattr(text, key, None), config)
+    if config.max_context_length is not None and config.max_context_length > length:
+        logger.warning("%s: max_context_length %d is clamped to the model's %d", config.model_name, config.max_context_length, length)
+    return length
 
 
 def _generation_defaults(config: GenerationConfig | None) -> GenerationDefaults:

@@ -232,10 +232,11 @@ class _Lesson:
 
     async def _room(self, messages: Sequence[Message], frame: str = "") -> int | None:
         """Tokens that the context leaves for the reply, without what its frame takes; at least one. None: unknown."""
-        measure = await self._run.measure([frame, *(message.content for message in messages)])
-        if measure.context_length is None:
+        tokens = await self._run.count_tokens([frame, *(message.content for message in messages)])
+        context = self._run.context_length
+        if context is None:
             return None
-        return max(1, measure.context_length - sum(measure.tokens) - _TEMPLATE_TOKENS)
+        return max(1, context - sum(tokens) - _TEMPLATE_TOKENS)
 
     def _parse(self, reader: PartialJson, text: str, stage: str) -> Any:
         try:

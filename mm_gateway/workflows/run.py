@@ -19,12 +19,11 @@ from mm_gateway.core import (
     GenerationConfig,
     GenerationEvent,
     GenerationRequest,
-    Measure,
-    MeasuringBackend,
     Message,
     Progress,
     StageUsage,
     TextDelta,
+    TokenizingBackend,
     Usage,
     WorkflowOutcome,
     WorkflowStep,
@@ -140,12 +139,17 @@ class Run:
         self._calls.append(call.events)
         return call
 
-    async def measure(self, texts: Sequence[str]) -> Measure:
-        """Texts in the model's tokens; estimated where only a server elsewhere knows its tokenizer. May wait for it to load."""
-        if isinstance(self.model, MeasuringBackend):
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that a call to the model may take, prompt and output together; sure once `count_tokens` was called. None: unknown."""
+        return self.model.info().context_length
+
+    async def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text; estimated where the model does not know its tokenizer. May wait for it to load."""
+        if isinstance(self.model, TokenizingBackend):
             async with self.deadline("its model's tokenizer"):
-                return await self.model.measure(texts)
-        return Measure(tuple(map(estimate_tokens, texts)), self.model.info().context_length, exact=False)
+                return await self.model.count_tokens(texts)
+        return [estimate_tokens(text) for text in texts]
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that has a deadline, and is cancelled, and waited for, when the request ends before it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Annotated, Self
 from urllib.parse import urlsplit
 
@@ -152,19 +152,16 @@ class _Question:
         """Cuts the sources to what matters and fits; those that are left are the first ones."""
         run, found = self._run, self.results
         yield run.begin("summarize", f"choosing passages of {len(found)} sources", input_count=len(found))
-        measure = await run.measure([message.content for message in answer_messages(self._query, [], self._language)])
-        context = measure.context_length or UNKNOWN_CONTEXT
+        prompt = await run.count_tokens([message.content for message in answer_messages(self._query, [], self._language)])
+        context = run.context_length or UNKNOWN_CONTEXT
         self._answer_tokens = run.request.config.max_new_tokens or min(MAX_ANSWER_TOKENS, context // 2)
-        taken = sum(measure.tokens) + CONTROL_TOKENS
+        taken = sum(prompt) + CONTROL_TOKENS
         room = context - taken - self._answer_tokens
         if room < MIN_ROOM_TOKENS:
             raise ContextLengthExceededError(context, taken + MIN_ROOM_TOKENS, self._answer_tokens)
 
-        async def count(texts: Sequence[str]) -> Sequence[int]:
-            return (await run.measure(texts)).tokens
-
         sources = [Source(result.title, result.text or "") for result in found]
-        texts = await fit(self._query, sources, count, room_tokens=room, max_source_tokens=self._settings.max_source_tokens)
+        texts = await fit(self._query, sources, run.count_tokens, room_tokens=room, max_source_tokens=self._settings.max_source_tokens)
         self._passages = [Passage(result.title, text) for result, text in zip(found, texts, strict=False)]
         self.results = found[: len(texts)]
         missing = len(found) - len(texts)

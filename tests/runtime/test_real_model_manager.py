@@ -33,6 +33,8 @@ class FakeModel:
 
     weight_bytes = 1000
     kv_cache_bytes = 100
+    penalty_bytes = 0
+    context_length = 128
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -60,7 +62,7 @@ class FakeLoader:
         *,
         progress: Callable[[Progress], object] | None = None,
     ) -> tuple[str, MemoryNeed]:
-        return "cuda:0" if config.device == "cuda" else "cpu", MemoryNeed(self.needs.get(config.model_name, 1000), 100)
+        return "cuda:0" if config.device == "cuda" else "cpu", MemoryNeed(self.needs.get(config.model_name, 1000), 100, 0)
 
     def load(
         self,
@@ -421,7 +423,7 @@ def test_a_load_without_progress_fails_and_the_next_one_works(
 
 
 def test_an_engine_that_does_not_end_holds_up_nobody(make: MakeManager, loader: FakeLoader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mm_gateway.runtime.residency.model_cache.EVICTION_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("mm_gateway.runtime.residency.instance_threads.EVICTION_TIMEOUT_S", 0.2)
     manager, ended = make(1), threading.Event()
     manager.acquire(config("a")).result(5).release()
     loader.models["a"].close = lambda: ended.wait(30) and None  # type: ignore[method-assign]

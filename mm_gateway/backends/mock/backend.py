@@ -21,6 +21,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
 from mm_gateway.backends.best_of import with_best_of
+from mm_gateway.backends.embed import check_total_tokens
 from mm_gateway.backends.mock.call import arguments_for, called_tool, text_for
 from mm_gateway.backends.mock.choice import MockChoice
 from mm_gateway.backends.mock.directives import HANG, Directives, failure, read_directives
@@ -39,7 +40,6 @@ from mm_gateway.core import (
     GenerationConfig,
     GenerationEvent,
     GenerationRequest,
-    Measure,
     Message,
     ModelInfo,
     Progress,
@@ -55,8 +55,6 @@ from mm_gateway.work_pools import ENCODING
 CONTEXT_LENGTH = 32768
 MAX_TOKENS = 2**20
 """Of all choices of a request together."""
-MAX_EMBEDDING_TOKENS = 300_000
-"""Of all inputs of a request together, as OpenAI allows."""
 _YIELD_EVERY = 128
 """Tokens and log-probabilities between two returns to the event loop: a generator that never waits would keep it to itself."""
 
@@ -94,9 +92,8 @@ class MockBackend:
     async def detokenize(self, tokens: Sequence[int]) -> str:
         return self._vocabulary.text(tokens)
 
-    async def measure(self, texts: Sequence[str]) -> Measure:
-        counts = await ENCODING.run(lambda: tuple(map(count_words, texts)))
-        return Measure(counts, self._context_length)
+    async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
+        return await ENCODING.run(lambda: tuple(map(count_words, texts)))
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -183,9 +180,7 @@ class MockBackend:
         sizes = await ENCODING.run(lambda: [count_words(prompt) for prompt in prompts])
         if max(sizes) > self._context_length:
             raise ContextLengthExceededError(self._context_length, max(sizes), param="input")
-        if sum(sizes) > MAX_EMBEDDING_TOKENS:
-            text = f"The inputs of a request may have {MAX_EMBEDDING_TOKENS} tokens together, got {sum(sizes)}. Send fewer at a time"
-            raise InvalidRequestError(text, param="input")
+        check_total_tokens(sum(sizes))
         for index, prompt in enumerate(prompts):
             yield Embedding.of(index, await ENCODING.run(mock_vector, prompt, dimensions))
         yield Usage(sum(sizes), 0)

@@ -31,6 +31,7 @@ from mm_gateway.core import (
     Tokenized,
 )
 from mm_gateway.errors import UnsupportedParameterError, UpstreamError
+from mm_gateway.text import estimate_tokens
 
 T = TypeVar("T")
 
@@ -87,6 +88,10 @@ class RemoteBackend:
     async def detokenize(self, tokens: Sequence[int]) -> str:
         body = {"model": self._config.model_name, "tokens": list(tokens)}
         return await self._ask_about_tokens("/detokenize", body, detokenized)
+
+    async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
+        """Estimates: most servers have no way to ask, and the others would be asked once for each text."""
+        return tuple(map(estimate_tokens, texts))
 
     async def close(self) -> None:
         await self._server.close()

@@ -2,51 +2,58 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.runtime.checkpoints.context_length import configured_length, read_checkpoint_config
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
 from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+_COUNT_BYTES = 3
+"""For each running sequence and each token of the vocabulary."""
 _STORED_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes on the model's device. kv_cache_bytes is what its KV cache is given."""
+    """Bytes on the model's device.
+
+    Attributes:
+        kv_cache_bytes: what its KV cache is given. penalty_bytes: counts of tokens, taken when the first request with penalties comes.
+    """
 
     weight_bytes: int
     kv_cache_bytes: int
+    penalty_bytes: int
 
     @property
     def total(self) -> int:
-        return self.weight_bytes + self.kv_cache_bytes
+        return self.weight_bytes + self.kv_cache_bytes + self.penalty_bytes
 
 
 def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, device_type: str, budget_bytes: int | None) -> MemoryNeed:
-    """Weights as they will be held, and a KV cache: as configured, else what the model's sequences can use, at most a quarter of
-    what the budget leaves, at least one context.
+    """Weights as they will be held, the counts that penalties need, and a KV cache: as configured, else what the model's sequences can
+    use, at most a quarter of what the budget leaves beside the weights, at least one context.
 
     Args:
         device_type: `cuda` or `cpu`. budget_bytes: of the device; None: without bound.
     """
-    checkpoint = _read_config(folder)
+    checkpoint = read_checkpoint_config(folder)
+    running = config.max_running or engine.max_running
+    penalties = running * int(checkpoint.get("vocab_size") or 0) * _COUNT_BYTES
     weights = weight_bytes(folder, config, checkpoint, device_type=device_type)
     if config.kv_cache_bytes is not None:
-        return MemoryNeed(weights, config.kv_cache_bytes)
+        return MemoryNeed(weights, config.kv_cache_bytes, penalties)
     item = 4 if device_type == "cpu" else _item_bytes(config, checkpoint)
-    able = next((int(value) for key in ("max_position_embeddings", "n_positions", "seq_length") if (value := checkpoint.get(key))), 2048)
-    one = min(able, config.max_context_length or able) * kv_bytes_per_token(checkpoint, item)
-    running = config.max_running or engine.max_running
+    one = configured_length(checkpoint.get, config) * kv_bytes_per_token(checkpoint, item)
     useful = one * (2 * running if engine.prefix_cache else running)
     if budget_bytes is not None:
         useful = min(useful, max((budget_bytes - weights) // 4, one))
-    return MemoryNeed(weights, useful)
+    return MemoryNeed(weights, useful, penalties)
 
 
 def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], *, device_type: str) -> int:
@@ -85,12 +92,6 @@ def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: int) -> int:
     heads = first("num_attention_heads", "n_head")
     head_dim = first("head_dim") or (first("hidden_size", "n_embd") // heads if heads else 0)
     return 2 * first("num_hidden_layers", "n_layer") * (first("num_key_value_heads") or heads) * head_dim * item_bytes
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    # Models of text and more keep the text part apart.
-    return {**found, **found["text_config"]} if isinstance(found.get("text_config"), dict) else found
 
 
 def _item_bytes(config: ModelConfig, checkpoint: dict[str, Any]) -> int:

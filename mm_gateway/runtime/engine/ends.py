@@ -28,11 +28,14 @@ class Ends:
     names: Mapping[int, str] = field(default_factory=dict)
 
 
-def ends_of(config: GenerationConfig, text: TokenText, *, own: frozenset[int], of_template: Sequence[str]) -> Ends:
-    """own: the model's end-of-sequence tokens. of_template: strings that end a turn of its chat template."""
+def ends_of(
+    config: GenerationConfig, text: TokenText, *, own: frozenset[int], of_template: Sequence[str], follows_grammar: bool = False
+) -> Ends:
+    """own: the model's end-of-sequence tokens, with one of which a grammar ends. of_template: strings that end a turn of its chat
+    template."""
     # The text leaves special tokens out, so that one that is to end it has to be found among the tokens.
     names = {token: stop for stop in config.stop if (token := text.special_token(stop)) is not None}
-    ignored = config.ignore_eos and config.grammar is None
+    ignored = config.ignore_eos and not follows_grammar
     return Ends(
         tokens=(frozenset() if ignored else own) | names.keys() | frozenset(config.stop_token_ids),
         strings=(*config.stop, *(stop for stop in of_template if stop not in config.stop)),

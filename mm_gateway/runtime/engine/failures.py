@@ -8,6 +8,7 @@ import torch
 
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, InvalidRequestError, OutOfMemoryError
 from mm_gateway.runtime.memory_errors import is_out_of_memory
+from mm_gateway.runtime.sampling.structured_output import GrammarState
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,8 @@ def failed_request(error: Exception) -> GatewayError:
     return EngineError("The engine failed while serving this request")
 
 
-def no_tokens_left(seq: Sequence) -> InvalidRequestError:
-    """For a request of which every token that may come next is barred."""
-    grammar = seq.config.grammar
+def no_tokens_left(seq: Sequence, grammar: GrammarState | None) -> InvalidRequestError:
+    """For a request of which every token that may come next is barred. grammar: that it has to follow."""
     within = f" in {grammar.param}" if grammar is not None else ""
     if seq.output_len < seq.config.min_tokens:
         text = f"min_tokens: after {seq.output_len} of {seq.config.min_tokens} tokens nothing but the end can follow{within}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, Usage
+from mm_gateway.runtime.engine.generation import Generation
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,24 @@ class GenerationResult:
         return self.completion_tokens / self.duration_s if self.duration_s > 0 else 0.0
 
 
-class PartialResult:
+def results_of(generations: Sequence[Generation], prompt_tokens: Sequence[int], started_s: float) -> list[GenerationResult]:
+    """Read generations to their end; blocks. Raises what one of them raises.
+
+    Args:
+        prompt_tokens: of each. started_s: when they were submitted, of `time.monotonic`.
+    """
+    results = [_PartialResult(count, started_s) for count in prompt_tokens]
+    # One event of each in turn: none of them is left unread until the others have ended.
+    unread = deque(zip(results, map(iter, generations), strict=True))
+    while unread:
+        result, events = unread.popleft()
+        if (event := next(events, None)) is not None:
+            result.add(event)
+            unread.append((result, events))
+    return [result.finish() for result in results]
+
+
+class _PartialResult:
     """What is there of a request's first choice so far.
 
     Args:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.engine.attention_hook import AttentionProbe, forward, take_over
 from mm_gateway.runtime.engine.decode_graphs import DecodeGraphs
 from mm_gateway.runtime.engine.hidden_states import last_hidden_states
+from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
 from mm_gateway.runtime.kv_cache.cache import AttentionShape, KVCache
+from mm_gateway.runtime.kv_cache.choosing import Layout, make_kv_cache
 from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -127,6 +130,45 @@ def padded_rows(rows: int) -> int:
     """Rows of a forward pass that has `rows` of its own: few distinct numbers, since kernels are compiled, and kept, for each."""
     step = 1 if rows <= 32 else 8 if rows <= 128 else 32
     return -(-rows // step) * step
+
+
+def make_runner(
+    model: PreTrainedModel,
+    settings: EngineSettings,
+    *,
+    context_length: int,
+    kv_cache_bytes: int | None = None,
+    flash_attention: bool = False,
+    layout: Layout | None = None,
+    block_size: int = BLOCK_SIZE,
+    tolerance: float,
+) -> ModelRunner:
+    """A runner that computes what the model does, with a cache of its own. In inference mode, on the model's device.
+
+    Args:
+        context_length: tokens of one sequence. kv_cache_bytes, flash_attention, layout, block_size: as for `make_kv_cache`.
+        tolerance: as for `verify`.
+
+    Raises:
+        ModelLoadError: the model's attention cannot be taken over, or computes something else through the cache.
+        OutOfMemoryError: the KV cache would not hold one short sequence.
+    """
+    shape = probe(model)
+    cache = make_kv_cache(
+        shape,
+        device=model.device,
+        dtype=model.dtype,
+        context_length=context_length,
+        settings=settings,
+        budget_bytes=kv_cache_bytes,
+        flash_attention=flash_attention,
+        layout=layout,
+        block_size=block_size,
+    )
+    runner = ModelRunner(model, cache, shape)
+    verify(model, runner, tolerance=tolerance)
+    runner.capture_decodes(settings.max_running)
+    return runner
 
 
 def probe(model: PreTrainedModel) -> AttentionShape:

@@ -266,11 +266,11 @@ class StepLoop:
     def _events_of(self, job: TextJob, text: SequenceText, draw: Sampled) -> tuple[list[GenerationEvent], bool]:
         """What a draw says, and whether the text ends with it."""
         seq = text.seq
+        grammar = self._grammars.get(seq.id)
         if draw.token is None:
-            raise no_tokens_left(seq) if draw.all_barred else no_numbers()
+            raise no_tokens_left(seq, grammar) if draw.all_barred else no_numbers()
         if job.generation.is_read_too_slowly:
             raise SlowReaderError("The client reads this reply more slowly than the model writes it, beyond what is kept for it")
-        grammar = self._grammars.get(seq.id)
         if grammar is not None:
             grammar.advance(draw.token)
         events: list[GenerationEvent] = []

@@ -108,6 +108,7 @@ class ModelStatus:
     Attributes:
         progress: of its load, while it loads. leases: requests that use it. waiting: requests that wait for it.
         footprint_bytes: what it takes, or is estimated to take; None: not known yet.
+        context_length: tokens that it can hold, as of its last load; None: not loaded yet.
         idle_s: seconds since its last use; None: never used.
     """
 
@@ -118,6 +119,7 @@ class ModelStatus:
     leases: int = 0
     waiting: int = 0
     pinned: bool = False
+    context_length: int | None = None
     idle_s: float | None = None
     in_host_memory: bool = False
 
@@ -148,7 +150,7 @@ class ManagerStats:
     memory: dict[str, int]
 
 
-def status_of(model: Model[Waiter], progress: Progress | None, now: float) -> ModelStatus:
+def status_of(model: Model[Waiter], progress: Progress | None, context_length: int | None, now: float) -> ModelStatus:
     """What a model's place in the state machine means to those outside."""
     states: dict[str, State] = {"cold": "cold", "ready": "busy" if model.leases else "ready", "evicting": "evicting"}
     return ModelStatus(
@@ -159,6 +161,7 @@ def status_of(model: Model[Waiter], progress: Progress | None, now: float) -> Mo
         leases=model.leases,
         waiting=len(model.waiters),
         pinned=model.pinned,
+        context_length=context_length,
         idle_s=now - model.last_used if model.load_s is not None else None,
         in_host_memory=model.in_host,
     )

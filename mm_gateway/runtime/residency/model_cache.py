@@ -1,4 +1,4 @@
-"""The state machine under one lock, and its effects carried out: loads and evictions on threads of their own, each guarded and watched.
+"""The state machine under one lock: what happens goes in, and the effects that it decides on are handed to who carries them out.
 
 The lock is never held across a load, an eviction or a callback. What an effect needs (the instance that it works on, a copy in
 host memory) is taken under the lock, together with the decision, so that no later decision comes between. `ModelEntry.instance`
@@ -18,24 +18,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.core import Progress, ProgressCallback
-from mm_gateway.errors import EngineError, GatewayError, ModelLoadError, OutOfMemoryError, ShuttingDownError
+from mm_gateway.core import Progress
+from mm_gateway.errors import GatewayError, OutOfMemoryError, ShuttingDownError
 from mm_gateway.runtime.residency.alarm import Alarm
 from mm_gateway.runtime.residency.factories import Factories
+from mm_gateway.runtime.residency.instance_threads import InstanceThreads
 from mm_gateway.runtime.residency.leases import Counts, Lease, ManagerStats, Waiter, queued_progress
 from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse
-from mm_gateway.runtime.residency.model_entry import ModelEntry, ProgressLog, Spawn, entry_key, on_cpu, spawn_thread
-from mm_gateway.runtime.residency.model_instance import ModelInstance
+from mm_gateway.runtime.residency.model_entry import ModelEntry, Spawn, entry_key, on_cpu, spawn_thread
+from mm_gateway.runtime.residency.model_instance import ModelInstance, Preparation
 from mm_gateway.runtime.residency.state_machine import Residency
-from mm_gateway.runtime.watchdog import WATCHDOG, Watch
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
 
 logger = logging.getLogger(__name__)
-
-EVICTION_TIMEOUT_S = 60.0
-"""For an engine to end and its memory to come free; after it the model counts as gone."""
 
 
 class ModelCache:
@@ -63,9 +60,8 @@ class ModelCache:
         self._budgets = budgets
         self._factories = factories
         self._fallback_to_cpu = fallback_to_cpu
-        self._load_timeout_s = load_timeout_s
+        self._threads = InstanceThreads(self, spawn, load_timeout_s=load_timeout_s, clock=clock)
         self._clock = clock
-        self._spawn = spawn
         self._changed = threading.Condition()
         self._entries: dict[Hashable, ModelEntry] = {}
         self._alarm = Alarm(self._advance, clock)
@@ -188,15 +184,15 @@ class ModelCache:
         match effect:
             case Prepare():
                 instance = entry.instance = ModelInstance(entry.config, self._factories)
-                return partial(self._start, entry, instance, "prepare", self._prepare)
+                return partial(self._threads.prepare, entry, instance)
             case Load(from_host=from_host):
                 host_copy = entry.host_copy if from_host else None
                 entry.host_copy = None
                 instance = entry.instance = ModelInstance(entry.config, self._factories, host_copy)
-                return partial(self._start, entry, instance, "load", self._load)
+                return partial(self._threads.load, entry, instance)
             case Evict(to_host=to_host):
                 assert entry.instance is not None
-                return partial(self._start_eviction, entry, entry.instance, to_host)
+                return partial(self._threads.evict, entry, entry.instance, to_host=to_host)
             case DropFromHost():
                 host_copy, entry.host_copy = entry.host_copy, None
                 return partial(_drop, host_copy)  # freeing gigabytes is not for the lock
@@ -205,116 +201,6 @@ class ModelCache:
                 return partial(self._grant, entry, entry.instance, waiter)
             case Refuse(waiter=waiter, error=error, no_room=no_room):
                 return partial(self._refuse, waiter, error, no_room)
-
-    # --- doing, without the lock ---
-
-    def _start(
-        self, entry: ModelEntry, instance: ModelInstance, verb: str, work: Callable[[ModelEntry, ModelInstance, Watch], None]
-    ) -> None:
-        def watched() -> None:
-            text = (
-                f"{entry.name}: no progress for {self._load_timeout_s:g} seconds; see memory.load_timeout_s, or the log for where it hangs"
-            )
-            overdue = partial(self._failed, entry, instance, ModelLoadError(text, retryable=True))
-            with WATCHDOG.watch(f"{verb} {entry.name}", self._load_timeout_s, overdue) as watch:
-                work(entry, instance, watch)
-
-        try:
-            self._spawn(f"{verb} {entry.name}", watched)
-        except Exception as error:  # noqa: BLE001 - whoever waits for the model hears of it
-            text = f"{entry.name} cannot be loaded now: {error}. Fewer models or requests at a time may help"
-            self._failed(entry, instance, ModelLoadError(text, retryable=True))
-
-    def _prepare(self, entry: ModelEntry, instance: ModelInstance, watch: Watch) -> None:
-        report = self._reporter(entry, instance, watch)
-        try:
-            prepared = instance.prepare(report)
-        except GatewayError as error:
-            self._failed(entry, instance, error)
-            return
-        with self._deciding() as effects:
-            if entry.instance is not instance:
-                return
-            entry.instance, entry.kv_cache_bytes = None, prepared.kv_cache_bytes
-            self._budgets[prepared.device] = prepared.budget_bytes
-            effects += self._state.prepared(entry.model, prepared.device, prepared.need_bytes, self._clock())
-            queued = [waiter for waiter, _ in entry.model.waiters] if entry.model.phase == "waiting" else []
-            if queued:
-                entry.progress = queued_progress(entry.config)
-        for waiter in queued:
-            waiter.tell(queued_progress(entry.config))
-
-    def _load(self, entry: ModelEntry, instance: ModelInstance, watch: Watch) -> None:
-        started, stopped = self._clock(), False
-
-        def should_stop() -> bool:
-            nonlocal stopped
-            stopped = stopped or not self._wanted(entry, instance)
-            return stopped
-
-        report = self._reporter(entry, instance, watch)
-        try:
-            footprint, from_host = instance.load(
-                entry.kv_cache_bytes, report, should_stop, on_failure=partial(self._engine_failed, entry, instance)
-            )
-        except GatewayError as error:
-            self._failed(entry, instance, error, stopped=stopped)
-            return
-        with self._deciding() as effects:
-            usable = entry.instance is instance and instance.failure is None
-            if usable:
-                now = self._clock()
-                entry.progress = None
-                self._counts.loads += 1
-                self._counts.loads_from_host += from_host
-                effects += self._state.loaded(entry.model, footprint, now - started, now)
-        if not usable:  # it was given up as overdue, or its engine has died already
-            instance.evict(to_host=False)
-            self._failed(entry, instance, EngineError(f"{entry.name}: its engine failed as it started. Try again"))
-
-    def _start_eviction(self, entry: ModelEntry, instance: ModelInstance, to_host: bool) -> None:
-        work = partial(self._evict, entry, instance, to_host)
-        try:
-            self._spawn(f"evict {entry.name}", work)
-        except Exception as error:  # noqa: BLE001 - an eviction goes on, whatever the thread's start fails of
-            # Nothing else gives the memory back, and others wait for it: better that this thread waits.
-            logger.error("%s is unloaded without a thread of its own: %s", entry.name, error)
-            work()
-
-    def _evict(self, entry: ModelEntry, instance: ModelInstance, to_host: bool) -> None:
-        kept: LoadedModel | None = None
-        logger.info("unloading %s", entry.name)
-        try:
-            with WATCHDOG.watch(f"evict {entry.name}", EVICTION_TIMEOUT_S, partial(self._evicted, entry, instance, None)):
-                kept = instance.evict(to_host)
-        finally:
-            self._evicted(entry, instance, kept)
-
-    def _evicted(self, entry: ModelEntry, instance: ModelInstance, kept: LoadedModel | None) -> None:
-        with self._deciding() as effects:
-            if entry.instance is not instance:
-                return
-            entry.instance, entry.host_copy = None, kept
-            self._counts.evictions += 1
-            effects += self._state.evicted(entry.model, self._clock(), in_host=kept is not None)
-
-    def _failed(self, entry: ModelEntry, instance: ModelInstance, error: GatewayError, *, stopped: bool = False) -> None:
-        """stopped: the load was given up because nobody wanted it; who came since waits for another one."""
-        with self._deciding() as effects:
-            if entry.instance is not instance:
-                return
-            entry.instance = entry.progress = None
-            if stopped:
-                effects += self._state.stopped(entry.model, self._clock())
-            else:
-                out_of_memory = isinstance(error, OutOfMemoryError)
-                effects += self._state.failed(entry.model, error, self._clock(), out_of_memory=out_of_memory)
-
-    def _engine_failed(self, entry: ModelEntry, instance: ModelInstance, error: BaseException) -> None:
-        with self._deciding() as effects:
-            instance.failure = error
-            if entry.instance is instance and entry.model.phase == "ready":
-                effects += self._state.expel(entry.model, self._clock())
 
     def _grant(self, entry: ModelEntry, instance: ModelInstance, waiter: Waiter) -> None:
         loaded, engine = instance.loaded, instance.engine
@@ -338,25 +224,69 @@ class ModelCache:
         waiter.config = msgspec.structs.replace(on_cpu(waiter.config), pin=pinned)
         self.request(waiter)
 
-    def _reporter(self, entry: ModelEntry, instance: ModelInstance, watch: Watch) -> ProgressCallback:
-        log = ProgressLog()
+    # --- what came of it: `instance_threads.Reports` ---
 
-        def report(progress: Progress) -> None:
-            watch.restart()
-            with self._changed:
-                if entry.instance is not instance:
-                    return
-                entry.progress = progress
-                waiters = [waiter for waiter, _ in entry.model.waiters]
-            log.show(progress)
-            for waiter in waiters:
-                waiter.tell(progress)
+    def prepared(self, entry: ModelEntry, instance: ModelInstance, preparation: Preparation) -> None:
+        with self._deciding() as effects:
+            if entry.instance is not instance:
+                return
+            entry.instance, entry.kv_cache_bytes = None, preparation.kv_cache_bytes
+            self._budgets[preparation.device] = preparation.budget_bytes
+            effects += self._state.prepared(entry.model, preparation.device, preparation.need_bytes, self._clock())
+            queued = [waiter for waiter, _ in entry.model.waiters] if entry.model.phase == "waiting" else []
+            if queued:
+                entry.progress = queued_progress(entry.config)
+        for waiter in queued:
+            waiter.tell(queued_progress(entry.config))
 
-        return report
+    def loaded(self, entry: ModelEntry, instance: ModelInstance, footprint_bytes: int, load_s: float, *, from_host: bool) -> bool:
+        with self._deciding() as effects:
+            if entry.instance is not instance or instance.failure is not None:
+                return False
+            entry.progress, entry.context_length = None, instance.context_length
+            self._counts.loads += 1
+            self._counts.loads_from_host += from_host
+            effects += self._state.loaded(entry.model, footprint_bytes, load_s, self._clock())
+        return True
 
-    def _wanted(self, entry: ModelEntry, instance: ModelInstance) -> bool:
+    def evicted(self, entry: ModelEntry, instance: ModelInstance, kept: LoadedModel | None) -> None:
+        with self._deciding() as effects:
+            if entry.instance is not instance:
+                return
+            entry.instance, entry.host_copy = None, kept
+            self._counts.evictions += 1
+            effects += self._state.evicted(entry.model, self._clock(), in_host=kept is not None)
+
+    def failed(self, entry: ModelEntry, instance: ModelInstance, error: GatewayError, *, stopped: bool = False) -> None:
+        with self._deciding() as effects:
+            if entry.instance is not instance:
+                return
+            entry.instance = entry.progress = None
+            if stopped:
+                effects += self._state.stopped(entry.model, self._clock())
+            else:
+                out_of_memory = isinstance(error, OutOfMemoryError)
+                effects += self._state.failed(entry.model, error, self._clock(), out_of_memory=out_of_memory)
+
+    def engine_failed(self, entry: ModelEntry, instance: ModelInstance, error: BaseException) -> None:
+        with self._deciding() as effects:
+            instance.failure = error
+            if entry.instance is instance and entry.model.phase == "ready":
+                effects += self._state.expel(entry.model, self._clock())
+
+    def wanted(self, entry: ModelEntry, instance: ModelInstance) -> bool:
         with self._changed:
             return bool(entry.model.waiters) and entry.instance is instance and not self.closing
+
+    def progressed(self, entry: ModelEntry, instance: ModelInstance, progress: Progress) -> bool:
+        with self._changed:
+            if entry.instance is not instance:
+                return False
+            entry.progress = progress
+            waiters = [waiter for waiter, _ in entry.model.waiters]
+        for waiter in waiters:
+            waiter.tell(progress)
+        return True
 
 
 def _drop(_: object) -> None:

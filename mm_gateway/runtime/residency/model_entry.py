@@ -37,7 +37,7 @@ class ModelEntry:
         config: it is loaded by. configs: all that mean it; they differ in names, pins and TTLs.
         instance: what prepares, loads, serves or leaves now; None: nobody works on the model.
         host_copy: its weights in host memory, while nobody works on them. kv_cache_bytes: as prepared.
-        progress: of a load that goes on.
+        progress: of a load that goes on. context_length: tokens that its last engine could hold.
     """
 
     config: ModelConfig
@@ -47,6 +47,7 @@ class ModelEntry:
     host_copy: LoadedModel | None = None
     kv_cache_bytes: int | None = None
     progress: Progress | None = None
+    context_length: int | None = None
 
     @property
     def name(self) -> str:

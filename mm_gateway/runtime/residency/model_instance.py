@@ -27,7 +27,7 @@ class Preparation:
     """What is known of a model before it is loaded.
 
     Attributes:
-        device: where it will be. need_bytes: there, its KV cache of kv_cache_bytes included.
+        device: where it will be. need_bytes: there, its KV cache of kv_cache_bytes included, and what penalties need.
         budget_bytes: that models may take there; None: without bound.
     """
 
@@ -54,6 +54,11 @@ class ModelInstance:
         self.failure: BaseException | None = None
         self._factories = factories
         self._host_copy = host_copy
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the engine can hold; None without one."""
+        return self.engine.context_length if self.engine is not None else None
 
     def prepare(self, report: ProgressCallback) -> Preparation:
         """Fetch the files, and find out what the model needs.
@@ -86,13 +91,15 @@ class ModelInstance:
             else:
                 self.loaded = self._factories.loader().load(self.config, progress=report, should_stop=should_stop)
             self.engine = self._factories.engine_factory()(self.loaded, self._factories.settings, kv_cache_bytes, on_failure=on_failure)
-            sizes = (self.loaded.weight_bytes, self.engine.kv_cache_bytes)
+            sizes = (self.loaded.weight_bytes, self.engine.kv_cache_bytes, self.engine.penalty_bytes)
         except BaseException as error:  # noqa: BLE001 - raised again, with its type, once the memory is free
             typed = self._typed(error)
             del error
             self.evict(to_host=False)
             raise typed from None
-        logger.info("%s: ready, weights %.0f MB, KV cache up to %.0f MB", self.config.model_name, sizes[0] / 1e6, sizes[1] / 1e6)
+        weights, kv_cache, penalties = (size / 1e6 for size in sizes)
+        text = "%s: ready, weights %.0f MB, KV cache up to %.0f MB, for penalties %.0f MB"
+        logger.info(text, self.config.model_name, weights, kv_cache, penalties)
         return sum(sizes), from_host
 
     def evict(self, to_host: bool) -> LoadedModel | None:

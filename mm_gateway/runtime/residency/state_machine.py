@@ -17,6 +17,7 @@ from typing import Generic
 
 from mm_gateway.errors import GatewayError, RateLimitError
 from mm_gateway.runtime.residency.eviction import Candidate, choose_victims
+from mm_gateway.runtime.residency.host_room import HostRoom
 from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, WaiterT
 from mm_gateway.runtime.residency.room import Room, total_bytes
 
@@ -51,7 +52,7 @@ class Residency(Generic[WaiterT]):
         self._max_waiters = max_waiters
         self._room = Room(max_models, budget_of)
         self._ttl_s = ttl_s
-        self._host_budget = host_budget_bytes
+        self._host = HostRoom(host_budget_bytes)
         self._patience_s = patience_s
         self._closed: GatewayError | None = None
         self.models: dict[Hashable, Model[WaiterT]] = {}
@@ -243,7 +244,7 @@ class Residency(Generic[WaiterT]):
 
     def _reload_s(self, model: Model[WaiterT]) -> float:
         cost = model.load_s if model.load_s is not None else (model.need_bytes or 0) * ASSUMED_RELOAD_S_PER_BYTE
-        return cost * FROM_HOST_SHARE if self._host_has_room(model) else cost
+        return cost * FROM_HOST_SHARE if self._host.may_hold(model) else cost
 
     def _load_left_s(self, model: Model[WaiterT], now: float) -> float:
         """Until those who wait are served, by what the last load took; >= 1."""
@@ -255,26 +256,12 @@ class Residency(Generic[WaiterT]):
             for other in self._resident()
         )
 
-    def _host_has_room(self, model: Model[WaiterT]) -> bool:
-        return model.device is not None and model.device != "cpu" and (model.need_bytes or 0) <= self._host_budget
-
     def _evict(self, model: Model[WaiterT]) -> list[Effect[WaiterT]]:
         model.phase = "evicting"
-        if not self._host_has_room(model) or model.unload_asked:
+        if model.unload_asked or not self._host.may_hold(model):
             return [Evict(model)]
-        # Only a copy that lies there can be dropped; one on its way in or out belongs to the thread that moves it.
-        kept = sorted((other for other in self.models.values() if other.in_host), key=lambda other: other.last_used)
-        excess = sum(other.host_bytes for other in self.models.values()) + (model.need_bytes or 0) - self._host_budget
-        if excess > sum(other.host_bytes for other in kept):
-            return [Evict(model)]
-        dropped: list[Effect[WaiterT]] = []
-        while excess > 0:
-            oldest = kept.pop(0)
-            excess -= oldest.host_bytes
-            oldest.in_host, oldest.host_bytes = False, 0
-            dropped.append(DropFromHost(oldest))
-        model.host_bytes = model.need_bytes or 0
-        return [*dropped, Evict(model, to_host=True)]
+        dropped = self._host.take(model, self.models.values())
+        return [Evict(model)] if dropped is None else [*map(DropFromHost, dropped), Evict(model, to_host=True)]
 
     def _cool(self, model: Model[WaiterT]) -> None:
         model.phase, model.unload_asked = "cold", False

@@ -57,15 +57,16 @@ class GrammarState:
     """How far one output has come in its grammar.
 
     Attributes:
+        param: the field of the request that it came in.
         fault: why its last mask could not be computed, where that was not the grammar's doing.
     """
 
-    __slots__ = ("_param", "fault", "matcher")
+    __slots__ = ("fault", "matcher", "param")
 
     def __init__(self, matcher: llguidance.LLMatcher, param: str) -> None:
         self.matcher = matcher
         self.fault: BaseException | None = None
-        self._param = param
+        self.param = param
 
     def advance(self, token: int) -> None:
         """A token was sampled.
@@ -76,14 +77,14 @@ class GrammarState:
         """
         if self.fault is not None:
             logger.error("a grammar's mask could not be computed", exc_info=self.fault)
-            raise EngineError(f"{self._param}: which tokens may come next could not be found out: {str(self.fault)[:200]}")
+            raise EngineError(f"{self.param}: which tokens may come next could not be found out: {str(self.fault)[:200]}")
         # A mask that could not be computed allows the end of the text alone, which must not pass for one.
         if not self.matcher.is_error() and self.matcher.consume_token(token):
             return
         reason = error_of(self.matcher) or "nothing that it allows can follow"
         if "forced bytes" in reason:
             reason = "it asks for text that this model's tokenizer can only read as a control token"
-        raise InvalidRequestError(f"{self._param}: the output cannot go on in this grammar: {reason}", param=self._param)
+        raise InvalidRequestError(f"{self.param}: the output cannot go on in this grammar: {reason}", param=self.param)
 
 
 class GrammarCompiler:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.runtime.checkpoints.context_length import configured_length, trained_length
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate, kv_bytes_per_token
 from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
 from mm_gateway.runtime.inference_engine import InferenceEngine
@@ -46,6 +47,24 @@ def test_the_kv_cache_gets_what_its_sequences_can_use_within_its_share(llama_che
     engine = InferenceEngine.for_loaded_model(ModelLoader().load(config), settings, free.kv_cache_bytes)
     assert engine.kv_cache_bytes == free.kv_cache_bytes
     engine.close()
+
+
+def test_the_counts_that_penalties_need_are_part_of_the_need(checkpoint: Path) -> None:
+    """On a vocabulary of 150,000 tokens and 32 sequences these are 14 MB, taken when the first request with penalties comes."""
+    config = ModelConfig(model_name=str(checkpoint), device="cpu", dtype="fp32", max_running=7)
+    need = estimate(checkpoint, config, EngineSettings(), device_type="cpu", budget_bytes=None)
+    engine = InferenceEngine.for_loaded_model(ModelLoader().load(config), EngineSettings(), need.kv_cache_bytes)
+    assert need.penalty_bytes == engine.penalty_bytes > 7 * 3 * 400
+    assert need.total == need.weight_bytes + need.kv_cache_bytes + need.penalty_bytes
+    engine.close()
+
+
+def test_the_context_is_the_smallest_number_of_positions_that_a_checkpoint_names() -> None:
+    assert trained_length({"max_position_embeddings": 32768, "seq_length": 8192}.get) == 8192
+    assert trained_length({"n_positions": 1024, "max_position_embeddings": None}.get) == 1024
+    assert trained_length({}.get) == 2048
+    assert configured_length({"n_positions": 1024}.get, ModelConfig(model_name="x", max_context_length=4096)) == 1024
+    assert configured_length({"n_positions": 1024}.get, ModelConfig(model_name="x", max_context_length=100)) == 100
 
 
 def test_on_a_gpu_weights_count_in_their_own_precision(llama_checkpoint: Path) -> None:

@@ -35,6 +35,8 @@ class FakeModel:
         self.world = world
         self.weight_bytes = weight_bytes
         self.kv_cache_bytes = 1
+        self.penalty_bytes = 0
+        self.context_length = 128
         self.model = self
         self.device = "cuda:0"
         self.on_failure: Callable[[BaseException], None] | None = None
@@ -104,7 +106,7 @@ class World:
     def prepare(self, config: ModelConfig, settings: EngineSettings, budget_of: Any, *, progress: Any = None) -> tuple[str, MemoryNeed]:
         progress(Progress("loading", "downloading", 0.5))
         self.disturb("prepare")
-        return ("cpu" if config.device == "cpu" else "cuda:0"), MemoryNeed(self.sizes[config.model_name], 1)
+        return ("cpu" if config.device == "cpu" else "cuda:0"), MemoryNeed(self.sizes[config.model_name], 1, 0)
 
     def load(self, config: ModelConfig, *, progress: Any = None, should_stop: Any = None) -> LoadedModel:
         progress(Progress("loading", "reading", None))

@@ -1,0 +1,51 @@
+"""How many tokens a checkpoint was made for, as its configuration names them; knows nothing of what memory allows. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mm_gateway.configuration.settings import ModelConfig
+
+_KEYS = ("max_position_embeddings", "n_positions", "seq_length")
+_ASSUMED = 2048
+"""Where a configuration has none of them, as models without positions of their own do."""
+
+
+def trained_length(value_of: Callable[[str], Any]) -> int:
+    """Tokens that a checkpoint was made for. value_of: what its configuration says of a key; None: nothing."""
+    # Qwen's first models name more positions than they were trained with (`seq_length`): the smallest number holds.
+    return min((int(value) for key in _KEYS if (value := value_of(key))), default=_ASSUMED)
+
+
+def configured_length(value_of: Callable[[str], Any], config: ModelConfig) -> int:
+    """`max_context_length`, clamped to what the checkpoint was made for."""
+    trained = trained_length(value_of)
+    return min(trained, config.max_context_length or trained)
+
+
+def read_checkpoint_config(folder: Path) -> dict[str, Any]:
+    """config.json; models of text and more keep the text part apart, which counts here."""
+    found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return {**found, **found["text_config"]} if isinstance(found.get("text_config"), dict) else found
+
+
+def known_length(config: ModelConfig) -> int | None:
+    """The context length of a model that was never loaded, where its files are here; None: they are not. Reads one small file."""
+    try:
+        folder = _folder(config)
+        return None if folder is None else configured_length(read_checkpoint_config(folder).get, config)
+    except (OSError, ValueError, TypeError, AttributeError):  # what is wrong with it, the load says
+        return None
+
+
+def _folder(config: ModelConfig) -> Path | None:
+    local = Path(config.path or config.model_name).expanduser()
+    if config.path is not None or local.is_dir():
+        return local
+    from huggingface_hub import try_to_load_from_cache  # half a second, and most models that are listed have been loaded
+
+    found = try_to_load_from_cache(config.model_name, "config.json", revision=config.revision)
+    return Path(found).parent if isinstance(found, str) else None

@@ -1,0 +1,99 @@
+"""Makes jobs of requests: checks them against what the model takes, and gives each choice or input its sequence. Queues nothing."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import deque
+from collections.abc import Sequence as AbstractSequence
+from dataclasses import dataclass, field
+
+from mm_gateway.core import GenerationConfig
+from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
+from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults
+from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob, check_embedding
+from mm_gateway.runtime.engine.ends import ends_of
+from mm_gateway.runtime.engine.generation import Generation
+from mm_gateway.runtime.engine.prompt_limits import PromptLimits
+from mm_gateway.runtime.engine.sequence_text import SequenceText
+from mm_gateway.runtime.engine.text_job import TextJob
+from mm_gateway.runtime.sampling.structured_output import CompiledGrammar
+from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
+from mm_gateway.runtime.scheduling.sequence import Sequence
+from mm_gateway.runtime.tokens.token_text import TokenText
+
+
+@dataclass(frozen=True)
+class JobMaker:
+    """Of one model. Any thread.
+
+    Attributes:
+        text: the model's tokenizer. limits: on its prompts. defaults: of parameters that requests leave open.
+        stop_token_ids: end a text. embedding: how it embeds, in vectors of embedding_size numbers.
+        max_sequences: of a request for embeddings in the queue at a time.
+    """
+
+    text: TokenText
+    limits: PromptLimits
+    defaults: GenerationDefaults
+    stop_token_ids: frozenset[int]
+    embedding: EmbeddingStyle
+    embedding_size: int
+    max_sequences: int = WINDOW
+    _ids: itertools.count[int] = field(default_factory=itertools.count)
+
+    def text_job(
+        self,
+        generation: Generation,
+        prompts: AbstractSequence[AbstractSequence[int]],
+        config: GenerationConfig,
+        *,
+        stop_strings: AbstractSequence[str] = (),
+        bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
+        echo_texts: AbstractSequence[str] | None = None,
+        grammar: CompiledGrammar | None = None,
+        param: str = "prompt",
+    ) -> TextJob:
+        """As `InferenceEngine.submit` says; the grammar is the compiled one alone."""
+        config = self.defaults.complete(config)
+        self.limits.check_tokens(config.logit_bias, "logit_bias")
+        self.limits.check_tokens(config.stop_token_ids, "stop_token_ids")
+        seed = secrets.randbits(64) if config.seed is None else config.seed
+        group = next(self._ids)
+        ends = ends_of(config, self.text, own=self.stop_token_ids, of_template=stop_strings, follows_grammar=grammar is not None)
+        words = self.text.spellings(config.bad_words, "bad_words") if bad_words is None else bad_words
+        barred = BarredTokens(min_tokens=config.min_tokens, ends=ends.tokens, words=words) or None
+        texts: dict[int, SequenceText] = {}
+        echo: dict[int, str] = {}
+        for position, prompt in enumerate(prompts):
+            max_tokens = self.limits.output_tokens(prompt, config.max_new_tokens, param, at_least=config.min_tokens)
+            for member in range(config.n):
+                index = position * config.n + member
+                # Choices differ by their seed alone; the first keeps the request's own.
+                seq = Sequence(
+                    next(self._ids),
+                    group,
+                    list(prompt),
+                    config,
+                    max_tokens=max_tokens,
+                    seed=seed + index * 0x9E3779B97F4A7C15,
+                    barred=barred,
+                )
+                texts[seq.id] = SequenceText(index, seq, self.text, ends)
+                if config.prompt_logprobs:
+                    echo[seq.id] = echo_texts[position] if echo_texts is not None else self.text.decode(prompt)
+        return TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar)
+
+    def embedding_job(
+        self, generation: Generation, inputs: AbstractSequence[AbstractSequence[int]], *, dimensions: int | None, param: str
+    ) -> EmbeddingJob:
+        """As `InferenceEngine.embed` says."""
+        check_embedding(self.embedding, dimensions, size=self.embedding_size)
+        for tokens in inputs:
+            self.limits.check_input(tokens, param)
+        group, config = next(self._ids), GenerationConfig()
+        backlog = deque(
+            (index, Sequence(next(self._ids), group, list(tokens), config, max_tokens=0, seed=0, pooling=self.embedding.pooling))
+            for index, tokens in enumerate(inputs)
+        )
+        return EmbeddingJob(generation, backlog, dimensions, sum(map(len, inputs)), min(WINDOW, self.max_sequences))
