@@ -30,6 +30,7 @@ async def client(llama_checkpoint: Path) -> AsyncIterator[AsyncTestClient]:
         "tight": ModelConfig(model_name="tight", kv_cache_bytes=HELD * per_token, **here),
         "cut": ModelConfig(model_name="cut", max_context_length=77, **here),
         "missing": ModelConfig(model_name="missing", path="/nowhere/at/all"),
+        "not-here": ModelConfig(model_name="nobody/has-this"),
         "mock": ModelConfig(model_name="mock", backend="mock", max_context_length=50),
     }
     settings = Settings(models=models)
@@ -44,12 +45,12 @@ async def lengths(client: AsyncTestClient) -> dict[str, int | None]:
 
 
 async def test_a_listing_says_what_the_files_say_and_after_the_load_what_the_memory_holds(client: AsyncTestClient) -> None:
-    assert await lengths(client) == {"tight": TRAINED, "cut": 77, "missing": None, "mock": 50}
+    assert await lengths(client) == {"tight": TRAINED, "cut": 77, "missing": None, "not-here": None, "mock": 50}
     tokenized = {"model": "tight", "prompt": "Hello"}
     assert (await client.post("/tokenize", json=tokenized)).json()["max_model_len"] == TRAINED
     reply = await client.post("/v1/completions", json={"model": "tight", "prompt": "Hello", "max_tokens": 2}, timeout=60)
     assert reply.status_code == 200, reply.text
-    assert await lengths(client) == {"tight": HELD, "cut": 77, "missing": None, "mock": 50}
+    assert await lengths(client) == {"tight": HELD, "cut": 77, "missing": None, "not-here": None, "mock": 50}
     assert (await client.post("/tokenize", json=tokenized)).json()["max_model_len"] == HELD
     refused = await client.post("/v1/completions", json={"model": "tight", "prompt": "Hello", "max_tokens": HELD}, timeout=60)
     assert f"maximum context length is {HELD} tokens" in refused.json()["error"]["message"]

@@ -45,7 +45,7 @@ def _folder(config: ModelConfig) -> Path | None:
     local = Path(config.path or config.model_name).expanduser()
     if config.path is not None or local.is_dir():
         return local
-    from huggingface_hub import try_to_load_from_cache  # half a second, and most models that are listed have been loaded
+    from mm_gateway.hub.cache import cached_file  # half a second, which models of a folder need not pay
 
-    found = try_to_load_from_cache(config.model_name, "config.json", revision=config.revision)
-    return Path(found).parent if isinstance(found, str) else None
+    found = cached_file(config.model_name, "config.json", revision=config.revision)
+    return None if found is None else found.parent
