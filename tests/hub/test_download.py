@@ -31,9 +31,10 @@ def folder_of(name: str, **config: str) -> Path:
     return checkpoint_folder(ModelConfig(model_name=name, **config), lambda _: None)  # type: ignore[arg-type]
 
 
-def test_what_a_load_reads_is_fetched_and_nothing_else(hub: FakeHub) -> None:
+def test_what_a_load_reads_is_fetched_and_nothing_else(hub: FakeHub, capfd: pytest.CaptureFixture[str]) -> None:
     hub.add("o/m", FILES)
     folder = folder_of("o/m")
+    assert capfd.readouterr() == ("", "")
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from fnmatch import filter as fnmatch_filter
 from fnmatch import fnmatch
@@ -63,6 +64,8 @@ def _bar(name: str, progress: ProgressCallback) -> type[tqdm]:
         def __init__(self, *args: object, **kwargs: object) -> None:
             kwargs.pop("name", None)
             kwargs["disable"] = False
+            # Closing a bar ends its line, also of one that draws nothing.
+            kwargs["file"] = io.StringIO()
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
         def display(self, *args: object, **kwargs: object) -> None:
