@@ -1,4 +1,5 @@
-"""The command line: `mm-gateway serve | models | query | chat | index | check`; the guide's own flags through `python -m mm_gateway.main`.
+"""The command line: `mm-gateway serve | models | query | chat | index | check | keys`, and the commands of `cli/hub`; the guide's own
+flags through `python -m mm_gateway.main`.
 
     python -m mm_gateway.main --model-info [NAME]
     python -m mm_gateway.main --real-models --model gpt2 "…"
@@ -21,6 +22,8 @@ import click
 import msgspec
 
 import mm_gateway
+from mm_gateway.cli.hub.commands import COMMANDS
+from mm_gateway.cli.options import config_option, models_option
 from mm_gateway.configuration.api_key import hashed, new_key
 from mm_gateway.configuration.loader import load_settings
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Settings
@@ -30,10 +33,6 @@ from mm_gateway.errors import ConfigurationError, GatewayError, ModelNotFoundErr
 if TYPE_CHECKING:
     from mm_gateway.catalog import Catalog
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_models_option = click.option("--models", "models_file", type=_FILE, help="models.yaml to use.")
-_config_option = click.option("--config", "gateway_file", type=_FILE, help="gateway.yaml to use.")
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(mm_gateway.__version__, prog_name="mm-gateway")
@@ -42,8 +41,8 @@ def cli() -> None:
 
 
 @cli.command()
-@_models_option
-@_config_option
+@models_option
+@config_option
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
 def serve(models_file: Path | None, gateway_file: Path | None, host: str | None, port: int | None) -> None:
@@ -61,20 +60,24 @@ def serve(models_file: Path | None, gateway_file: Path | None, host: str | None,
 
 @cli.command()
 @click.argument("name", required=False)
-@_models_option
-@_config_option
+@models_option
+@config_option
 def models(name: str | None, models_file: Path | None, gateway_file: Path | None) -> None:
     """List the configured models and the workflows, or show one."""
     show_models(load_settings(models_file, gateway_file, os.environ), name)
 
 
 @cli.command()
-@_models_option
-@_config_option
+@models_option
+@config_option
 def check(models_file: Path | None, gateway_file: Path | None) -> None:
     """Validate the configuration."""
     settings = load_settings(models_file, gateway_file, os.environ)
     click.echo(f"The configuration is valid: {len(settings.models)} models ({', '.join(settings.models)})")
+
+
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 @cli.group()
@@ -95,7 +98,7 @@ def new(name: str) -> None:
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--rebuild", is_flag=True, help="Read everything anew; with PATHS, index nothing else.")
 @click.option("--list", "list_only", is_flag=True, help="Show what is indexed.")
-@_config_option
+@config_option
 def index(paths: tuple[Path, ...], rebuild: bool, list_only: bool, gateway_file: Path | None) -> None:
     """Index Markdown, text, HTML and PDF files for search-qa.
 
@@ -119,8 +122,8 @@ def _generation_options(command):  # type: ignore[no-untyped-def]
             click.option("--max-tokens", type=click.IntRange(1), help="Upper bound of the answer."),
             click.option("--temperature", type=click.FloatRange(0, 2), help="0 is greedy."),
             click.option("--seed", type=int, help="Same seed, same answer."),
-            _models_option,
-            _config_option,
+            models_option,
+            config_option,
         ]
     ):
         command = option(command)

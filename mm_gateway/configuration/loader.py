@@ -25,6 +25,8 @@ _SHORT = {
     "MM_GATEWAY_ADMIN_KEYS": "server.admin_keys",
 }
 _FILES = ("MM_GATEWAY_MODELS", "MM_GATEWAY_CONFIG")
+_OF_CLIENTS = ("MM_GATEWAY_URL", "MM_GATEWAY_KEY")
+"""Read by the commands that ask a running gateway."""
 BUILT_IN_PREFIX = "builtin:"
 _ONLY = {"base_url": "remote", "api_key_env": "remote", "timeout_s": "remote", "delay_s": "mock"}
 
@@ -150,7 +152,7 @@ def _environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     names |= _SHORT
     found: dict[str, dict[str, Any]] = {}
     for variable, text in environ.items():
-        if not variable.startswith("MM_GATEWAY_") or variable in _FILES:
+        if not variable.startswith("MM_GATEWAY_") or variable in (*_FILES, *_OF_CLIENTS):
             continue
         if variable not in names:
             near = difflib.get_close_matches(variable, [*names, *_FILES], 1)

@@ -60,7 +60,7 @@ def _unreachable(name: str) -> DownloadError:
 
 def _broken_off(name: str) -> DownloadError:
     return DownloadError(
-        f"{name}: the hub cannot be reached, or broke off. Try again, which keeps what has come; if it stays so, check the network",
+        f"{name}: the hub cannot be reached, or broke off. Try again; if it stays so, check the network",
         retryable=True,
     )
 

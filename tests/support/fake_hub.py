@@ -113,7 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _found(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
         words = query.get("search", [""])[0].lower()
+        kind = query.get("pipeline_tag", [None])[0]
         found = [self._info(name, repository) for name, repository in self.hub.repositories.items() if words in name.lower()]
+        found = [info for info in found if kind in (None, info.get("pipeline_tag"))]
         return sorted(found, key=lambda info: -info["downloads"])[: int(query.get("limit", ["1000"])[0])]
 
     def _info(self, name: str, repository: Repository) -> dict[str, Any]:

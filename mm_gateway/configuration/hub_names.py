@@ -1,0 +1,31 @@
+"""Names of repositories on the hub: what one looks like, and which of them patterns allow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+MAX_NAME = 96
+# As huggingface_hub.utils.validate_repo_id has it, whose import takes longer than a small command.
+_PART = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name could be one of a repository: NAME or ORGANISATION/NAME."""
+    parts = name.split("/")
+    sound = len(parts) <= 2 and all(_PART.fullmatch(part) for part in parts)
+    return sound and len(name) <= MAX_NAME and "--" not in name and ".." not in name and not name.endswith(".git")
+
+
+def split_file(name: str) -> tuple[str, str | None]:
+    """`ORGANISATION/NAME:FILE` as the repository and the file; None where no file is named."""
+    repository, colon, file = name.partition(":")
+    return repository, file if colon else None
+
+
+def is_allowed(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a repository's name fits one of the patterns; `*` and `?` stand for characters other than the slash."""
+    return is_repository(name) and any(
+        name.count("/") == pattern.count("/") and all(map(fnmatchcase, name.split("/"), pattern.split("/"))) for pattern in patterns
+    )
