@@ -57,7 +57,8 @@ def command(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
         except SystemExit as end:
             assert isinstance(end.code, int)
             code = end.code
-        return code, *capfd.readouterr()
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
 
     return command
 
