@@ -5,6 +5,23 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
+
+
+class TextStops(Protocol):
+    """Ends a text that arrives in pieces."""
+
+    def add(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
+        """Returns the text that is free to go, and whether it ends there. Not to be called after that.
+
+        Args:
+            may_end: False: what is complete with this text ends nothing.
+        """
+        ...
+
+    def end(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
+        """As `add`, of the last piece: nothing is held back."""
+        ...
 
 
 class StopStrings:
@@ -43,6 +60,11 @@ class StopStrings:
         free = len(whole) - automaton.size[state]
         self._state, self._held = state, whole[free:]
         return whole[:free], False
+
+    def end(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
+        """As `add`, of the last piece: what was held back goes too."""
+        free, stopped = self.add(text, may_end=may_end)
+        return (free, True) if stopped else (free + self.flush(), False)
 
     def flush(self) -> str:
         """What was held back, once no more text can come."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import embed
-from mm_gateway.backends.tool_calls import read_tool_calls
+from mm_gateway.backends.tool_calls import StopsOutsideCalls, read_tool_calls
+from mm_gateway.backends.tool_schemas import read_schemas, tried
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.history import encode_fitting
-from mm_gateway.chat_templates.tool_formats.format import json_rule, only_declared
+from mm_gateway.chat_templates.tool_formats.format import json_rule
 from mm_gateway.configuration.settings import ModelType
 from mm_gateway.core import (
     ChatInput,
@@ -29,15 +29,14 @@ from mm_gateway.core import (
     ModelInfo,
     TextDelta,
     Tokenized,
-    Tool,
     ToolUse,
 )
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.runtime.grammars.enforceable import Enforceable, as_enforced, relaxed
-from mm_gateway.runtime.grammars.json_schema import check_schema
+from mm_gateway.runtime.grammars.enforceable import Enforceable
 from mm_gateway.runtime.grammars.measuring import check_size
 from mm_gateway.runtime.grammars.sources import enforced_schema
 from mm_gateway.runtime.grammars.trials import TRIALS
+from mm_gateway.stop_strings import StopStrings, TextStops
 from mm_gateway.work_pools import ENCODING
 
 if TYPE_CHECKING:
@@ -99,6 +98,7 @@ async def _generate(
     engine: InferenceEngine, chat: ChatEncoder, truncate_history: bool, request: GenerationRequest
 ) -> AsyncGenerator[GenerationEvent]:
     stop_strings: Sequence[str] = ()
+    stops_within: Callable[[StopStrings], TextStops] | None = None
     echo_texts: list[str] | None = None
     grammar: CompiledGrammar | None = None
     config = request.config
@@ -110,6 +110,7 @@ async def _generate(
                 config = msgspec.structs.replace(config, grammar=tool_grammar)
                 if ignored:
                     yield Ignored(ignored)
+                stops_within = functools.partial(StopsOutsideCalls, chat.tool_format.calls)
             encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
             prompts = [await ENCODING.run(encode)]
             stop_strings, param = chat.stop_strings, "messages"
@@ -125,6 +126,7 @@ async def _generate(
         prompts,
         config,
         stop_strings=stop_strings,
+        stops_within=stops_within,
         grammar=grammar,
         bad_words=bad_words,
         echo_texts=echo_texts,
@@ -174,41 +176,17 @@ async def _tool_grammar(chat: ChatEncoder, use: ToolUse, answer: Grammar | None)
     Raises:
         InvalidRequestError: a schema is too large, or that of a strict tool cannot be enforced; names the tool.
     """
-    schemas = [await ENCODING.run(_arguments, tool, _parameters_of_tool(index)) for index, tool in enumerate(use.tools)]
+    schemas = await read_schemas(use.tools)
     grammar = await ENCODING.run(_grammar_of_calls, chat, use, schemas, answer)
     try:
         await TRIALS.checked(grammar)
     except InvalidRequestError:
-        tried = [
-            await _tried(schema, tool, _parameters_of_tool(index))
-            for index, (tool, schema) in enumerate(zip(use.tools, schemas, strict=True))
-        ]
-        if tried == schemas:
+        compiling = await tried(use.tools, schemas)
+        if compiling == schemas:
             raise
-        schemas = tried
+        schemas = compiling
         grammar = await ENCODING.run(_grammar_of_calls, chat, use, schemas, answer)
     return grammar, tuple(path for schema in schemas for path in schema.left_out)
-
-
-def _arguments(tool: Tool, at: str) -> Enforceable:
-    """What the arguments of a tool are held to."""
-    check_schema(tool.parameters, at)
-    schema = only_declared(tool.parameters if tool.parameters is not None else {"properties": {}})
-    if tool.strict:
-        return Enforceable(as_enforced(schema, at), ())
-    found = relaxed({"additionalProperties": True, **schema})  # as it is now: what is left out must not close it
-    return Enforceable(found.schema, tuple(f"{at}.{path}" for path in found.left_out))
-
-
-async def _tried(schema: Enforceable, tool: Tool, at: str) -> Enforceable:
-    """The same where it compiles, else any object; the error of a tool that is strict."""
-    try:
-        await TRIALS.checked(Grammar("json_schema", json.dumps(schema.schema), at))
-    except InvalidRequestError:
-        if tool.strict:
-            raise
-        return Enforceable({"type": "object"}, (at,))  # where in it the fault is, the compiler does not say
-    return schema
 
 
 def _grammar_of_calls(chat: ChatEncoder, use: ToolUse, schemas: Sequence[Enforceable], answer: Grammar | None) -> Grammar:
@@ -219,10 +197,6 @@ def _grammar_of_calls(chat: ChatEncoder, use: ToolUse, schemas: Sequence[Enforce
         check_size(answer)
         text = json_rule(enforced_schema(answer) if answer.kind == "json_schema" else {"type": "object"})
     return Grammar("lark", chat.tool_format.grammar(use, text), "tools")
-
-
-def _parameters_of_tool(index: int) -> str:
-    return f"tools[{index}].function.parameters"
 
 
 def _encode_all(

@@ -1,12 +1,14 @@
-"""Reads tool calls out of a model's text, choice by choice; for backends whose models write them as text."""
+"""Reads tool calls out of a model's text, choice by choice, and stop strings in the text around them; where calls are text."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-from mm_gateway.chat_templates.tool_formats.format import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser
+from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
+from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, ToolUse
+from mm_gateway.stop_strings import StopStrings
 
 
 def new_call_id() -> str:
@@ -31,11 +33,61 @@ async def read_tool_calls(
                     yield found
             case ChoiceFinished(index=index, finish_reason=reason):
                 choice = choices.setdefault(index, _Choice(index, use, new_parser()))
-                for found in choice.read(choice.parser.end(), ()):
+                rest = choice.parser.end(cut=reason == "length", required=use.required)
+                for found in choice.read(rest, ()):
                     yield found
                 yield ChoiceFinished(index, finish_reason(use, reason, called=choice.calls > 0))
             case _:
                 yield event
+
+
+class StopsOutsideCalls:
+    """Stop strings in the text around calls: what a call is written with is the format's, and none of the client's business.
+
+    Takes and gives the model's text, calls included.
+
+    Args:
+        new_calls: makes what tells them from the text around them. stops: finds the strings.
+    """
+
+    def __init__(self, new_calls: Callable[[], CallParser], stops: StopStrings) -> None:
+        self._stops = stops
+        self._calls = new_calls()
+        self._waiting = ""  # text that may still turn out to be part of a stop string, or to be before one
+        self._gone = 0  # characters before that
+        self._held = 0  # characters of the text around calls that `_stops` holds back…
+        self._held_to = 0  # …and where they end
+
+    def add(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
+        self._waiting += text
+        return self._read(self._calls.feed(text), may_end)
+
+    def end(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
+        free, stopped = self.add(text, may_end=may_end)
+        if stopped:
+            return free, True
+        more, stopped = self._read(self._calls.end(), may_end)
+        return free + more + ("" if stopped else self._waiting), stopped
+
+    def _read(self, pieces: Sequence[Parsed], may_end: bool) -> tuple[str, bool]:
+        for piece in pieces:
+            if not isinstance(piece, ParsedText):
+                self._stops.flush()  # no stop string goes on behind a call
+                self._held = 0
+                continue
+            free, stopped = self._stops.add(piece.text, may_end=may_end)
+            if stopped:
+                return self._release(piece.start - self._held + len(free)), True
+            self._held += len(piece.text) - len(free)
+            self._held_to = piece.start + len(piece.text)
+        return self._release(self._held_to - self._held if self._held else self._calls.position), False
+
+    def _release(self, position: int) -> str:
+        """What waits before a position, counted over the whole text."""
+        size = max(position - self._gone, 0)
+        free, self._waiting = self._waiting[:size], self._waiting[size:]
+        self._gone += len(free)
+        return free
 
 
 class _Choice:

@@ -40,6 +40,7 @@ from mm_gateway.runtime.scheduling.scheduler import Scheduler
 from mm_gateway.runtime.tokens.chat_encoding import chat_encoder_of
 from mm_gateway.runtime.tokens.stop_tokens import stop_token_ids_of
 from mm_gateway.runtime.tokens.token_text import TokenText
+from mm_gateway.stop_strings import StopStrings, TextStops
 
 __all__ = ["GenerationConfig", "GenerationResult", "InferenceEngine"]
 
@@ -191,6 +192,7 @@ class InferenceEngine:
         config: GenerationConfig | None = None,
         *,
         stop_strings: AbstractSequence[str] = (),
+        stops_within: Callable[[StopStrings], TextStops] | None = None,
         echo_texts: AbstractSequence[str] | None = None,
         grammar: CompiledGrammar | None = None,
         bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
@@ -202,6 +204,7 @@ class InferenceEngine:
         Args:
             prompts: token ids of each prompt, at least one id each.
             config: what to do; `stop` of it and `stop_strings` (the chat template's) both end the text.
+            stops_within: makes of what finds them in one choice what looks at a part of its text; None: they count wherever they are.
             grammar: in place of `config.grammar`, one that was compiled before: an event loop should not wait for it here.
             bad_words: `spellings` of `config.bad_words`, likewise.
             echo_texts: with `prompt_logprobs`, the text to report each prompt as.
@@ -223,6 +226,7 @@ class InferenceEngine:
             prompts,
             config,
             stop_strings=stop_strings,
+            stops_within=stops_within,
             bad_words=bad_words,
             echo_texts=echo_texts,
             grammar=grammar,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 from litestar.testing import AsyncTestClient
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
@@ -140,6 +142,65 @@ async def test_the_conversation_goes_on_with_results(client: AsyncTestClient, mo
     ]
     (choice,) = (await complete(client, body(model, "auto", max_tokens=30) | {"messages": turns})).choices
     assert choice.message.content or choice.message.tool_calls
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("model", MODELS)
+async def test_stop_strings_end_the_text_around_calls_and_no_call(client: AsyncTestClient, model: str) -> None:
+    asked = body(model, "required", seed=11)
+    (whole,) = (await complete(client, asked)).choices
+    assert whole.message.tool_calls is not None and whole.message.tool_calls[0].type == "function"
+    content = whole.message.content or ""  # a thought, in the format that has them
+    stops = [stop for stop in ("\n", '"', "{", "call", "CALL", "Action", ": ", "_") if stop not in content]
+    (stopped,) = (await complete(client, asked | {"stop": stops})).choices
+    assert stopped.message.tool_calls is not None and stopped.message.tool_calls[0].type == "function"
+    assert stopped.message.tool_calls[0].function == whole.message.tool_calls[0].function
+    assert (stopped.message.content or "", stopped.finish_reason) == (content, "tool_calls")
+    text = (await complete(client, body(model, "auto", max_tokens=40))).choices[0].message.content or ""
+    stop = text[len(text) // 2 :][:2]
+    (answer,) = (await complete(client, body(model, "auto", max_tokens=40, stop=[stop]))).choices
+    assert answer.message.content == text[: text.index(stop)] and answer.finish_reason == "stop"
+
+
+async def cut(client: AsyncTestClient, asked: dict[str, Any], limit: int, stream: bool) -> tuple[str, list[Any], str]:
+    """Content, calls and finish reason of a reply of so many tokens."""
+    asked = asked | {"max_tokens": limit, "stream": stream}
+    if not stream:
+        (choice,) = (await complete(client, asked)).choices
+        calls = [call.function for call in choice.message.tool_calls or () if call.type == "function"]
+        return choice.message.content or "", calls, choice.finish_reason
+    reply = await client.post("/v1/chat/completions", json=asked, timeout=120)
+    lines = [line.removeprefix("data: ") for line in reply.text.splitlines() if line.startswith("data: {")]
+    deltas = [ChatCompletionChunk.model_validate_json(line).choices[0] for line in lines]
+    calls = [call.function for delta in deltas for call in delta.delta.tool_calls or () if call.id]
+    return "".join(delta.delta.content or "" for delta in deltas), calls, deltas[-1].finish_reason or ""
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("model", "stream"), [*((model, False) for model in MODELS), ("hermes", True)])
+async def test_a_required_call_that_is_cut_is_part_of_a_call_or_nothing(client: AsyncTestClient, model: str, stream: bool) -> None:
+    asked = body(model, "required", seed=11)
+    content = (await complete(client, asked)).choices[0].message.content or ""
+    for text, calls, reason in await asyncio.gather(*(cut(client, asked, limit, stream) for limit in (1, 3, 7, 12, 20, 30))):
+        assert content.startswith(text)
+        if reason == "length":
+            assert len(calls) <= 1
+        else:
+            assert reason == "tool_calls" and calls
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("model", MODELS)
+async def test_so_it_is_in_responses(client: AsyncTestClient, model: str) -> None:
+    tools = [tool["function"] | {"type": "function"} for tool in (WEATHER, CLOCK)]
+    asked = {"model": model, "input": "Weather in Ems?", "tools": tools, "tool_choice": "required", "store": False}
+    for limit in (16, 22):
+        reply = await client.post("/v1/responses", json=asked | {"max_output_tokens": limit}, timeout=60)
+        response = Response.model_validate(reply.json())
+        if response.status == "incomplete":
+            assert response.incomplete_details is not None and response.incomplete_details.reason == "max_output_tokens"
+        if model != "react":
+            assert response.output_text == ""
 
 
 @pytest.mark.asyncio(loop_scope="module")

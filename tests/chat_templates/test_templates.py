@@ -180,6 +180,40 @@ def test_a_call_without_arguments_reaches_a_template_as_an_object(arguments: str
     assert ChatEncoder(template, ChatTokenizer(TOKENIZER)).render(messages) == "called"
 
 
+# How published templates write the arguments of a call.
+IN_THE_MANNER_OF = {
+    "Qwen3-Coder": "{% for k, v in a | items %}<parameter={{ k }}>{{ v if v is string else v | tojson }}</parameter>{% endfor %}",
+    "Hermes": '{"arguments": {{ a | tojson }}}',
+    "Qwen3": "{% if a is string %}{{ a }}{% else %}{{ a | tojson }}{% endif %}",
+    "Llama": '"parameters": {{ a | tojson }}',
+    "GLM": "{% for k, v in a.items() %}{{ k }}={{ v }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("manner", IN_THE_MANNER_OF)
+@pytest.mark.parametrize(
+    ("arguments", "holds"),
+    [
+        ('{"city": "Ems"}', "Ems"),
+        ("", ""),
+        ("null", ""),
+        ("[1]", "1"),
+        ("3", "3"),
+        ('"Ems"', "Ems"),
+        ('{"city": "Ems', "Ems"),  # of a call that was cut
+        ("Ems?", "Ems?"),
+        ("[" * 2000 + "]" * 2000, "[[["),
+    ],
+)
+def test_arguments_of_whatever_kind_reach_every_template(manner: str, arguments: str, holds: str) -> None:
+    calls = "{% for c in m.tool_calls or [] %}{% set a = c.function.arguments %}CALL" + IN_THE_MANNER_OF[manner] + "{% endfor %}"
+    chat = ChatEncoder("{# tools #}{% for m in messages %}" + calls + "{% endfor %}", ChatTokenizer(TOKENIZER))
+    messages = [Message("user", "Go"), Message("assistant", "", tool_calls=(ToolCall("a", "go", arguments),))]
+    written = chat.render(messages).removeprefix("CALL")
+    assert holds in written and "null" not in written and "None" not in written
+    assert TOKENIZER.decode(chat.encode(messages)) == chat.render(messages)
+
+
 def test_arguments_that_are_nested_too_deeply_are_an_error_of_the_request() -> None:
     template = "{# tools #}{% for m in messages %}{{ m.tool_calls | tojson }}{% endfor %}"
     for depth in (400, 100_000):

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.chat_templates.tool_formats.call_parser import JsonScanner
-from mm_gateway.chat_templates.tool_formats.format import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser, json_rule
+from mm_gateway.chat_templates.tool_formats.format import json_rule
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS, tool_format_of
+from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
@@ -62,7 +63,7 @@ def accepts(name: str, use: ToolUse, text: str, answer: str | None = None) -> bo
     return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
 
 
-def read(parser: ToolParser, text: str, sizes: list[int] | None = None) -> tuple[str, list[tuple[str, str]]]:
+def read(parser: ToolParser, text: str, sizes: list[int] | None = None, **end: bool) -> tuple[str, list[tuple[str, str]]]:
     """The answer's text and its calls, where `text` comes in pieces of the given sizes (one character each by default)."""
     pieces: list[Parsed] = []
     position = 0
@@ -70,7 +71,7 @@ def read(parser: ToolParser, text: str, sizes: list[int] | None = None) -> tuple
         pieces += parser.feed(text[position : position + size])
         position += size
     pieces += parser.feed(text[position:])
-    pieces += parser.end()
+    pieces += parser.end(**end)
     answer, calls = "", []
     for piece in pieces:
         match piece:
@@ -159,6 +160,32 @@ def test_what_is_no_call_stays_text(name: str, text: str) -> None:
     answer, calls = read(TOOL_FORMATS[name].parser(), text)
     assert answer.rstrip() == text.rstrip()
     assert calls == []
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+def test_a_call_that_is_cut_is_part_of_a_call_or_nothing(name: str, required: bool) -> None:
+    text = CALL[name] + SECOND.get(name, "")
+    whole, calls = read(TOOL_FORMATS[name].parser(), text)
+    for end in range(len(text) + 1):
+        answer, found = read(TOOL_FORMATS[name].parser(), text[:end], cut=True, required=required)
+        assert whole.startswith(answer) or (not required and answer == text[0]), (text[:end], answer)
+        assert [name for name, _ in found] == [name for name, _ in calls[: len(found)]]
+        assert all(known.startswith(arguments) for (_, known), (_, arguments) in zip(calls, found, strict=False))
+
+
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+def test_a_text_that_is_cut_keeps_what_is_no_beginning_of_a_call(name: str) -> None:
+    assert read(TOOL_FORMATS[name].parser(), " ", cut=True, required=True) == ("", [])
+    for text in ("One <", "One C", "One <b> two", "Let me see.\nAnd", "A sentence"):
+        assert read(TOOL_FORMATS[name].parser(), text, cut=True) == (text, [])
+
+
+def test_a_final_answer_that_is_cut_before_it_begins_is_none() -> None:
+    text = "Thought: I know.\nFinal Answer: It is 3."
+    for end in range(len(text)):
+        answer, _ = read(TOOL_FORMATS["react"].parser(), text[:end], cut=True)
+        assert "I know.".startswith(answer) or "It is 3.".startswith(answer) or len(answer.removeprefix("I know.").strip()) == 1
 
 
 @pytest.mark.parametrize("name", TOOL_FORMATS)

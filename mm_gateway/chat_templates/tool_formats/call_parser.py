@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mm_gateway.chat_templates.tool_formats.format import Parsed, ParsedArguments, ParsedCall, ParsedText
+from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedArguments, ParsedCall, ParsedText
 
 MAX_HEADER = 200
 """Characters after which an opening without a header is taken for text."""
@@ -19,6 +19,9 @@ class CallParser:
         closing: matches what follows the arguments.
         only_at_start: calls only begin where the text begins or the call before has ended.
         between: characters that may stand between calls, and are no text there.
+
+    Attributes:
+        position: characters of all that was fed of which it is decided what they are.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class CallParser:
         self._only_at_start = only_at_start
         self._state = self._text
         self._buffer = ""
+        self.position = 0
         self._scanner = JsonScanner()
         self._started = False  # text came out that is more than white space
         self._calls = 0
@@ -40,24 +44,38 @@ class CallParser:
             pass
         return parsed
 
-    def end(self) -> list[Parsed]:
-        rest, self._buffer = self._buffer, ""
-        if self._state == self._close or (self._calls and not rest.strip(self._between)):
-            return []
-        return [ParsedText(rest)] if rest else []
+    def end(self, *, cut: bool = False, required: bool = False) -> list[Parsed]:
+        parsed: list[Parsed] = []
+        if cut and self._state == self._text:
+            self._end_cut(parsed, required)
+        ended_in_call = self._state == self._close or (cut and self._state == self._head)
+        if not ended_in_call and not (self._calls and not self._buffer.strip(self._between)):
+            self._emit(parsed, self._buffer)
+        self._take(len(self._buffer))
+        return parsed
+
+    def _end_cut(self, parsed: list[Parsed], required: bool) -> None:
+        """Leaves out what a text that was cut ends with, where that was to become a call."""
+        begun = self._begun(self._buffer)
+        expected = required or self._only_at_start or self._calls > 0
+        if begun > 1 or (begun and expected):  # a single character at the end of a sentence tells nothing
+            self._emit(parsed, self._buffer[:-begun].rstrip())
+            self._take(len(self._buffer))
+        elif required and not self._buffer.strip():
+            self._take(len(self._buffer))
 
     # Each state consumes of the buffer what it can, and says whether another state may go on.
 
     def _text(self, parsed: list[Parsed]) -> bool:
         if self._calls and not self._started:
-            self._buffer = self._buffer.lstrip(self._between)
+            self._take(len(self._buffer) - len(self._buffer.lstrip(self._between)))
         buffer = self._buffer
         at = -1 if self._only_at_start and self._started else buffer.find(self._opening)
         if at >= 0 and self._only_at_start and buffer[:at].strip():
             at = -1
         if at >= 0:
             self._emit(parsed, buffer[:at].rstrip())
-            self._buffer = buffer[at:]
+            self._take(at)
             self._state = self._head
             return True
         searching = not (self._only_at_start and (self._started or not self._opening.startswith(buffer.strip()[: len(self._opening)])))
@@ -65,7 +83,7 @@ class CallParser:
         # White space stays too: it goes where a call follows it.
         free = len(buffer[:free].rstrip()) if searching else free
         self._emit(parsed, buffer[:free])
-        self._buffer = buffer[free:]
+        self._take(free)
         return False
 
     def _begun(self, text: str) -> int:
@@ -77,13 +95,13 @@ class CallParser:
         if match is not None:
             parsed.append(ParsedCall(match["name"]))
             self._calls += 1
-            self._buffer = self._buffer[match.end() :]
+            self._take(match.end())
             self._scanner = JsonScanner()
             self._state = self._arguments
             return True
         if len(self._buffer) > MAX_HEADER:
             self._emit(parsed, self._opening)
-            self._buffer = self._buffer[len(self._opening) :]
+            self._take(len(self._opening))
             self._state = self._text
             return True
         return False
@@ -91,8 +109,7 @@ class CallParser:
     def _arguments(self, parsed: list[Parsed]) -> bool:
         size = self._scanner.feed(self._buffer)
         if size:
-            parsed.append(ParsedArguments(self._buffer[:size]))
-        self._buffer = self._buffer[size:]
+            parsed.append(ParsedArguments(self._take(size)))
         if self._scanner.complete:
             self._state = self._close
         return self._scanner.complete
@@ -101,14 +118,22 @@ class CallParser:
         match = self._closing.match(self._buffer)
         if match is None and len(self._buffer) <= MAX_HEADER:
             return False
-        self._buffer = self._buffer[match.end() :] if match is not None else self._buffer
+        if match is not None:
+            self._take(match.end())
         self._started = False
         self._state = self._text
         return bool(self._buffer)
 
+    def _take(self, size: int) -> str:
+        """Removes what is decided from the beginning of the buffer."""
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        self.position += size
+        return taken
+
     def _emit(self, parsed: list[Parsed], text: str) -> None:
+        """Text that the buffer begins with."""
         if text:
-            parsed.append(ParsedText(text))
+            parsed.append(ParsedText(text, self.position))
             self._started = self._started or bool(text.strip())
 
 

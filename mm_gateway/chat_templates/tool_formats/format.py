@@ -4,42 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
+from mm_gateway.chat_templates.tool_formats.parsed import ToolParser
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
-
-
-class ParsedText(NamedTuple):
-    """Text that is part of the answer."""
-
-    text: str
-
-
-class ParsedCall(NamedTuple):
-    """A call begins."""
-
-    name: str
-
-
-class ParsedArguments(NamedTuple):
-    """A piece of the JSON of the call that began last."""
-
-    text: str
-
-
-Parsed = ParsedText | ParsedCall | ParsedArguments
-
-
-class ToolParser(Protocol):
-    """Reads one choice's text as it comes; nothing of it is lost: what is no call comes out as text."""
-
-    def feed(self, text: str) -> list[Parsed]: ...
-
-    def end(self) -> list[Parsed]:
-        """What was held back, once no more text can come."""
-        ...
 
 
 class ToolFormat(Protocol):
@@ -70,6 +41,10 @@ class ToolFormat(Protocol):
         """
         ...
 
+    def calls(self) -> CallParser:
+        """Tells calls from the text around them."""
+        ...
+
     def parser(self, begun: str = "") -> ToolParser:
         """begun: what `flatten` says that the assistant's turn has begun with."""
         ...
@@ -89,14 +64,22 @@ def write_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def arguments_of(call: ToolCall) -> Any:
-    """The arguments as an object, {} where there are none; as the text they are where that is no JSON, or too deep to be read."""
+def arguments_of(call: ToolCall) -> dict[str, Any]:
+    """The arguments as an object, which is what templates go through.
+
+    {} where there are none. `{"arguments": …}` around what is no object: a list, or the text itself where it is no JSON, as of a call
+    that was cut, or too deep to be read.
+    """
     if not call.arguments.strip():
         return {}
+    found: Any
     try:
-        return json.loads(call.arguments)
+        found = json.loads(call.arguments)
     except (ValueError, RecursionError):
-        return call.arguments
+        found = call.arguments
+    if found is None:
+        return {}
+    return found if isinstance(found, dict) else {"arguments": found}
 
 
 def arguments_rule(tool: Tool) -> str:

@@ -49,8 +49,11 @@ class Hermes:
         rules.append('before[suffix="<tool_call>"]: /(?s:.*)/')
         return "\n".join([f"start: TEXT | before call {more}", "TEXT: /(?s:.*)/ & ~/(?s:.*)<tool_call>(?s:.*)/", *rules])
 
-    def parser(self, begun: str = "") -> CallParser:
+    def calls(self) -> CallParser:
         return CallParser("<tool_call>", _HEADER, _CLOSING)
+
+    def parser(self, begun: str = "") -> CallParser:
+        return self.calls()
 
 
 def _describe(tools: Sequence[Tool]) -> str:

@@ -47,8 +47,11 @@ class LlamaJson:
             )
         return "\n".join([f"start: TEXT? | call {more}", "TEXT: /[^{](?s:.*)/", *rules])
 
-    def parser(self, begun: str = "") -> CallParser:
+    def calls(self) -> CallParser:
         return CallParser('{"name"', _HEADER, _CLOSING, only_at_start=True, between=" ;\n")
+
+    def parser(self, begun: str = "") -> CallParser:
+        return self.calls()
 
 
 def _describe(tools: Sequence[Tool]) -> str:

@@ -40,8 +40,11 @@ class Plain:
         rules.append('before[suffix="CALL "]: /(?s:.*)/')
         return "\n".join([f"start: TEXT | before call {more}", "TEXT: /(?s:.*)/ & ~/(?s:.*)CALL (?s:.*)/", *rules])
 
-    def parser(self, begun: str = "") -> CallParser:
+    def calls(self) -> CallParser:
         return CallParser("CALL ", _HEADER, _CLOSING)
+
+    def parser(self, begun: str = "") -> CallParser:
+        return self.calls()
 
 
 def _describe(tools: Sequence[Tool]) -> str:

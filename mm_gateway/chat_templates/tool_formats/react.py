@@ -12,13 +12,11 @@ import msgspec
 
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
 from mm_gateway.chat_templates.tool_formats.format import (
-    Parsed,
-    ParsedCall,
-    ParsedText,
     arguments_of,
     call_rules,
     write_json,
 )
+from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedCall, ParsedText
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 
 _HEADER = re.compile(r"\nAction: (?P<name>[A-Za-z0-9_.-]+)\nAction Input: (?=[{\[])")
@@ -74,8 +72,11 @@ class React:
         rules.append('before[suffix="\\nAction: "]: /(?s:.*)/')
         return "\n".join(["start: TEXT | before call", "TEXT: /(?s:.*)/ & ~/(?s:.*)\\nAction: (?s:.*)/", *rules])
 
+    def calls(self) -> CallParser:
+        return CallParser(_ACTION, _HEADER, _CLOSING)
+
     def parser(self, begun: str = "") -> ReactParser:
-        return ReactParser(thinking=begun.endswith(_THOUGHT))
+        return ReactParser(self.calls(), thinking=begun.endswith(_THOUGHT))
 
 
 class ReactParser:
@@ -84,19 +85,26 @@ class ReactParser:
     A text that begins with no thought is the answer as it stands.
 
     Args:
-        thinking: the word that begins a thought stands in the prompt already.
+        calls: tells calls from thoughts and answers. thinking: the word that begins a thought stands in the prompt already.
     """
 
-    def __init__(self, *, thinking: bool) -> None:
-        self._calls = CallParser(_ACTION, _HEADER, _CLOSING)
+    def __init__(self, calls: CallParser, *, thinking: bool) -> None:
+        self._calls = calls
         self._held = ""
         self._thinking = True if thinking else None  # None: not known yet
 
     def feed(self, text: str) -> list[Parsed]:
         return self._sort(self._calls.feed(text))
 
-    def end(self) -> list[Parsed]:
-        return [*self._sort(self._calls.end()), *self._release()]
+    def end(self, *, cut: bool = False, required: bool = False) -> list[Parsed]:
+        pieces = self._sort(self._calls.end(cut=cut, required=required))
+        if cut and self._thinking is not False:
+            # What the text would have gone on with is no part of an answer.
+            word = _FINAL if self._thinking else _THOUGHT
+            begun = next((size for size in range(len(word) - 1, 0, -1) if self._held.endswith(word[:size])), 0)
+            if begun > 1 or (begun and required):
+                self._held = self._held[:-begun]
+        return [*pieces, *self._release()]
 
     def _sort(self, pieces: Sequence[Parsed]) -> list[Parsed]:
         parsed: list[Parsed] = []

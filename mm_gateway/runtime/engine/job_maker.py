@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from mm_gateway.runtime.sampling.structured_output import CompiledGrammar
 from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
 from mm_gateway.runtime.scheduling.sequence import Sequence
 from mm_gateway.runtime.tokens.token_text import TokenText
+from mm_gateway.stop_strings import StopStrings, TextStops
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class JobMaker:
         config: GenerationConfig,
         *,
         stop_strings: AbstractSequence[str] = (),
+        stops_within: Callable[[StopStrings], TextStops] | None = None,
         bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
         echo_texts: AbstractSequence[str] | None = None,
         grammar: CompiledGrammar | None = None,
@@ -79,7 +82,8 @@ class JobMaker:
                     seed=seed + index * 0x9E3779B97F4A7C15,
                     barred=barred,
                 )
-                texts[seq.id] = SequenceText(index, seq, self.text, ends)
+                stops = StopStrings(ends.strings, shown=ends.shown)
+                texts[seq.id] = SequenceText(index, seq, self.text, ends, stops if stops_within is None else stops_within(stops))
                 if config.prompt_logprobs:
                     echo[seq.id] = echo_texts[position] if echo_texts is not None else self.text.decode(prompt)
         return TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar)

@@ -13,7 +13,7 @@ from mm_gateway.runtime.sampling.sampler import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
 from mm_gateway.runtime.tokens.detokenizer import Detokenizer
 from mm_gateway.runtime.tokens.token_text import TokenText
-from mm_gateway.stop_strings import StopStrings
+from mm_gateway.stop_strings import TextStops
 
 _PROMPT_TAIL = 6
 
@@ -24,16 +24,17 @@ class SequenceText:
     Args:
         index: the choice's number in its request.
         seq: its tokens; `add` is called after a token was appended.
+        ends: what ends the text. stops: finds the strings among it.
     """
 
-    def __init__(self, index: int, seq: Sequence, text: TokenText, ends: Ends) -> None:
+    def __init__(self, index: int, seq: Sequence, text: TokenText, ends: Ends, stops: TextStops) -> None:
         self.index = index
         self.seq = seq
         self._text = text
         decode = functools.partial(text.decode, skip_special_tokens=seq.config.skip_special_tokens)
         self._detokenizer = Detokenizer(decode, seq.tokens[max(0, seq.prompt_len - _PROMPT_TAIL) : seq.prompt_len])
         self._ends = ends
-        self._stops = StopStrings(ends.strings, shown=ends.shown)
+        self._stops = stops
         self._decoded = 0  # characters that came out of the detokenizer
         self._sent = 0  # characters that went out in events
         self._pending: deque[tuple[int, int, TokenLogprob | None]] = deque()  # (end of its text, id, scores) of tokens held back
@@ -117,7 +118,7 @@ class SequenceText:
 
     def _end(self, reason: FinishReason, *, free: str = "", new: str = "", last: str = "") -> list[GenerationEvent]:
         """free: text to send. new: text in which a stop string may be. last: what the text ends with, whatever it is."""
-        more, stopped = self._stops.add(new + self._detokenizer.flush(), may_end=self._may_end)
-        text = free + more if stopped else free + more + self._stops.flush() + last
+        more, stopped = self._stops.end(new + self._detokenizer.flush(), may_end=self._may_end)
+        text = free + more + ("" if stopped else last)
         rest, self._pending = list(self._pending), deque()
         return [*self._delta(text, rest), ChoiceFinished(self.index, "stop" if stopped else reason)]

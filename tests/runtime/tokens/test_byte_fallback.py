@@ -17,6 +17,7 @@ from mm_gateway.runtime.sampling.sampler import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
 from mm_gateway.runtime.tokens.detokenizer import Detokenizer
 from mm_gateway.runtime.tokens.token_text import TokenText
+from mm_gateway.stop_strings import StopStrings
 from tests.support import checkpoints
 from tests.support.byte_fallback import make_byte_fallback_tokenizer, one_of_each_block
 
@@ -102,7 +103,7 @@ def test_tokens_without_text_between_words_do_not_cost_the_space() -> None:
 def choice(output: str, *, stop: tuple[str, ...] = ()) -> tuple[str, list[TextDelta], str | None]:
     """The text of a sequence that samples `output`, its events, and why it ended."""
     seq = Sequence(0, 0, [1, *encoded("hello")], GenerationConfig(stop=stop, logprobs=0), max_tokens=1000, seed=0)
-    text = SequenceText(0, seq, TokenText(FALLBACK), Ends(frozenset([2]), stop))
+    text = SequenceText(0, seq, TokenText(FALLBACK), Ends(frozenset([2]), stop), StopStrings(stop))
     deltas: list[TextDelta] = []
     for token in [*encoded(output)[1:], 2]:
         seq.tokens.append(token)

@@ -1,0 +1,51 @@
+"""What the arguments of a request's tools are held to: the part of their schemas that can be enforced, and the names of the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from mm_gateway.chat_templates.tool_formats.format import only_declared
+from mm_gateway.core import Grammar, Tool
+from mm_gateway.errors import InvalidRequestError
+from mm_gateway.runtime.grammars.enforceable import Enforceable, as_enforced, relaxed
+from mm_gateway.runtime.grammars.json_schema import check_schema
+from mm_gateway.runtime.grammars.trials import TRIALS
+from mm_gateway.work_pools import ENCODING
+
+
+async def read_schemas(tools: Sequence[Tool]) -> list[Enforceable]:
+    """What the arguments of each tool are held to, if it compiles.
+
+    Raises:
+        InvalidRequestError: a schema is too large, or that of a strict tool cannot be enforced; names the tool.
+    """
+    return [await ENCODING.run(_read, tool, _parameters_of_tool(index)) for index, tool in enumerate(tools)]
+
+
+async def tried(tools: Sequence[Tool], schemas: Sequence[Enforceable]) -> list[Enforceable]:
+    """The same where they compile, else any object; the error of a tool that is strict."""
+    return [await _tried(tool, schemas[index], _parameters_of_tool(index)) for index, tool in enumerate(tools)]
+
+
+def _read(tool: Tool, at: str) -> Enforceable:
+    check_schema(tool.parameters, at)
+    schema = only_declared(tool.parameters if tool.parameters is not None else {"properties": {}})
+    if tool.strict:
+        return Enforceable(as_enforced(schema, at), ())
+    found = relaxed({"additionalProperties": True, **schema})  # as it is now: what is left out must not close it
+    return Enforceable(found.schema, tuple(f"{at}.{path}" for path in found.left_out))
+
+
+async def _tried(tool: Tool, schema: Enforceable, at: str) -> Enforceable:
+    try:
+        await TRIALS.checked(Grammar("json_schema", json.dumps(schema.schema), at))
+    except InvalidRequestError:
+        if tool.strict:
+            raise
+        return Enforceable({"type": "object"}, (at,))  # where in it the fault is, the compiler does not say
+    return schema
+
+
+def _parameters_of_tool(index: int) -> str:
+    return f"tools[{index}].function.parameters"
