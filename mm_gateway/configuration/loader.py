@@ -28,6 +28,7 @@ _FILES = ("MM_GATEWAY_MODELS", "MM_GATEWAY_CONFIG")
 _OF_CLIENTS = ("MM_GATEWAY_URL", "MM_GATEWAY_KEY")
 """Read by the commands that ask a running gateway."""
 BUILT_IN_PREFIX = "builtin:"
+PACKAGE_PREFIX = "package:"
 _ONLY = {"base_url": "remote", "api_key_env": "remote", "timeout_s": "remote", "delay_s": "mock"}
 
 
@@ -109,7 +110,7 @@ def _model(entry: object, name: str, path: Path) -> ModelConfig:
     changes: dict[str, Any] = {}
     if config.path is not None and config.path.startswith(BUILT_IN_PREFIX):
         changes["path"] = str(_built_in_model(config.path, where))
-    elif config.path is not None:
+    elif config.path is not None and not config.path.startswith(PACKAGE_PREFIX):
         changes["path"] = str((folder / Path(config.path).expanduser()).resolve())
     if config.chat_template is not None and config.chat_template not in get_args(ModelType):
         template = (folder / Path(config.chat_template).expanduser()).resolve()

@@ -93,8 +93,12 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     path: Annotated[
         str | None,
         Meta(
-            description="Local folder to load from in place of the hub, or `builtin:NAME` for a model of the package; `model_name` stays."
+            description="What to load from in place of the hub: a folder, a GGUF file, `builtin:NAME` for a model of this package, or "
+            "`package:NAME/FILE` for a file in an installed package; `model_name` stays."
         ),
+    ] = None
+    gguf_file: Annotated[
+        str | None, Meta(description="The GGUF file to load, where a hub repository or a folder holds several; its name there.")
     ] = None
     truncate_history: Annotated[
         bool, Meta(description="Leave out the oldest turns of a conversation that does not fit the context; false: refuse it.")

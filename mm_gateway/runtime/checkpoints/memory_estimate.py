@@ -8,8 +8,11 @@ from typing import Any
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.runtime.checkpoints.context_length import configured_length, read_checkpoint_config
+from mm_gateway.runtime.checkpoints.gguf.config import architecture_of
+from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
+from mm_gateway.runtime.checkpoints.gguf.header import read_header
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
-from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
+from mm_gateway.runtime.checkpoints.tensor_headers import TensorHeader, read_headers
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -59,7 +62,7 @@ def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, devic
 def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], *, device_type: str) -> int:
     """Memory of the weights in the configured precision; from file sizes where the files are not safetensors."""
     item, on_cpu, form = _item_bytes(config, checkpoint), device_type == "cpu", FORMATS[config.quantization]
-    headers = [header for file in sorted(folder.glob("*.safetensors")) for header in read_headers(file)]
+    headers = _headers(folder)
     if not headers:
         stored = _STORED_BYTES.get(str(checkpoint.get("dtype") or checkpoint.get("torch_dtype")), 4)
         files = sum(file.stat().st_size for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern))
@@ -81,6 +84,15 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
         # Packing gives the output layer a copy of its own.
         total += max((h.items for h in headers if h.name in embeddings), default=0) * form.output_copy_bytes(item)
     return int(total)
+
+
+def _headers(folder: Path) -> list[TensorHeader]:
+    if (file := gguf_file(folder)) is not None:
+        header = read_header(file)
+        names = architecture_of(header).weight_name
+        # Blocks are unpacked as they are read, so they take what the model's type takes.
+        return [TensorHeader(name, "F16", t.shape) for t in header.tensors.values() if (name := names(t.name)) is not None]
+    return [header for file in sorted(folder.glob("*.safetensors")) for header in read_headers(file)]
 
 
 def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: int) -> int:

@@ -88,9 +88,9 @@ class PackedEmbedding(nn.Module):
     Keeps the name `weight`, which transformers asks for when it looks up the model's dtype and vocabulary.
     """
 
-    def __init__(self, embedding: nn.Embedding, dtype: torch.dtype) -> None:
+    def __init__(self, weight: torch.Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = nn.Parameter(embedding.weight.detach().to(dtype), requires_grad=False)
+        self.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
         self.num_embeddings, self.embedding_dim = self.weight.shape
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:

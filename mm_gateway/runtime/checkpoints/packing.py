@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from mm_gateway.runtime.checkpoints.packed_linear import PackedEmbedding, PackedLinear, Weights, packed_linear
+from mm_gateway.runtime.checkpoints.trim import trim
 
 # Attribute names of projections that read the same input, in the order in which they are called.
 _JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value"))
+
+# Weights after whose packing the copies that it made are given back.
+_TRIM_AFTER = 2**24
 
 
 @dataclass(frozen=True)
@@ -24,41 +30,94 @@ class PackingReport:
     bytes_after: int
 
 
+Read = Callable[[torch.Tensor], torch.Tensor]
+"""From a parameter to its numbers."""
+
+
 def pack_model(model: nn.Module, weights: Weights) -> PackingReport:
     """Pack a model on the CPU. Afterwards its activations are fp32 and its linear layers have no `weight` any more.
 
     Layers are freed as they are packed, so the peak is the model and one layer.
     """
     before = weight_bytes(model)
-    joined = 0
-    for module in list(model.modules()):
-        for names in _JOINED:
-            members = [getattr(module, name, None) for name in names]
-            if all(isinstance(member, nn.Linear) for member in members):
-                group = _JoinedLinear([member for member in members if isinstance(member, nn.Linear)], weights)
-                for index, name in enumerate(names):
-                    setattr(module, name, _Member(group, index))
-                joined += 1
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(module, name, packed_linear(child.weight, child.bias, weights))
-            elif isinstance(child, Conv1D):  # GPT-2's, which keeps its weight transposed
-                setattr(module, name, packed_linear(child.weight.T, child.bias, weights))
-            elif isinstance(child, nn.Embedding) and weights != "fp32":
-                setattr(module, name, PackedEmbedding(child, torch.float16 if weights == "int8" else _stored_dtype(weights)))
+    joined = pack_layers(model, weights, torch.Tensor.detach)
     for parameter in model.parameters():
-        norm = parameter.dtype.itemsize < 4 and parameter.ndim == 1
         # A copy even where nothing changes: one tensor that lies in a mapped file would keep all of the file in memory.
-        parameter.data = parameter.data.float() if norm else parameter.data.clone()
+        parameter.data = parameter.data.clone()
+    norms_to_fp32(model)
     modules = sum(isinstance(module, PackedLinear) for module in model.modules())
     return PackingReport(modules=modules, joined=joined, bytes_before=before, bytes_after=weight_bytes(model))
+
+
+def norms_to_fp32(model: nn.Module) -> None:
+    """What is as wide as a row is computed with in fp32, and takes next to no memory."""
+    for parameter in model.parameters():
+        if parameter.dtype.itemsize < 4 and parameter.ndim == 1:
+            parameter.data = parameter.data.float()
+
+
+def pack_layers(model: nn.Module, weights: Weights, read: Read) -> int:
+    """Replace linear layers and embeddings one after the other; the number of groups that were joined.
+
+    The largest come first: while one is packed it is in memory twice, which costs least while the others are not there yet.
+
+    Args:
+        read: gives a layer's weight or bias; called once each, so that it may read them from a file.
+    """
+    jobs: list[tuple[int, Callable[[], None]]] = []
+    grouped: set[nn.Module] = set()
+    groups = 0
+    for module in model.modules():
+        for names in _JOINED:
+            members = [getattr(module, name, None) for name in names]
+            linears = [member for member in members if isinstance(member, nn.Linear)]
+            if len(linears) == len(names):
+                grouped.update(linears)
+                groups += 1
+                jobs.append((sum(_size(member) for member in linears), partial(_join, module, names, linears, weights, read)))
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear | Conv1D | nn.Embedding) and child not in grouped:
+                jobs.append((_size(child), partial(_replace, module, name, child, weights, read)))
+    freed = 0
+    for size, job in sorted(jobs, key=lambda entry: -entry[0]):
+        job()
+        freed += size
+        if freed >= _TRIM_AFTER:
+            trim()
+            freed = 0
+    return groups
+
+
+def _join(module: nn.Module, names: tuple[str, ...], members: list[nn.Linear], weights: Weights, read: Read) -> None:
+    group = _JoinedLinear(members, weights, read)
+    for index, name in enumerate(names):
+        setattr(module, name, _Member(group, index))
+
+
+def _replace(module: nn.Module, name: str, layer: nn.Linear | Conv1D | nn.Embedding, weights: Weights, read: Read) -> None:
+    if isinstance(layer, nn.Embedding):
+        if weights != "fp32":
+            dtype = torch.float16 if weights == "int8" else _stored_dtype(weights)
+            setattr(module, name, PackedEmbedding(read(layer.weight), dtype))
+        return
+    weight = read(layer.weight)
+    # GPT-2's layers keep their weights transposed.
+    setattr(module, name, packed_linear(weight.T if isinstance(layer, Conv1D) else weight, _bias(layer, read), weights))
+
+
+def _size(layer: nn.Linear | Conv1D | nn.Embedding) -> int:
+    return layer.weight.numel()
 
 
 def weight_bytes(model: nn.Module) -> int:
     """Memory of parameters, buffers and packed weights; tied ones counted once."""
     tensors = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())}
     return sum(tensors.values()) + sum(module.packed_bytes for module in model.modules() if isinstance(module, PackedLinear))
+
+
+def _bias(layer: nn.Linear | Conv1D, read: Read) -> torch.Tensor | None:
+    return read(layer.bias) if layer.bias is not None else None
 
 
 def _stored_dtype(weights: Weights) -> torch.dtype:
@@ -71,12 +130,13 @@ class _JoinedLinear:
     # No nn.Module: setting an attribute of one costs microseconds, and this is set several times a layer and step.
     __slots__ = ("_input", "_linear", "_sizes", "_slices", "linear")
 
-    def __init__(self, members: list[nn.Linear], weights: Weights) -> None:
-        weight = torch.cat([member.weight.detach() for member in members])
+    def __init__(self, members: list[nn.Linear], weights: Weights, read: Read) -> None:
+        weight = torch.cat([read(member.weight) for member in members])
         bias = None
         if any(member.bias is not None for member in members):
+            biases = [_bias(member, read) for member in members]
             bias = torch.cat(
-                [member.bias.detach() if member.bias is not None else weight.new_zeros(member.out_features) for member in members]
+                [b if b is not None else weight.new_zeros(member.out_features) for b, member in zip(biases, members, strict=True)]
             )
         self.linear = packed_linear(weight, bias, weights)
         self._linear = self.linear.forward

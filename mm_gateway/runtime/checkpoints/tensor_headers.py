@@ -19,11 +19,13 @@ _MAX_HEADER_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """One tensor of a checkpoint: name, type as safetensors writes it, shape."""
+    """One tensor of a checkpoint: name, type as safetensors writes it, shape; offset and nbytes: of its numbers in the file."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    offset: int = 0
+    nbytes: int = 0
 
     @property
     def items(self) -> int:
@@ -44,4 +46,5 @@ def read_headers(file: Path) -> Iterator[TensorHeader]:
         raise ValueError(f"{file.name} is cut off or damaged") from error
     for name, entry in entries.items():
         if name != "__metadata__":
-            yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]))
+            start, end = entry["data_offsets"]
+            yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]), 8 + size + start, end - start)

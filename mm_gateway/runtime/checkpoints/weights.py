@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +15,92 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.families.families import family_of
+from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
+from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.packed_linear import Weights
+from mm_gateway.runtime.checkpoints.packing import norms_to_fp32, pack_layers, pack_model
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS, stored_format
+from mm_gateway.runtime.checkpoints.streamed import NotStreamable, streamed_weights
+from mm_gateway.runtime.checkpoints.tensor_source import tensor_source
+
+logger = logging.getLogger(__name__)
+
+Building = Callable[[], AbstractContextManager[None]]
 
 
-def read_weights(
-    folder: Path, config: ModelConfig, checkpoint: transformers.PreTrainedConfig, device: torch.device, dtype: torch.dtype
+def read_model(
+    folder: Path,
+    config: ModelConfig,
+    checkpoint: transformers.PreTrainedConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    packed: Weights | None,
+    building: Building,
+    report: Callable[[float], None],
 ) -> PreTrainedModel:
-    """The model in evaluation mode.
+    """The model in evaluation mode, read weight by weight where its files allow it, else by transformers as a whole.
 
     Args:
         checkpoint: its configuration; what it says of quantization is removed where the weights come unquantized.
-        dtype: of weights that are not quantized.
+        dtype: of weights that are not quantized. packed: how linear layers are packed for a CPU; None: not at all.
+        building: entered while transformers builds a model, which two threads must not do at once.
+        report: told which share of the weights has been read, from 0 to 1.
 
     Raises:
         ModelLoadError: files or packages are missing, weights are not the model's, or the quantization is another one.
     """
-    form = FORMATS[config.quantization]
     _check_quantization(folder, config)
+    model = _read_streamed(folder, config, checkpoint, device, dtype, packed, building, report)
+    if model is None:
+        with building():
+            model = _read_whole(folder, config, checkpoint, device, dtype)
+        if packed is not None:
+            pack_model(model, packed)
+    return model
+
+
+def _read_streamed(
+    folder: Path,
+    config: ModelConfig,
+    checkpoint: transformers.PreTrainedConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    packed: Weights | None,
+    building: Building,
+    report: Callable[[float], None],
+) -> PreTrainedModel | None:
+    """None where transformers has to read the files."""
+    gguf = gguf_file(folder) is not None
+    family, form = family_of(folder), FORMATS[config.quantization]
+    # On a GPU transformers places tensor by tensor too, and knows which of them stay in fp32.
+    ordinary = packed is not None and not form.published and not config.trust_remote_code and family is None
+    if not gguf and not ordinary:
+        return None
+    source = tensor_source(folder)
+    if source is None:
+        return None
+    try:
+        with building():
+            streamed = streamed_weights(folder, checkpoint, source, dtype, report)
+    except ValueError as error:
+        raise _refused(error, config, checkpoint) from error
+    except NotStreamable as reason:
+        if gguf:
+            raise ModelLoadError(f"{config.model_name}: its GGUF file does not fit {checkpoint.model_type}: {reason}") from None
+        logger.debug("%s is read by transformers: %s", config.model_name, reason)
+        return None
+    if packed is not None:
+        pack_layers(streamed.model, packed, streamed.read)
+    streamed.fill(device)
+    if packed is not None:
+        norms_to_fp32(streamed.model)
+    return streamed.model
+
+
+def _read_whole(
+    folder: Path, config: ModelConfig, checkpoint: transformers.PreTrainedConfig, device: torch.device, dtype: torch.dtype
+) -> PreTrainedModel:
+    form = FORMATS[config.quantization]
     family = family_of(folder)
     quantizer = form.quantizer(config, device, dtype)
     options: dict[str, Any] = {} if quantizer is None else {"quantization_config": quantizer}
@@ -78,12 +150,7 @@ def _from_pretrained(
             **options,
         )
     except ValueError as error:
-        if "does not support an attention implementation" in str(error):
-            architecture = ", ".join(checkpoint.architectures or [checkpoint.model_type])
-            raise ModelLoadError(
-                f"{config.model_name}: {architecture} computes its attention in a way that the engine cannot take over, so it is not served"
-            ) from error
-        raise
+        raise _refused(error, config, checkpoint) from error
     except OSError as error:
         if "no file named" in str(error) or "not found" in str(error).lower():
             raise ModelLoadError(
@@ -92,8 +159,25 @@ def _from_pretrained(
         raise
 
 
+def _refused(error: ValueError, config: ModelConfig, checkpoint: transformers.PreTrainedConfig) -> Exception:
+    """What transformers says of a network whose attention nobody else may compute, in words for whoever configured it."""
+    if "does not support an attention implementation" not in str(error):
+        return error
+    architecture = ", ".join(checkpoint.architectures or [checkpoint.model_type])
+    return ModelLoadError(
+        f"{config.model_name}: {architecture} computes its attention in a way that the engine cannot take over, so it is not served"
+    )
+
+
 def _check_quantization(folder: Path, config: ModelConfig) -> None:
     wanted, stored = FORMATS[config.quantization], stored_format(folder)
+    if (file := gguf_file(folder)) is not None:
+        blocks = sorted({tensor.kind.name for tensor in read_header(file).tensors.values()} - {"F64", "F32", "F16", "BF16"})
+        if blocks and wanted.name is not None:
+            raise ModelLoadError(
+                f"{config.model_name}: quantization: {wanted.name} is configured, but its GGUF file is quantized already "
+                f"({', '.join(blocks)}); leave quantization out"
+            )
     if wanted.published and stored is not wanted:
         raise ModelLoadError(
             f"{config.model_name}: quantization: {wanted.name} is configured, but the checkpoint is not quantized with {wanted.title}"

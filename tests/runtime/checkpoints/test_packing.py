@@ -44,7 +44,7 @@ def test_values_beyond_fp16_stay_fp32() -> None:
 
 def test_embeddings_are_stored_as_saved_and_given_as_fp32() -> None:
     embedding = nn.Embedding(10, 4)
-    packed = PackedEmbedding(embedding, torch.float16)
+    packed = PackedEmbedding(embedding.weight, torch.float16)
     assert packed.weight.dtype == torch.float16
     rows = packed(torch.tensor([3, 1]))
     assert rows.dtype == torch.float32

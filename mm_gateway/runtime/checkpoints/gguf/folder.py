@@ -1,0 +1,58 @@
+"""A GGUF file as the folder that the rest of the gateway reads: config.json, tokenizer files and the weights, made once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from mm_gateway.runtime.checkpoints.gguf.config import config_of, special_token_ids
+from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.tokenizer import tokenizer_of
+
+WEIGHTS_FILE = "weights.gguf"
+# Raised when what is written into the folder changes, so that those made before are not found.
+_VERSION = 1
+
+
+def checkpoint_of_file(file: Path) -> Path:
+    """The folder for a GGUF file, in `$XDG_CACHE_HOME/mm_gateway/gguf` (`~/.cache` by default).
+
+    The weights in it are a link to the file.
+
+    Raises:
+        ValueError: the file is damaged, or holds what is not read from GGUF. OSError: the cache cannot be written.
+    """
+    file = file.resolve()
+    state = file.stat()
+    name = hashlib.sha256(f"{_VERSION}:{file}:{state.st_size}:{state.st_mtime_ns}".encode()).hexdigest()[:24]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mm_gateway" / "gguf"
+    folder = cache / f"{file.stem}-{name}"
+    if (folder / "config.json").is_file():
+        return folder
+    header = read_header(file)
+    config = config_of(header)
+    cache.mkdir(parents=True, exist_ok=True)
+    # Written beside its place and moved there whole: another process may be at the same.
+    made = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        tokenizer_of(header).save_pretrained(made)
+        (made / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        (made / "generation_config.json").write_text(json.dumps(special_token_ids(header)), encoding="utf-8")
+        (made / WEIGHTS_FILE).symlink_to(file)
+        made.rename(folder)
+    except OSError:
+        if not (folder / "config.json").is_file():
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return folder
+
+
+def gguf_file(folder: Path) -> Path | None:
+    """The GGUF file that holds the weights of such a folder; None for any other."""
+    file = folder / WEIGHTS_FILE
+    return file if file.is_symlink() else None

@@ -1,0 +1,104 @@
+"""Builds a model around a source of its weights, so that loading takes little more memory than what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from mm_gateway.runtime.checkpoints.tensor_source import TensorSource
+
+
+class NotStreamable(Exception):
+    """transformers has to rename, split or join this checkpoint's weights; says which was found first."""
+
+
+class StreamedWeights:
+    """A model without weights, and where each of them is read from.
+
+    Raises:
+        NotStreamable: the model's weights are not stored under its own names and in its own shapes.
+    """
+
+    def __init__(
+        self, checkpoint: transformers.PreTrainedConfig, source: TensorSource, dtype: torch.dtype, report: Callable[[float], None]
+    ) -> None:
+        with torch.device("meta"):
+            self.model: PreTrainedModel = AutoModelForCausalLM.from_config(checkpoint, dtype=dtype, attn_implementation="sdpa")
+        self.model.tie_weights()
+        _compute_buffers(self.model)
+        self._source = source
+        self._dtype = dtype
+        self._report = report
+        self._read = 0
+        shapes = source.shapes
+        prefix = f"{self.model.base_model_prefix}."
+        self._names: dict[int, str] = {}
+        self._buffers: dict[str, str] = {}
+        persistent = self.model.state_dict().keys()
+        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+            if name not in persistent:
+                continue
+            # Checkpoints of a base model leave out the prefix.
+            stored = next((n for n in (name, name.removeprefix(prefix)) if shapes.get(n) == tuple(tensor.shape)), None)
+            if stored is None:
+                raise NotStreamable(f"{name} {list(tensor.shape)} is not stored as it is")
+            if isinstance(tensor, nn.Parameter):
+                self._names[id(tensor)] = stored
+            else:
+                self._buffers[name] = stored
+        self._items = sum(parameter.numel() for parameter in self.model.parameters())
+
+    def read(self, parameter: torch.Tensor) -> torch.Tensor:
+        """A parameter's numbers, in the model's type."""
+        found = self._source.read(self._names[id(parameter)])
+        self._read += found.numel()
+        self._report(min(1.0, self._read / self._items))  # a tied weight is read once for each of its places
+        return found.to(self._dtype) if found.is_floating_point() else found
+
+    def fill(self, device: torch.device) -> None:
+        """Give the model what it does not have yet: parameters that nobody replaced, and buffers."""
+        for name, stored in self._buffers.items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(self.model.get_submodule(owner), leaf, self._source.read(stored))
+        filled: dict[int, nn.Parameter] = {}
+        for module in self.model.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                if parameter.is_meta:
+                    if id(parameter) not in filled:  # tied ones stay one
+                        filled[id(parameter)] = nn.Parameter(self.read(parameter).to(device), requires_grad=False)
+                    setattr(module, name, filled[id(parameter)])
+        self.model.to(device)
+
+
+def _compute_buffers(model: PreTrainedModel) -> None:
+    """Buffers that no checkpoint holds, such as rotary frequencies, in the way that transformers computes them after its own loads."""
+    for name, buffer in list(model.named_non_persistent_buffers()):
+        owner, _, leaf = name.rpartition(".")
+        empty = torch.empty_like(buffer, device="cpu")
+        model.get_submodule(owner).register_buffer(leaf, empty.fill_(torch.nan) if empty.is_floating_point() else empty, persistent=False)
+    owners = {name.rpartition(".")[0] for name, _ in model.named_non_persistent_buffers()}
+    for owner in owners:
+        model._init_weights(model.get_submodule(owner))
+    left = [name for name, buffer in model.named_non_persistent_buffers() if not buffer.is_floating_point() or buffer.isnan().any()]
+    if left:
+        raise NotStreamable(f"{left[0]} is computed in a way of its own")
+
+
+def streamed_weights(
+    folder: Path,
+    checkpoint: transformers.PreTrainedConfig,
+    source: TensorSource,
+    dtype: torch.dtype,
+    report: Callable[[float], None],
+) -> StreamedWeights:
+    """The model of a folder, its generation settings read, its weights not yet; `report`: see `read_model`."""
+    streamed = StreamedWeights(checkpoint, source, dtype, report)
+    if (folder / "generation_config.json").is_file():
+        streamed.model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    streamed.model.eval().requires_grad_(False)
+    return streamed

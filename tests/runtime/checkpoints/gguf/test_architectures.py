@@ -1,0 +1,133 @@
+"""A GGUF file in the layout of llama.cpp's converter computes what the model computed that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+from gguf import GGMLQuantizationType
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime.model_loader import ModelLoader
+from tests.support.checkpoints import CHATML, make_tokenizer
+from tests.support.gguf_checkpoint import write_gguf
+
+TEXT = "The quick brown fox jumps over the lazy dog and 你好"
+SHAPE = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    made = make_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], bos_token="<|endoftext|>", eos_token="<|im_end|>")
+    made.chat_template = CHATML
+    return made
+
+
+def configurations(vocab_size: int) -> dict[str, PreTrainedConfig]:
+    shape = {"vocab_size": vocab_size, **SHAPE}
+    return {
+        "llama": transformers.LlamaConfig(**shape, tie_word_embeddings=False),
+        "llama, tied": transformers.LlamaConfig(**shape, tie_word_embeddings=True, attention_bias=True),
+        "llama, heads of their own width": transformers.LlamaConfig(**shape, head_dim=64),
+        "granite": transformers.GraniteConfig(
+            **shape, embedding_multiplier=6.0, residual_multiplier=0.3, attention_multiplier=0.1, logits_scaling=4.0
+        ),
+        "qwen2": transformers.Qwen2Config(**shape),
+        "qwen3": transformers.Qwen3Config(**shape, head_dim=64),
+        "phi3": transformers.Phi3Config(**shape, sliding_window=None),
+        "gemma3": transformers.Gemma3TextConfig(
+            **shape | {"num_hidden_layers": 7}, head_dim=48, query_pre_attn_scalar=48, sliding_window=16
+        ),
+        "gpt2": transformers.GPT2Config(
+            vocab_size=vocab_size, n_positions=256, n_embd=96, n_layer=3, n_head=6, initializer_range=0.2, bos_token_id=0, eos_token_id=2
+        ),
+    }
+
+
+def random_model(config: PreTrainedConfig) -> PreTrainedModel:
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:  # norms that are all one, and biases that are all zero, would hide a fault
+            parameter += torch.randn_like(parameter) * 0.1
+    return model
+
+
+def largest_difference(model: PreTrainedModel, other: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> float:
+    """Of all logits, in standard deviations."""
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        expected, found = model(ids).logits, other(ids).logits
+    return float((expected - found).abs().max() / expected.std())
+
+
+@pytest.mark.parametrize("name", configurations(480))
+def test_each_architecture_computes_what_its_model_did(name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    model = random_model(configurations(len(tokenizer))[name])
+    file = write_gguf(tmp_path / "model.gguf", model, tokenizer)
+    loaded = ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu"))
+    assert largest_difference(model, loaded.model, tokenizer) < 1e-4
+    assert loaded.tokenizer(TEXT)["input_ids"] == tokenizer(TEXT)["input_ids"]
+    assert loaded.stop_token_ids >= {2}
+    assert loaded.context_length == model.config.max_position_embeddings
+
+
+def test_rotary_frequencies_stored_as_a_tensor_are_divided_by_its_factors(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    scaling = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling["original_max_position_embeddings"] = 64
+    model = random_model(transformers.LlamaConfig(vocab_size=len(tokenizer), **SHAPE, rope_parameters=scaling))
+    plain = 1.0 / 10000.0 ** (torch.arange(0, 32, 2) / 32)
+    factors = (plain / model.model.rotary_emb.inv_freq).numpy().astype(np.float32)
+    assert factors.max() > 2
+    file = write_gguf(tmp_path / "model.gguf", model, tokenizer, tensors={"rope_freqs.weight": factors})
+    loaded = ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu"))
+    assert largest_difference(model, loaded.model, tokenizer) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16"])
+def test_quantized_files_compute_with_what_their_blocks_stand_for(kind: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    number = GGMLQuantizationType[kind]
+    model = random_model(configurations(len(tokenizer))["llama"])
+    file = write_gguf(tmp_path / "model.gguf", model, tokenizer, number)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            stored = gguf.quantize(parameter.numpy(), number)
+            parameter.copy_(torch.from_numpy(gguf.dequantize(stored, number)))
+    loaded = ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu", dtype="fp32"))
+    assert largest_difference(model, loaded.model, tokenizer) < 1e-4
+
+
+def test_a_property_that_nobody_reads_is_refused_by_its_name(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    model = random_model(configurations(len(tokenizer))["llama"])
+    file = write_gguf(tmp_path / "model.gguf", model, tokenizer, extra={"attention.temperature_scale": 0.5})
+    with pytest.raises(ModelLoadError, match=r"llama\.attention\.temperature_scale"):
+        ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu"))
+
+
+def test_a_quantization_that_contradicts_the_file_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    model = random_model(configurations(len(tokenizer))["llama"])
+    file = write_gguf(tmp_path / "model.gguf", model, tokenizer, GGMLQuantizationType.Q4_0)
+    with pytest.raises(ModelLoadError, match=r"quantized already \(Q4_0\)"):
+        ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu", quantization="8bit"))
