@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
+from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.backends.upstream.backend import RemoteBackend
-from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Settings
+from mm_gateway.configuration.settings import WORKFLOW_PREFIX, Settings
 from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
@@ -33,7 +34,7 @@ class Catalog:
         backends: by the name that listings show. aliases: further name -> listed name.
         workflows: served under their names; `NAME@MODEL` picks the model that answers, `workflow_model` does where none is named,
             else the first one. workflow_wait_s: for each wait of a stage.
-        manager: of the local models, closed with the catalog. local: the entries of those models.
+        manager: of the local models, closed with the catalog. hub: models that requests may name without an entry.
     """
 
     def __init__(
@@ -45,24 +46,24 @@ class Catalog:
         workflow_model: str | None = None,
         workflow_wait_s: float = WAIT_TIMEOUT_S,
         manager: RealModelManager | None = None,
-        local: Mapping[str, ModelConfig] | None = None,
+        hub: HubModels | None = None,
     ) -> None:
         self._backends = dict(backends)
         self._aliases = dict(aliases or {})
         self._manager = manager
-        self._local = dict(local or {})
+        self._hub = hub
         self._workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in workflows}
         self._workflow_model = workflow_model
         self._workflow_wait_s = workflow_wait_s
         self._created = int(time.time())
 
     def resolve(self, name: str) -> Backend:
-        """The backend of a name, an alias, or a workflow, which may name its model: `mm-orch/lesson-pack@gpt2`.
+        """The backend of a name, an alias, a hub model, or a workflow, which may name its model: `mm-orch/lesson-pack@gpt2`.
 
         Raises:
             ModelNotFoundError: there is none; the message lists those that are.
         """
-        backend = self._backends.get(self._aliases.get(name, name))
+        backend = self._model(name)
         if backend is not None:
             return backend
         head, at, model = name.partition("@")
@@ -71,12 +72,22 @@ class Catalog:
         raise ModelNotFoundError(name, (*self._backends, *self._workflows))
 
     def infos(self) -> list[ModelInfo]:
-        """Every model as it is now, in the order of the configuration; then the workflows."""
-        return [backend.info() for backend in self._backends.values()] + [self.resolve(name).info() for name in self._workflows]
+        """Every model as it is now, in the order of the configuration; then those of the hub that are downloaded; then the workflows."""
+        hub = self._hub.downloaded() if self._hub is not None else []
+        return [backend.info() for backend in (*self._backends.values(), *hub)] + [self.resolve(name).info() for name in self._workflows]
+
+    async def look_at_cache(self) -> None:
+        """See which models of the hub are downloaded, for `infos`."""
+        if self._hub is not None:
+            await self._hub.look_at_cache()
+
+    def _model(self, name: str) -> Backend | None:
+        backend = self._backends.get(self._aliases.get(name, name))
+        return self._hub.get(name) if backend is None and self._hub is not None else backend
 
     def _over(self, name: str, workflow: Workflow, model: str | None) -> WorkflowBackend:
         chosen = model if model is not None else self._workflow_model or next(iter(self._backends), "")
-        backend = self._backends.get(self._aliases.get(chosen, chosen))
+        backend = self._model(chosen)
         if backend is None:
             raise ModelNotFoundError(chosen, tuple(self._backends))
         return WorkflowBackend(name, workflow, backend, self._created, self._workflow_wait_s)
@@ -84,8 +95,9 @@ class Catalog:
     async def start(self) -> None:
         """Read what is known of models before they load, and begin to load what is to be preloaded, which is not waited for. A failure
         is logged, and tried again on first use."""
-        await asyncio.gather(*(backend.read_context_length() for backend in self._backends.values() if isinstance(backend, LocalBackend)))
-        for config in self._local.values():
+        local = [backend for backend in self._backends.values() if isinstance(backend, LocalBackend)]
+        await asyncio.gather(*(backend.read_context_length() for backend in local))
+        for config in (backend.config for backend in local):
             if config.preload or config.pin:
                 assert self._manager is not None
                 self._manager.acquire(config).add_done_callback(_release_preloaded)
@@ -96,26 +108,27 @@ class Catalog:
         Raises:
             ModelNotFoundError: there is no such model. InvalidRequestError: it is not local. Else what loading raises.
         """
-        manager, config = self._managed(name)
-        async with leased(manager.acquire(config)):
+        manager, backend = self._managed(name)
+        await backend.find()
+        async with leased(manager.acquire(backend.config)):
             return
 
     async def unload(self, name: str) -> None:
         """Take a local model out of memory once nobody uses it, which is waited for; errors as for `load`."""
-        manager, config = self._managed(name)
-        await MODELS.run(manager.unload, config)
+        manager, backend = self._managed(name)
+        await MODELS.run(manager.unload, backend.config)
 
     async def pin(self, name: str, pinned: bool) -> None:
         """Keep a local model in memory once it is there, or no longer; errors as for `load`."""
-        manager, config = self._managed(name)
-        manager.pin(config, pinned)
+        manager, backend = self._managed(name)
+        await backend.find()
+        manager.pin(backend.config, pinned)
 
-    def _managed(self, name: str) -> tuple[RealModelManager, ModelConfig]:
-        self.resolve(name)
-        config = self._local.get(self._aliases.get(name, name))
-        if config is None or self._manager is None:
+    def _managed(self, name: str) -> tuple[RealModelManager, LocalBackend]:
+        backend = self.resolve(name)
+        if not isinstance(backend, LocalBackend) or self._manager is None:
             raise InvalidRequestError(f"The model `{name}` is not a local one, so there is nothing to load or unload", param="model")
-        return self._manager, config
+        return self._manager, backend
 
     async def close(self) -> None:
         """Close every backend and workflow, and unload every model; idempotent."""
@@ -134,7 +147,8 @@ def build_catalog(settings: Settings) -> Catalog:
     """The catalog that the settings describe. Loads nothing yet."""
     created = int(time.time())
     backends: dict[str, Backend] = {}
-    manager: RealModelManager | None = None
+    served_here = bool(settings.allow) or any(config.backend == "local" for config in settings.models.values())
+    manager = RealModelManager.from_settings(settings.memory, settings.engine) if served_here else None
     for name, config in settings.models.items():
         match config.backend:
             case "mock":
@@ -142,7 +156,7 @@ def build_catalog(settings: Settings) -> Catalog:
             case "remote":
                 backends[name] = RemoteBackend(name, config, created)
             case "local":
-                manager = manager or RealModelManager.from_settings(settings.memory, settings.engine)
+                assert manager is not None
                 backends[name] = LocalBackend(name, config, manager, created)
     return Catalog(
         backends,
@@ -151,7 +165,7 @@ def build_catalog(settings: Settings) -> Catalog:
         workflow_model=settings.workflows.model or settings.default_model,
         workflow_wait_s=settings.workflows.wait_timeout_s,
         manager=manager,
-        local={name: config for name, config in settings.models.items() if config.backend == "local"},
+        hub=HubModels(settings.allow, manager, created) if manager is not None else None,
     )
 
 

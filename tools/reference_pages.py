@@ -39,7 +39,7 @@ def configuration_reference() -> str:
         "`null` is written as such, or left out.",
         "## models.yaml: an entry of `models`",
         "Beside the entries the file may say `default_model`: the name of the entry that answers on the command line and in workflows\n"
-        "where none is named.",
+        "where none is named; and `allow`: patterns of hub models that requests may name without an entry, such as `Qwen/*`.",
         _settings_table(ModelConfig),
     ]
     for section in Settings.__struct_fields__:

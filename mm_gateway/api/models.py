@@ -12,8 +12,9 @@ from mm_gateway.core import ModelInfo
 from mm_gateway.protocol import ModelCard, ModelList
 
 
-@get("/v1/models", sync_to_thread=False, summary="What is served")
-def list_models(request: HTTPRequest, state: State) -> ModelList:
+@get("/v1/models", summary="What is served")
+async def list_models(request: HTTPRequest, state: State) -> ModelList:
+    await state.catalog.look_at_cache()
     return ModelList([card(info) for info in state.catalog.infos() if may_use(request, info.id)])
 
 

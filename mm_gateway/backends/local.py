@@ -29,11 +29,14 @@ class LocalBackend:
     Args:
         name: the entry's name. config: the entry. manager: brings the model into memory and keeps it there.
         created: Unix seconds at which the gateway started.
+
+    Attributes:
+        config: the entry.
     """
 
     def __init__(self, name: str, config: ModelConfig, manager: RealModelManager, created: int) -> None:
         self._name = name
-        self._config = config
+        self.config = config
         self._manager = manager
         self._created = created
         self._known_length = config.max_context_length
@@ -41,8 +44,8 @@ class LocalBackend:
         self._text_lock = asyncio.Lock()
 
     def info(self) -> ModelInfo:
-        status = self._manager.status(self._config)
-        details: dict[str, object] = {"model_name": self._config.model_name, "pinned": status.pinned}
+        status = self._manager.status(self.config)
+        details: dict[str, object] = {"model_name": self.config.model_name, "pinned": status.pinned}
         if status.progress is not None:
             details["progress"] = status.progress.detail
             details["fraction"] = status.progress.fraction
@@ -61,17 +64,18 @@ class LocalBackend:
             backend="local",
             state=status.state,
             context_length=status.context_length or self._known_length,
-            aliases=self._config.aliases,
+            aliases=self.config.aliases,
             details=details,
         )
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Wait for the model, tokenize off the event loop, and pass the engine's events on."""
         refuse_workflow(request)
+        await self.find()
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Progress | None] = asyncio.Queue()
         future = self._manager.acquire(
-            self._config,
+            self.config,
             keep_alive=request.keep_alive,
             on_progress=lambda progress: loop.call_soon_threadsafe(arrived.put_nowait, progress),
         )
@@ -83,7 +87,7 @@ class LocalBackend:
             abandon(future)
             raise
         with future.result() as lease:
-            chat, truncate = lease.loaded.chat, self._config.truncate_history
+            chat, truncate = lease.loaded.chat, self.config.truncate_history
             # Closed here, before the lease ends: what runs must not outlive the right to the model.
             async with contextlib.aclosing(engine.generate(lease.engine, chat, request, truncate_history=truncate)) as events:
                 async for event in events:
@@ -92,7 +96,7 @@ class LocalBackend:
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
         text = await self._model_text()
         found = await ENCODING.run(text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt)
-        return msgspec.structs.replace(found, context_length=self._manager.status(self._config).context_length or found.context_length)
+        return msgspec.structs.replace(found, context_length=self._manager.status(self.config).context_length or found.context_length)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         text = await self._model_text()
@@ -100,12 +104,16 @@ class LocalBackend:
 
     async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
         """Waits for the model."""
-        async with leased(self._manager.acquire(self._config)) as lease:
+        await self.find()
+        async with leased(self._manager.acquire(self.config)) as lease:
             return await ENCODING.run(engine.count_tokens, lease.engine, texts)
 
     async def read_context_length(self) -> None:
         """What the files say of a model that was not loaded yet, where they are here."""
-        self._known_length = await MODELS.run(known_length, self._config)
+        self._known_length = await MODELS.run(known_length, self.config)
+
+    async def find(self) -> None:
+        """Make sure that there is such a model, before anything is done for it. That of an entry is taken to be there."""
 
     async def close(self) -> None:
         """The manager owns what there is to close."""
@@ -114,9 +122,10 @@ class LocalBackend:
         """The text side alone, kept for good: counting tokens must neither wait for the weights nor push another model out."""
         async with self._text_lock:
             if self._text is None:
+                await self.find()
                 from mm_gateway.runtime.model_loader import load_model_text
 
-                self._text = await MODELS.run(load_model_text, self._config)
+                self._text = await MODELS.run(load_model_text, self.config)
             return self._text
 
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Annotated
 
-MAX_NAME = 96
+from msgspec import Meta
+
+MAX_PART = 96
 # As huggingface_hub.utils.validate_repo_id has it, whose import takes longer than a small command.
 _PART = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
+
+
+HubPattern = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!.*\.\.)[A-Za-z0-9_.*?-]+(/[A-Za-z0-9_.*?-]+)?$",
+        title="ORGANISATION/NAME, in which * and ? stand for other characters",
+    ),
+]
 
 
 def is_repository(name: str) -> bool:
     """Whether a name could be one of a repository: NAME or ORGANISATION/NAME."""
     parts = name.split("/")
-    sound = len(parts) <= 2 and all(_PART.fullmatch(part) for part in parts)
-    return sound and len(name) <= MAX_NAME and "--" not in name and ".." not in name and not name.endswith(".git")
+    sound = len(parts) <= 2 and all(len(part) <= MAX_PART and _PART.fullmatch(part) for part in parts)
+    return sound and "--" not in name and ".." not in name and not name.endswith(".git")
 
 
 def split_file(name: str) -> tuple[str, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from mm_gateway.configuration.api_key import ApiKey, parse_key
+from mm_gateway.configuration.hub_names import is_allowed
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX
 from mm_gateway.errors import ConfigurationError
 
@@ -25,11 +26,12 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     models: list[str] = []
 
 
-def read_key_file(path: Path, models: Mapping[str, str]) -> tuple[ApiKey, ...]:
+def read_key_file(path: Path, models: Mapping[str, str], allow: Sequence[str] = ()) -> tuple[ApiKey, ...]:
     """The keys of a file.
 
     Args:
         models: name or alias that an entry may list -> the model's name. Workflows may be listed besides.
+        allow: patterns of hub models that may be listed too.
 
     Raises:
         ConfigurationError: it cannot be read, or an entry is wrong; the message names file and entry, and holds no key.
@@ -46,7 +48,7 @@ def read_key_file(path: Path, models: Mapping[str, str]) -> tuple[ApiKey, ...]:
     keys: list[ApiKey] = []
     for number, entry in enumerate(entries, 1):
         where = f"{path}: entry {number}"
-        key = _key(entry, models, where)
+        key = _key(entry, models, allow, where)
         if any(key.digest == other.digest for other in keys):
             raise ConfigurationError(f"{where}: the key is in the file twice")
         if key.name and any(key.name == other.name for other in keys):
@@ -72,7 +74,7 @@ def _of_yaml(text: str, path: Path) -> list[Any]:
     return [{"key": entry} if isinstance(entry, str) else entry for entry in cast(list[Any], content)]
 
 
-def _key(entry: Any, models: Mapping[str, str], where: str) -> ApiKey:
+def _key(entry: Any, models: Mapping[str, str], allow: Sequence[str], where: str) -> ApiKey:
     try:
         found = msgspec.convert(entry, _Entry)
         digest = parse_key(found.key)
@@ -84,7 +86,8 @@ def _key(entry: Any, models: Mapping[str, str], where: str) -> ApiKey:
         limit = getattr(found, name)
         if limit is not None and limit < 1:
             raise ConfigurationError(f"{where}: {name}: got {limit}, allowed is at least 1, or null")
-    unknown = next((name for name in found.models if name not in models and not name.startswith(WORKFLOW_PREFIX)), None)
+    others = (name for name in found.models if name not in models and not name.startswith(WORKFLOW_PREFIX))
+    unknown = next((name for name in others if not is_allowed(name, allow)), None)
     if unknown is not None:
         raise ConfigurationError(f"{where}: models: {unknown!r} is not among the models: {', '.join(models)}")
     return ApiKey(

@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mm_gateway.configuration.api_key import ApiKey, hashed
+from mm_gateway.configuration.hub_names import HubPattern
 from mm_gateway.configuration.key_file import read_key_file
 from mm_gateway.configuration.sections import SECTIONS, check_keys, converted, of_text
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, ModelType, ServerSettings, Settings
+from mm_gateway.configuration.words import range_in_words
 from mm_gateway.configuration.yaml_file import mapping, read_mapping
 from mm_gateway.errors import ConfigurationError
 
@@ -46,7 +48,7 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
     models_path = models_file or _default_file("models.yaml", environ.get("MM_GATEWAY_MODELS"))
     gateway_path = gateway_file or _default_file("gateway.yaml", environ.get("MM_GATEWAY_CONFIG"))
     models_yaml, gateway_yaml = read_mapping(models_path), read_mapping(gateway_path)
-    check_keys(models_yaml, ("models", "default_model"), f"{models_path}")
+    check_keys(models_yaml, ("models", "default_model", "allow"), f"{models_path}")
     check_keys(gateway_yaml, tuple(SECTIONS), f"{gateway_path}")
     entries = models_yaml.get("models")
     if not isinstance(entries, dict) or not entries:
@@ -63,15 +65,28 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
         )
         for name, kind in SECTIONS.items()
     }
-    sections["server"], keys = _access(sections["server"], gateway_path, models)
-    settings = Settings(models=models, default_model=default_model, keys=keys, **sections)  # type: ignore[arg-type]
+    allow = _allowed(models_yaml.get("allow"), models_path)
+    sections["server"], keys = _access(sections["server"], gateway_path, models, allow)
+    settings = Settings(models=models, allow=allow, default_model=default_model, keys=keys, **sections)  # type: ignore[arg-type]
     model = settings.workflows.model
     if model is not None and not any(model == name or model in config.aliases for name, config in models.items()):
         raise ConfigurationError(f"{gateway_path}: workflows: model: {model!r} is not among the models: {', '.join(models)}")
     return settings
 
 
-def _access(server: Any, path: Path, models: Mapping[str, ModelConfig]) -> tuple[ServerSettings, tuple[ApiKey, ...]]:
+def _allowed(patterns: object, path: Path) -> tuple[str, ...]:
+    """Patterns of hub models that requests may name."""
+    try:
+        return tuple(msgspec.convert(patterns if patterns is not None else [], list[HubPattern]))
+    except msgspec.ValidationError:
+        raise ConfigurationError(
+            f'{path}: allow: got {patterns!r}, allowed is a list of {range_in_words(HubPattern)}: ["Qwen/*", "HuggingFaceTB/SmolLM2-*"]'
+        ) from None
+
+
+def _access(
+    server: Any, path: Path, models: Mapping[str, ModelConfig], allow: tuple[str, ...]
+) -> tuple[ServerSettings, tuple[ApiKey, ...]]:
     """The section with hashes in the place of keys, so that no key stays in memory, and the keys of its file."""
     changes: dict[str, Any] = {}
     for name in ("api_keys", "admin_keys"):
@@ -82,7 +97,7 @@ def _access(server: Any, path: Path, models: Mapping[str, ModelConfig]) -> tuple
     keys: tuple[ApiKey, ...] = ()
     if server.api_keys_file is not None:
         names = {known: name for name, config in models.items() for known in (name, *config.aliases)}
-        keys = read_key_file(path.parent / Path(server.api_keys_file).expanduser(), names)
+        keys = read_key_file(path.parent / Path(server.api_keys_file).expanduser(), names, allow)
     return msgspec.structs.replace(server, **changes), keys
 
 

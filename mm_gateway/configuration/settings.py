@@ -298,6 +298,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     models: Mapping[str, ModelConfig] = msgspec.field(default_factory=dict[str, ModelConfig])
     """Name that clients use -> its entry."""
+    allow: tuple[str, ...] = ()
+    """Patterns of hub models that requests may name without an entry."""
     default_model: str | None = None
     """For the command line and workflows where none is named; None: the first entry."""
     server: ServerSettings = ServerSettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from huggingface_hub.errors import CacheNotFound
 from huggingface_hub.utils import CachedFileInfo, CachedRepoInfo, DeleteCacheStrategy, HFCacheInfo
 
 from mm_gateway.errors import DownloadError, StorageError
+from mm_gateway.hub.download import Choose, cached
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ def cached_models() -> list[CachedModel]:
     """The models in the cache, by name."""
     scanned = _scan()
     return sorted(map(_model, _repositories(scanned)), key=lambda model: model.name.lower()) if scanned is not None else []
+
+
+def complete_models(accept: Callable[[str], bool], choose: Choose) -> list[str]:
+    """Names of accepted models whose chosen files are all in the cache. Reads folders alone, so it is quick where the cache is large."""
+    names = (folder.name.removeprefix("models--").replace("--", "/") for folder in Path(constants.HF_HUB_CACHE).glob("models--*"))
+    return sorted(name for name in names if accept(name) and cached(name, choose, revision="main") is not None)
 
 
 def remove(name: str, file: str | None = None) -> int:

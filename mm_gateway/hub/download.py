@@ -48,13 +48,27 @@ def download(name: str, choose: Choose, *, revision: str | None = None, bar: typ
 
 
 def cached(name: str, choose: Choose, *, revision: str | None = None) -> Path | None:
-    """The folder in the cache where it holds the chosen files, complete; asks nobody."""
+    """The folder in the cache where it holds the chosen files, complete; None too where none are chosen. Asks nobody."""
     there = _known(name, revision)
     wanted = None if there is None else [glob.escape(file) for file in choose(there)]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
     except (LocalEntryNotFoundError, OSError):
         return None
+    if there is None:
+        there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return folder if choose(there) else None
+
+
+def find(name: str, *, revision: str | None = None) -> None:
+    """Make sure that there is such a repository: in the cache, or on the hub.
+
+    Raises:
+        DownloadError: there is none (`missing`), or it is not in the cache and the hub cannot be asked.
+    """
+    if cached(name, lambda _: ["config.json"], revision=revision) is None:
+        with hub_failures(name, revision):
+            HfApi().model_info(name, revision=revision)
 
 
 def size_in_words(size_bytes: float) -> str:

@@ -56,7 +56,7 @@ class Stand:
         self.gates = Gates()
         self.config = ModelConfig(model_name="m", path=str(folder), model_type="gpt2", device="cpu", dtype="fp32")
         self.manager = RealModelManager(loader=self.gates, engine_settings=EngineSettings(max_running=1, **engine))
-        catalog = Catalog({"m": LocalBackend("m", self.config, self.manager, 0)}, manager=self.manager, local={"m": self.config})
+        catalog = Catalog({"m": LocalBackend("m", self.config, self.manager, 0)}, manager=self.manager)
         self.app = create_app(PATIENT, catalog)
 
     def engine(self) -> InferenceEngine:

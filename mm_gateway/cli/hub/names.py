@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mm_gateway.configuration.hub_names import is_repository, split_file
+from mm_gateway.configuration.hub_names import is_allowed, is_repository, split_file
 from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.errors import InvalidRequestError
 
@@ -36,8 +36,9 @@ def is_from_hub(config: ModelConfig) -> bool:
 
 
 def users_of(settings: Settings, repository: str) -> list[str]:
-    """Entries of models.yaml that load a repository."""
-    return [name for name, config in settings.models.items() if is_from_hub(config) and config.model_name == repository]
+    """Entries of models.yaml that load a repository, and `allow` where requests may name it."""
+    entries = [name for name, config in settings.models.items() if is_from_hub(config) and config.model_name == repository]
+    return [*entries, "allow"] if is_allowed(repository, settings.allow) else entries
 
 
 def _origin(config: ModelConfig) -> str:

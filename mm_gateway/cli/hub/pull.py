@@ -38,7 +38,7 @@ def pull(settings: Settings, name: str, revision: str | None) -> None:
     size = size_in_words(sum(path.stat().st_size for path in files))
     click.echo(f"{name} is complete: {len(files)} file{'s' if len(files) > 1 else ''}, {size}, in {folder}")
     if config is None and not users_of(settings, repository):
-        click.echo(f"To serve it, add an entry with model_name: {repository} to models.yaml")
+        click.echo(f"To serve it, add an entry with model_name: {repository} to models.yaml, or let requests name it: allow")
 
 
 def _of_model(repository: str, code: bool, there: Sequence[str]) -> Sequence[str]:

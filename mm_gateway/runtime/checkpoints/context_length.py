@@ -43,7 +43,7 @@ def known_length(config: ModelConfig) -> int | None:
 
 def _folder(config: ModelConfig) -> Path | None:
     local = Path(config.path or config.model_name).expanduser()
-    if config.path is not None or local.is_dir():
+    if config.path is not None or (config.revision is None and local.is_dir()):
         return local
     from mm_gateway.hub.cache import cached_file  # half a second, which models of a folder need not pay
 

@@ -1,0 +1,96 @@
+"""Models of the hub that requests may name though no entry lists them: `allow` of models.yaml.
+
+A name becomes a backend with the defaults of an entry. Nothing is kept of a name until the hub, or its cache, is known to have it: whoever
+makes up names makes nothing grow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mm_gateway.backends.local import LocalBackend
+from mm_gateway.configuration.hub_names import is_allowed
+from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.errors import DownloadError, ModelNotFoundError
+from mm_gateway.work_pools import HUB
+
+if TYPE_CHECKING:
+    from mm_gateway.runtime.real_model_manager import RealModelManager
+
+LISTING_S = 5.0
+"""For which what was seen in the cache is listed before it is looked at again."""
+
+
+class HubModels:
+    """Backends by the name of their repository.
+
+    Args:
+        allow: patterns of names, as `allow` of models.yaml; none: there are no such models.
+        manager: of the local models. created: Unix seconds at which the gateway started.
+    """
+
+    def __init__(self, allow: Sequence[str], manager: RealModelManager, created: int) -> None:
+        self._allow = tuple(allow)
+        self._manager = manager
+        self._created = created
+        self._known: dict[str, HubBackend] = {}
+        self._downloaded: list[str] = []
+        self._looked_at = -LISTING_S
+
+    def get(self, name: str) -> HubBackend | None:
+        """The backend of a repository; None where no pattern allows it. Asks nobody, so there may be no such repository."""
+        if not is_allowed(name, self._allow):
+            return None
+        return self._known.get(name) or HubBackend(name, self._manager, self._created, self._known)
+
+    def downloaded(self) -> list[HubBackend]:
+        """Those that the cache held when it was looked at last."""
+        return [backend for name in self._downloaded if (backend := self.get(name)) is not None]
+
+    async def look_at_cache(self) -> None:
+        """See what is downloaded, unless that was done just now."""
+        if not self._allow or time.monotonic() - self._looked_at < LISTING_S:
+            return
+        self._looked_at = time.monotonic()
+        self._downloaded = await HUB.run(_downloaded, self._allow)
+
+
+def _downloaded(allow: Sequence[str]) -> list[str]:
+    # The hub's library takes half a second to import, which gateways without such models need not pay.
+    from mm_gateway.hub.cached_models import complete_models
+    from mm_gateway.runtime.checkpoints.files import wanted_files, weight_files
+
+    def choose(there: Sequence[str]) -> Sequence[str]:
+        return wanted_files(there, weights=True, code=False) if weight_files(there) else []
+
+    return complete_models(partial(is_allowed, patterns=allow), choose)
+
+
+class HubBackend(LocalBackend):
+    """A repository of the hub, with the defaults of an entry.
+
+    Args:
+        known: where to stand once there is such a repository.
+    """
+
+    def __init__(self, name: str, manager: RealModelManager, created: int, known: dict[str, HubBackend]) -> None:
+        # The revision says that no folder of that name is meant.
+        super().__init__(name, ModelConfig(model_name=name, revision="main"), manager, created)
+        self._known = known
+
+    async def find(self) -> None:
+        """Raises ModelNotFoundError where the hub has no such repository, DownloadError where it cannot be asked."""
+        if self._name in self._known:
+            return
+        from mm_gateway.hub.download import find
+
+        try:
+            await HUB.run(find, self._name, revision=self.config.revision)
+        except DownloadError as error:
+            if error.missing:
+                raise ModelNotFoundError(self._name) from error
+            raise
+        self._known.setdefault(self._name, self)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from mm_gateway.configuration.hub_names import is_allowed, is_repository, split_file
+
+NAMES = "gpt2 o/m o/m.1 o_/m_ O-1/m-2 / o/ /m o/m/x o..m o--m o/m.git .o/m o/-m o/m. ö/m .. . ~ o\\m".split()  # noqa: SIM905 - as people read it
+
+
+@pytest.mark.parametrize("name", [*NAMES, "", "o m", "o/m\n", "o/" + "b" * 96, "o/" + "b" * 97])
+def test_a_name_is_one_of_a_repository_as_the_hub_has_it(name: str) -> None:
+    try:
+        validate_repo_id(name)
+        valid = True
+    except HFValidationError:
+        valid = False
+    assert is_repository(name) is valid
+
+
+@pytest.mark.parametrize(
+    ("name", "patterns", "allowed"),
+    [
+        ("Qwen/Qwen3-0.6B", ["Qwen/*"], True),
+        ("Qwen/Qwen3-0.6B", ["o/*", "Qwen/Qwen3-?.6B"], True),
+        ("Qwen/Qwen3-0.6B", ["*/*"], True),
+        ("Qwen/Qwen3-0.6B", ["*"], False),
+        ("Qwen/Qwen3-0.6B", ["qwen/*"], False),
+        ("Qwen/Qwen3-0.6B", ["Qwen/Qwen3"], False),
+        ("Qwen/Qwen3-0.6B", [], False),
+        ("gpt2", ["gpt?"], True),
+        ("gpt2", ["*"], True),
+        ("../m", ["*/*"], False),
+        ("o/..", ["*/*"], False),
+    ],
+)
+def test_a_star_stands_for_characters_of_one_part(name: str, patterns: list[str], allowed: bool) -> None:
+    assert is_allowed(name, patterns) is allowed
+
+
+def test_a_file_follows_a_colon() -> None:
+    assert split_file("o/m:a/b.gguf") == ("o/m", "a/b.gguf")
+    assert split_file("o/m") == ("o/m", None)
+    assert split_file("o/m:") == ("o/m", "")
