@@ -2,13 +2,14 @@
 
 The last message (or the prompt) may hold directives: `!mock tokens=50 delay=0.1 load=2 error=429 after=3`
 
-    tokens=N   length of the text in tokens (default: 24)
+    tokens=N   a text of so many tokens (default: 24), and no call unless one is required
     delay=S    seconds per token, in place of the configured delay_s
     load=S     seconds of "loading" before the first token
     error=E    fail: 400, 401, 403, 404, 409, 422, 429, 500, 503, context, or hang (never answers)
     call=NAME  call that function of the request's tools
     after=N    fail after N tokens of the text, mid-stream; default 0: before the first
 
+Functions are called in turn: each of the tools once, then comes the text. Arguments, and texts that follow a grammar, are examples of it.
 A token is a word with the space before it. Log-probabilities are made up, and always the same. All choices of a request together
 have at most 2**20 tokens, the inputs of an embedding request at most 300,000.
 """
@@ -19,34 +20,37 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
 
 from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import check_total_tokens
-from mm_gateway.backends.mock.call import arguments_for, called_tool, text_for
+from mm_gateway.backends.mock.call import MockCall, called_tool
 from mm_gateway.backends.mock.choice import MockChoice
 from mm_gateway.backends.mock.directives import HANG, Directives, failure, read_directives
+from mm_gateway.backends.mock.examples import arguments_for, text_for
 from mm_gateway.backends.mock.vectors import MockVocabulary, mock_vector, word_ids
 from mm_gateway.backends.mock.words import count_words, words_of
-from mm_gateway.backends.tool_calls import finish_reason, new_call_id
+from mm_gateway.backends.tool_schemas import read_schemas, tried
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.chat_templates.history import encode_fitting
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
-    ChoiceFinished,
     CompletionInput,
     Embedding,
     EmbeddingInput,
     GenerationConfig,
     GenerationEvent,
     GenerationRequest,
+    Ignored,
     Message,
     ModelInfo,
     Progress,
     TextDelta,
     Tokenized,
     Tool,
-    ToolCallDelta,
     Usage,
 )
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError
@@ -55,6 +59,8 @@ from mm_gateway.work_pools import ENCODING
 CONTEXT_LENGTH = 32768
 MAX_TOKENS = 2**20
 """Of all choices of a request together."""
+_TOKENS = 24
+"""Of a text that nobody says the length of."""
 _YIELD_EVERY = 128
 """Tokens and log-probabilities between two returns to the event loop: a generator that never waits would keep it to itself."""
 
@@ -112,16 +118,15 @@ class MockBackend:
                 yield event
             return
         sizes = await ENCODING.run(self._sizes, request.input, prompts, config.max_new_tokens)
-        choices = await ENCODING.run(self._choices, request, prompts, sizes, orders)
-        for event in _echoes(request, prompts, choices):
-            yield event
-        if isinstance(request.input, ChatInput) and (tool := called_tool(request.input, orders.call)) is not None:
-            for event in _calls(request.input, tool, choices):
+        form = await _form(request, orders)
+        if form.ignored:
+            yield Ignored(form.ignored)
+        choices = await ENCODING.run(self._choices, request, prompts, sizes, orders, form)
+        if isinstance(request.input, CompletionInput) and request.input.echo:
+            for event in _echoes(request, prompts, choices):
                 yield event
-            yield Usage(sum(sizes), len(choices))
-            return
         pace = _Pace()
-        running = list(choices)
+        running = choices
         steps = 0
         while running:
             await self._before_step(steps, orders)
@@ -152,7 +157,9 @@ class MockBackend:
         )
         return [len(fitting)]
 
-    def _choices(self, request: GenerationRequest, prompts: Sequence[str], sizes: Sequence[int], orders: Directives) -> list[MockChoice]:
+    def _choices(
+        self, request: GenerationRequest, prompts: Sequence[str], sizes: Sequence[int], orders: Directives, form: _Form
+    ) -> Sequence[MockChoice | MockCall]:
         """Every choice of the reply.
 
         Raises:
@@ -164,12 +171,16 @@ class MockBackend:
         param = "messages" if isinstance(request.input, ChatInput) else "prompt"
         if room < max(limit, 1):
             raise ContextLengthExceededError(self._context_length, max(sizes), config.max_new_tokens, param=param)
-        script = list(words_of(text_for(config.grammar))) if config.grammar is not None else None
-        length = len(script) if script is not None else orders.tokens
+        script = list(words_of(form.text)) if form.text is not None else None
+        length = len(script) if script is not None else _TOKENS if orders.tokens is None else orders.tokens
         most = limit if script is None and config.ignore_eos else min(length, limit)
         if most * len(prompts) * config.n > MAX_TOKENS:
             together = f"{len(prompts)} prompts of {config.n} choices of {most} tokens"
             raise InvalidRequestError(f"The mock writes {MAX_TOKENS} tokens for a request at most, not {together}", param=param)
+        if form.tool is not None:
+            assert isinstance(request.input, ChatInput) and request.input.tools is not None and script is not None
+            use, name = request.input.tools, form.tool.name
+            return [MockCall(index, config, use, name, arguments=script, limit=limit) for index in range(config.n)]
         return [
             MockChoice(index * config.n + place, config, offset=offset + place, length=length, limit=limit, script=script)
             for index, offset in enumerate(_offset(prompt, config) for prompt in prompts)
@@ -189,6 +200,35 @@ class MockBackend:
         if error == HANG:
             await asyncio.Event().wait()
         raise failure(error, model=self._name, context_length=self._context_length)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a reply has to be.
+
+    Attributes:
+        text: all of it; None: as it comes. tool: the one that it calls, with the text as its arguments.
+        ignored: paths of what was left out of the request.
+    """
+
+    text: str | None = None
+    tool: Tool | None = None
+    ignored: tuple[str, ...] = ()
+
+
+async def _form(request: GenerationRequest, orders: Directives) -> _Form:
+    ignored: tuple[str, ...] = ()
+    if isinstance(request.input, ChatInput) and request.input.tools is not None:
+        tools = request.input.tools.tools
+        schemas = await read_schemas(tools)
+        tool = called_tool(request.input, orders)
+        if tool is not None:
+            schemas = await tried(tools, schemas)
+        ignored = tuple(path for schema in schemas for path in schema.left_out)
+        if tool is not None:
+            return _Form(await arguments_for(msgspec.structs.replace(tool, parameters=schemas[tools.index(tool)].schema)), tool, ignored)
+    grammar = request.config.grammar
+    return _Form(await text_for(grammar) if grammar is not None else None, None, ignored)
 
 
 class _Pace:
@@ -216,20 +256,10 @@ def _tokens(text: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return words, word_ids(words)
 
 
-def _calls(chat: ChatInput, tool: Tool, choices: Sequence[MockChoice]) -> Iterator[GenerationEvent]:
-    assert chat.tools is not None
-    arguments = list(words_of(arguments_for(tool)))
+def _echoes(request: GenerationRequest, prompts: Sequence[str], choices: Sequence[MockChoice | MockCall]) -> Iterator[GenerationEvent]:
+    """The prompts of a completion, once for every choice."""
     for choice in choices:
-        yield ToolCallDelta(choice.index, 0, id=new_call_id(), name=tool.name)
-        for piece in arguments:
-            yield ToolCallDelta(choice.index, 0, arguments=piece)
-        yield ChoiceFinished(choice.index, finish_reason(chat.tools, "stop", called=True))
-
-
-def _echoes(request: GenerationRequest, prompts: Sequence[str], choices: Sequence[MockChoice]) -> Iterator[GenerationEvent]:
-    """The prompts of a completion that asks for them, once for every choice."""
-    if isinstance(request.input, CompletionInput) and request.input.echo:
-        for choice in choices:
+        if isinstance(choice, MockChoice):
             yield from choice.echo(prompts[choice.index // request.config.n])
 
 

@@ -26,7 +26,9 @@ class MockChoice:
         index: of the choice in the reply. offset: with which of its words the mock begins. limit: tokens at most.
     """
 
-    def __init__(self, index: int, config: GenerationConfig, *, offset: int, length: int, limit: int, script: Sequence[str] | None) -> None:
+    def __init__(
+        self, index: int, config: GenerationConfig, *, offset: int, length: int, limit: int, script: Sequence[str] | None = None
+    ) -> None:
         self.index = index
         self._config = config
         self._script = script
@@ -75,11 +77,15 @@ class MockChoice:
         return [TextDelta(self.index, text, logprobs=logprobs), end] if text or logprobs else [end]
 
     def _logprob(self, token: str, position: int) -> TokenLogprob:
-        raw = tuple(token.encode())
         if self._config.prompt_logprobs and position == 0:
-            return TokenLogprob(token, raw, None)
-        top = tuple(
-            (token if rank == 0 else f"alt{rank}", raw if rank == 0 else tuple(b"alt%d" % rank), -0.5 - rank)
-            for rank in range(self._config.logprobs or 0)
-        )
-        return TokenLogprob(token, raw, -0.5, top)
+            return TokenLogprob(token, tuple(token.encode()), None)
+        return made_up_logprob(token, self._config.logprobs or 0)
+
+
+def made_up_logprob(token: str, alternatives: int) -> TokenLogprob:
+    """The same for every token, with so many alternatives, itself first."""
+    raw = tuple(token.encode())
+    top = tuple(
+        (token if rank == 0 else f"alt{rank}", raw if rank == 0 else tuple(b"alt%d" % rank), -0.5 - rank) for rank in range(alternatives)
+    )
+    return TokenLogprob(token, raw, -0.5, top)

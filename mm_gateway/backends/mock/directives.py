@@ -32,7 +32,7 @@ _Tokens = Annotated[int, Meta(ge=0, le=2**20)]
 class Directives(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the mock is told to do; the meaning of each is in `backend.py`, whose users read it."""
 
-    tokens: _Tokens = 24
+    tokens: _Tokens | None = None
     delay: _Seconds | None = None
     load: _Seconds = 0.0
     error: str | None = None

@@ -108,6 +108,8 @@ class _Reader:
                 return isinstance(value, str) and _beyond_regex(value)
             case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
                 return isinstance(value, (int, float)) and not (value == 0 or _SMALLEST <= abs(value) <= _LARGEST)
+            case "minProperties" | "maxProperties":
+                return isinstance(value, int) and _beyond_counting(schema, key, value)
             case _ if key in UNENFORCEABLE:
                 kind, types = UNENFORCEABLE[key], schema.get("type")
                 applies = kind is None or types is None or kind == types or (isinstance(types, list) and kind in types)
@@ -214,6 +216,12 @@ def _says_nothing(key: str, value: Any) -> bool:
             return False
         case _:  # holds one schema, or one for each name
             return value is True or value == {}
+
+
+def _beyond_counting(schema: Mapping[str, Any], key: str, value: int) -> bool:
+    """llguidance counts properties where all that are listed are required, and names that it has written already among them."""
+    required, listed = _names(schema.get("required")), _names(schema.get("properties"))
+    return not required >= listed or (key == "minProperties" and value > len(required) + 1)
 
 
 def _beyond_regex(pattern: str) -> bool:

@@ -107,11 +107,11 @@ def _reference_depth(schema: Any) -> int:
             continue
         stack += ((inner, False) for key, inner in value.items() if key not in _VALUES and key not in _DEFINITIONS and inner is not None)
         if isinstance(value.get("$ref"), str):
-            stack.append((_resolve(schema, value["$ref"]), True))
+            stack.append((resolve(schema, value["$ref"]), True))
     return deepest
 
 
-def _resolve(schema: Any, reference: str) -> Any:
+def resolve(schema: Any, reference: str) -> Any:
     """What a reference within the schema points at (RFC 6901); False where that is nothing, or somewhere else."""
     if not reference.startswith("#"):
         return False
@@ -153,7 +153,7 @@ def _has_finite_value(schema: Any) -> bool:
             continue
         needs: list[Hashable] = []
         if isinstance(current.get("$ref"), str) and current["$ref"].startswith("#"):
-            target = _resolve(schema, current["$ref"])
+            target = resolve(schema, current["$ref"])
             needs.append(node(target) if isinstance(target, dict) else True)
         needs += (node(member) for member in _list(current.get("allOf")))
         for key in ("anyOf", "oneOf"):

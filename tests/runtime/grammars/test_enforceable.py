@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -15,8 +16,10 @@ from mm_gateway.core import Grammar
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.runtime.grammars import enforceable as tables
 from mm_gateway.runtime.grammars.enforceable import as_enforced, enforceable, relaxed
+from mm_gateway.runtime.grammars.measuring import check_size
 from mm_gateway.runtime.grammars.sources import error_of, source_of
 from mm_gateway.runtime.grammars.trial import try_out
+from tests.support.json_schemas import json_schemas
 
 BYTES = LLTokenizer("byte", slices=[])
 VALUES: dict[str, Any] = {
@@ -144,6 +147,8 @@ def test_what_says_nothing_is_no_reason_to_refuse(schema: dict[str, Any]) -> Non
         ({"type": "string", "pattern": r"(a)\1"}, ("pattern",)),
         ({"type": "object", "required": ["b"], "properties": {"a": {}}, "additionalProperties": False}, ("required",)),
         ({"$ref": "https://example.com/schema"}, ("$ref",)),
+        ({"type": "object", "properties": {"a": {}}, "maxProperties": 1}, ("maxProperties",)),
+        ({"type": "object", "required": ["a"], "minProperties": 3}, ("minProperties",)),  # it would count one name twice
         ({"type": "number", "minimum": 1e30}, ("minimum",)),
         (
             {"type": "object", "patternProperties": {"^(?!a)": {"type": "string"}}, "additionalProperties": False},
@@ -154,6 +159,12 @@ def test_what_says_nothing_is_no_reason_to_refuse(schema: dict[str, Any]) -> Non
 def test_what_is_left_out_only_lets_more_pass(schema: dict[str, Any], left_out: tuple[str, ...]) -> None:
     found = relaxed(schema)
     assert found.left_out == left_out and compiles(found.schema)
+
+
+def test_properties_are_counted_where_no_name_can_come_twice() -> None:
+    counted = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "minProperties": 2, "maxProperties": 2}
+    assert enforceable(counted) == (counted, ())
+    assert accepts(counted, '{"a":1,"b":2}') and not accepts(counted, '{"a":1}') and not accepts(counted, '{"a":1,"a":1}')
 
 
 def test_unions_that_a_property_tells_apart_stay_as_they_are() -> None:
@@ -187,6 +198,60 @@ def test_what_is_no_schema_or_fits_nothing_is_refused(text: str, says: str) -> N
         source_of(Grammar("json_schema", text))
 
 
+def inside(schema: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+
+
+FITS_NOTHING: list[Any] = [
+    {"$ref": "#"},
+    {"enum": []},
+    {"anyOf": []},
+    {"oneOf": []},
+    {"anyOf": [{"enum": []}, False]},
+    {"type": []},
+    {"allOf": [{"type": "string"}, {"type": "integer"}]},
+    {"allOf": [{"const": 1}, {"const": 2}]},
+    {"allOf": [{"enum": [1, 2]}, {"enum": [3]}]},
+    {"allOf": [{"pattern": "^a$"}, {"pattern": "^b$"}], "type": "string"},
+    {"allOf": [{"minimum": 3}, {"maximum": 2}], "type": "integer"},
+    {"const": 1, "type": "string"},
+    {"enum": [1, 2], "type": "string"},
+    {"enum": [1], "const": 2},
+    {"type": "string", "enum": ["aaa"], "maxLength": 2},
+    {"type": "string", "const": "x", "pattern": "^y"},
+    {"type": "integer", "enum": [5], "maximum": 3},
+    {"const": {"a": 1}, "required": ["b"]},
+    {"type": "integer", "minimum": 2, "maximum": 1},
+    {"type": "integer", "minimum": 1.2, "maximum": 1.8},
+    {"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2},
+    {"type": "number", "exclusiveMinimum": 1, "exclusiveMaximum": 1},
+    {"type": "integer", "multipleOf": 10, "minimum": 1, "maximum": 9},
+    {"type": "string", "minLength": 3, "maxLength": 2},
+    {"type": "string", "pattern": "[^\\s\\S]"},
+    {"type": "string", "pattern": "^a$", "minLength": 2},
+    {"type": "string", "pattern": "a^b"},
+    {"type": "string", "format": "date", "maxLength": 3},
+    {"type": "string", "format": "ipv4", "pattern": "^x"},
+    {"type": "array", "minItems": 3, "maxItems": 2},
+    {"type": "array", "minItems": 3, "items": False},
+    {"type": "array", "prefixItems": [{"enum": []}], "minItems": 1},
+    {"type": "object", "required": ["a"], "additionalProperties": False},
+    {"type": "object", "maxProperties": 0, "required": ["a"]},
+    {"type": "object", "patternProperties": {"^a": {"enum": []}}, "required": ["ab"]},
+]
+
+
+@pytest.mark.parametrize("schema", FITS_NOTHING, ids=json.dumps)
+@pytest.mark.parametrize("form", [lambda schema: schema, inside, lambda schema: inside(inside(schema))], ids=["alone", "inside", "deeper"])
+def test_what_no_value_fits_is_refused_before_anything_is_written(schema: Any, form: Callable[[Any], Any]) -> None:
+    grammar = Grammar("json_schema", json.dumps(form(schema)))
+    try:
+        check_size(grammar)
+        assert try_out(source_of(grammar)) is not None
+    except InvalidRequestError as refused:
+        assert refused.param is not None and refused.param.startswith("response_format")
+
+
 BOUNDS = [-100, -2.5, -1, -0.05, 0, 1e-10, 0.001, 0.01, 0.5, 1, 1.5, 10, 99, 100, 100.5]
 
 
@@ -208,40 +273,7 @@ def test_so_it_is_where_any_type_may_come() -> None:
     assert not accepts(schema, "0") and accepts(schema, "0.005") and accepts(schema, '"a"')
 
 
-numbers = st.integers(-1000, 1000) | st.sampled_from([0, 0.001, 0.01, 0.5, 1.5, 1e10])
-leaves = st.one_of(
-    st.fixed_dictionaries({"type": st.just("string")}, optional={"minLength": st.integers(0, 3), "maxLength": st.integers(3, 6)}),
-    st.fixed_dictionaries({"type": st.just("string"), "format": st.sampled_from([*sorted(tables.FORMATS), "phone"])}),
-    st.fixed_dictionaries({"type": st.just("number")}, optional={"exclusiveMinimum": numbers, "maximum": numbers}),
-    st.fixed_dictionaries({"type": st.just("integer")}, optional={"minimum": numbers, "exclusiveMaximum": numbers}),
-    st.fixed_dictionaries({"enum": st.lists(st.sampled_from([1, "a", None, True, 2.5, [1], {"a": 1}]), min_size=1, unique_by=repr)}),
-    st.sampled_from([{"type": "boolean"}, {"type": ["string", "null"], "maxLength": 4}, {"const": "b"}]),
-)
-names = st.sampled_from(["a", "b", "c"])
-
-
-def schemas(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.one_of(
-        st.fixed_dictionaries(
-            {"type": st.just("object"), "properties": st.dictionaries(names, inner, max_size=3)},
-            optional={"required": st.lists(names, unique=True), "additionalProperties": st.booleans() | inner},
-        ),
-        st.fixed_dictionaries(
-            {"type": st.just("array"), "maxItems": st.integers(1, 3)},
-            optional={
-                "items": inner,
-                "minItems": st.integers(0, 2),
-                "prefixItems": st.lists(inner, max_size=2),
-                "uniqueItems": st.booleans(),
-            },
-        ),
-        st.builds(
-            lambda members, key: {key: members}, st.lists(inner, min_size=1, max_size=3), st.sampled_from(["anyOf", "oneOf", "allOf"])
-        ),
-    )
-
-
-@given(st.recursive(leaves, schemas, max_leaves=6), st.randoms(use_true_random=False))
+@given(json_schemas(), st.randoms(use_true_random=False))
 @settings(max_examples=150, deadline=None)
 def test_whatever_the_engine_lets_pass_fits_the_schema(schema: dict[str, Any], random: Any) -> None:
     try:
