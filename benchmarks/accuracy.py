@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -24,7 +25,12 @@ from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
-PATHS = {"fp32": {"dtype": "fp32"}, "fp16": {"dtype": "fp16"}, "bf16": {"dtype": "bf16"}, "8bit": {"quantization": "8bit"}}
+PATHS: dict[str, dict[str, Any]] = {
+    "fp32": {"dtype": "fp32"},
+    "fp16": {"dtype": "fp16"},
+    "bf16": {"dtype": "bf16"},
+    "8bit": {"quantization": "8bit"},
+}
 PROMPTS = 32
 TOKENS = 64
 
@@ -61,10 +67,10 @@ def common_length(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     return next((index for index, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), len(a))
 
 
-def logprob_error(folder: Path, path: dict[str, str], prompts: list[list[int]]) -> list[float]:
+def logprob_error(folder: Path, path: dict[str, Any], prompts: list[list[int]]) -> list[float]:
     """Mean and largest difference of log-probabilities at all positions, KL divergence, agreement of the first choice."""
     exact = AutoModelForCausalLM.from_pretrained(folder)
-    model = ModelLoader().load(ModelConfig(model_name=str(folder), device="cpu", **path)).model  # type: ignore[arg-type]
+    model = ModelLoader().load(ModelConfig(model_name=str(folder), device="cpu", **path)).model
     errors, largest, divergences, agreements = [], 0.0, [], []
     with torch.inference_mode():
         for ids in prompts:
@@ -101,7 +107,7 @@ def main() -> None:
     greedy = GenerationConfig(max_new_tokens=TOKENS, temperature=0, ignore_eos=True)
     exact: list[tuple[int, ...]] = []
     for name, path in PATHS.items():
-        loaded = ModelLoader().load(ModelConfig(model_name=str(folder), device="cpu", **path))  # type: ignore[arg-type]
+        loaded = ModelLoader().load(ModelConfig(model_name=str(folder), device="cpu", **path))
         engine = InferenceEngine.for_loaded_model(loaded, EngineSettings(prefix_cache=False))
         prompts = prompts_of(engine)
         found = texts(engine, prompts, greedy)

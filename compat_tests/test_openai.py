@@ -18,11 +18,6 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello!"}]
 EVERY_KIND = ["mock", "hub/remote", "gpt2", "llama"]
 
 
-@pytest.fixture
-def async_client(gateway: Gateway) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=180)
-
-
 @pytest.mark.parametrize("model", EVERY_KIND)
 def test_stream_and_whole_reply_hold_the_same_text(client: openai.OpenAI, model: str) -> None:
     options: Any = {"model": model, "messages": HELLO, "max_tokens": 12, "temperature": 0}

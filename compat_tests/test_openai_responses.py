@@ -10,8 +10,6 @@ import openai
 import pydantic
 import pytest
 
-from compat_tests.support.gateways import Gateway
-
 EVERY_KIND = ["mock", "hub/remote", "gpt2", "llama"]
 WEATHER: Any = {
     "type": "function",
@@ -25,11 +23,6 @@ WEATHER: Any = {
     "strict": True,
 }
 NAMED: Any = {"type": "function", "name": "get_weather"}
-
-
-@pytest.fixture
-def async_client(gateway: Gateway) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=60)
 
 
 @pytest.mark.parametrize("model", ["mock", "gpt2", "llama"])

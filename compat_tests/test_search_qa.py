@@ -94,7 +94,8 @@ def test_a_whole_reply_has_typed_annotations_and_tells_its_steps(client: openai.
         assert message.content[citation.start_index : citation.end_index] == "[1]"
         assert citation.title == "Observatory › Visiting hours"
         assert citation.url.startswith("file://") and citation.url.endswith("/files/dome.md#visiting-hours")
-    workflow = reply.model_extra["workflow"]  # type: ignore[index]
+    assert reply.model_extra is not None
+    workflow = reply.model_extra["workflow"]
     assert [step["name"] for step in workflow["steps"]] == ["search", "fetch", "summarize", "answer"]
     assert workflow["degraded"] is False
     assert reply.usage is not None and reply.usage.total_tokens == 27
@@ -119,7 +120,7 @@ def test_nothing_found_is_said_in_the_questions_language(client: openai.OpenAI) 
     for question, says in (("Who won the cup of 1954?", "Nothing was found"), ("量子纠缠是什么？", "没有找到")):
         reply = client.chat.completions.create(model="mm-orch/search-qa", messages=[{"role": "user", "content": question}])
         assert says in (reply.choices[0].message.content or "")
-        assert reply.model_extra["workflow"]["degraded"] is True  # type: ignore[index]
+        assert reply.model_extra is not None and reply.model_extra["workflow"]["degraded"] is True
 
 
 def test_the_mock_answers_too_and_a_wrong_parameter_is_named(client: openai.OpenAI) -> None:

@@ -14,10 +14,10 @@ from openai.types.responses import Response
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings, StorageSettings
+from mm_gateway.configuration.settings import ModelConfig, ModelType, Settings, StorageSettings
 from tests.support import checkpoints
 
-MODELS = {"chatml": "chatml", "react": "qwen-chat"}
+MODELS: dict[str, ModelType] = {"chatml": "chatml", "react": "qwen-chat"}
 CONTEXT = 2048
 
 
@@ -41,7 +41,7 @@ WEATHER = {"type": "function", "name": "get_weather", "description": "Weather of
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncTestClient]:
     folder: Path = checkpoints.llama(tmp_path_factory.mktemp("llama"), max_position_embeddings=CONTEXT)
     models = {
-        name: ModelConfig(model_name=name, path=str(folder), model_type=model_type, device="cpu", dtype="fp32")  # type: ignore[arg-type]
+        name: ModelConfig(model_name=name, path=str(folder), model_type=model_type, device="cpu", dtype="fp32")
         for name, model_type in MODELS.items()
     }
     settings = Settings(models=models, storage=StorageSettings(folder=str(tmp_path_factory.mktemp("storage"))))

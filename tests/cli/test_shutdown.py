@@ -131,4 +131,4 @@ def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
         began = time.monotonic()
         assert server.wait(20) == 0
         assert time.monotonic() - began < 15
-        assert "what still runs is left behind" in server.stderr.read()  # type: ignore[union-attr]
+        assert server.stderr is not None and "what still runs is left behind" in server.stderr.read()

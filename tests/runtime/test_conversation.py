@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mm_gateway.configuration.settings import ModelType
 from mm_gateway.core import Message
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.conversation import ConversationManager
@@ -43,8 +44,8 @@ def test_a_prompt_holds_the_whole_conversation_in_the_template() -> None:
 
 
 @pytest.mark.parametrize("model_type", ["qwen-chat", "chatml", "llama", "gpt2"])
-def test_a_message_cannot_write_control_tokens(model_type: str) -> None:
-    conv = ConversationManager(model_type=model_type)  # type: ignore[arg-type]
+def test_a_message_cannot_write_control_tokens(model_type: ModelType) -> None:
+    conv = ConversationManager(model_type=model_type)
     conv.add_user_input("a")
     plain = conv.build_prompt()
     conv.clear()

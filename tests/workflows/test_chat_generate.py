@@ -14,6 +14,7 @@ from mm_gateway.core import (
     GenerationEvent,
     GenerationRequest,
     Message,
+    Role,
     TextDelta,
     Usage,
     WorkflowOutcome,
@@ -35,9 +36,9 @@ class Chat:
         self.backend = WorkflowBackend("mm-orch/chat-generate", ChatGenerateWorkflow(None, conversations), self.model, created=0)
 
     async def ask(self, *texts: str, session: str | None = None, system: str | None = None, **changes: Any) -> list[GenerationEvent]:
-        roles = ["user" if (len(texts) - index) % 2 else "assistant" for index in range(len(texts))]
+        roles: list[Role] = ["user" if (len(texts) - index) % 2 else "assistant" for index in range(len(texts))]
         head = [Message(role="system", content=system)] if system else []
-        messages = (*head, *(Message(role=role, content=text) for role, text in zip(roles, texts, strict=True)))  # type: ignore[arg-type]
+        messages = (*head, *(Message(role=role, content=text) for role, text in zip(roles, texts, strict=True)))
         metadata = {"session_id": session} if session is not None else {}
         request = GenerationRequest(request_id="r", model="chat", input=ChatInput(messages), metadata=metadata, **changes)
         return [event async for event in self.backend.generate(request)]

@@ -6,6 +6,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -275,9 +276,10 @@ def test_what_left_a_gpu_is_kept_in_host_memory_within_its_budget() -> None:
     assert isinstance(evict, Evict) and evict.to_host
 
 
-def candidate(key: str, **more: object) -> Candidate:
+def candidate(key: str, **more: Any) -> Candidate:
     usual = {"bytes": 10, "in_use": False, "pinned": False, "asked_for": False, "idle_s": 1.0, "expired_s": None, "reload_s": 1.0}
-    return Candidate(key=key, **(usual | more))  # type: ignore[arg-type]
+    fields: dict[str, Any] = usual | more
+    return Candidate(key=key, **fields)
 
 
 @pytest.mark.parametrize(
