@@ -32,7 +32,7 @@ class JobMaker:
     Attributes:
         text: the model's tokenizer. limits: on its prompts. defaults: of parameters that requests leave open.
         stop_token_ids: end a text. embedding: how it embeds, in vectors of embedding_size numbers.
-        max_sequences: of a request for embeddings in the queue at a time.
+        max_sequences: of a request for embeddings in the queue at a time. ids: of sequences and requests, unique in one engine.
     """
 
     text: TokenText
@@ -42,7 +42,7 @@ class JobMaker:
     embedding: EmbeddingStyle
     embedding_size: int
     max_sequences: int = WINDOW
-    _ids: itertools.count[int] = field(default_factory=itertools.count)
+    ids: itertools.count[int] = field(default_factory=itertools.count)
 
     def text_job(
         self,
@@ -62,7 +62,7 @@ class JobMaker:
         self.limits.check_tokens(config.logit_bias, "logit_bias")
         self.limits.check_tokens(config.stop_token_ids, "stop_token_ids")
         seed = secrets.randbits(64) if config.seed is None else config.seed
-        group = next(self._ids)
+        group = next(self.ids)
         ends = ends_of(config, self.text, own=self.stop_token_ids, of_template=stop_strings, follows_grammar=grammar is not None)
         words = self.text.spellings(config.bad_words, "bad_words") if bad_words is None else bad_words
         barred = BarredTokens(min_tokens=config.min_tokens, ends=ends.tokens, words=words) or None
@@ -74,7 +74,7 @@ class JobMaker:
                 index = position * config.n + member
                 # Choices differ by their seed alone; the first keeps the request's own.
                 seq = Sequence(
-                    next(self._ids),
+                    next(self.ids),
                     group,
                     list(prompt),
                     config,
@@ -95,9 +95,9 @@ class JobMaker:
         check_embedding(self.embedding, dimensions, size=self.embedding_size)
         for tokens in inputs:
             self.limits.check_input(tokens, param)
-        group, config = next(self._ids), GenerationConfig()
+        group, config = next(self.ids), GenerationConfig()
         backlog = deque(
-            (index, Sequence(next(self._ids), group, list(tokens), config, max_tokens=0, seed=0, pooling=self.embedding.pooling))
+            (index, Sequence(next(self.ids), group, list(tokens), config, max_tokens=0, seed=0, pooling=self.embedding.pooling))
             for index, tokens in enumerate(inputs)
         )
         return EmbeddingJob(generation, backlog, dimensions, sum(map(len, inputs)), min(WINDOW, self.max_sequences))
