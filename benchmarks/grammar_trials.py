@@ -48,7 +48,7 @@ def main() -> None:
     trials = GrammarTrials()
     trials.check(Grammar("regex", "a"))
     compiler.compile(Grammar("regex", "a"))
-    ll_tokenizer = compiler._prepared(Grammar("regex", "a"))
+    ll_tokenizer = compiler._ll_tokenizer
     print(platform.processor() or platform.machine())
     print("| fields | measure | try out | compile here | again |\n| --- | --- | --- | --- | --- |")
     for fields in (3, 10, 50):

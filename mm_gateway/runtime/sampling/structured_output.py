@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import llguidance
-import llguidance.hf
 import numpy as np
 import torch
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
@@ -23,6 +22,7 @@ from mm_gateway.core import Grammar
 from mm_gateway.errors import EngineError, InvalidRequestError, UnsupportedParameterError
 from mm_gateway.runtime.grammars.sources import LIMITS, error_of, source_of
 from mm_gateway.runtime.grammars.trials import TRIALS, content_key
+from mm_gateway.runtime.sampling.grammar_tokenizer import grammar_tokenizer
 from mm_gateway.work_pools import GRAMMARS
 
 logger = logging.getLogger(__name__)
@@ -88,19 +88,16 @@ class GrammarState:
 
 
 class GrammarCompiler:
-    """Compiles grammars for one tokenizer, and keeps those that were used last; thread-safe. The first takes about a second.
+    """Compiles grammars for one tokenizer, and keeps those that were used last; thread-safe. Making one reads the vocabulary, which a load
+    has the time for and a request has not.
 
     Args:
         vocab_size: of the logits. stop_token_ids: tokens that may end a complete output, at least one.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_token_ids: frozenset[int]) -> None:
-        self._tokenizer = tokenizer
-        self._vocab_size = vocab_size
-        self._stop_token_ids = sorted(stop_token_ids)
-        self._lock = threading.Lock()  # the tokenizer is made once
-        self._ll_tokenizer: llguidance.LLTokenizer | None = None
-        self._cache_lock = threading.Lock()  # not the other one: what is there must not wait for a tokenizer
+        self._ll_tokenizer = _tokenizer(tokenizer, vocab_size, sorted(stop_token_ids))
+        self._cache_lock = threading.Lock()
         self._cache: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
         self._cached_bytes = 0
 
@@ -114,10 +111,13 @@ class GrammarCompiler:
         """
         if (found := self._cached(grammar)) is not None:
             return found
-        tokenizer = self._prepared(grammar)
+        if self._ll_tokenizer is None:
+            raise UnsupportedParameterError(
+                f"{grammar.param} needs a fast tokenizer and an end-of-sequence token, which this model lacks", param=grammar.param
+            )
         TRIALS.check(grammar)
         source = source_of(grammar)
-        matcher = llguidance.LLMatcher(tokenizer, source, log_level=0, limits=LIMITS)
+        matcher = llguidance.LLMatcher(self._ll_tokenizer, source, log_level=0, limits=LIMITS)
         if (error := error_of(matcher)) is not None:
             raise InvalidRequestError(f"{grammar.param} cannot be compiled: {error}", param=grammar.param)
         compiled = CompiledGrammar(matcher, grammar.param, _GRAMMAR_BYTES + _BYTES_PER_SOURCE_BYTE * len(source))
@@ -148,15 +148,16 @@ class GrammarCompiler:
             while self._cached_bytes > CACHE_BYTES:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].size_bytes
 
-    def _prepared(self, grammar: Grammar) -> llguidance.LLTokenizer:
-        with self._lock:
-            if self._ll_tokenizer is None:
-                if not isinstance(self._tokenizer, PreTrainedTokenizerFast) or not self._stop_token_ids:
-                    raise UnsupportedParameterError(
-                        f"{grammar.param} needs a fast tokenizer and an end-of-sequence token, which this model lacks", param=grammar.param
-                    )
-                self._ll_tokenizer = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=self._vocab_size, eos_token=self._stop_token_ids)
-            return self._ll_tokenizer
+
+def _tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_token_ids: list[int]) -> llguidance.LLTokenizer | None:
+    """None where the model cannot follow grammars."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or not stop_token_ids:
+        return None
+    try:
+        return grammar_tokenizer(tokenizer, vocab_size, stop_token_ids)
+    except Exception as error:  # noqa: BLE001 - a model that cannot follow grammars is better than none
+        logger.warning("this model cannot follow grammars: %s", error)
+        return None
 
 
 class TokenMasks:

@@ -61,6 +61,11 @@ class TokenText:
                     raise InvalidRequestError(f"{param}: {text!r} is no token of this model", param=param)
         return found
 
+    @property
+    def special(self) -> frozenset[int]:
+        """Ids of special tokens, which `decode` leaves out of texts unless it is told otherwise."""
+        return self._special
+
     def special_token(self, text: str) -> int | None:
         """The id of the special token of this name."""
         return self._special_by_name.get(text)

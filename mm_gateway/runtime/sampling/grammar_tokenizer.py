@@ -1,0 +1,42 @@
+"""A model's vocabulary as llguidance needs it: the bytes of each token, and how text is tokenized.
+
+Why not llguidance's own reading of Hugging Face tokenizers: it reads the whole tokenizer a second time, which takes several times as
+long, holds the interpreter's lock all the while, and stays in memory beside the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llguidance import LLTokenizer
+from transformers import PreTrainedTokenizerFast
+
+from mm_gateway.runtime.tokens.token_text import TokenText
+
+
+class _Vocabulary:
+    """What LLTokenizer asks of a tokenizer (`llguidance.TokenizerWrapper`)."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, stop_token_ids: Sequence[int]) -> None:
+        text = TokenText(tokenizer)
+        self._encode = tokenizer.backend_tokenizer.encode
+        self.eos_token_id = stop_token_ids[0]
+        self.tokens = [text.token_bytes(token_id) for token_id in range(len(tokenizer))]
+        self.special_token_ids = sorted(token_id for token_id in text.special if token_id < len(self.tokens))
+
+    def __call__(self, text: str) -> list[int]:
+        return self._encode(text, add_special_tokens=False).ids
+
+
+def grammar_tokenizer(tokenizer: PreTrainedTokenizerFast, vocab_size: int, stop_token_ids: Sequence[int]) -> LLTokenizer:
+    """Takes a moment for each 100,000 tokens.
+
+    Args:
+        vocab_size: of the logits. stop_token_ids: may end a text, at least one.
+    """
+    # In two calls, since neither gives up the interpreter's lock: other threads come to run between them.
+    plain = LLTokenizer(_Vocabulary(tokenizer, stop_token_ids), n_vocab=vocab_size, eos_token=list(stop_token_ids), slices=[])  # type: ignore[arg-type]
+    return plain.with_slices(LLTokenizer.general_slices())
