@@ -40,6 +40,7 @@ EXPECTED = {
     "class City": "inhabitants=",
     "responses.create": "",
     "embeddings.create": "256 ",
+    "continue_final_message": "[",
 }
 
 

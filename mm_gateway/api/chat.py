@@ -10,11 +10,12 @@ from litestar import post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.chat_messages import read_messages
+from mm_gateway.api.chat_messages import read_messages, read_rendering
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import includes_usage, read_body, respond
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, read_grammar
 from mm_gateway.api.replies.chat import ChatReply
+from mm_gateway.api.replies.token_details import token_details
 from mm_gateway.api.tools import read_tools
 from mm_gateway.core import ChatInput, GenerationRequest
 from mm_gateway.errors import InvalidRequestError
@@ -40,6 +41,7 @@ async def chat_completions(request: HTTPRequest, state: State) -> ASGIResponse:
         logprobs=generation.config.logprobs is not None,
         include_usage=includes_usage(body),
         stages=(body.workflow or {}).get("events") is True,
+        tokens=token_details(body),
     )
     return await respond(request, state, generation, reply, stream=bool(body.stream))
 
@@ -66,16 +68,25 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
     grammar = read_grammar(body)
     if tools is not None and grammar is not None and not grammar.param.startswith("response_format"):
         raise InvalidRequestError(f"tools and {grammar.param} exclude each other", param=grammar.param)
+    messages = read_messages(body.messages)
     return GenerationRequest(
         request_id=request_id,
         model=body.model,
-        input=ChatInput(read_messages(body.messages), tools),
+        input=ChatInput(
+            messages,
+            tools,
+            read_rendering(body, messages, tools),
+            echo=bool(body.echo),
+            truncate_prompt_tokens=body.truncate_prompt_tokens,
+        ),
         config=generation_config(
             body,
             n=body.n,
             max_new_tokens=limits[0] if limits else None,
             logprobs=logprobs,
             grammar=grammar,
+            prompt_logprobs=body.prompt_logprobs,
+            return_token_ids=token_details(body).wanted,
         ),
         keep_alive=keep_alive_s(body.keep_alive),
         metadata=body.metadata or {},

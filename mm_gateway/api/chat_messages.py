@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from mm_gateway.core import Message, ToolCall
+from mm_gateway.core import Message, Rendering, ToolCall, ToolUse
 from mm_gateway.core.limits import MAX_CONVERSATION_TOOL_CALLS
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.protocol import ChatMessage, ContentPart
+from mm_gateway.protocol import ChatCompletionRequest, ChatMessage, ContentPart, TokenizeRequest
 from mm_gateway.protocol.decoding import check_depth
 
 
@@ -23,6 +23,32 @@ def read_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     conversation = tuple(_message(f"messages[{index}]", message) for index, message in enumerate(messages))
     _check_results(conversation)
     return conversation
+
+
+def read_rendering(body: ChatCompletionRequest | TokenizeRequest, conversation: Sequence[Message], tools: ToolUse | None) -> Rendering:
+    """How the conversation is to become a prompt.
+
+    Raises:
+        InvalidRequestError: the last message is to be continued, and cannot be.
+    """
+    if body.continue_final_message:
+        if body.add_generation_prompt:
+            raise _not_continued("continue_final_message and add_generation_prompt exclude each other")
+        if tools is not None:
+            raise _not_continued("continue_final_message and tools exclude each other")
+        if conversation[-1].tool_calls or conversation[-1].role == "tool":
+            raise _not_continued("continue_final_message: the last message must be a text, not a call or its result")
+    return Rendering(
+        add_generation_prompt=body.add_generation_prompt is not False and not body.continue_final_message,
+        continue_final_message=bool(body.continue_final_message),
+        add_special_tokens=bool(body.add_special_tokens),
+        documents=tuple(body.documents or ()) if isinstance(body, ChatCompletionRequest) else (),
+        variables=body.chat_template_kwargs or {},
+    )
+
+
+def _not_continued(message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param="continue_final_message")
 
 
 def check_tool_calls(count: int, param: str) -> None:

@@ -21,6 +21,7 @@ from mm_gateway.api.generation_config import (
     texts_or_tokens,
 )
 from mm_gateway.api.replies.completion import CompletionReply
+from mm_gateway.api.replies.token_details import token_details
 from mm_gateway.core import CompletionInput, GenerationRequest
 from mm_gateway.core.limits import MAX_CHOICES
 from mm_gateway.errors import InvalidRequestError
@@ -49,6 +50,8 @@ async def completions(request: HTTPRequest, state: State) -> ASGIResponse:
         choices=len(generation.input.prompts) * generation.config.n,
         logprobs=generation.config.logprobs,
         include_usage=includes_usage(body),
+        n=generation.config.n,
+        tokens=token_details(body),
     )
     return await respond(request, state, generation, reply, stream=bool(body.stream))
 
@@ -66,8 +69,12 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
     check_count(len(prompts), best_of, "prompt")
     echo = bool(body.echo)
     scored = echo and body.logprobs is not None
+    if scored and body.prompt_logprobs not in (None, body.logprobs):
+        raise InvalidRequestError(
+            "prompt_logprobs must be the same as logprobs with echo, which scores the prompt too", param="prompt_logprobs"
+        )
     max_tokens = _MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    if max_tokens == 0 and not scored:
+    if max_tokens == 0 and not scored and body.prompt_logprobs is None:
         raise InvalidRequestError(
             "max_tokens must be at least 1, got 0; without generating, echo with logprobs scores a prompt", param="max_tokens"
         )
@@ -75,14 +82,20 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
     return GenerationRequest(
         request_id=request_id,
         model=body.model,
-        input=CompletionInput(prompts, echo=echo, add_special_tokens=body.add_special_tokens is not False),
+        input=CompletionInput(
+            prompts,
+            echo=echo,
+            add_special_tokens=body.add_special_tokens is not False,
+            truncate_prompt_tokens=body.truncate_prompt_tokens,
+        ),
         config=generation_config(
             body,
             n=body.n,
             max_new_tokens=max_tokens,
             logprobs=body.logprobs,
             grammar=read_grammar(body),
-            prompt_logprobs=scored,
+            prompt_logprobs=body.logprobs if scored else body.prompt_logprobs,
+            return_token_ids=token_details(body).wanted,
         ),
         best_of=body.best_of,
         keep_alive=keep_alive_s(body.keep_alive),

@@ -10,7 +10,7 @@ import msgspec
 from mm_gateway.core import GenerationConfig, Grammar
 from mm_gateway.core.limits import MAX_LOGPROB_ENTRIES, MAX_PROMPTS
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, SamplingFields, StructuredOutputs
+from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, GenerationFields, SamplingFields, StructuredOutputs
 
 _DURATION = re.compile(r"(?P<number>-?\d+(?:\.\d+)?)(?P<unit>ms|s|m|h)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -25,7 +25,8 @@ def generation_config(
     n: int | None = None,
     logprobs: int | None,
     grammar: Grammar | None,
-    prompt_logprobs: bool = False,
+    prompt_logprobs: int | None = None,
+    return_token_ids: bool = False,
 ) -> GenerationConfig:
     """How a body wants its prompt to be continued. Its fields are within their ranges, since it was decoded."""
     return GenerationConfig(
@@ -50,6 +51,8 @@ def generation_config(
         logprobs=logprobs,
         grammar=grammar,
         prompt_logprobs=prompt_logprobs,
+        return_token_ids=return_token_ids,
+        return_tokens_as_token_ids=isinstance(body, GenerationFields) and bool(body.return_tokens_as_token_ids),
     )
 
 

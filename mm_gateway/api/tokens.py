@@ -8,14 +8,15 @@ from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.access.keys import resolve
-from mm_gateway.api.chat_messages import read_messages
+from mm_gateway.api.chat_messages import read_messages, read_rendering
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import read_body
 from mm_gateway.api.tools import read_tools
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import ChatInput, TokenizingBackend
-from mm_gateway.errors import InvalidRequestError, ShuttingDownError, UnsupportedParameterError
+from mm_gateway.errors import InvalidRequestError, ShuttingDownError
 from mm_gateway.protocol import DetokenizeReply, DetokenizeRequest, TokenizeReply, TokenizeRequest
+from mm_gateway.protocol.policy import refuse_unserved
 from mm_gateway.work_pools import BODIES
 
 _MANY_TOKENS = 4096
@@ -33,11 +34,7 @@ _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
 )
 async def tokenize(request: HTTPRequest, state: State) -> ASGIResponse:
     body, given = await read_body(request, _tokenize_decoder, lambda body: (body, _tokenize_input(body)))
-    found = await tokenizing_backend(request, state, body.model).tokenize(
-        given,
-        add_special_tokens=body.add_special_tokens is not False,
-        add_generation_prompt=body.add_generation_prompt is not False,
-    )
+    found = await tokenizing_backend(request, state, body.model).tokenize(given, add_special_tokens=body.add_special_tokens is not False)
     return await _json(TokenizeReply(len(found.ids), found.context_length, found.ids, found.strings if body.return_token_strs else None))
 
 
@@ -55,20 +52,24 @@ async def detokenize(request: HTTPRequest, state: State) -> ASGIResponse:
 def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequestError("Give either prompt or messages", param="prompt" if body.messages is None else "messages")
-    if body.continue_final_message:
-        raise UnsupportedParameterError("continue_final_message is not supported by this server", param="continue_final_message")
+    refuse_unserved(body)
     if body.prompt is not None:
-        for name in ("add_generation_prompt", "tools", "tool_choice", "parallel_tool_calls"):
+        of_messages = (
+            "add_generation_prompt",
+            "continue_final_message",
+            "chat_template_kwargs",
+            "tools",
+            "tool_choice",
+            "parallel_tool_calls",
+        )
+        for name in of_messages:
             if getattr(body, name):
                 raise InvalidRequestError(f"{name} is only allowed with messages", param=name)
         return body.prompt
-    if body.add_special_tokens:
-        raise UnsupportedParameterError(
-            "add_special_tokens is not supported with messages: the chat template writes the special tokens", param="add_special_tokens"
-        )
     if not body.messages:
         raise InvalidRequestError("messages must hold at least one message", param="messages", code="empty_array")
-    return ChatInput(read_messages(body.messages), read_tools(body))
+    messages, tools = read_messages(body.messages), read_tools(body)
+    return ChatInput(messages, tools, read_rendering(body, messages, tools))
 
 
 def tokenizing_backend(request: HTTPRequest, state: State, model: str) -> TokenizingBackend:

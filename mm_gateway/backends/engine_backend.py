@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ import msgspec
 
 from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import embed
+from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat, with_echo
 from mm_gateway.backends.tool_calls import StopsOutsideCalls, read_tool_calls
 from mm_gateway.backends.tool_schemas import read_schemas, tried
 from mm_gateway.chat_templates.encoder import ChatEncoder
-from mm_gateway.chat_templates.history import encode_fitting
+from mm_gateway.chat_templates.history import encode_fitting, reply_room
+from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.chat_templates.tool_formats.format import json_rule
 from mm_gateway.configuration.settings import ModelType
 from mm_gateway.core import (
@@ -27,7 +30,6 @@ from mm_gateway.core import (
     Grammar,
     Ignored,
     ModelInfo,
-    TextDelta,
     Tokenized,
     ToolUse,
 )
@@ -36,6 +38,7 @@ from mm_gateway.runtime.grammars.enforceable import Enforceable
 from mm_gateway.runtime.grammars.measuring import check_size
 from mm_gateway.runtime.grammars.sources import enforced_schema
 from mm_gateway.runtime.grammars.trials import TRIALS
+from mm_gateway.runtime.tokens.model_text import check_text_size
 from mm_gateway.stop_strings import StopStrings, TextStops
 from mm_gateway.work_pools import ENCODING
 
@@ -99,7 +102,6 @@ async def _generate(
 ) -> AsyncGenerator[GenerationEvent]:
     stop_strings: Sequence[str] = ()
     stops_within: Callable[[StopStrings], TextStops] | None = None
-    echo_texts: list[str] | None = None
     grammar: CompiledGrammar | None = None
     config = request.config
     assert not isinstance(request.input, EmbeddingInput)
@@ -111,14 +113,15 @@ async def _generate(
                 if ignored:
                     yield Ignored(ignored)
                 stops_within = functools.partial(StopsOutsideCalls, chat.tool_format.calls)
+            if unused := chat.unused_variables(conversation.rendering):
+                yield Ignored(tuple(f"chat_template_kwargs.{name}" for name in unused))
             encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
-            prompts = [await ENCODING.run(encode)]
-            stop_strings, param = chat.stop_strings, "messages"
-        case CompletionInput(texts, echo, add_special_tokens):
-            prompts = await ENCODING.run(_encode_all, engine, texts, config.max_new_tokens, add_special_tokens)
-            param = "prompt"
-            if echo:
-                echo_texts = await ENCODING.run(_texts, engine, texts)
+            prompts, echo = [await ENCODING.run(encode)], echo_of_chat(conversation)
+            stop_strings, param, scored = chat.stop_strings, "messages", False
+        case CompletionInput() as completion:
+            prompts, echo = await ENCODING.run(_encode_all, engine, completion, config.max_new_tokens)
+            param, scored = "prompt", config.prompt_logprobs is not None
+    check_prompt_logprobs(config, sum(map(len, prompts)), echo=scored and bool(echo))
     if config.grammar is not None:
         grammar, config = await engine.grammars.compiled(config.grammar), msgspec.structs.replace(config, grammar=None)
     bad_words = await ENCODING.run(engine.spellings, config.bad_words) if config.bad_words else ()
@@ -129,27 +132,26 @@ async def _generate(
         stops_within=stops_within,
         grammar=grammar,
         bad_words=bad_words,
-        echo_texts=echo_texts,
+        echo_texts=echo if scored else None,
         param=param,
         loop=asyncio.get_running_loop(),
     )
     try:
-        if echo_texts is not None and not config.prompt_logprobs:
-            for index in range(len(prompts) * request.config.n):
-                yield TextDelta(index, echo_texts[index // request.config.n])
-        async for event in _with_tool_calls(aiter(generation), chat, request.input):
+        events = _with_tool_calls(aiter(generation), chat, request)
+        async for event in events if scored or echo is None else with_echo(events, echo, config.n):
             yield event
     finally:
         generation.cancel()
 
 
 def _with_tool_calls(
-    events: AsyncIterator[GenerationEvent], chat: ChatEncoder, input: ChatInput | CompletionInput
+    events: AsyncIterator[GenerationEvent], chat: ChatEncoder, request: GenerationRequest
 ) -> AsyncIterator[GenerationEvent]:
+    input = request.input
     if not isinstance(input, ChatInput) or input.tools is None:
         return events
     begun = chat.begun(input.messages, input.tools.tools)
-    return read_tool_calls(events, input.tools, lambda: chat.tool_format.parser(begun))
+    return read_tool_calls(events, input.tools, lambda: chat.tool_format.parser(begun), token_ids=request.config.return_token_ids)
 
 
 def count_tokens(engine: InferenceEngine, texts: Sequence[str]) -> tuple[int, ...]:
@@ -161,7 +163,11 @@ def _encode_chat(
     engine: InferenceEngine, chat: ChatEncoder, conversation: ChatInput, reply_tokens: int | None, truncate_history: bool
 ) -> list[int]:
     tools = conversation.tools.tools if conversation.tools is not None else ()
-    encode = functools.partial(chat.encode, tools=tools, limit=engine.token_limit(reply_tokens, param="messages"))
+    encode = functools.partial(chat.encode, tools=tools, rendering=conversation.rendering)
+    if conversation.truncate_prompt_tokens is not None:
+        check_text_size([message.content for message in conversation.messages], "messages", context_length=engine.context_length)
+        return _last(encode(conversation.messages), conversation.truncate_prompt_tokens, engine, reply_tokens)
+    encode = functools.partial(encode, limit=engine.token_limit(reply_tokens, param="messages"))
     if not (truncate_history if conversation.truncate is None else conversation.truncate):
         return encode(conversation.messages)
     return encode_fitting(encode, conversation.messages, context_length=engine.context_length, reply_tokens=reply_tokens)
@@ -200,11 +206,24 @@ def _grammar_of_calls(chat: ChatEncoder, use: ToolUse, schemas: Sequence[Enforce
 
 
 def _encode_all(
-    engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]], reply_tokens: int | None, add_special_tokens: bool
-) -> list[list[int]]:
-    encode = functools.partial(engine.encode, limit=engine.token_limit(reply_tokens), add_special_tokens=add_special_tokens)
-    return [encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+    engine: InferenceEngine, completion: CompletionInput, reply_tokens: int | None
+) -> tuple[list[list[int]], Sequence[str] | None]:
+    """Token ids of each prompt, and the texts that are to be echoed."""
+    kept = completion.truncate_prompt_tokens
+    encode = functools.partial(engine.encode, add_special_tokens=completion.add_special_tokens)
+    if kept is None:
+        encode = functools.partial(encode, limit=engine.token_limit(reply_tokens))
+        ids = [encode(prompt) if isinstance(prompt, str) else list(prompt) for prompt in completion.prompts]
+        texts = [prompt if isinstance(prompt, str) else engine.decode(prompt) for prompt in completion.prompts] if completion.echo else None
+        return ids, texts
+    check_text_size([prompt for prompt in completion.prompts if isinstance(prompt, str)], "prompt", context_length=engine.context_length)
+    encode = functools.partial(encode, limit=TokenLimit(sys.maxsize, longest=lambda: 1))
+    ids = [_last(encode(prompt) if isinstance(prompt, str) else prompt, kept, engine, reply_tokens) for prompt in completion.prompts]
+    return ids, [engine.decode(prompt) for prompt in ids] if completion.echo else None
 
 
-def _texts(engine: InferenceEngine, prompts: Sequence[str | tuple[int, ...]]) -> list[str]:
-    return [prompt if isinstance(prompt, str) else engine.decode(prompt) for prompt in prompts]
+def _last(ids: Sequence[int], count: int, engine: InferenceEngine, reply_tokens: int | None) -> list[int]:
+    """The last tokens of a prompt, as `truncate_prompt_tokens` counts them."""
+    if count < 0:
+        count = max(engine.context_length - reply_room(engine.context_length, reply_tokens), 1)
+    return list(ids[max(len(ids) - count, 0) :])

@@ -93,9 +93,9 @@ class LocalBackend:
                 async for event in events:
                     yield event
 
-    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         text = await self._model_text()
-        found = await ENCODING.run(text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt)
+        found = await ENCODING.run(text.tokenize, input, add_special_tokens=add_special_tokens)
         return msgspec.structs.replace(found, context_length=self._manager.status(self.config).context_length or found.context_length)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:

@@ -21,20 +21,24 @@ def finish_reason(use: ToolUse, reason: FinishReason, *, called: bool) -> Finish
 
 
 async def read_tool_calls(
-    events: AsyncIterator[GenerationEvent], use: ToolUse, new_parser: Callable[[], ToolParser]
+    events: AsyncIterator[GenerationEvent], use: ToolUse, new_parser: Callable[[], ToolParser], *, token_ids: bool = False
 ) -> AsyncIterator[GenerationEvent]:
-    """The events with calls in the place of their text. Log-probabilities are those of all tokens, calls included."""
+    """The events with calls in the place of their text. Log-probabilities are those of all tokens, calls included.
+
+    Args:
+        token_ids: whether those of all tokens are told, too.
+    """
     choices: dict[int, _Choice] = {}
     async for event in events:
         match event:
             case TextDelta(index=index):
                 choice = choices.setdefault(index, _Choice(index, use, new_parser()))
-                for found in choice.read(choice.parser.feed(event.text), event.logprobs):
+                for found in choice.read(choice.parser.feed(event.text), event.token_ids if token_ids else (), event.logprobs):
                     yield found
             case ChoiceFinished(index=index, finish_reason=reason):
                 choice = choices.setdefault(index, _Choice(index, use, new_parser()))
                 rest = choice.parser.end(cut=reason == "length", required=use.required)
-                for found in choice.read(rest, ()):
+                for found in choice.read(rest):
                     yield found
                 yield ChoiceFinished(index, finish_reason(use, reason, called=choice.calls > 0))
             case _:
@@ -97,14 +101,16 @@ class _Choice:
         self._index = index
         self._most = None if use.several else 1
 
-    def read(self, pieces: Sequence[Parsed], logprobs: tuple[TokenLogprob, ...]) -> Iterator[GenerationEvent]:
+    def read(
+        self, pieces: Sequence[Parsed], token_ids: tuple[int, ...] = (), logprobs: tuple[TokenLogprob, ...] = ()
+    ) -> Iterator[GenerationEvent]:
         for piece in pieces:
             match piece:
                 case ParsedText(text):
                     # What follows a call that was to be the only one is neither text nor a call.
                     if self._most is None or not self.calls:
-                        yield TextDelta(self._index, text, logprobs=logprobs)
-                        logprobs = ()
+                        yield TextDelta(self._index, text, token_ids, logprobs)
+                        token_ids, logprobs = (), ()
                 case ParsedCall(name):
                     self.calls += 1
                     if not self._over:
@@ -112,8 +118,8 @@ class _Choice:
                 case ParsedArguments(text):
                     if not self._over:
                         yield ToolCallDelta(self._index, self.calls - 1, arguments=text)
-        if logprobs:
-            yield TextDelta(self._index, "", logprobs=logprobs)
+        if token_ids or logprobs:
+            yield TextDelta(self._index, "", token_ids, logprobs)
 
     @property
     def _over(self) -> bool:

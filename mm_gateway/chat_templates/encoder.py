@@ -11,22 +11,23 @@ A template that knows tools gets them; for others the model's tool format writes
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jinja2
+import msgspec
 
-from mm_gateway.chat_templates.environment import ChatTemplate
+from mm_gateway.chat_templates.environment import OURS, ChatTemplate
+from mm_gateway.chat_templates.marks import all_texts, each_text, unused_characters, up_to
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.chat_templates.tool_formats.format import ToolFormat, arguments_of, call_names, declaration, in_first_user_turn
 from mm_gateway.chat_templates.tool_formats.formats import tool_format_of, writes_tools
-from mm_gateway.core import Message, Tool
+from mm_gateway.core import Message, Rendering, Tool
 from mm_gateway.errors import ConfigurationError, InvalidRequestError, UnsupportedParameterError
 
-_NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 _WINDOW = 32 << 10  # characters
+_PLAIN = Rendering()
 
 
 class TemplateTokenizer(Protocol):
@@ -41,6 +42,10 @@ class TemplateTokenizer(Protocol):
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of text in which nothing is a control token."""
+        ...
+
+    def in_front(self) -> list[int]:
+        """Ids that the tokenizer puts in front of a text of its own accord (BOS)."""
         ...
 
 
@@ -105,7 +110,12 @@ class ChatEncoder:
         """Text with which the assistant's turn has begun already, before it goes on."""
         return self._turns(messages, tools)[1]
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, add_generation_prompt: bool = True) -> str:
+    def unused_variables(self, rendering: Rendering) -> tuple[str, ...]:
+        """Names of the request's variables that the template has no use for."""
+        known: frozenset[str] = self._template.variables if self._template is not None else frozenset()
+        return tuple(name for name in rendering.variables if name not in known)
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """The conversation as the template writes it.
 
         Raises:
@@ -113,41 +123,51 @@ class ChatEncoder:
             UnsupportedParameterError: as for `tool_format`.
         """
         turns, begun = self._turns(messages, tools)
-        return self._render(turns, _declarations(tools), boundary="", add_generation_prompt=add_generation_prompt) + begun
+        return self._render(turns, _declarations(tools), {}, boundary="", add_generation_prompt=True) + begun
 
     def encode(
         self,
         messages: Sequence[Message],
         tools: Sequence[Tool] = (),
         *,
-        add_generation_prompt: bool = True,
+        rendering: Rendering = _PLAIN,
         limit: TokenLimit | None = None,
     ) -> list[int]:
-        """Token ids of the conversation, ready for the assistant's turn; without `add_generation_prompt` that has not begun.
+        """Token ids of the conversation, ready for the assistant's turn or for what `rendering` says.
 
         Args:
             limit: how long it may be; None: whatever it is.
 
         Raises:
-            InvalidRequestError, UnsupportedParameterError: as for `render`.
+            InvalidRequestError, UnsupportedParameterError: as for `render`; a variable has the name of one of ours; the template has no
+                use for documents, or does not end the last message where it ends.
             ContextLengthExceededError: it is longer than the limit.
         """
         if limit is not None:
             limit.check_bytes([message.content for message in messages])
         try:
-            return self._encode(messages, tools, add_generation_prompt, limit)
+            ids = self._encode(messages, tools, rendering, limit)
         except RecursionError:
             raise InvalidRequestError("The messages or tools hold JSON that is nested too deeply", param="messages") from None
+        front = self._tokenizer.in_front() if rendering.add_special_tokens else []
+        return ids if ids[: len(front)] == front else front + ids
 
-    def _encode(
-        self, messages: Sequence[Message], tools: Sequence[Tool], add_generation_prompt: bool, limit: TokenLimit | None
-    ) -> list[int]:
+    def _encode(self, messages: Sequence[Message], tools: Sequence[Tool], rendering: Rendering, limit: TokenLimit | None) -> list[int]:
         turns, begun = self._turns(messages, tools)
         declarations = _declarations(tools)
-        boundary, mark = _unused(list(_texts((turns, declarations))))
-        turns, declarations = _each_text((turns, declarations), lambda text: self._mark(text, mark))
-        rendered = self._render(turns, declarations, boundary=boundary, add_generation_prompt=add_generation_prompt)
-        beginning = self._tokenizer.encode_plain(begun) if begun and add_generation_prompt else []
+        variables = self._variables_of(rendering)
+        boundary, mark, end = unused_characters(list(all_texts((turns, declarations, variables))))
+        if rendering.continue_final_message:
+            final = messages[-1]
+            turns, _ = self._turns([*messages[:-1], msgspec.structs.replace(final, content=final.content + end)], tools)
+        begins = rendering.add_generation_prompt and not rendering.continue_final_message
+        change = functools.partial(self._mark, mark=mark)
+        turns, declarations = each_text((turns, declarations), change, names=("role", "type"))
+        variables = each_text(variables, change)
+        rendered = self._render(turns, declarations, variables, boundary=boundary, add_generation_prompt=begins)
+        if rendering.continue_final_message:
+            rendered = up_to(rendered, end)
+        beginning = self._tokenizer.encode_plain(begun) if begun and begins else []
         if mark not in rendered and boundary not in rendered:
             return _limited(self._tokenizer.encode, rendered, limit) + beginning
         ids: list[int] = []
@@ -159,6 +179,21 @@ class ChatEncoder:
             if limit is not None:
                 limit.check(ids)
         return ids + self._encode_plain(rendered[start:], boundary, mark, limit) + beginning
+
+    def _variables_of(self, rendering: Rendering) -> dict[str, Any]:
+        """What the template finds of the request beside messages and tools."""
+        template = self._template
+        if template is None:
+            return {}  # the rendering is refused
+        ours = self._variables.keys() | OURS | template.functions
+        for name in rendering.variables:
+            if name in ours:
+                param = f"chat_template_kwargs.{name[:64]}"
+                raise InvalidRequestError(f"{param}: a variable of this name is set by the gateway", param=param)
+        if rendering.documents and "documents" not in template.variables:
+            raise InvalidRequestError("documents: this model's chat template has no use for documents", param="documents")
+        used = {name: value for name, value in rendering.variables.items() if name in template.variables}
+        return {**used, "documents": [dict(document) for document in rendering.documents] or None}
 
     def _turns(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[dict[str, Any]], str]:
         """The messages as templates want them; calls and results become text where the template knows none."""
@@ -191,7 +226,7 @@ class ChatEncoder:
         """Whether the template has no place for a system message, as Gemma's."""
         turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
         try:
-            self._render(turns, [], boundary="", add_generation_prompt=True)
+            self._render(turns, [], {}, boundary="", add_generation_prompt=True)
         except InvalidRequestError:
             return True
         return False
@@ -225,7 +260,13 @@ class ChatEncoder:
         return text
 
     def _render(
-        self, turns: list[dict[str, Any]], declarations: list[dict[str, Any]], *, boundary: str, add_generation_prompt: bool
+        self,
+        turns: list[dict[str, Any]],
+        declarations: list[dict[str, Any]],
+        variables: dict[str, Any],
+        *,
+        boundary: str,
+        add_generation_prompt: bool,
     ) -> str:
         if self._template is None:
             raise InvalidRequestError(
@@ -239,8 +280,7 @@ class ChatEncoder:
                 boundary=boundary,
                 add_generation_prompt=add_generation_prompt,
                 tools=declarations if declarations and self._writes_tools else None,
-                documents=None,
-                **self._variables,
+                **{"documents": None, **self._variables, **variables},
             )
         except jinja2.TemplateError as error:
             raise InvalidRequestError(f"The model's chat template refuses these messages: {error}", param="messages") from error
@@ -251,45 +291,6 @@ class ChatEncoder:
 
 def _declarations(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     return [declaration(tool) for tool in tools]
-
-
-def _each_text(value: Any, change: Callable[[str], str]) -> Any:
-    """A copy of nested lists and mappings with every text in it changed; roles are names, not text."""
-    match value:
-        case str():
-            return change(value)
-        case dict():
-            return {change(key): item if key in ("role", "type") else _each_text(item, change) for key, item in value.items()}
-        case list() | tuple():
-            return [_each_text(item, change) for item in value]
-        case _:
-            return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in nested lists and mappings."""
-    match value:
-        case str():
-            yield value
-        case dict():
-            for key, item in value.items():
-                yield key
-                yield from _texts(item)
-        case list() | tuple():
-            for item in value:
-                yield from _texts(item)
-
-
-def _unused(texts: Sequence[str]) -> tuple[str, str]:
-    """Two noncharacters that do not occur in the texts; Unicode reserves them for use within a program."""
-    free = itertools.islice((char for char in _NONCHARACTERS if not any(char in text for text in texts)), 2)
-    try:
-        boundary, mark = free
-    except ValueError:
-        raise InvalidRequestError(
-            "The messages hold too many different Unicode noncharacters (U+FDD0 to U+FDEF)", param="messages"
-        ) from None
-    return boundary, mark
 
 
 def _limited(encode: Callable[[str], list[int]], text: str, limit: TokenLimit | None) -> list[int]:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.runtime
@@ -33,8 +34,17 @@ _PERCENT_WIDTH = re.compile(r"%[^%a-zA-Z]*")
 _NUMBER = re.compile(r"\d+")
 
 
+OURS = frozenset(
+    {"messages", "tools", "documents", "boundary", "add_generation_prompt", "continue_final_message", "chat_template", "tokenize"}
+)
+"""Variables that a request's must not replace; the last three are arguments of transformers' own function."""
+
+
 class ChatTemplate:
     """A compiled template; renders in any thread.
+
+    Attributes:
+        variables: names that it expects from whoever renders it. functions: names that it finds without.
 
     Raises:
         jinja2.TemplateSyntaxError: the source is no Jinja template.
@@ -43,12 +53,14 @@ class ChatTemplate:
     def __init__(self, source: str) -> None:
         environment = _Environment()
         tree = environment.parse(source)
+        self.functions = frozenset(environment.globals)
+        self.variables = frozenset(jinja2.meta.find_undeclared_variables(tree)) - self.functions
         self._template = jinja2.Template.from_code(environment, environment.compile(_counted(tree)), environment.make_globals(None))
 
-    def render(self, **variables: Any) -> str:
+    def render(self, /, **variables: Any) -> str:
         """Raises jinja2.TemplateError: the template raises it, or needs more than a rendering may; and whatever else it raises."""
         with Budget():
-            return "".join(self._template.generate(**variables))
+            return "".join(self._template.generate(variables))
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):

@@ -37,7 +37,7 @@ def encode_fitting(
         too_long = error
     if whole is not None and len(whole) + (1 if reply_tokens is None else reply_tokens) <= context_length:
         return whole
-    limit = context_length - (min(REPLY_TOKENS, context_length // 4) if reply_tokens is None else reply_tokens)
+    limit = context_length - reply_room(context_length, reply_tokens)
     head = next((index for index, message in enumerate(messages) if message.role not in ("system", "developer")), len(messages))
     # Where the rest may begin: at each user message after the first turn, the last one at the latest.
     starts = [index for index, message in enumerate(messages) if index > head and message.role == "user"]
@@ -59,6 +59,11 @@ def encode_fitting(
         assert too_long is not None
         raise too_long
     return whole
+
+
+def reply_room(context_length: int, reply_tokens: int | None) -> int:
+    """Tokens that are kept free for a reply."""
+    return min(REPLY_TOKENS, context_length // 4) if reply_tokens is None else reply_tokens
 
 
 def turn_starts(messages: Sequence[Message]) -> list[int]:

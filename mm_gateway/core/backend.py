@@ -66,12 +66,11 @@ class Backend(Protocol):
 class TokenizingBackend(Protocol):
     """A Backend that can say how it reads text as tokens."""
 
-    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         """A text's tokens, or a conversation's, as `generate` would read them (the whole of it, whether it fits or not).
 
         Args:
             add_special_tokens: of a text: with what the tokenizer puts in front (BOS).
-            add_generation_prompt: of a conversation: with the beginning of the assistant's turn.
 
         Raises:
             GatewayError: the tokenizer cannot be loaded, the template refuses the messages, a remote server has no such thing.

@@ -25,6 +25,10 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     """(token, bytes, logprob) of the most probable tokens, best first."""
     in_text: bool = True
     """False: a special token, which the text leaves out."""
+    rank: int | None = None
+    """Of a prompt's token: 1 for the most probable one. None: not looked for."""
+    top_ids: tuple[int, ...] = ()
+    """Of a prompt's token: the ids of `top`."""
 
     @property
     def characters(self) -> int:
@@ -59,6 +63,18 @@ class TextDelta(msgspec.Struct, frozen=True, tag="text", gc=False):
     index: int
     text: str
     token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class PromptTokens(msgspec.Struct, frozen=True, tag="prompt"):
+    """A prompt as the model reads it, where that was asked for; before the text of its choices.
+
+    Attributes:
+        prompt: counts the prompts of the request. logprobs: one a token, where they were asked for.
+    """
+
+    prompt: int
+    token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
@@ -182,6 +198,7 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
 GenerationEvent = (
     Progress
     | Ignored
+    | PromptTokens
     | TextDelta
     | ToolCallDelta
     | UrlCitation

@@ -148,23 +148,53 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """None: no log-probabilities. k in [0, 20]: the sampled token's and the k most probable ones'."""
     grammar: Grammar | None = None
     """Only tokens that keep the output within it can be sampled; the text ends when it is complete, whatever `ignore_eos` says."""
-    prompt_logprobs: bool = False
-    """Also report log-probabilities of the prompt's tokens (`echo` with `logprobs`)."""
+    prompt_logprobs: TopLogprobs | None = None
+    """As `logprobs`, of the prompt's tokens; None: none. They come with the prompt that is echoed, else as `PromptTokens`."""
+    return_token_ids: bool = False
+    """Also report the prompt's tokens, and at the end those that end the text and are not part of it."""
+    return_tokens_as_token_ids: bool = False
+    """Log-probabilities name tokens as `token_id:<id>`, so that those stay different that have the same text."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.max_new_tokens == 0 and not self.prompt_logprobs:
+        if self.max_new_tokens == 0 and self.prompt_logprobs is None:
             raise InvalidRequestError("max_new_tokens must be at least 1, got 0", param="max_new_tokens")
         if self.max_new_tokens is not None and self.min_tokens > self.max_new_tokens:
             text = f"min_tokens must be at most the limit of tokens, {self.max_new_tokens}, got {self.min_tokens}"
             raise InvalidRequestError(text, param="min_tokens")
 
 
+class Rendering(msgspec.Struct, frozen=True):
+    """How a chat template makes a prompt of a conversation.
+
+    Attributes:
+        add_generation_prompt: begin the assistant's turn.
+        continue_final_message: leave the last message open, to be gone on with; no other turn begins then.
+        add_special_tokens: put in front what the tokenizer does (BOS), unless the template has written it.
+        documents: for templates that know them, each with `title` and `text` as a rule.
+        variables: further variables of the template, JSON values by name.
+    """
+
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = False
+    documents: tuple[Mapping[str, str], ...] = ()
+    variables: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
+
+
 class ChatInput(msgspec.Struct, frozen=True, tag="chat"):
-    """A conversation to be rendered by the model's chat template; at least one message."""
+    """A conversation to be rendered by the model's chat template; at least one message.
+
+    Attributes:
+        echo: an assistant's message at its end comes before the text.
+        truncate_prompt_tokens: as of CompletionInput.
+    """
 
     messages: tuple[Message, ...]
     tools: ToolUse | None = None
+    rendering: Rendering = Rendering()
+    echo: bool = False
+    truncate_prompt_tokens: int | None = None
     truncate: bool | None = None
     """Whether to leave out the oldest turns of a conversation that does not fit the context; None: as the model is configured."""
 
@@ -176,6 +206,8 @@ class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
     echo: bool = False
     add_special_tokens: bool = True
     """Put in front of texts what the tokenizer does (BOS), unless a text begins with it."""
+    truncate_prompt_tokens: int | None = None
+    """Read the last tokens of each prompt alone, so many of them; -1: as many as the context holds beside the reply. None: all."""
 
 
 class EmbeddingInput(msgspec.Struct, frozen=True, tag="embedding"):

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from mm_gateway.core.limits import MAX_CONTENT_PARTS, MAX_MESSAGES, MAX_TOOL_CALLS, MAX_TOOLS
-from mm_gateway.protocol.fields import about, no_effect, refused
+from mm_gateway.protocol.fields import about, extension, no_effect, refused
 
 
 class ContentPart(msgspec.Struct):
@@ -105,3 +105,15 @@ ToolChoiceField = Annotated[
     str | ToolChoice | None, about("`none`, `auto` (default), `required`, a function, or `allowed_tools`.", examples=["auto"])
 ]
 ParallelToolCalls = Annotated[bool | None, about("Allow several calls in one reply. Default: true.")]
+
+TemplateVariables = Annotated[
+    dict[str, Any] | None,
+    extension(
+        "Further variables of the model's chat template, as `enable_thinking`. Those that it has no use for are named in "
+        "`x-mm-gateway-ignored`.",
+        examples=[{"enable_thinking": False}],
+    ),
+]
+AddGenerationPrompt = Annotated[bool | None, extension("Begin the assistant's turn. Default: true, with `continue_final_message` false.")]
+ContinueFinalMessage = Annotated[bool | None, extension("Leave the last message open: the reply goes on with it.")]
+ChatTemplateField = Annotated[str | None, refused("The model's own is used: set `chat_template` in its configuration.")]

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from mm_gateway.core.limits import (
     MAX_BAD_WORDS,
+    MAX_DOCUMENTS,
     MAX_GUIDED_CHOICES,
     MAX_LOGIT_BIAS,
     MAX_PROMPTS,
@@ -31,7 +32,16 @@ from mm_gateway.core.limits import (
     TopLogprobs,
     TopP,
 )
-from mm_gateway.protocol.conversation import Messages, ParallelToolCalls, ToolChoiceField, Tools
+from mm_gateway.protocol.conversation import (
+    AddGenerationPrompt,
+    ChatTemplateField,
+    ContinueFinalMessage,
+    Messages,
+    ParallelToolCalls,
+    TemplateVariables,
+    ToolChoiceField,
+    Tools,
+)
 from mm_gateway.protocol.fields import KeepAlive, Metadata, Model, User, about, extension, no_effect, refused
 
 TokenIds = Annotated[list[int], Meta(max_length=MAX_TOKEN_IDS)]
@@ -40,6 +50,9 @@ TokenIds = Annotated[list[int], Meta(max_length=MAX_TOKEN_IDS)]
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: Annotated[bool | None, about("End with a chunk of usage and no choices.")] = None
     include_obfuscation: Annotated[bool | None, no_effect("Whether to pad chunks.")] = None
+    continuous_usage_stats: Annotated[
+        bool | None, extension("With `include_usage`: each chunk has the usage so far, where the model's tokens are known.")
+    ] = None
 
 
 class JsonSchemaFormat(msgspec.Struct, forbid_unknown_fields=True):
@@ -148,6 +161,19 @@ class GenerationFields(SamplingFields, kw_only=True, forbid_unknown_fields=True)
         Annotated[list[str], Meta(min_length=1, max_length=MAX_GUIDED_CHOICES)] | None, extension("The output is one of these texts.")
     ] = None
     guided_grammar: Annotated[str | None, extension("A grammar in llguidance's dialect of Lark that the output follows.")] = None
+    truncate_prompt_tokens: Annotated[
+        Annotated[int, Meta(ge=-1)] | None,
+        extension("Read the last tokens of the prompt alone, so many of them; -1: as many as the context holds beside the reply."),
+    ] = None
+    prompt_logprobs: Annotated[
+        TopLogprobs | None,
+        extension("Log-probabilities of the prompt's tokens, and of this many of the most probable ones; not with `stream`."),
+    ] = None
+    return_token_ids: Annotated[bool | None, extension("Also `prompt_token_ids`, and `token_ids` of each choice.")] = None
+    return_tokens_as_token_ids: Annotated[
+        bool | None, extension("Log-probabilities name tokens as `token_id:<id>`, so that different ones stay different.")
+    ] = None
+    truncation_side: Annotated[str | None, refused("The last tokens are kept.", off=("left",))] = None
 
 
 class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
@@ -160,6 +186,22 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     top_logprobs: Annotated[TopLogprobs | None, about("With `logprobs`: of this many of the most probable tokens too.")] = None
     response_format: Annotated[ResponseFormat | None, about("Enforced token by token.")] = None
     workflow: Annotated[dict[str, Any] | None, extension("Parameters of a workflow; only for models that are workflows.")] = None
+
+    chat_template_kwargs: TemplateVariables = None
+    add_generation_prompt: AddGenerationPrompt = None
+    continue_final_message: ContinueFinalMessage = None
+    add_special_tokens: Annotated[
+        bool | None, extension("Put the beginning-of-text token in front, unless the chat template has written it. Default: false.")
+    ] = None
+    documents: Annotated[
+        Annotated[list[dict[str, str]], Meta(max_length=MAX_DOCUMENTS)] | None,
+        extension("For models whose chat template knows documents; `title` and `text` of each, as a rule."),
+    ] = None
+    echo: Annotated[bool | None, extension("Put the text of the last message, where it is the assistant's, before the reply.")] = None
+    chat_template: ChatTemplateField = None
+    mm_processor_kwargs: Annotated[Any, refused()] = None
+    media_io_kwargs: Annotated[Any, refused()] = None
+    include_reasoning: Annotated[bool | None, refused(off=(True,))] = None
 
     tools: Tools = None
     tool_choice: ToolChoiceField = None

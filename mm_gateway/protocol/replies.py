@@ -89,11 +89,26 @@ class AssistantMessage(msgspec.Struct):
     tool_calls: list[FunctionToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
+class PromptLogprob(msgspec.Struct, gc=False):
+    """rank: 1 for the most probable token."""
+
+    logprob: float
+    rank: int | None
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, PromptLogprob] | None]
+"""vLLM's: for each token of the prompt, its id and those of the most probable ones; null for the first."""
+
+
 class ChatChoice(msgspec.Struct):
+    """token_ids: with `return_token_ids`, all that were sampled."""
+
     index: int
     message: AssistantMessage
     finish_reason: str
     logprobs: ChatLogprobs | None = None
+    token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatCompletion(msgspec.Struct):
@@ -107,6 +122,8 @@ class ChatCompletion(msgspec.Struct):
     system_fingerprint: str
     workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     """Extension, in replies of workflows: `model`, `degraded`, `steps`, and what the workflow tells."""
+    prompt_logprobs: PromptLogprobs | msgspec.UnsetType = msgspec.UNSET
+    prompt_token_ids: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
     object: Literal["chat.completion"] = "chat.completion"
 
 
@@ -131,6 +148,7 @@ class ChunkChoice(msgspec.Struct):
     delta: ChunkDelta
     finish_reason: str | None
     logprobs: ChatLogprobs | None
+    token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatCompletionChunk(msgspec.Struct):
@@ -143,6 +161,8 @@ class ChatCompletionChunk(msgspec.Struct):
     system_fingerprint: str
     object: Literal["chat.completion.chunk"]
     usage: UsageReply | msgspec.UnsetType | None = msgspec.UNSET
+    prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
+    """With `return_token_ids`, in the first."""
 
 
 class CompletionChoice(msgspec.Struct):
@@ -150,6 +170,9 @@ class CompletionChoice(msgspec.Struct):
     text: str
     finish_reason: str | None
     logprobs: CompletionLogprobs | None = None
+    token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
+    prompt_token_ids: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
+    prompt_logprobs: PromptLogprobs | msgspec.UnsetType = msgspec.UNSET
 
 
 class Completion(msgspec.Struct):

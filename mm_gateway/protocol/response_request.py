@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from mm_gateway.core.limits import MAX_ITEMS, MAX_TOOLS, MaxTokens, TopLogprobs
-from mm_gateway.protocol.conversation import AllowedTool, ParallelToolCalls
+from mm_gateway.protocol.conversation import AllowedTool, ParallelToolCalls, TemplateVariables
 from mm_gateway.protocol.fields import Metadata, Model, about, extension, no_effect, refused
 from mm_gateway.protocol.generation import SamplingFields
 
@@ -90,6 +90,7 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     stream: Annotated[bool | None, about("Send the reply as server-sent events while it is generated.")] = None
     stream_options: Annotated[ResponseStreamOptions | None, about("Only with `stream`.")] = None
     workflow: Annotated[dict[str, Any] | None, extension("Parameters of a workflow; only for models that are workflows.")] = None
+    chat_template_kwargs: TemplateVariables = None
 
     # without effect on the reply
     service_tier: Annotated[str | None, no_effect("Priority.")] = None

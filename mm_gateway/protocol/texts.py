@@ -8,8 +8,17 @@ import msgspec
 from msgspec import Meta
 
 from mm_gateway.core.limits import MAX_PROMPTS, MAX_TOKEN_IDS
-from mm_gateway.protocol.conversation import Messages, ParallelToolCalls, ToolChoiceField, Tools
-from mm_gateway.protocol.fields import KeepAlive, Model, User, about, refused
+from mm_gateway.protocol.conversation import (
+    AddGenerationPrompt,
+    ChatTemplateField,
+    ContinueFinalMessage,
+    Messages,
+    ParallelToolCalls,
+    TemplateVariables,
+    ToolChoiceField,
+    Tools,
+)
+from mm_gateway.protocol.fields import KeepAlive, Model, User, about
 from mm_gateway.protocol.generation import TokenIds
 
 
@@ -39,13 +48,14 @@ class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     prompt: Annotated[str | None, about("A text. Give either this or `messages`.")] = None
     messages: Annotated[Messages | None, about("A conversation, encoded as `/v1/chat/completions` encodes it.", minItems=1)] = None
     add_special_tokens: Annotated[
-        bool | None, about("With `prompt`: with what the tokenizer puts in front, such as BOS. Default: true.")
+        bool | None,
+        about("With what the tokenizer puts in front, such as BOS. Default: true with `prompt`, false with `messages`."),
     ] = None
     return_token_strs: Annotated[bool | None, about("Also spell the tokens as the vocabulary does.")] = None
-    add_generation_prompt: Annotated[bool | None, about("With `messages`: with the beginning of the assistant's turn. Default: true.")] = (
-        None
-    )
-    continue_final_message: Annotated[bool | None, refused()] = None
+    add_generation_prompt: AddGenerationPrompt = None
+    continue_final_message: ContinueFinalMessage = None
+    chat_template_kwargs: TemplateVariables = None
+    chat_template: ChatTemplateField = None
     tools: Tools = None
     tool_choice: ToolChoiceField = None
     parallel_tool_calls: ParallelToolCalls = None

@@ -207,7 +207,7 @@ class InferenceEngine:
             stops_within: makes of what finds them in one choice what looks at a part of its text; None: they count wherever they are.
             grammar: in place of `config.grammar`, one that was compiled before: an event loop should not wait for it here.
             bad_words: `spellings` of `config.bad_words`, likewise.
-            echo_texts: with `prompt_logprobs`, the text to report each prompt as.
+            echo_texts: with `prompt_logprobs`, the text that each choice begins with: its prompt's.
             param: the field to name in errors about the prompts.
             loop: the event loop that will iterate the result; None for a thread.
 

@@ -103,7 +103,24 @@ def _refuse_unserved(request: GenerationRequest, workflow: WorkflowDefinition[An
         "logprobs": "logprobs" if config.logprobs is not None else None,
         "json_object": config.grammar.param if config.grammar is not None and config.grammar.kind == "json_object" else None,
         "grammar": config.grammar.param if config.grammar is not None and config.grammar.kind != "json_object" else None,
+        "ends": "min_tokens" if config.min_tokens else "stop_token_ids" if config.stop_token_ids else None,
+        "rendering": _rendering_field(request.input),
+        "prompt": "prompt_logprobs" if config.prompt_logprobs is not None else "return_token_ids" if config.return_token_ids else None,
     }
     for feature, param in used.items():
         if param is not None and feature not in workflow.serves:
             raise UnsupportedParameterError(f"{param} is not supported by {name}", param=param)
+
+
+def _rendering_field(input: ChatInput) -> str | None:
+    """A field that is about the prompt, which is the workflow's own; None: there is none."""
+    used = {
+        "chat_template_kwargs": input.rendering.variables,
+        "add_generation_prompt": not input.rendering.add_generation_prompt and not input.rendering.continue_final_message,
+        "continue_final_message": input.rendering.continue_final_message,
+        "add_special_tokens": input.rendering.add_special_tokens,
+        "documents": input.rendering.documents,
+        "echo": input.echo,
+        "truncate_prompt_tokens": input.truncate_prompt_tokens is not None,
+    }
+    return next((name for name, value in used.items() if value), None)

@@ -49,7 +49,7 @@ class ChatGenerateWorkflow(Workflow[ChatGenerateParameters]):
     description = "A conversation that is remembered by metadata.session_id"
     subject = "message"
     parameters = ChatGenerateParameters
-    serves = frozenset({"logprobs", "json_object", "grammar"})
+    serves = frozenset({"logprobs", "json_object", "grammar", "ends"})
 
     def __init__(
         self,

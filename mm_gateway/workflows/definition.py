@@ -11,7 +11,7 @@ from mm_gateway.core import GenerationEvent
 from mm_gateway.workflows.parameters import P, describe
 from mm_gateway.workflows.run import Run
 
-Feature = Literal["tools", "logprobs", "json_object", "grammar"]
+Feature = Literal["tools", "logprobs", "json_object", "grammar", "ends"]
 
 
 class WorkflowDefinition(ABC, Generic[P]):
@@ -22,7 +22,8 @@ class WorkflowDefinition(ABC, Generic[P]):
     subject: ClassVar[str]
     """The parameter that is the last user message."""
     serves: ClassVar[frozenset[Feature]] = frozenset()
-    """What of a request it serves beyond sampling parameters; the rest is refused by name. `grammar`: response_format and guided_…"""
+    """What of a request it serves beyond sampling parameters; the rest is refused by name. `grammar`: response_format and guided_…;
+    `ends`: min_tokens and stop_token_ids."""
     parameters: type[P]
 
     @classmethod

@@ -59,7 +59,7 @@ class SearchQAWorkflow(Workflow[SearchQAParameters]):
     name = "search-qa"
     description = "Searches, reads what it finds, and answers with numbered sources"
     subject = "query"
-    serves = frozenset({"logprobs"})
+    serves = frozenset({"logprobs", "ends"})
     parameters = SearchQAParameters
 
     def __init__(

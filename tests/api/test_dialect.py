@@ -140,3 +140,224 @@ async def test_what_changes_nothing_is_accepted(client: AsyncTestClient, path: s
     off = {"priority": 0, "use_beam_search": False, "length_penalty": 1.0, "thinking_token_budget": -1, "cache_salt": None}
     empty: dict[str, Any] = {"stop_token_ids": [], "bad_words": [], "min_tokens": 0, "structured_outputs": None}
     assert await text(client, path, **harmless, **off, **empty) == await text(client, path)
+
+
+CHAT, COMPLETIONS, RESPONSES = PROMPTS
+
+
+async def tokens(client: AsyncTestClient, **fields: Any) -> list[int]:
+    reply = await client.post("/tokenize", json={"model": "m", **fields})
+    assert reply.status_code == 200, reply.text
+    return reply.json()["tokens"]
+
+
+TURN = [*MESSAGES, {"role": "assistant", "content": "Hello to "}]
+
+
+@pytest.mark.parametrize(
+    "rendering",
+    [{"add_generation_prompt": False}, {"continue_final_message": True}, {"continue_final_message": True, "add_generation_prompt": False}],
+)
+async def test_chat_reads_what_tokenize_says(client: AsyncTestClient, rendering: dict[str, Any]) -> None:
+    read = await tokens(client, messages=TURN, **rendering)
+    assert await text(client, CHAT, messages=TURN, **rendering) == await text(client, COMPLETIONS, prompt=read)
+    plain = await tokens(client, messages=TURN)
+    assert plain != read
+
+
+async def test_a_continued_message_comes_before_its_continuation_where_echo_is_asked_for(client: AsyncTestClient) -> None:
+    going_on = {"messages": TURN, "continue_final_message": True}
+    continued = await text(client, CHAT, **going_on)
+    assert await text(client, CHAT, **going_on, echo=True) == "Hello to " + continued
+    assert await text(client, CHAT, echo=True) == await text(client, CHAT)  # the last message is the user's
+    both = (await post(client, CHAT, **going_on, echo=True, n=2)).json()["choices"]
+    assert [choice["message"]["content"] for choice in both] == ["Hello to " + continued] * 2
+
+
+async def test_prompts_are_cut_to_their_last_tokens(client: AsyncTestClient) -> None:
+    prompt = "The quick brown fox jumps over the lazy dog."
+    read = await tokens(client, prompt=prompt)
+    assert await text(client, COMPLETIONS, prompt=prompt, truncate_prompt_tokens=5) == await text(client, COMPLETIONS, prompt=read[-5:])
+    assert await text(client, COMPLETIONS, prompt=read, truncate_prompt_tokens=5) == await text(client, COMPLETIONS, prompt=read[-5:])
+    whole = await post(client, COMPLETIONS, prompt=prompt, truncate_prompt_tokens=1000)
+    assert whole.json()["usage"]["prompt_tokens"] == len(read)
+    chat = [{"role": "user", "content": "word " * 400}]  # longer than the context, 256 tokens
+    for fields, size in (
+        ({"truncate_prompt_tokens": 12}, 12),
+        ({"truncate_prompt_tokens": -1}, 240),
+        ({"truncate_prompt_tokens": 240}, 240),
+    ):
+        assert (await post(client, CHAT, messages=chat, **fields)).json()["usage"]["prompt_tokens"] == size
+    echoed = await text(client, COMPLETIONS, prompt=prompt, truncate_prompt_tokens=2, echo=True)
+    assert echoed.startswith((await client.post("/detokenize", json={"model": "m", "tokens": read[-2:]})).json()["prompt"])
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_variables_that_the_template_does_not_know_are_named_in_the_header(client: AsyncTestClient, path: str, stream: bool) -> None:
+    reply = await post(client, path, chat_template_kwargs={"enable_thinking": False, "bös": 1}, stream=stream)
+    assert reply.headers["x-mm-gateway-ignored"] == r"chat_template_kwargs.enable_thinking, chat_template_kwargs.b\xf6s"
+    mocked = await post(client, path, model="mock", chat_template_kwargs={"enable_thinking": False}, stream=stream)
+    assert mocked.headers["x-mm-gateway-ignored"] == "chat_template_kwargs.enable_thinking"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
+        ({"continue_final_message": True, "tools": [{"type": "function", "function": {"name": "f"}}]}, "continue_final_message"),
+        ({"chat_template": "{{ 1 }}"}, "chat_template"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
+        ({"documents": [{"text": "a"}]}, "documents"),
+        ({"mm_processor_kwargs": {}}, "mm_processor_kwargs"),
+        ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": 0}, "messages"),
+        ({"truncation_side": "right"}, "truncation_side"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_renderings_that_cannot_be_are_refused_by_name(client: AsyncTestClient, fields: dict[str, Any], param: str) -> None:
+    assert (await refused(client, CHAT, **fields))["param"] == param
+
+
+async def sampled(client: AsyncTestClient, path: str, **fields: Any) -> list[int]:
+    """The tokens of the only choice; the same whether it is streamed or not, and as many as usage says."""
+    whole = (await post(client, path, return_token_ids=True, **fields)).json()
+    streamed = await chunks(client, path, return_token_ids=True, **fields)
+    ids = whole["choices"][0]["token_ids"]
+    assert [id for chunk in streamed for choice in chunk["choices"] for id in choice.get("token_ids", ())] == ids
+    assert len(ids) == whole["usage"]["completion_tokens"]
+    return ids
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_token_ids_are_all_that_were_sampled(client: AsyncTestClient, path: str) -> None:
+    ids = await sampled(client, path, ignore_eos=True)
+    assert len(ids) == 16
+    said = await text(client, path, ignore_eos=True)
+    assert (await client.post("/detokenize", json={"model": "m", "tokens": ids})).json()["prompt"] == said
+    assert await sampled(client, path, logit_bias={"2": 100}) == [2]  # the end of text, which the text leaves out
+    letter = (await tokens(client, prompt="x"))[0]
+    assert await sampled(client, path, logit_bias={str(letter): 100}, stop="xx") == [letter] * 2
+    assert "token_ids" not in (await post(client, path)).text
+
+
+async def test_token_ids_of_calls_are_told_too(client: AsyncTestClient) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {}, "additionalProperties": False}}}
+    fields: dict[str, Any] = {"tools": [tool], "tool_choice": "required", "max_tokens": 100, "truncate_prompt_tokens": 100}
+    ids = await sampled(client, CHAT, **fields)
+    written = (await client.post("/detokenize", json={"model": "m", "tokens": ids})).json()["prompt"]
+    assert '"f"' in written
+
+
+@pytest.mark.parametrize("model", ["m", "mock"])
+async def test_prompts_are_told_as_tokens(client: AsyncTestClient, model: str) -> None:
+    async def read(**fields: Any) -> list[int]:
+        return (await client.post("/tokenize", json={"model": model, **fields})).json()["tokens"]
+
+    chat = await read(messages=MESSAGES)
+    assert (await post(client, CHAT, model=model, return_token_ids=True)).json()["prompt_token_ids"] == chat
+    first, *others = await chunks(client, CHAT, model=model, return_token_ids=True)
+    assert first["prompt_token_ids"] == chat and first["choices"][0]["delta"]["role"] == "assistant"
+    assert not any("prompt_token_ids" in chunk for chunk in others)
+    prompts = ["Hello", "Once upon a time"]
+    expected = [await read(prompt=prompt) for prompt in prompts for _ in range(2)]
+    several: dict[str, Any] = {"model": model, "prompt": prompts, "n": 2, "return_token_ids": True}
+    whole = (await post(client, COMPLETIONS, **several)).json()["choices"]
+    assert [choice["prompt_token_ids"] for choice in whole] == expected
+    told = [choice for chunk in await chunks(client, COMPLETIONS, **several) for choice in chunk["choices"] if "prompt_token_ids" in choice]
+    assert [choice["prompt_token_ids"] for choice in sorted(told, key=lambda choice: choice["index"])] == expected
+
+
+@pytest.mark.parametrize("model", ["m", "mock"])
+async def test_log_probabilities_of_a_prompt_have_vllms_shape(client: AsyncTestClient, model: str) -> None:
+    prompt = "The quick brown fox"
+    ids = (await client.post("/tokenize", json={"model": model, "prompt": prompt})).json()["tokens"]
+    scored = (await post(client, COMPLETIONS, model=model, prompt=prompt, prompt_logprobs=3)).json()["choices"][0]
+    first, *others = scored["prompt_logprobs"]
+    assert first is None and len(others) == len(ids) - 1
+    for id, entry in zip(ids[1:], others, strict=True):
+        own = entry[str(id)]
+        ranked = sorted(entry.values(), key=lambda found: found["rank"])
+        assert [found["rank"] for found in ranked][:3] == [1, 2, 3] and 3 <= len(entry) <= 4
+        assert [found["logprob"] for found in ranked] == sorted((found["logprob"] for found in ranked), reverse=True)
+        assert own["decoded_token"] in prompt and own["logprob"] < 0
+    echoed = (await post(client, COMPLETIONS, model=model, prompt=prompt, echo=True, logprobs=0)).json()["choices"][0]["logprobs"]
+    assert echoed["token_logprobs"][1 : len(ids)] == [entry[str(id)]["logprob"] for id, entry in zip(ids[1:], others, strict=True)]
+    alone = (await post(client, COMPLETIONS, model=model, prompt=prompt, prompt_logprobs=0, max_tokens=0)).json()
+    assert (alone["choices"][0]["text"], alone["usage"]["completion_tokens"]) == ("", 0)
+    assert [entry and len(entry) for entry in alone["choices"][0]["prompt_logprobs"]] == [None] + [1] * (len(ids) - 1)
+    chat = (await post(client, CHAT, model=model, prompt_logprobs=1)).json()
+    assert len(chat["prompt_logprobs"]) == chat["usage"]["prompt_tokens"]
+
+
+async def test_scored_prompts_are_echoed_and_scored_in_one_request(client: AsyncTestClient) -> None:
+    both = (await post(client, COMPLETIONS, echo=True, logprobs=2, prompt_logprobs=2, n=2)).json()["choices"]
+    alone = (await post(client, COMPLETIONS, prompt_logprobs=2)).json()["choices"][0]
+    assert all(choice["text"].startswith("Hello") and choice["prompt_logprobs"] == alone["prompt_logprobs"] for choice in both)
+
+
+@pytest.mark.parametrize("model", ["m", "mock"])
+async def test_log_probabilities_name_tokens_by_their_ids(client: AsyncTestClient, model: str) -> None:
+    fields: dict[str, Any] = {
+        "model": model,
+        "return_tokens_as_token_ids": True,
+        "return_token_ids": True,
+        "max_tokens": 3,
+        "ignore_eos": True,
+    }
+    chat = (await post(client, CHAT, logprobs=True, top_logprobs=2, **fields)).json()["choices"][0]
+    names = [f"token_id:{id}" for id in chat["token_ids"]]
+    assert [entry["token"] for entry in chat["logprobs"]["content"]] == names
+    assert all(top["token"].startswith("token_id:") for entry in chat["logprobs"]["content"] for top in entry["top_logprobs"])
+    completion = (await post(client, COMPLETIONS, logprobs=1, **fields)).json()["choices"][0]
+    assert completion["logprobs"]["tokens"] == [f"token_id:{id}" for id in completion["token_ids"]]
+    streamed = await chunks(client, COMPLETIONS, logprobs=1, **fields)
+    told = [name for chunk in streamed for choice in chunk["choices"] if choice["logprobs"] for name in choice["logprobs"]["tokens"]]
+    assert told == completion["logprobs"]["tokens"]
+
+
+@pytest.mark.parametrize("model", ["m", "mock"])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_each_chunk_has_the_usage_so_far(client: AsyncTestClient, path: str, model: str) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    *others, last = await chunks(client, path, model=model, n=2, stream_options=options, ignore_eos=True)
+    counts = [chunk["usage"]["completion_tokens"] for chunk in others if chunk["usage"] is not None]
+    assert counts == sorted(counts) and counts[-1] == last["usage"]["completion_tokens"] == 32
+    assert {chunk["usage"]["prompt_tokens"] for chunk in others if chunk["usage"] is not None} == {last["usage"]["prompt_tokens"]}
+    assert all(chunk["usage"]["total_tokens"] > chunk["usage"]["prompt_tokens"] for chunk in others[3:])
+    plain = await chunks(client, path, model=model, stream_options={"continuous_usage_stats": True})
+    assert not any("usage" in chunk for chunk in plain)
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+        ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs"),
+    ],
+)
+async def test_log_probabilities_of_a_prompt_are_bounded(client: AsyncTestClient, path: str, fields: dict[str, Any], param: str) -> None:
+    assert (await refused(client, path, **fields))["param"] == param
+
+
+async def test_log_probabilities_of_many_prompts_are_bounded(client: AsyncTestClient) -> None:
+    error = await refused(client, COMPLETIONS, model="mock", prompt=["word " * 30_000] * 2, prompt_logprobs=20)
+    assert error["param"] == "prompt_logprobs" and "1048576" in error["message"]
+    assert (await refused(client, COMPLETIONS, echo=True, logprobs=1, prompt_logprobs=2))["param"] == "prompt_logprobs"
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_the_mock_knows_the_fields_that_end_its_text(client: AsyncTestClient, path: str) -> None:
+    fields: dict[str, Any] = {"model": "mock", "max_tokens": 40}
+    words = (await text(client, path, **fields)).split(" ")
+    assert len(words) == 24
+    assert len((await text(client, path, **fields, min_tokens=30)).split(" ")) == 30
+    stop = " " + words[2]
+    assert await text(client, path, **fields, stop=stop) == " ".join(words[:2])
+    assert await text(client, path, **fields, stop=stop, include_stop_str_in_output=True) == " ".join(words[:3])
+    ids = await sampled(client, path, **fields)
+    assert await text(client, path, **fields, stop_token_ids=[ids[2]]) == " ".join(words[:2])
+    assert words[1] not in await text(client, path, **fields, bad_words=[words[1]])

@@ -41,4 +41,4 @@ def test_a_value_out_of_range_is_refused(values: dict[str, Any], message: str) -
 
 def test_the_bounds_themselves_are_allowed() -> None:
     GenerationConfig(temperature=0, top_p=1, top_k=-1, min_p=1.0, seed=2**64 - 1, n=128, logprobs=20, repetition_penalty=10)
-    GenerationConfig(temperature=2, top_p=1e-9, seed=-(2**63), max_new_tokens=0, prompt_logprobs=True, stop=("a",) * MAX_STOP_STRINGS)
+    GenerationConfig(temperature=2, top_p=1e-9, seed=-(2**63), max_new_tokens=0, prompt_logprobs=0, stop=("a",) * MAX_STOP_STRINGS)

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from mm_gateway.configuration.settings import EngineSettings
-from mm_gateway.core import ChoiceFinished, GenerationConfig, TextDelta, Usage
+from mm_gateway.core import ChoiceFinished, GenerationConfig, PromptTokens, TextDelta, Usage
 from mm_gateway.errors import (
     ContextLengthExceededError,
     EngineError,
@@ -123,10 +123,10 @@ def test_an_echoed_prompt_is_scored_once_whatever_is_preempted(
     gpt2_checkpoint: Path, make_engine: EngineFactory, monkeypatch: pytest.MonkeyPatch, generated: int
 ) -> None:
     """Preempted while the prompt is computed and while it decodes: the reply is that of an engine with room."""
-    config = GenerationConfig(max_new_tokens=generated, temperature=0, logprobs=2, prompt_logprobs=True, ignore_eos=True)
+    config = GenerationConfig(max_new_tokens=generated, temperature=0, logprobs=2, prompt_logprobs=2, ignore_eos=True)
 
     def replies(engine: InferenceEngine, prompts: list[list[int]]) -> list[list[tuple[str, float | None]]]:
-        generations = [engine.submit([ids], config) for ids in prompts]
+        generations = [engine.submit([ids], config, echo_texts=[engine.decode(ids)]) for ids in prompts]
         events = [list(generation) for generation in generations]
         return [
             [(score.token, score.logprob) for event in reply if isinstance(event, TextDelta) for score in event.logprobs]
@@ -166,9 +166,9 @@ def test_a_sliding_window_is_exact(tmp_path: Path, make_engine: EngineFactory) -
 def test_log_probabilities_equal_a_plain_forward(checkpoint: Path, reference: PreTrainedModel, make_engine: EngineFactory) -> None:
     engine = make_engine(checkpoint, max_step_tokens=9)
     ids = engine.encode(PROMPTS[1])
-    config = GenerationConfig(max_new_tokens=6, temperature=0, logprobs=3, prompt_logprobs=True, ignore_eos=True)
-    events = list(engine.submit([ids], config))
-    tokens = [token for event in events if isinstance(event, TextDelta) for token in event.token_ids]
+    config = GenerationConfig(max_new_tokens=6, temperature=0, logprobs=3, prompt_logprobs=3, ignore_eos=True)
+    events = list(engine.submit([ids], config, echo_texts=[PROMPTS[1]]))
+    tokens = ids + [token for event in events if isinstance(event, TextDelta) for token in event.token_ids]
     scores = [score for event in events if isinstance(event, TextDelta) for score in event.logprobs]
     with torch.inference_mode():
         expected = reference(torch.tensor([tokens])).logits[0].float().log_softmax(-1)
@@ -182,8 +182,8 @@ def test_log_probabilities_equal_a_plain_forward(checkpoint: Path, reference: Pr
 
 def test_scoring_alone_generates_nothing(gpt2_checkpoint: Path, make_engine: EngineFactory) -> None:
     engine = make_engine(gpt2_checkpoint)
-    config = GenerationConfig(max_new_tokens=0, logprobs=0, prompt_logprobs=True)
-    events = list(engine.submit([[5, 6, 7]], config))
+    config = GenerationConfig(max_new_tokens=0, logprobs=0, prompt_logprobs=0)
+    events = list(engine.submit([[5, 6, 7]], config, echo_texts=[engine.decode([5, 6, 7])]))
     assert [type(event) for event in events] == [TextDelta, ChoiceFinished, Usage]
     assert events[-1] == Usage(3, 0)
 
@@ -350,8 +350,8 @@ def test_16_bit_and_int8_weights_stay_close_to_fp32(
 ) -> None:
     engine = make_engine(checkpoint, quantization=quantization, dtype=dtype)
     ids = AutoTokenizer.from_pretrained(checkpoint).encode(PROMPTS[1])
-    config = GenerationConfig(max_new_tokens=0, logprobs=0, prompt_logprobs=True)
-    scores = [score.logprob for event in engine.submit([ids], config) if isinstance(event, TextDelta) for score in event.logprobs][1:]
+    config = GenerationConfig(max_new_tokens=0, logprobs=0, prompt_logprobs=0)
+    scores = [score.logprob for event in engine.submit([ids], config) if isinstance(event, PromptTokens) for score in event.logprobs][1:]
     with torch.inference_mode():
         rows = reference(torch.tensor([ids])).logits[0].float().log_softmax(-1)[:-1]
     expected = rows.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]

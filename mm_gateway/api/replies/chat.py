@@ -8,14 +8,16 @@ from typing import Any, cast
 import msgspec
 
 from mm_gateway.api.replies.folded import Folded, usage_reply, workflow_event
-from mm_gateway.api.replies.logprobs import chat_logprobs
+from mm_gateway.api.replies.logprobs import chat_logprobs, prompt_logprobs
 from mm_gateway.api.replies.message_fields import merge_fields
 from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template
+from mm_gateway.api.replies.token_details import RunningUsage, TokenDetails
 from mm_gateway.core import (
     ChoiceFinished,
     GenerationEvent,
     MessageFields,
     Progress,
+    PromptTokens,
     TextDelta,
     ToolCallDelta,
     UrlCitation,
@@ -34,56 +36,84 @@ class ChatReply(ChunkedReply):
     Args:
         id, created, model: the same in all of it. choices: how many there are. logprobs: whether they were asked for.
         include_usage: whether a stream ends with a chunk of usage.
-        stages: whether a stream carries a workflow's stages as `delta.workflow`.
+        stages: whether a stream carries a workflow's stages as `delta.workflow`. tokens: what is told of them.
     """
 
     def __init__(
-        self, *, id: str, created: int, model: str, choices: int, logprobs: bool, include_usage: bool, stages: bool = False
+        self,
+        *,
+        id: str,
+        created: int,
+        model: str,
+        choices: int,
+        logprobs: bool,
+        include_usage: bool,
+        stages: bool = False,
+        tokens: TokenDetails | None = None,
     ) -> None:
         self._id, self._created, self._model = id, created, model
         self._choices = choices
         self._logprobs = logprobs
         self.stages = stages
         self._include_usage = include_usage
+        self._tokens = tokens or TokenDetails()
+        self._usage = RunningUsage() if self._tokens.running_usage else None
+        self._begun = False
         self._template = Template(id, "chat.completion.chunk", created, model, with_usage=include_usage)
 
     def start(self) -> bytes:
-        return b"".join(
-            self._template.choice(
-                b'{"index":%d,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}' % index
-            )
-            for index in range(self._choices)
-        )
+        return b"" if self._tokens.ids else self._roles()  # the prompt's tokens go with the first chunk, and are not there yet
 
     def chunk(self, event: GenerationEvent) -> bytes:
+        if self._usage is not None:
+            self._usage.add(event)
+        if self._begun or not self._tokens.ids:
+            return self._chunk(event)
+        self._begun = True
+        ids = b',"prompt_token_ids":' + _encode(event.token_ids) if isinstance(event, PromptTokens) else b""
+        return self._roles(ids) + self._chunk(event)
+
+    def _chunk(self, event: GenerationEvent) -> bytes:
         match event:
-            case TextDelta(text="", logprobs=()):
+            case TextDelta(text="", token_ids=ids, logprobs=()) if not (ids and self._tokens.ids):
                 return b""
-            case TextDelta(index=index, text=text, logprobs=tokens):
+            case TextDelta(index=index, text=text, token_ids=ids, logprobs=tokens):
                 logprobs = _encode(chat_logprobs(tokens)) if self._logprobs and tokens else b"null"
-                return self._template.choice(
-                    b'{"index":%d,"delta":{"content":%b},"logprobs":%b,"finish_reason":null}' % (index, _encode(text), logprobs)
-                )
+                return self._choice(index, b'{"content":%b}' % _encode(text), logprobs=logprobs, ids=ids)
             case ToolCallDelta():
-                return self._template.choice(
-                    b'{"index":%d,"delta":{"tool_calls":[%b]},"logprobs":null,"finish_reason":null}' % (event.index, _call_delta(event))
-                )
+                return self._choice(event.index, b'{"tool_calls":[%b]}' % _call_delta(event))
             case ChoiceFinished(index=index, finish_reason=reason):
-                return self._template.choice(b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%b}' % (index, _encode(reason)))
+                return self._choice(index, b"{}", reason=_encode(reason))
             case UrlCitation(index=index):
-                return self._template.choice(
-                    b'{"index":%d,"delta":{"annotations":[%b]},"logprobs":null,"finish_reason":null}' % (index, _encode(annotation(event)))
-                )
+                return self._choice(index, b'{"annotations":[%b]}' % _encode(annotation(event)))
             case MessageFields(index=index, fields=fields):
-                return self._template.choice(b'{"index":%d,"delta":%b,"logprobs":null,"finish_reason":null}' % (index, _encode(fields)))
+                return self._choice(index, _encode(fields))
             case Progress() | WorkflowStep() | WorkflowOutcome() if self.stages:
-                return self._template.choice(
-                    b'{"index":0,"delta":{"workflow":%b},"logprobs":null,"finish_reason":null}' % _encode(workflow_event(event))
-                )
+                return self._choice(0, b'{"workflow":%b}' % _encode(workflow_event(event)))
             case Usage() if self._include_usage:
                 return self._template.usage(usage_reply(event))
             case _:
                 return b""
+
+    def _roles(self, more: bytes = b"") -> bytes:
+        """What each choice begins with. more: further fields of the first chunk."""
+        delta = b'{"role":"assistant","content":"","refusal":null}'
+        return b"".join(self._choice(index, delta, more=b"" if index else more) for index in range(self._choices))
+
+    def _choice(
+        self,
+        index: int,
+        delta: bytes,
+        *,
+        logprobs: bytes = b"null",
+        reason: bytes = b"null",
+        ids: tuple[int, ...] = (),
+        more: bytes = b"",
+    ) -> bytes:
+        """A chunk with one choice; all but its number are JSON."""
+        token_ids = b',"token_ids":' + _encode(ids) if ids and self._tokens.ids else b""
+        body = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b%b}' % (index, delta, logprobs, reason, token_ids)
+        return self._template.choice(body, more=more, usage=self._usage)
 
     def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = Folded(events, self._choices)
@@ -93,10 +123,15 @@ class ChatReply(ChunkedReply):
                 _assistant_message("".join(folded.texts[index]), folded.calls(index), folded.citations[index], folded.fields[index]),
                 folded.reasons[index],
                 chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
+                folded.token_ids[index] if self._tokens.ids else msgspec.UNSET,
             )
             for index in range(self._choices)
         ]
-        return _encode(ChatCompletion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT, folded.workflow))
+        reply = ChatCompletion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT, folded.workflow)
+        if (prompt := folded.prompts.get(0)) is not None:
+            reply.prompt_token_ids = prompt.token_ids if self._tokens.ids else msgspec.UNSET
+            reply.prompt_logprobs = prompt_logprobs(prompt) if self._tokens.prompt_logprobs else msgspec.UNSET
+        return _encode(reply)
 
 
 def _call_delta(event: ToolCallDelta) -> bytes:

@@ -7,34 +7,55 @@ from collections.abc import Iterable
 import msgspec
 
 from mm_gateway.api.replies.folded import Folded, usage_reply
-from mm_gateway.api.replies.logprobs import completion_logprobs
+from mm_gateway.api.replies.logprobs import completion_logprobs, prompt_logprobs
 from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template
-from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta, TokenLogprob, Usage
+from mm_gateway.api.replies.token_details import RunningUsage, TokenDetails
+from mm_gateway.core import ChoiceFinished, GenerationEvent, PromptTokens, TextDelta, TokenLogprob, Usage
 from mm_gateway.protocol import Completion, CompletionChoice
 
 _encode = msgspec.json.Encoder().encode
 
 
 class CompletionReply(ChunkedReply):
-    """Reply of `/v1/completions`; arguments as for ChatReply, `logprobs` as in the body."""
+    """Reply of `/v1/completions`; arguments as for ChatReply, `logprobs` as in the body, `n` choices of each prompt."""
 
-    def __init__(self, *, id: str, created: int, model: str, choices: int, logprobs: int | None, include_usage: bool) -> None:
+    def __init__(
+        self,
+        *,
+        id: str,
+        created: int,
+        model: str,
+        choices: int,
+        logprobs: int | None,
+        include_usage: bool,
+        n: int = 1,
+        tokens: TokenDetails | None = None,
+    ) -> None:
         self._id, self._created, self._model = id, created, model
         self._choices = choices
         self._logprobs = logprobs
         self._include_usage = include_usage
         self._template = Template(id, "text_completion", created, model, with_usage=include_usage)
         self._offsets = [0] * choices
+        self._n = n
+        self._tokens = tokens or TokenDetails()
+        self._usage = RunningUsage() if self._tokens.running_usage else None
+        self._prompts: dict[int, PromptTokens] = {}  # by choice; gone once they were told
 
     def start(self) -> bytes:
         return b""
 
     def chunk(self, event: GenerationEvent) -> bytes:
+        if self._usage is not None:
+            self._usage.add(event)
         match event:
-            case TextDelta(text="", logprobs=()):
+            case PromptTokens(prompt=prompt):
+                self._prompts.update((prompt * self._n + place, event) for place in range(self._n))
                 return b""
-            case TextDelta(index=index, text=text, logprobs=tokens):
-                return self._choice(index, text, tokens, None)
+            case TextDelta(text="", token_ids=ids, logprobs=()) if not (ids and self._tokens.ids):
+                return b""
+            case TextDelta(index=index, text=text, token_ids=ids, logprobs=tokens):
+                return self._choice(index, text, tokens, ids=ids)
             case ChoiceFinished(index=index, finish_reason=reason):
                 return self._choice(index, "", (), reason)
             case Usage() if self._include_usage:
@@ -50,16 +71,27 @@ class CompletionReply(ChunkedReply):
                 "".join(folded.texts[index]),
                 folded.reasons[index],
                 completion_logprobs(folded.logprobs[index], offset=0, top=self._logprobs > 0) if self._logprobs is not None else None,
+                folded.token_ids[index] if self._tokens.ids else msgspec.UNSET,
             )
             for index in range(self._choices)
         ]
+        for choice in choices:
+            if (prompt := folded.prompts.get(choice.index // self._n)) is not None:
+                choice.prompt_token_ids = prompt.token_ids if self._tokens.ids else msgspec.UNSET
+                choice.prompt_logprobs = prompt_logprobs(prompt) if self._tokens.prompt_logprobs else msgspec.UNSET
         return _encode(Completion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT))
 
-    def _choice(self, index: int, text: str, tokens: tuple[TokenLogprob, ...], reason: str | None) -> bytes:
+    def _choice(
+        self, index: int, text: str, tokens: tuple[TokenLogprob, ...], reason: str | None = None, *, ids: tuple[int, ...] = ()
+    ) -> bytes:
         logprobs = b"null"
         if self._logprobs is not None and tokens:
             logprobs = _encode(completion_logprobs(tokens, offset=self._offsets[index], top=self._logprobs > 0))
             self._offsets[index] += sum(token.characters for token in tokens)
-        return self._template.choice(
-            b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b}' % (index, _encode(text), logprobs, _encode(reason))
-        )
+        more = b""
+        if self._tokens.ids:
+            more = b',"token_ids":' + _encode(ids) if ids else b""
+            if (prompt := self._prompts.pop(index, None)) is not None:  # with the choice's first chunk
+                more += b',"prompt_token_ids":' + _encode(prompt.token_ids)
+        body = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b%b}' % (index, _encode(text), logprobs, _encode(reason), more)
+        return self._template.choice(body, usage=self._usage)

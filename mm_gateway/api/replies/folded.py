@@ -12,6 +12,7 @@ from mm_gateway.core import (
     GenerationEvent,
     MessageFields,
     Progress,
+    PromptTokens,
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
@@ -36,6 +37,8 @@ class Folded:
     def __init__(self, events: Iterable[GenerationEvent], choices: int) -> None:
         self.texts: list[list[str]] = [[] for _ in range(choices)]
         self.logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
+        self.token_ids: list[list[int]] = [[] for _ in range(choices)]
+        self.prompts: dict[int, PromptTokens] = {}
         self._calls: list[list[tuple[str, str, list[str]]]] = [[] for _ in range(choices)]
         self.citations: list[list[UrlCitation]] = [[] for _ in range(choices)]
         self.fields: list[list[Mapping[str, Any]]] = [[] for _ in range(choices)]
@@ -44,8 +47,11 @@ class Folded:
         self.usage = UsageReply()
         for event in events:
             match event:
-                case TextDelta(index=index, text=text, logprobs=tokens):
+                case PromptTokens(prompt=prompt):
+                    self.prompts[prompt] = event
+                case TextDelta(index=index, text=text, token_ids=ids, logprobs=tokens):
                     self.texts[index].append(text)
+                    self.token_ids[index] += ids
                     self.logprobs[index] += tokens
                 case ToolCallDelta(index=index, id=id, name=name, arguments=arguments):
                     if id is not None:

@@ -7,8 +7,8 @@ from typing import TypeVar, cast
 
 import msgspec
 
-from mm_gateway.core import TokenLogprob
-from mm_gateway.protocol import ChatLogprob, ChatLogprobs, CompletionLogprobs, TopLogprob
+from mm_gateway.core import PromptTokens, TokenLogprob
+from mm_gateway.protocol import ChatLogprob, ChatLogprobs, CompletionLogprobs, PromptLogprob, PromptLogprobs, TopLogprob
 
 Shape = TypeVar("Shape")
 
@@ -41,6 +41,24 @@ def completion_logprobs(tokens: Sequence[TokenLogprob], *, offset: int, top: boo
         [_raw(_top(entry)) for entry in tokens] if top else None,
         offsets,
     )
+
+
+def prompt_logprobs(prompt: PromptTokens) -> PromptLogprobs:
+    """In the shape that vLLM gives those of a prompt."""
+    return [_raw(_prompt_logprob(id, entry)) for id, entry in zip(prompt.token_ids, prompt.logprobs, strict=True)]
+
+
+def _prompt_logprob(token_id: int, entry: TokenLogprob) -> dict[str, PromptLogprob] | None:
+    if entry.logprob is None:
+        return None
+
+    def told(raw: Sequence[int], logprob: float, rank: int | None) -> PromptLogprob:
+        return PromptLogprob(max(logprob, LOWEST), rank, bytes(raw).decode(errors="replace"))
+
+    found = {str(token_id): told(entry.bytes, entry.logprob, entry.rank)}
+    for place, (id, (_, raw, logprob)) in enumerate(zip(entry.top_ids, entry.top, strict=True), 1):
+        found.setdefault(str(id), told(raw, logprob, place))
+    return found
 
 
 def _top(entry: TokenLogprob) -> dict[str, float] | None:

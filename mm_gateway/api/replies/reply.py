@@ -10,7 +10,8 @@ import msgspec
 
 import mm_gateway
 from mm_gateway.api.errors import http_error
-from mm_gateway.core import GenerationEvent, TextDelta
+from mm_gateway.api.replies.token_details import RunningUsage
+from mm_gateway.core import GenerationEvent, PromptTokens, TextDelta
 from mm_gateway.protocol import UsageReply
 from mm_gateway.work_pools import BODIES
 
@@ -24,7 +25,11 @@ _LARGE_REPLY = 64
 
 def is_large(events: Collection[GenerationEvent]) -> bool:
     """Whether encoding them takes long enough to leave it to a thread."""
-    return len(events) > _LARGE_REPLY or sum(len(event.logprobs) for event in events if isinstance(event, TextDelta)) > _LARGE_REPLY
+    return len(events) > _LARGE_REPLY or sum(map(_logprobs, events)) > _LARGE_REPLY
+
+
+def _logprobs(event: GenerationEvent) -> int:
+    return len(event.logprobs) if isinstance(event, TextDelta | PromptTokens) else 0
 
 
 class Reply(Protocol):
@@ -88,10 +93,12 @@ class Template:
     def __init__(self, id: str, kind: str, created: int, model: str, *, with_usage: bool) -> None:
         head = {"id": id, "object": kind, "created": created, "model": model, "system_fingerprint": FINGERPRINT}
         self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
-        self._tail = b'],"usage":null}\n\n' if with_usage else b"]}\n\n"
+        self._tail = b',"usage":null}\n\n' if with_usage else b"}\n\n"
 
-    def choice(self, body: bytes) -> bytes:
-        return self._head + body + self._tail
+    def choice(self, body: bytes, *, more: bytes = b"", usage: RunningUsage | None = None) -> bytes:
+        """A chunk with one choice. more: further fields of the chunk, each after a comma. usage: so far."""
+        tail = self._tail if usage is None else b',"usage":' + usage.encoded() + b"}\n\n"
+        return self._head + body + b"]" + more + tail
 
     def usage(self, usage: UsageReply) -> bytes:
         return self._head + b'],"usage":' + _encode(usage) + b"}\n\n"

@@ -8,7 +8,7 @@ import msgspec
 
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, only_grammar, structured_outputs
 from mm_gateway.api.tools import OneFunction, SomeFunctions, function_tool, tool_use, unserved_choice, unserved_tool
-from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Tool, ToolUse
+from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Rendering, Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import FunctionDefinition
 from mm_gateway.protocol.decoding import convert
@@ -57,7 +57,9 @@ def response_request(body: ResponseRequest, request_id: str, messages: tuple[Mes
     return GenerationRequest(
         request_id=request_id,
         model=body.model,
-        input=ChatInput(messages, _tool_use(body), truncate=body.truncation == "auto"),
+        input=ChatInput(
+            messages, _tool_use(body), Rendering(variables=body.chat_template_kwargs or {}), truncate=body.truncation == "auto"
+        ),
         config=generation_config(
             body,
             max_new_tokens=body.max_output_tokens,

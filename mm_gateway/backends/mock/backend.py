@@ -19,22 +19,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
-
-import msgspec
 
 from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import check_total_tokens
-from mm_gateway.backends.mock.call import MockCall, called_tool
-from mm_gateway.backends.mock.choice import MockChoice
+from mm_gateway.backends.mock.call import MockCall
+from mm_gateway.backends.mock.choice import MockChoice, prompt_logprob
 from mm_gateway.backends.mock.directives import HANG, Directives, failure, read_directives
-from mm_gateway.backends.mock.examples import arguments_for, text_for
+from mm_gateway.backends.mock.form import Form, form_of
 from mm_gateway.backends.mock.vectors import MockVocabulary, mock_vector, word_ids
 from mm_gateway.backends.mock.words import count_words, words_of
-from mm_gateway.backends.tool_schemas import read_schemas, tried
+from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat
 from mm_gateway.backends.workflow_field import refuse_workflow
-from mm_gateway.chat_templates.history import encode_fitting
+from mm_gateway.chat_templates.history import encode_fitting, reply_room
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
@@ -48,9 +46,9 @@ from mm_gateway.core import (
     Message,
     ModelInfo,
     Progress,
+    PromptTokens,
     TextDelta,
     Tokenized,
-    Tool,
     Usage,
 )
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError
@@ -89,7 +87,7 @@ class MockBackend:
                 scores = event.logprobs if isinstance(event, TextDelta) else ()
                 await pace.did(1 + sum(1 + len(score.top) for score in scores))
 
-    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         text = _joined(input.messages) if isinstance(input, ChatInput) else input
         words, ids = await ENCODING.run(_tokens, text)
         self._vocabulary.remember(ids, words)
@@ -117,14 +115,16 @@ class MockBackend:
             async for event in self._embeddings(prompts, request.input.dimensions):
                 yield event
             return
+        prompts = await ENCODING.run(self._kept, request.input, prompts, config.max_new_tokens)
         sizes = await ENCODING.run(self._sizes, request.input, prompts, config.max_new_tokens)
-        form = await _form(request, orders)
+        form = await form_of(request, orders)
         if form.ignored:
             yield Ignored(form.ignored)
         choices = await ENCODING.run(self._choices, request, prompts, sizes, orders, form)
-        if isinstance(request.input, CompletionInput) and request.input.echo:
-            for event in _echoes(request, prompts, choices):
-                yield event
+        check_prompt_logprobs(config, sum(sizes), echo=request.input.echo)
+        told = await ENCODING.run(_prompt_tokens, request.input, config, prompts)
+        for event in itertools.chain(told, _echoes(request, prompts, choices)):
+            yield event
         pace = _Pace()
         running = choices
         steps = 0
@@ -145,6 +145,16 @@ class MockBackend:
         if orders.error is not None and steps == orders.after:
             await self._fail(orders.error)
 
+    def _kept(self, input: ChatInput | CompletionInput, prompts: list[str], reply_tokens: int | None) -> list[str]:
+        """What is read of each prompt."""
+        count = input.truncate_prompt_tokens
+        if count is None:
+            return prompts
+        if count < 0:
+            count = max(self._context_length - reply_room(self._context_length, reply_tokens), 1)
+        words = (list(words_of(prompt)) for prompt in prompts)
+        return ["".join(found[max(len(found) - count, 0) :]) for found in words]
+
     def _sizes(self, input: ChatInput | CompletionInput, prompts: Sequence[str], reply_tokens: int | None) -> list[int]:
         """Tokens of each prompt; of a conversation that may be truncated, without the oldest turns that do not fit."""
         if not (isinstance(input, ChatInput) and input.truncate):
@@ -158,7 +168,7 @@ class MockBackend:
         return [len(fitting)]
 
     def _choices(
-        self, request: GenerationRequest, prompts: Sequence[str], sizes: Sequence[int], orders: Directives, form: _Form
+        self, request: GenerationRequest, prompts: Sequence[str], sizes: Sequence[int], orders: Directives, form: Form
     ) -> Sequence[MockChoice | MockCall]:
         """Every choice of the reply.
 
@@ -172,7 +182,9 @@ class MockBackend:
         if room < max(limit, 1):
             raise ContextLengthExceededError(self._context_length, max(sizes), config.max_new_tokens, param=param)
         script = list(words_of(form.text)) if form.text is not None else None
-        length = len(script) if script is not None else _TOKENS if orders.tokens is None else orders.tokens
+        if script is not None and len(script) < config.min_tokens:
+            raise InvalidRequestError(f"min_tokens: what the reply has to be has {len(script)} tokens", param="min_tokens")
+        length = len(script) if script is not None else max(_TOKENS if orders.tokens is None else orders.tokens, config.min_tokens)
         most = limit if script is None and config.ignore_eos else min(length, limit)
         if most * len(prompts) * config.n > MAX_TOKENS:
             together = f"{len(prompts)} prompts of {config.n} choices of {most} tokens"
@@ -202,35 +214,6 @@ class MockBackend:
         raise failure(error, model=self._name, context_length=self._context_length)
 
 
-@dataclass(frozen=True)
-class _Form:
-    """What a reply has to be.
-
-    Attributes:
-        text: all of it; None: as it comes. tool: the one that it calls, with the text as its arguments.
-        ignored: paths of what was left out of the request.
-    """
-
-    text: str | None = None
-    tool: Tool | None = None
-    ignored: tuple[str, ...] = ()
-
-
-async def _form(request: GenerationRequest, orders: Directives) -> _Form:
-    ignored: tuple[str, ...] = ()
-    if isinstance(request.input, ChatInput) and request.input.tools is not None:
-        tools = request.input.tools.tools
-        schemas = await read_schemas(tools)
-        tool = called_tool(request.input, orders)
-        if tool is not None:
-            schemas = await tried(tools, schemas)
-        ignored = tuple(path for schema in schemas for path in schema.left_out)
-        if tool is not None:
-            return _Form(await arguments_for(msgspec.structs.replace(tool, parameters=schemas[tools.index(tool)].schema)), tool, ignored)
-    grammar = request.config.grammar
-    return _Form(await text_for(grammar) if grammar is not None else None, None, ignored)
-
-
 class _Pace:
     """Returns to the event loop now and then."""
 
@@ -256,11 +239,26 @@ def _tokens(text: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return words, word_ids(words)
 
 
+def _prompt_tokens(input: ChatInput | CompletionInput, config: GenerationConfig, prompts: Sequence[str]) -> list[PromptTokens]:
+    """What the prompts are as tokens, where that is asked for."""
+    scored = config.prompt_logprobs is not None
+    if not config.return_token_ids and not (scored and not input.echo):
+        return []
+    found: list[PromptTokens] = []
+    for index, prompt in enumerate(prompts):
+        words, ids = _tokens(prompt)
+        scores = tuple(prompt_logprob(word, position, config) for position, word in enumerate(words)) if scored else ()
+        found.append(PromptTokens(index, ids, scores))
+    return found
+
+
 def _echoes(request: GenerationRequest, prompts: Sequence[str], choices: Sequence[MockChoice | MockCall]) -> Iterator[GenerationEvent]:
-    """The prompts of a completion, once for every choice."""
+    """The prompts of a completion, or the assistant's last message, where they are asked for; once for every choice."""
     for choice in choices:
-        if isinstance(choice, MockChoice):
+        if isinstance(choice, MockChoice) and isinstance(request.input, CompletionInput) and request.input.echo:
             yield from choice.echo(prompts[choice.index // request.config.n])
+    if isinstance(request.input, ChatInput) and (echo := echo_of_chat(request.input)) is not None:
+        yield from (TextDelta(choice.index, echo[0]) for choice in choices)
 
 
 def _prompts(request: GenerationRequest) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mm_gateway.backends.mock.choice import made_up_logprob
 from mm_gateway.backends.mock.directives import Directives, read_directives
+from mm_gateway.backends.mock.vectors import word_ids
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
 from mm_gateway.core import ChatInput, ChoiceFinished, GenerationConfig, GenerationEvent, TextDelta, Tool, ToolCallDelta, ToolUse
 from mm_gateway.errors import InvalidRequestError
@@ -66,8 +67,11 @@ class MockCall:
         self.generated += 1
         id, name = (new_call_id(), self._name) if first else (None, None)
         events: list[GenerationEvent] = [ToolCallDelta(self.index, 0, piece, id=id, name=name)]
-        if self._config.logprobs is not None:
-            events.append(TextDelta(self.index, "", logprobs=(made_up_logprob(piece, self._config.logprobs),)))
+        config = self._config
+        ids = word_ids([piece]) if config.return_token_ids else ()
+        logprobs = (made_up_logprob(piece, config.logprobs, config),) if config.logprobs is not None else ()
+        if ids or logprobs:
+            events.append(TextDelta(self.index, "", ids, logprobs))
         if self.generated == len(self._arguments):
             events.append(ChoiceFinished(self.index, finish_reason(self._use, "stop", called=True)))
         elif self.generated >= self._limit:

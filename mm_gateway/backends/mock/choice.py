@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
+from mm_gateway.backends.mock.vectors import word_ids
 from mm_gateway.backends.mock.words import words_of
-from mm_gateway.core import ChoiceFinished, GenerationConfig, GenerationEvent, TextDelta, TokenLogprob
+from mm_gateway.core import ChoiceFinished, FinishReason, GenerationConfig, GenerationEvent, TextDelta, TokenLogprob
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.stop_strings import StopStrings
 
 ECHO_TOKENS = 64
@@ -35,57 +39,74 @@ class MockChoice:
         self._length = len(script) if script is not None else length
         self._limit = limit
         self._offset = offset
-        self._stops = StopStrings(config.stop)
+        self._stops = StopStrings(config.stop, shown=frozenset(config.stop) if config.include_stop_str_in_output else frozenset())
+        self._words = [word for word in _WORDS if not any(bad.strip() in word for bad in config.bad_words)] if config.bad_words else _WORDS
+        if not self._words:
+            raise InvalidRequestError("bad_words: the mock has no word left", param="bad_words")
         self.generated = 0
         self.finished = False
 
     def echo(self, prompt: str) -> Iterator[TextDelta]:
         """The prompt, with log-probabilities where they are asked for."""
-        if not self._config.prompt_logprobs:
+        if self._config.prompt_logprobs is None:
             yield TextDelta(self.index, prompt)
             return
         words = enumerate(words_of(prompt))
         while piece := list(itertools.islice(words, ECHO_TOKENS)):
-            scores = tuple(self._logprob(word, position) for position, word in piece)
+            scores = tuple(prompt_logprob(word, position, self._config) for position, word in piece)
             yield TextDelta(self.index, "".join(word for _, word in piece), logprobs=scores)
 
     def step(self) -> list[GenerationEvent]:
         """The events of one more token."""
         if self.generated >= self._limit:
             return self._end("length", self._stops.flush())
-        word = self._next()
+        config, word = self._config, self._next()
         self.generated += 1
-        logprobs = (self._logprob(word, self.generated),) if self._config.logprobs is not None else ()
-        text, stopped = self._stops.add(word)
+        may_end = self.generated > config.min_tokens
+        logprobs = (made_up_logprob(word, config.logprobs, config),) if config.logprobs is not None else ()
+        ids = word_ids([word]) if config.return_token_ids or config.stop_token_ids else ()
+        told = ids if config.return_token_ids else ()
+        if may_end and ids and ids[0] in config.stop_token_ids:
+            return self._end("stop", self._stops.flush() + (word if config.include_stop_str_in_output else ""), (), told)
+        text, stopped = self._stops.add(word, may_end=may_end)
         if stopped:
-            return self._end("stop", text, logprobs)
-        if self.generated >= self._length and (self._script is not None or not self._config.ignore_eos):
-            return self._end("stop", text + self._stops.flush(), logprobs)
+            return self._end("stop", text, logprobs, told)
+        if self.generated >= self._length and (self._script is not None or not config.ignore_eos):
+            return self._end("stop", text + self._stops.flush(), logprobs, told)
         if self.generated >= self._limit:
-            return self._end("length", text + self._stops.flush(), logprobs)
-        return [TextDelta(self.index, text, logprobs=logprobs)] if text or logprobs else []
+            return self._end("length", text + self._stops.flush(), logprobs, told)
+        return [TextDelta(self.index, text, told, logprobs)] if text or told or logprobs else []
 
     def _next(self) -> str:
         if self._script is not None:
             return self._script[self.generated]
-        word = _WORDS[(self._offset + self.generated) % len(_WORDS)]
+        word = self._words[(self._offset + self.generated) % len(self._words)]
         return word if self.generated == 0 else " " + word
 
-    def _end(self, reason: str, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> list[GenerationEvent]:
+    def _end(
+        self, reason: FinishReason, text: str, logprobs: tuple[TokenLogprob, ...] = (), ids: tuple[int, ...] = ()
+    ) -> list[GenerationEvent]:
         self.finished = True
-        end = ChoiceFinished(self.index, "length" if reason == "length" else "stop")
-        return [TextDelta(self.index, text, logprobs=logprobs), end] if text or logprobs else [end]
-
-    def _logprob(self, token: str, position: int) -> TokenLogprob:
-        if self._config.prompt_logprobs and position == 0:
-            return TokenLogprob(token, tuple(token.encode()), None)
-        return made_up_logprob(token, self._config.logprobs or 0)
+        end = ChoiceFinished(self.index, reason)
+        return [TextDelta(self.index, text, ids, logprobs), end] if text or ids or logprobs else [end]
 
 
-def made_up_logprob(token: str, alternatives: int) -> TokenLogprob:
+def prompt_logprob(token: str, position: int, config: GenerationConfig) -> TokenLogprob:
+    """Of a prompt's token; the first has none."""
+    entry = made_up_logprob(token, config.prompt_logprobs or 0, config)
+    if not position:
+        return TokenLogprob(entry.token, entry.bytes, None)
+    return msgspec.structs.replace(entry, rank=1, top_ids=word_ids(_alternatives(token, len(entry.top))))
+
+
+def made_up_logprob(token: str, top: int, config: GenerationConfig) -> TokenLogprob:
     """The same for every token, with so many alternatives, itself first."""
-    raw = tuple(token.encode())
-    top = tuple(
-        (token if rank == 0 else f"alt{rank}", raw if rank == 0 else tuple(b"alt%d" % rank), -0.5 - rank) for rank in range(alternatives)
-    )
-    return TokenLogprob(token, raw, -0.5, top)
+    texts = _alternatives(token, max(top, 1))
+    names = [f"token_id:{id}" for id in word_ids(texts)] if config.return_tokens_as_token_ids else texts
+    entries = tuple((name, tuple(text.encode()), -0.5 - rank) for rank, (name, text) in enumerate(zip(names, texts, strict=True)))
+    return TokenLogprob(*entries[0], entries[:top])
+
+
+def _alternatives(token: str, count: int) -> list[str]:
+    """The most probable tokens in its place: itself, and others."""
+    return [token, *(f"alt{rank}" for rank in range(1, count))][:count]

@@ -19,7 +19,7 @@ from mm_gateway.backends.upstream.connection import Connection, off_loop
 from mm_gateway.backends.upstream.event_stream import EventStreamError, data_lines
 from mm_gateway.backends.upstream.protocol import WireError
 from mm_gateway.backends.upstream.replies import detokenized, embedding_events, embeddings_body, tokenized
-from mm_gateway.backends.upstream.request import generation_body, message_body, tools_body
+from mm_gateway.backends.upstream.request import generation_body, message_body, rendering_body, tools_body
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
@@ -75,13 +75,13 @@ class RemoteBackend:
             async for event in self._events(response, choices):
                 yield event
 
-    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         body = {"model": self._config.model_name, "return_token_strs": True}
         match input:
             case str():
                 body |= {"prompt": input, "add_special_tokens": add_special_tokens}
-            case ChatInput(messages, tools):
-                body |= {"messages": [message_body(message) for message in messages], "add_generation_prompt": add_generation_prompt}
+            case ChatInput(messages, tools, rendering):
+                body |= {"messages": [message_body(message) for message in messages], **rendering_body(rendering)}
                 body |= {"tools": tools_body(tools)["tools"]} if tools is not None else {}
         return await self._ask_about_tokens("/tokenize", body, tokenized)
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from mm_gateway.chat_templates.tool_formats.format import declaration
-from mm_gateway.core import ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar, Message, ToolUse
+from mm_gateway.core import ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar, Message, Rendering, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 
 
@@ -22,7 +22,7 @@ def generation_body(request: GenerationRequest, input: ChatInput | CompletionInp
     match input:
         case ChatInput():
             return "/chat/completions", body | _chat_body(input, config)
-        case CompletionInput(prompts, echo, add_special_tokens):
+        case CompletionInput(prompts, echo, add_special_tokens, truncate_prompt_tokens):
             if request.best_of is not None and request.best_of > config.n:
                 raise UnsupportedParameterError("best_of cannot be streamed from a remote model", param="best_of")
             entries = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
@@ -31,13 +31,19 @@ def generation_body(request: GenerationRequest, input: ChatInput | CompletionInp
                 body["echo"] = True
             if not add_special_tokens:
                 body["add_special_tokens"] = False
+            if truncate_prompt_tokens is not None:
+                body["truncate_prompt_tokens"] = truncate_prompt_tokens
             if config.logprobs is not None:
                 body["logprobs"] = config.logprobs
             return "/completions", body
 
 
 def _chat_body(input: ChatInput, config: GenerationConfig) -> dict[str, Any]:
-    body: dict[str, Any] = {"messages": [message_body(message) for message in input.messages]}
+    body: dict[str, Any] = {"messages": [message_body(message) for message in input.messages], **rendering_body(input.rendering)}
+    if input.echo:
+        body["echo"] = True
+    if input.truncate_prompt_tokens is not None:
+        body["truncate_prompt_tokens"] = input.truncate_prompt_tokens
     if input.tools is not None:
         body |= tools_body(input.tools)
     if input.truncate:
@@ -50,6 +56,21 @@ def _chat_body(input: ChatInput, config: GenerationConfig) -> dict[str, Any]:
         body["logprobs"] = True
         if config.logprobs:
             body["top_logprobs"] = config.logprobs
+    return body
+
+
+def rendering_body(rendering: Rendering) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    if not rendering.add_generation_prompt or rendering.continue_final_message:
+        body["add_generation_prompt"] = False
+    if rendering.continue_final_message:
+        body["continue_final_message"] = True
+    if rendering.add_special_tokens:
+        body["add_special_tokens"] = True
+    if rendering.documents:
+        body["documents"] = [dict(document) for document in rendering.documents]
+    if rendering.variables:
+        body["chat_template_kwargs"] = dict(rendering.variables)
     return body
 
 

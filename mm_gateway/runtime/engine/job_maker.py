@@ -84,8 +84,8 @@ class JobMaker:
                 )
                 stops = StopStrings(ends.strings, shown=ends.shown)
                 texts[seq.id] = SequenceText(index, seq, self.text, ends, stops if stops_within is None else stops_within(stops))
-                if config.prompt_logprobs:
-                    echo[seq.id] = echo_texts[position] if echo_texts is not None else self.text.decode(prompt)
+                if echo_texts is not None:
+                    echo[seq.id] = echo_texts[position]
         return TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar)
 
     def embedding_job(

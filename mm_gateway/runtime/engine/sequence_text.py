@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections import deque
+from collections.abc import Sequence as AbstractSequence
 
 import msgspec
 
-from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob
+from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, PromptTokens, TextDelta, TokenLogprob
 from mm_gateway.runtime.engine.ends import Ends
 from mm_gateway.runtime.sampling.sampler import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -30,6 +31,7 @@ class SequenceText:
     def __init__(self, index: int, seq: Sequence, text: TokenText, ends: Ends, stops: TextStops) -> None:
         self.index = index
         self.seq = seq
+        self.begun = False
         self._text = text
         decode = functools.partial(text.decode, skip_special_tokens=seq.config.skip_special_tokens)
         self._detokenizer = Detokenizer(decode, seq.tokens[max(0, seq.prompt_len - _PROMPT_TAIL) : seq.prompt_len])
@@ -42,10 +44,9 @@ class SequenceText:
     def add(self, token_id: int, scores: TokenScores | None) -> tuple[list[GenerationEvent], bool]:
         """Events of one more token, and whether the text ended with it."""
         if token_id in self._ends.tokens:
-            if not self._ends.shows_token:
-                return self._end("stop"), True
-            name = self._ends.names.get(token_id, "")
-            return self._end("stop", new="" if name else self._text_of(token_id), last=name), True
+            name = self._ends.names.get(token_id, "") if self._ends.shows_token else ""
+            new = self._text_of(token_id) if self._ends.shows_token and not name else ""
+            return self._end("stop", new=new, last=name, unshown=[token_id]), True
         new = self._text_of(token_id)
         self._decoded += len(new)
         self._pending.append((self._decoded, token_id, self.logprob(token_id, scores) if scores else None))
@@ -53,7 +54,8 @@ class SequenceText:
         if stopped:
             cut = self._sent + len(free)
             kept = [entry for entry in self._pending if entry[0] <= cut]
-            return [*self._delta(free, kept), ChoiceFinished(self.index, "stop")], True
+            unshown = [token for _, token, _ in self._pending][len(kept) :]
+            return [*self._delta(free, kept, unshown), ChoiceFinished(self.index, "stop")], True
         if self.seq.output_len >= self.seq.max_tokens:
             return self._end("length", free=free), True
         if not free and scores is None:
@@ -64,18 +66,37 @@ class SequenceText:
         """The end of a text of which nothing was to be generated."""
         return [ChoiceFinished(self.index, "length")]
 
-    def score_prompt(self, scores: list[TokenScores | None], text: str) -> TextDelta:
-        """The event that carries an echoed prompt with its log-probabilities; None stands for the first token."""
+    def begin(self, scores: list[TokenScores | None] | None, echo: str | None) -> list[GenerationEvent]:
+        """Events that come before those of the first token: the prompt, where it is to be told.
+
+        Args:
+            scores: of the prompt's tokens, where they were asked for; None stands for the first token. echo: the prompt's text.
+        """
+        self.begun = True
+        events: list[GenerationEvent] = []
+        config = self.seq.config
+        logprobs = self.score_prompt(scores, echo) if scores is not None else ()
+        if self.index % config.n == 0 and (config.return_token_ids or (logprobs and echo is None)):
+            events.append(PromptTokens(self.index // config.n, tuple(self.seq.tokens[: self.seq.prompt_len]), logprobs))
+        if echo is not None:
+            events.append(TextDelta(self.index, echo, (), logprobs))
+        return events
+
+    def score_prompt(self, scores: list[TokenScores | None], echo: str | None) -> tuple[TokenLogprob, ...]:
+        """The log-probabilities of the prompt. echo: its text, where that is part of the reply."""
         ids = self.seq.tokens[: self.seq.prompt_len]
         entries: list[TokenLogprob] = []
         position = 0
         for token, score in zip(ids, scores, strict=True):
             entry = self.logprob(token, score)
-            if not entry.in_text and text.startswith(entry.token, position):  # a special token that the prompt spells out
+            if score is not None:
+                entry = msgspec.structs.replace(entry, rank=score.rank, top_ids=tuple(other for other, _ in score.top))
+            # A special token that the prompt spells out is in its text.
+            if echo is not None and not entry.in_text and echo.startswith(self._text.token_bytes(token).decode(errors="replace"), position):
                 entry = msgspec.structs.replace(entry, in_text=True)
             position += entry.characters
             entries.append(entry)
-        return TextDelta(self.index, text, tuple(ids), tuple(entries))
+        return tuple(entries)
 
     def logprob(self, token_id: int, scores: TokenScores | None) -> TokenLogprob:
         """A token's scores with its text and bytes; without scores its log-probability is None."""
@@ -100,7 +121,8 @@ class SequenceText:
 
     def _spelled(self, token_id: int) -> tuple[str, tuple[int, ...]]:
         raw = self._text.token_bytes(token_id)
-        return raw.decode("utf-8", errors="replace"), tuple(raw)
+        named = self.seq.config.return_tokens_as_token_ids
+        return f"token_id:{token_id}" if named else raw.decode("utf-8", errors="replace"), tuple(raw)
 
     def _released(self, characters: int) -> list[tuple[int, int, TokenLogprob | None]]:
         limit = self._sent + characters
@@ -109,16 +131,22 @@ class SequenceText:
             released.append(self._pending.popleft())
         return released
 
-    def _delta(self, text: str, entries: list[tuple[int, int, TokenLogprob | None]]) -> list[GenerationEvent]:
+    def _delta(
+        self, text: str, entries: list[tuple[int, int, TokenLogprob | None]], unshown: AbstractSequence[int] = ()
+    ) -> list[GenerationEvent]:
+        """unshown: tokens at the end that are no part of the text, and are told only where token ids are."""
         self._sent += len(text)
         logprobs = tuple(logprob for _, _, logprob in entries if logprob is not None)
-        if not text and not entries:
+        ids = (*(token for _, token, _ in entries), *(unshown if self.seq.config.return_token_ids else ()))
+        if not text and not ids:
             return []
-        return [TextDelta(self.index, text, tuple(token for _, token, _ in entries), logprobs)]
+        return [TextDelta(self.index, text, ids, logprobs)]
 
-    def _end(self, reason: FinishReason, *, free: str = "", new: str = "", last: str = "") -> list[GenerationEvent]:
+    def _end(
+        self, reason: FinishReason, *, free: str = "", new: str = "", last: str = "", unshown: AbstractSequence[int] = ()
+    ) -> list[GenerationEvent]:
         """free: text to send. new: text in which a stop string may be. last: what the text ends with, whatever it is."""
         more, stopped = self._stops.end(new + self._detokenizer.flush(), may_end=self._may_end)
         text = free + more + ("" if stopped else last)
         rest, self._pending = list(self._pending), deque()
-        return [*self._delta(text, rest), ChoiceFinished(self.index, "stop" if stopped else reason)]
+        return [*self._delta(text, rest, unshown), ChoiceFinished(self.index, "stop" if stopped else reason)]

@@ -223,7 +223,7 @@ class StepLoop:
                 self._prompt_scores[seq.id] = [None]  # a preempted prompt begins again
             known = seq.tokens[seq.computed + 1 : min(seq.computed + len(logits) + 1, seq.prompt_len)]
             if known:
-                self._prompt_scores[seq.id] += score_tokens(logits[: len(known)], known, seq.config.logprobs or 0)
+                self._prompt_scores[seq.id] += score_tokens(logits[: len(known)], known, seq.config.prompt_logprobs or 0)
 
     def _embed(self, job: EmbeddingJob, seq_id: int, states: torch.Tensor) -> None:
         try:
@@ -274,9 +274,9 @@ class StepLoop:
         if grammar is not None:
             grammar.advance(draw.token)
         events: list[GenerationEvent] = []
-        if seq.score_prompt:
+        if not text.begun:
             seq.score_prompt = False  # once is enough, however often the prompt is computed again
-            events.append(text.score_prompt(self._prompt_scores.pop(seq.id), job.echo[seq.id]))
+            events += text.begin(self._prompt_scores.pop(seq.id, None), job.echo.get(seq.id))
         if seq.max_tokens == 0:
             return [*events, *text.finish_unsampled()], True
         seq.tokens.append(draw.token)

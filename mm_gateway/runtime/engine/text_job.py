@@ -19,7 +19,7 @@ class TextJob:
         texts: those that have not ended, by sequence id.
         prompt_tokens: over all prompts, each counted once.
         choices_per_prompt: the request's `n`.
-        echo: text of each prompt whose log-probabilities were asked for, by sequence id.
+        echo: text of each prompt that is to be told with its log-probabilities, by sequence id.
         grammar: what every text has to follow.
         reported: the progress that the client was told last.
     """

@@ -31,10 +31,15 @@ _FIRST_BLOCK_NAME = 2**30
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """Natural-log probabilities: of the token itself, and of the most probable ones, best first."""
+    """Natural-log probabilities: of the token itself, and of the most probable ones, best first.
+
+    Attributes:
+        rank: of a given token, not of a sampled one: how many are at least as probable as it, itself counted once.
+    """
 
     logprob: float
     top: tuple[tuple[int, float], ...]
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +196,10 @@ def score_tokens(logits: torch.Tensor, tokens: list[int], top: int) -> list[Toke
         logits: [n, vocabulary] fp32, each row the distribution of the token of the same index.
         tokens: n ids. top: how many most probable tokens to report besides.
     """
-    scores = _scores(logits, logits.logsumexp(-1), torch.tensor(tokens).to(logits.device), [top] * len(tokens), list(range(len(tokens))))
-    return [scores[row] for row in range(len(tokens))]
+    given = torch.tensor(tokens).to(logits.device)
+    scores = _scores(logits, logits.logsumexp(-1), given, [top] * len(tokens), list(range(len(tokens))))
+    ranks = (logits > logits.gather(1, given[:, None])).sum(-1).tolist()
+    return [TokenScores(scores[row].logprob, scores[row].top, rank + 1) for row, rank in enumerate(ranks)]
 
 
 def draw_free(scaled: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

@@ -57,7 +57,7 @@ class Sequence:
         self.config = config
         self.max_tokens = max_tokens
         self.seed = seed
-        self.score_prompt = config.prompt_logprobs
+        self.score_prompt = config.prompt_logprobs is not None
         self.pooling = pooling
         self.barred = barred
         self.computed = 0

@@ -32,3 +32,8 @@ class ChatTokenizer:
             # The batch lets other threads run meanwhile, which `encode` does not; the fast one leaves out offsets.
             return self._plain.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    def in_front(self) -> list[int]:
+        text = "a"
+        whole, plain = self._tokenizer.encode(text), self._tokenizer.encode(text, add_special_tokens=False)
+        return next((whole[:at] for at in range(len(whole)) if whole[at : at + len(plain)] == plain), [])

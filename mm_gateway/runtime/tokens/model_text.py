@@ -29,7 +29,7 @@ class ModelText:
         self._context_length = context_length
         self._vocab_size = vocab_size
 
-    def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool, add_generation_prompt: bool) -> Tokenized:
+    def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool) -> Tokenized:
         """As core.TokenizingBackend's.
 
         Raises:
@@ -37,12 +37,12 @@ class ModelText:
         """
         match input:
             case str():
-                self._check_size([input], "prompt")
+                check_text_size([input], "prompt", context_length=self._context_length)
                 ids = self._text.encode(input, add_special_tokens=add_special_tokens)
-            case ChatInput(messages, use):
-                self._check_size([message.content for message in messages], "messages")
+            case ChatInput(messages, use, rendering):
+                check_text_size([message.content for message in messages], "messages", context_length=self._context_length)
                 tools = use.tools if use is not None else ()
-                ids = self._chat.encode(messages, tools, add_generation_prompt=add_generation_prompt)
+                ids = self._chat.encode(messages, tools, rendering=rendering)
         strings = (token if isinstance(token, str) else "" for token in self._tokenizer.convert_ids_to_tokens(ids))
         return Tokenized(tuple(ids), tuple(strings), self._context_length)
 
@@ -52,8 +52,14 @@ class ModelText:
             raise InvalidRequestError(f"tokens holds ids outside the vocabulary of {self._vocab_size}", param="tokens")
         return self._text.decode(tokens, skip_special_tokens=False)
 
-    def _check_size(self, texts: Sequence[str], param: str) -> None:
-        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-        limit = max(MAX_TEXT_BYTES, 16 * self._context_length)
-        if size > limit:
-            raise InvalidRequestError(f"{param} holds {size} bytes of text; at most {limit} are tokenized for this model", param=param)
+
+def check_text_size(texts: Sequence[str], param: str, *, context_length: int) -> None:
+    """For texts that are tokenized whole, however much longer than the context they are.
+
+    Raises:
+        InvalidRequestError: they are longer than that may take.
+    """
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    limit = max(MAX_TEXT_BYTES, 16 * context_length)
+    if size > limit:
+        raise InvalidRequestError(f"{param} holds {size} bytes of text; at most {limit} are tokenized for this model", param=param)

@@ -227,7 +227,7 @@ async def test_prompts_are_echoed_piece_by_piece() -> None:
         request_id="r",
         model="mock",
         input=CompletionInput((text,), echo=True),
-        config=GenerationConfig(prompt_logprobs=True, logprobs=5, max_new_tokens=1),
+        config=GenerationConfig(prompt_logprobs=5, logprobs=5, max_new_tokens=1),
     )
     events = [event for event in await events_of(asked) if isinstance(event, TextDelta)]
     assert text_of(events).startswith(text.strip())

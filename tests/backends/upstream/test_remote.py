@@ -140,7 +140,7 @@ async def test_completions_and_their_logprobs() -> None:
         request_id="r",
         model="far",
         input=CompletionInput(("a", (1, 2)), echo=True),
-        config=GenerationConfig(logprobs=1, prompt_logprobs=True, max_new_tokens=1),
+        config=GenerationConfig(logprobs=1, prompt_logprobs=1, max_new_tokens=1),
     )
     async with upstream(script) as (backend, seen):
         events = await events_of(backend, request)

@@ -10,11 +10,12 @@ import struct
 import threading
 from typing import Any
 
+import msgspec
 import pytest
 
 from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.backends.upstream.replies import embedding_events
-from mm_gateway.core import ChatInput, Embedding, EmbeddingInput, GenerationRequest, Message, Tokenized, Tool, ToolUse, Usage
+from mm_gateway.core import ChatInput, Embedding, EmbeddingInput, GenerationRequest, Message, Rendering, Tokenized, Tool, ToolUse, Usage
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError, UpstreamError
 from tests.support.upstream_server import upstream
 
@@ -68,7 +69,7 @@ async def test_its_errors_are_passed_on() -> None:
 async def test_tokens_are_asked_for_beside_v1() -> None:
     async with upstream(whole({"count": 2, "max_model_len": 9, "tokens": [1, 2], "token_strs": ["a", "b"]})) as (backend, seen):
         assert await backend.tokenize("ab", add_special_tokens=False) == Tokenized((1, 2), ("a", "b"), 9)
-        await backend.tokenize(CHAT, add_generation_prompt=False)
+        await backend.tokenize(msgspec.structs.replace(CHAT, rendering=Rendering(add_generation_prompt=False)))
     (first, _, text), (_, _, chat) = seen.requests
     assert first.startswith("POST /tokenize ")
     assert text == {"model": "their-name", "prompt": "ab", "add_special_tokens": False, "return_token_strs": True}

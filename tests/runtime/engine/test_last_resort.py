@@ -88,7 +88,7 @@ def raise_once(monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> Non
 
 def requests(engine: InferenceEngine) -> list[Generation]:
     """One of each kind: plain, with choices and penalties, echoed, embedded."""
-    scored = GenerationConfig(max_new_tokens=4, temperature=0, logprobs=1, prompt_logprobs=True)
+    scored = GenerationConfig(max_new_tokens=4, temperature=0, logprobs=1, prompt_logprobs=1)
     several = GenerationConfig(max_new_tokens=6, n=3, seed=1, presence_penalty=0.5)
     return [
         engine.submit([[5, 6, 7]], TEXT),

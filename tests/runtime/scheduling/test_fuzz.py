@@ -19,7 +19,7 @@ from mm_gateway.runtime.scheduling.sequence import Sequence
 from tests.support.token_storage import BlockStorage, SlotStorage
 
 SHARES = 20
-PLAIN, SCORED = GenerationConfig(), GenerationConfig(prompt_logprobs=True)
+PLAIN, SCORED = GenerationConfig(), GenerationConfig(prompt_logprobs=0)
 
 
 @dataclass

@@ -56,9 +56,9 @@ async def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(
 def test_what_is_only_tokenized_has_a_bound_of_its_own(qwen2_checkpoint: Path, input: str | ChatInput, param: str) -> None:
     text = load_model_text(ModelConfig(model_name="m", path=str(qwen2_checkpoint)))
     with pytest.raises(InvalidRequestError, match="at most 1048576 are tokenized") as caught:
-        text.tokenize(input, add_special_tokens=True, add_generation_prompt=True)
+        text.tokenize(input, add_special_tokens=True)
     assert caught.value.param == param
-    longer_than_the_context = text.tokenize(LONG[:100_000], add_special_tokens=True, add_generation_prompt=True)
+    longer_than_the_context = text.tokenize(LONG[:100_000], add_special_tokens=True)
     assert len(longer_than_the_context.ids) > (longer_than_the_context.context_length or 0)
 
 

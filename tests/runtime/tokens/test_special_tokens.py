@@ -63,7 +63,7 @@ def test_the_field_reaches_local_and_remote_models(value: bool | None) -> None:
 
 
 async def _echoed(engine: InferenceEngine, prompt: str) -> AsyncIterator[TextDelta]:
-    config = GenerationConfig(max_new_tokens=2, temperature=0, logprobs=0, prompt_logprobs=True, logit_bias={IM_START: 100})
+    config = GenerationConfig(max_new_tokens=2, temperature=0, logprobs=0, prompt_logprobs=0, logit_bias={IM_START: 100})
     request = GenerationRequest(request_id="a", model="m", input=CompletionInput((prompt,), echo=True), config=config)
     async for event in EngineBackend(engine).generate(request):
         if isinstance(event, TextDelta):

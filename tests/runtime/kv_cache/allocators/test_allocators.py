@@ -115,7 +115,7 @@ def test_requests_that_ask_for_all_positions_reuse_nothing(make: Make) -> None:
     kv.allocate(first)
     compute(kv, first)
     kv.release(first)
-    scored = Sequence(1, 1, A[:64], GenerationConfig(prompt_logprobs=True), max_tokens=0, seed=0)
+    scored = Sequence(1, 1, A[:64], GenerationConfig(prompt_logprobs=0), max_tokens=0, seed=0)
     assert kv.allocate(scored) == 0
 
 
