@@ -15,7 +15,9 @@ import uvicorn
 
 from mm_gateway.api.app import GatewayApp
 from mm_gateway.cli.connections import WaitingConnections
+from mm_gateway.cli.held_bytes import HeldBytes
 from mm_gateway.cli.http_protocol import EnvelopeProtocol
+from mm_gateway.cli.turns import ProtocolTurns
 from mm_gateway.configuration.settings import LimitSettings, ServerSettings
 from mm_gateway.errors import ShuttingDownError
 
@@ -69,7 +71,13 @@ def uvicorn_config(app: GatewayApp, settings: ServerSettings, limits: LimitSetti
     """How uvicorn runs the application. How many requests it takes is the application's to bound, which refuses in the envelope."""
     return uvicorn.Config(
         app,
-        http=functools.partial(EnvelopeProtocol, settings=settings, waiting=WaitingConnections(limits.max_waiting_connections)),  # type: ignore[arg-type]
+        http=functools.partial(  # type: ignore[arg-type]
+            EnvelopeProtocol,
+            settings=settings,
+            waiting=WaitingConnections(limits.max_waiting_connections),
+            turns=ProtocolTurns(),
+            held=HeldBytes(limits.max_held_bytes),
+        ),
         ws="none",
         log_level=settings.log_level,
         access_log=False,

@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol with bounds: of what a client may send before there is a request, and of the time it may take for everything.
+"""uvicorn's HTTP protocol with bounds: of what a client may send before there is a request, of the time it may take for everything,
+and of the work that one turn of the event loop does for all of them.
 
 What it answers by itself is in the envelope.
 """
@@ -11,11 +12,13 @@ import secrets
 from typing import Any, Literal
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from mm_gateway.cli.connections import WaitingConnections
+from mm_gateway.cli.held_bytes import HeldBytes
 from mm_gateway.cli.http_1_0 import UntilCloseCycle
+from mm_gateway.cli.paced_protocol import PacedProtocol
+from mm_gateway.cli.turns import ProtocolTurns
 from mm_gateway.configuration.settings import ServerSettings
 
 MAX_HEAD_BYTES = 64 * 2**10
@@ -23,13 +26,14 @@ MIN_BODY_BYTES_PER_S = 4096
 """Slower is no line that anybody has; 16 MiB may take an hour."""
 
 
-class EnvelopeProtocol(HttpToolsProtocol):
+class EnvelopeProtocol(PacedProtocol):
     """Refuses what is no HTTP, and lines without end, which the parser itself would collect: heads, and trailers and sizes of chunks.
 
     MAX_HEAD_BYTES bounds each. A head, a body, and a reader that is behind have deadlines.
 
     Args:
-        settings: the deadlines. waiting: where the connection is listed while it owes a request. Others: uvicorn's.
+        settings: the deadlines. waiting: where the connection is listed while it owes a request. held: counts what it has sent and got
+        no answer to. Others: those of PacedProtocol.
     """
 
     def __init__(
@@ -37,14 +41,24 @@ class EnvelopeProtocol(HttpToolsProtocol):
         *,
         settings: ServerSettings,
         waiting: WaitingConnections,
+        held: HeldBytes,
+        turns: ProtocolTurns,
         config: uvicorn.Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(
+            turns=turns,
+            max_body_bytes=settings.max_body_bytes,
+            config=config,
+            server_state=server_state,
+            app_state=app_state,
+            _loop=_loop,
+        )
         self._settings = settings
         self._waiting = waiting
+        self._held = held
         self._in_head = False
         self._line_bytes = 0  # of the head so far; elsewhere what came since the last piece of a body
         self._body_bytes = 0  # of this request, framing included
@@ -62,14 +76,15 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._held.release(self)
         self._owe("nothing")
         self._watch()
         self._stop_write_deadline()
 
-    def data_received(self, data: bytes) -> None:
+    def _read(self, data: bytes | memoryview) -> None:
         self._line_bytes += len(data)
         self._body_bytes += len(data)
-        super().data_received(data)
+        super()._read(data)
         if self.transport.is_closing():
             return
         if self._line_bytes > MAX_HEAD_BYTES:
@@ -77,6 +92,8 @@ class EnvelopeProtocol(HttpToolsProtocol):
             return
         if self._owes == "request":  # empty lines, which the parser passes over; uvicorn's timer has stopped
             self._owe("head")
+        if self._owes == "head" or (self._owes == "body" and not self.cycle.response_complete):
+            self._held.add(self, len(data))
         # Here and not as the parts begin: most requests come whole, and start no timer.
         self._watch()
 
@@ -92,6 +109,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._line_bytes = 0
         self._owe("nothing")
+        self._held.complete(self)
         super().on_message_complete()
         if self.cycle.response_complete:  # it was refused before its body was there, which has stopped uvicorn's keep-alive timer
             self._owe("head")
@@ -109,6 +127,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
             self.cycle.__class__ = UntilCloseCycle  # uvicorn makes the cycle, and takes no other class for it
 
     def on_response_complete(self) -> None:
+        self._held.release(self)
         super().on_response_complete()
         if self.transport.is_closing():
             # What the client does not take would keep the connection.
@@ -140,12 +159,19 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self._watch()
         self.transport.abort()
 
+    def refuse_for_room(self) -> None:
+        """As `_refuse`, for HeldBytes."""
+        self._refuse(
+            429,
+            "Too Many Requests",
+            f"The server is busy: the requests that it holds exceed {self._held.bound} bytes. Please try again later",
+            kind="rate_limit_error",
+            code="rate_limit_exceeded",
+        )
+
     def _owe(self, what: Literal["head", "body", "request", "nothing"]) -> None:
         self._owes = what
         self._part += 1
-
-    def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
 
     def _watch(self) -> None:
         """Start and stop the deadline, and be listed, as the part in which the request is asks for."""
@@ -207,8 +233,9 @@ class EnvelopeProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "Bad Request", msg)
 
-    def _refuse(self, status: int, reason: str, message: str) -> None:
+    def _refuse(self, status: int, reason: str, message: str, *, kind: str = "invalid_request_error", code: str | None = None) -> None:
         cycle = self.cycle
+        self._forget_request()
         if cycle is not None and not cycle.response_complete:
             # The request before, or this one, whose body broke: to the application, its client is gone.
             cycle.disconnected = True
@@ -216,9 +243,11 @@ class EnvelopeProtocol(HttpToolsProtocol):
             if cycle.response_started:  # what follows would be taken for a part of that reply
                 self.transport.close()
                 return
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+        error = {"message": message, "type": kind, "param": None, "code": code}
         body = json.dumps({"error": error}).encode()
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+        if status == 429:
+            head += "retry-after: 1\r\nretry-after-ms: 1000\r\n"
         head += f"x-request-id: req_{secrets.token_hex(16)}\r\nopenai-processing-ms: 0\r\n\r\n"
         self.transport.write(head.encode() + body)
         self.transport.close()

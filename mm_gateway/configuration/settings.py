@@ -178,7 +178,11 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_waiting_connections: Annotated[
         AtLeastOne,
         Meta(description="Connections without a whole request; beyond it the oldest of the address with most of them is closed."),
-    ] = 1024
+    ] = 4096
+    max_held_bytes: Annotated[
+        AtLeastOneKiB,
+        Meta(description="Bytes of all requests that are not answered yet; beyond it the largest that is still arriving gets a 429."),
+    ] = 512 * 2**20
 
 
 class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

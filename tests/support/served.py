@@ -18,13 +18,16 @@ from mm_gateway.configuration.settings import LimitSettings, ServerSettings
 
 
 @contextmanager
-def served(app: GatewayApp, *, max_waiting_connections: int = 1024, **settings: float) -> Iterator[int]:
+def served(
+    app: GatewayApp, *, max_waiting_connections: int = 1024, max_held_bytes: int = 512 * 2**20, **settings: float
+) -> Iterator[int]:
     """A port that answers. settings: of `server:`."""
+    limits = LimitSettings(max_waiting_connections=max_waiting_connections, max_held_bytes=max_held_bytes)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         config = msgspec.structs.replace(ServerSettings(log_level="error", shutdown_grace_s=1), **settings)
-        server = uvicorn.Server(uvicorn_config(app, config, LimitSettings(max_waiting_connections=max_waiting_connections)))
+        server = uvicorn.Server(uvicorn_config(app, config, limits))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
