@@ -33,6 +33,9 @@ BODIES = WorkPool("bodies", 1)
 """Decoding and checking large request bodies, folding large replies."""
 ENCODING = WorkPool("encoding", 2)
 """Rendering chat templates, tokenizing."""
+LONG_TEXTS = WorkPool("long-texts", 1)
+"""The same of texts that take a tenth of a second and more: a dozen of them must not be what a short question waits for."""
+LONG_TEXT_CHARACTERS = 32 * 2**10
 GRAMMARS = WorkPool("grammars", 2)
 STORAGE = WorkPool("storage", 2)
 """SQLite: sessions, responses."""
@@ -46,3 +49,8 @@ MODELS = WorkPool("models", 8)
 """Waiting for unloads; reading tokenizers of models that are not in memory."""
 HUB = WorkPool("hub", 4)
 """Asking the hub whether it has a model that no entry names, and its cache what is downloaded."""
+
+
+def encoding(characters: int) -> WorkPool:
+    """The pool for texts of this size together."""
+    return ENCODING if characters <= LONG_TEXT_CHARACTERS else LONG_TEXTS

@@ -7,12 +7,13 @@ events costs one write. A reader that is slow holds up the writer, a full buffer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from mm_gateway.api.access.admission import Ticket
+from mm_gateway.api.connection import CLIENT_CLOSED, Disconnect
 from mm_gateway.api.errors import error_response
 from mm_gateway.api.pump import Pump
 from mm_gateway.api.replies.reply import Reply, is_large
@@ -22,40 +23,11 @@ from mm_gateway.work_pools import BODIES
 IGNORED_HEADER = "x-mm-gateway-ignored"
 """Names what of the request was left out, so far as it was known when the reply began."""
 _MAX_HEADER = 4096
-CLIENT_CLOSED = 499  # nginx's number for a client that hung up; nobody reads it
-
-
-class _Disconnect:
-    """Notices that the client is gone while something else is awaited."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._task = asyncio.create_task(self._watch(receive))
-
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    async def race(self, work: asyncio.Task[bool] | asyncio.Task[None]) -> bool:
-        """Wait for `work`; False where the client went first (`work` is cancelled then)."""
-        await asyncio.wait([work, self._task], return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return True
-        work.cancel()
-        return False
-
-    def gone(self) -> bool:
-        return self._task.done()
-
-    def add_callback(self, callback: Callable[[], None]) -> None:
-        self._task.add_done_callback(lambda _: callback())
-
-    def stop(self) -> None:
-        self._task.cancel()
 
 
 async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, ticket: Ticket) -> ASGIResponse:
     """The folded reply; the work is cancelled when the client hangs up before it is there."""
-    pump, client = Pump(events, ticket), _Disconnect(receive)
+    pump, client = Pump(events, ticket), Disconnect(receive)
     try:
         if not await client.race(asyncio.create_task(pump.wait_end())):
             return ASGIResponse(status_code=CLIENT_CLOSED)
@@ -81,7 +53,7 @@ async def stream_response(
     Args:
         early_commit_s: seconds after which 200 is sent without an event. heartbeat_s: interval of comments from then on.
     """
-    pump, client = Pump(events, ticket, stages_begin=reply.stages, bounded=True), _Disconnect(receive)
+    pump, client = Pump(events, ticket, stages_begin=reply.stages, bounded=True), Disconnect(receive)
     try:
         arrived = await client.race(asyncio.create_task(pump.wait_begun(early_commit_s)))
         if not arrived:
@@ -103,7 +75,7 @@ class _EventStream(ASGIResponse):
 
     _should_set_content_length = False
 
-    def __init__(self, pump: Pump, client: _Disconnect, reply: Reply, heartbeat_s: float) -> None:
+    def __init__(self, pump: Pump, client: Disconnect, reply: Reply, heartbeat_s: float) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **_ignored_header(pump, reply)}
         super().__init__(media_type="text/event-stream", headers=headers)
         self._pump = pump

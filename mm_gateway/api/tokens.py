@@ -9,7 +9,7 @@ from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.access.keys import resolve
 from mm_gateway.api.chat_messages import read_messages, read_rendering
-from mm_gateway.api.connection import HTTPRequest
+from mm_gateway.api.connection import HTTPRequest, while_connected
 from mm_gateway.api.endpoint import read_body
 from mm_gateway.api.tools import read_tools
 from mm_gateway.catalog import Catalog
@@ -34,7 +34,8 @@ _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
 )
 async def tokenize(request: HTTPRequest, state: State) -> ASGIResponse:
     body, given = await read_body(request, _tokenize_decoder, lambda body: (body, _tokenize_input(body)))
-    found = await tokenizing_backend(request, state, body.model).tokenize(given, add_special_tokens=body.add_special_tokens is not False)
+    backend = tokenizing_backend(request, state, body.model)
+    found = await while_connected(request, backend.tokenize(given, add_special_tokens=body.add_special_tokens is not False))
     return await _json(TokenizeReply(len(found.ids), found.context_length, found.ids, found.strings if body.return_token_strs else None))
 
 
@@ -46,7 +47,8 @@ async def tokenize(request: HTTPRequest, state: State) -> ASGIResponse:
 )
 async def detokenize(request: HTTPRequest, state: State) -> ASGIResponse:
     body = await read_body(request, _detokenize_decoder, lambda body: body)
-    return await _json(DetokenizeReply(await tokenizing_backend(request, state, body.model).detokenize(body.tokens)))
+    text = await while_connected(request, tokenizing_backend(request, state, body.model).detokenize(body.tokens))
+    return await _json(DetokenizeReply(text))
 
 
 def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mm_gateway.core import EmbeddingInput, GenerationEvent
 from mm_gateway.core.limits import MAX_EMBEDDING_TOKENS
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.work_pools import ENCODING
+from mm_gateway.work_pools import encoding
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
@@ -32,7 +32,7 @@ async def embed(engine: InferenceEngine, input: EmbeddingInput) -> AsyncGenerato
             check_total_tokens(total)  # each time, so that no more is tokenized than shows that it is too much
         return encoded
 
-    generation = engine.embed(await ENCODING.run(encode), dimensions=input.dimensions, loop=asyncio.get_running_loop())
+    generation = engine.embed(await encoding(input.characters).run(encode), dimensions=input.dimensions, loop=asyncio.get_running_loop())
     try:
         async for event in generation:
             yield event

@@ -40,7 +40,7 @@ from mm_gateway.runtime.grammars.sources import enforced_schema
 from mm_gateway.runtime.grammars.trials import TRIALS
 from mm_gateway.runtime.tokens.model_text import check_text_size
 from mm_gateway.stop_strings import StopStrings, TextStops
-from mm_gateway.work_pools import ENCODING
+from mm_gateway.work_pools import ENCODING, encoding
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
@@ -75,10 +75,10 @@ class EngineBackend:
         )
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
-        return await ENCODING.run(self._text.detokenize, tokens)
+        return await encoding(len(tokens)).run(self._text.detokenize, tokens)
 
     async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
-        return await ENCODING.run(count_tokens, self._engine, texts)
+        return await encoding(sum(map(len, texts))).run(count_tokens, self._engine, texts)
 
     async def close(self) -> None:
         """The engine is not ours."""
@@ -116,10 +116,10 @@ async def _generate(
             if unused := chat.unused_variables(conversation.rendering):
                 yield Ignored(tuple(f"chat_template_kwargs.{name}" for name in unused))
             encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
-            prompts, echo = [await ENCODING.run(encode)], echo_of_chat(conversation)
+            prompts, echo = [await encoding(conversation.characters).run(encode)], echo_of_chat(conversation)
             stop_strings, param, scored = chat.stop_strings, "messages", False
         case CompletionInput() as completion:
-            prompts, echo = await ENCODING.run(_encode_all, engine, completion, config.max_new_tokens)
+            prompts, echo = await encoding(completion.characters).run(_encode_all, engine, completion, config.max_new_tokens)
             param, scored = "prompt", config.prompt_logprobs is not None
     check_prompt_logprobs(config, sum(map(len, prompts)), echo=scored and bool(echo))
     if config.grammar is not None:

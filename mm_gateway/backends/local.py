@@ -16,7 +16,7 @@ from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, ModelInfo, Progress, Tokenized
 from mm_gateway.runtime.checkpoints.context_length import known_length
 from mm_gateway.runtime.residency.leases import abandon, leased
-from mm_gateway.work_pools import ENCODING, MODELS
+from mm_gateway.work_pools import MODELS, encoding
 
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
     from mm_gateway.runtime.real_model_manager import RealModelManager
@@ -95,18 +95,19 @@ class LocalBackend:
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         text = await self._model_text()
-        found = await ENCODING.run(text.tokenize, input, add_special_tokens=add_special_tokens)
+        pool = encoding(len(input) if isinstance(input, str) else input.characters)
+        found = await pool.run(text.tokenize, input, add_special_tokens=add_special_tokens)
         return msgspec.structs.replace(found, context_length=self._manager.status(self.config).context_length or found.context_length)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         text = await self._model_text()
-        return await ENCODING.run(text.detokenize, tokens)
+        return await encoding(len(tokens)).run(text.detokenize, tokens)
 
     async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
         """Waits for the model."""
         await self.find()
         async with leased(self._manager.acquire(self.config)) as lease:
-            return await ENCODING.run(engine.count_tokens, lease.engine, texts)
+            return await encoding(sum(map(len, texts))).run(engine.count_tokens, lease.engine, texts)
 
     async def read_context_length(self) -> None:
         """What the files say of a model that was not loaded yet, where they are here."""

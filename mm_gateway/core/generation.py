@@ -198,6 +198,13 @@ class ChatInput(msgspec.Struct, frozen=True, tag="chat"):
     truncate: bool | None = None
     """Whether to leave out the oldest turns of a conversation that does not fit the context; None: as the model is configured."""
 
+    @property
+    def characters(self) -> int:
+        """Of the texts that a template renders."""
+        calls = sum(len(call.arguments) for message in self.messages for call in message.tool_calls)
+        descriptions = sum(len(tool.description) for tool in self.tools.tools) if self.tools is not None else 0
+        return sum(len(message.content) for message in self.messages) + calls + descriptions
+
 
 class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
     """Raw prompts, each a text or token ids; choice `index` counts prompts times `n`. `echo` puts the prompt before the text."""
@@ -209,12 +216,22 @@ class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
     truncate_prompt_tokens: int | None = None
     """Read the last tokens of each prompt alone, so many of them; -1: as many as the context holds beside the reply. None: all."""
 
+    @property
+    def characters(self) -> int:
+        """Of all prompts, or their tokens."""
+        return sum(map(len, self.prompts))
+
 
 class EmbeddingInput(msgspec.Struct, frozen=True, tag="embedding"):
     """Texts or token ids, each to become one vector. `dimensions`: numbers that a vector is to have, >= 1; None: the model's own."""
 
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None
+
+    @property
+    def characters(self) -> int:
+        """Of all inputs, or their tokens."""
+        return sum(map(len, self.inputs))
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -139,17 +139,16 @@ async def test_connections_that_say_nothing_shut_nobody_out() -> None:
 
 async def test_those_who_never_end_large_bodies_leave_room_for_small_ones() -> None:
     app = create_app(Settings(), Catalog({"scripted": ScriptedBackend(ANSWER)}))
-    with served(app, max_held_bytes=200_000) as port:
-        with socket.create_connection(("127.0.0.1", port)) as smaller:
-            smaller.sendall(f"{HEAD}content-length: 90000\r\n\r\n".encode() + b" " * 40_000)
-            smaller.setblocking(False)
-            for _ in range(5):
-                status, headers, body = await raw_reply(port, f"{HEAD}content-length: 999999\r\n\r\n".encode() + b" " * 300_000)
-                assert (status, headers["retry-after"]) == (429, "1")
-                assert json.loads(body)["error"]["code"] == "rate_limit_exceeded"
-                assert await chats(port)
-            with pytest.raises(BlockingIOError):  # it is open, and nothing was said
-                smaller.recv(1)
+    with served(app, max_held_bytes=200_000) as port, socket.create_connection(("127.0.0.1", port)) as smaller:
+        smaller.sendall(f"{HEAD}content-length: 90000\r\n\r\n".encode() + b" " * 40_000)
+        smaller.setblocking(False)
+        for _ in range(5):
+            status, headers, body = await raw_reply(port, f"{HEAD}content-length: 999999\r\n\r\n".encode() + b" " * 300_000)
+            assert (status, headers["retry-after"]) == (429, "1")
+            assert json.loads(body)["error"]["code"] == "rate_limit_exceeded"
+            assert await chats(port)
+        with pytest.raises(BlockingIOError):  # it is open, and nothing was said
+            smaller.recv(1)
 
 
 class Listed:

@@ -15,9 +15,10 @@ from litestar.datastructures import State
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from mm_gateway.api.access.admission import ticket_of
 from mm_gateway.api.access.keys import principal
-from mm_gateway.api.connection import HTTPRequest
-from mm_gateway.api.endpoint import read_body, respond
+from mm_gateway.api.connection import HTTPRequest, while_connected
+from mm_gateway.api.endpoint import LARGE_BODY_BYTES, read_body, respond
 from mm_gateway.api.responses.conversation import carried, conversation
 from mm_gateway.api.responses.items import ItemIds, read_items, referenced
 from mm_gateway.api.responses.reply import ResponseReply
@@ -51,7 +52,11 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
     owner = principal(request)
     response = new_response(body, ids.response, int(time.time()))
     if response.store:
-        store.check_size(StoredResponse(response, items))
+        begun = StoredResponse(response, items)
+        if len(items) > _MANY_ITEMS or ticket_of(request).body_bytes >= LARGE_BODY_BYTES:
+            await BODIES.run(store.check_size, begun)
+        else:
+            store.check_size(begun)
         await store.ready()
 
     async def keep(final: ResponseObject) -> bool:
@@ -77,7 +82,8 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
 async def count_input_tokens(request: HTTPRequest, state: State) -> InputTokens:
     body, _, _, generation = await _read(request, state)
     assert isinstance(generation.input, ChatInput)
-    return InputTokens(len((await tokenizing_backend(request, state, body.model).tokenize(generation.input)).ids))
+    found = await while_connected(request, tokenizing_backend(request, state, body.model).tokenize(generation.input))
+    return InputTokens(len(found.ids))
 
 
 async def _read(request: HTTPRequest, state: State) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest]:
@@ -126,13 +132,13 @@ async def _previous(store: ResponseStore, owner: str, id: str | None) -> list[It
     "/v1/responses/{response_id:str}",
     summary="A stored response",
 )
-async def get_response(request: HTTPRequest, state: State, response_id: FromPath[str]) -> ResponseObject:
+async def get_response(request: HTTPRequest, state: State, response_id: FromPath[str]) -> ASGIResponse:
     parameters = request.query_params
     for name in ("stream", "starting_after"):
         if parameters.get(name, "false").lower() not in ("false", "0"):
             raise UnsupportedParameterError(f"{name} is not supported by this server: streams are not stored", param=name)
     store: ResponseStore = state.responses
-    return (await store.get(principal(request), response_id)).response
+    return await _stored_json((await store.get(principal(request), response_id)).response)
 
 
 @delete(
@@ -162,7 +168,7 @@ async def cancel_response(request: HTTPRequest, state: State, response_id: FromP
     "/v1/responses/{response_id:str}/input_items",
     summary="What a stored response was made from, earlier turns included; pages by `limit`, `order` and `after`",
 )
-async def list_input_items(request: HTTPRequest, state: State, response_id: FromPath[str]) -> ItemList:
+async def list_input_items(request: HTTPRequest, state: State, response_id: FromPath[str]) -> ASGIResponse:
     parameters = request.query_params
     limit, order, after = parameters.get("limit", str(PAGE)), parameters.get("order", "desc"), parameters.get("after")
     if not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= MAX_PAGE:
@@ -180,4 +186,9 @@ async def list_input_items(request: HTTPRequest, state: State, response_id: From
         items = items[position + 1 :]
     page = items[: int(limit)]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
-    return ItemList(page, first, last, has_more=len(page) < len(items))
+    return await _stored_json(ItemList(page, first, last, has_more=len(page) < len(items)))
+
+
+async def _stored_json(reply: ResponseObject | ItemList) -> ASGIResponse:
+    """Encoded on a thread, since it may be megabytes."""
+    return ASGIResponse(body=await BODIES.run(msgspec.json.encode, reply), media_type="application/json")

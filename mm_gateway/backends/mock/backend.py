@@ -52,7 +52,7 @@ from mm_gateway.core import (
     Usage,
 )
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError
-from mm_gateway.work_pools import ENCODING
+from mm_gateway.work_pools import encoding
 
 CONTEXT_LENGTH = 32768
 MAX_TOKENS = 2**20
@@ -89,7 +89,7 @@ class MockBackend:
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         text = _joined(input.messages) if isinstance(input, ChatInput) else input
-        words, ids = await ENCODING.run(_tokens, text)
+        words, ids = await encoding(len(text)).run(_tokens, text)
         self._vocabulary.remember(ids, words)
         return Tokenized(ids, words, self._context_length)
 
@@ -97,7 +97,7 @@ class MockBackend:
         return self._vocabulary.text(tokens)
 
     async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
-        return await ENCODING.run(lambda: tuple(map(count_words, texts)))
+        return await encoding(sum(map(len, texts))).run(lambda: tuple(map(count_words, texts)))
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -115,14 +115,15 @@ class MockBackend:
             async for event in self._embeddings(prompts, request.input.dimensions):
                 yield event
             return
-        prompts = await ENCODING.run(self._kept, request.input, prompts, config.max_new_tokens)
-        sizes = await ENCODING.run(self._sizes, request.input, prompts, config.max_new_tokens)
+        pool = encoding(sum(map(len, prompts)))
+        prompts = await pool.run(self._kept, request.input, prompts, config.max_new_tokens)
+        sizes = await pool.run(self._sizes, request.input, prompts, config.max_new_tokens)
         form = await form_of(request, orders)
         if form.ignored:
             yield Ignored(form.ignored)
-        choices = await ENCODING.run(self._choices, request, prompts, sizes, orders, form)
+        choices = await pool.run(self._choices, request, prompts, sizes, orders, form)
         check_prompt_logprobs(config, sum(sizes), echo=request.input.echo)
-        told = await ENCODING.run(_prompt_tokens, request.input, config, prompts)
+        told = await pool.run(_prompt_tokens, request.input, config, prompts)
         for event in itertools.chain(told, _echoes(request, prompts, choices)):
             yield event
         pace = _Pace()
@@ -200,12 +201,12 @@ class MockBackend:
         ]
 
     async def _embeddings(self, prompts: Sequence[str], dimensions: int | None) -> AsyncIterator[GenerationEvent]:
-        sizes = await ENCODING.run(lambda: [count_words(prompt) for prompt in prompts])
+        sizes = await encoding(sum(map(len, prompts))).run(lambda: [count_words(prompt) for prompt in prompts])
         if max(sizes) > self._context_length:
             raise ContextLengthExceededError(self._context_length, max(sizes), param="input")
         check_total_tokens(sum(sizes))
         for index, prompt in enumerate(prompts):
-            yield Embedding.of(index, await ENCODING.run(mock_vector, prompt, dimensions))
+            yield Embedding.of(index, await encoding(len(prompt)).run(mock_vector, prompt, dimensions))
         yield Usage(sum(sizes), 0)
 
     async def _fail(self, error: str) -> None:
