@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,7 @@ async def turns(count: int) -> None:
 
 async def test_a_request_that_is_not_whole_does_not_reach_the_application() -> None:
     server = Server()
-    protocol, wire = server.connect()
+    protocol, _ = server.connect()
     protocol.data_received(HEAD + b"content-length: 4\r\n\r\nab")
     other, other_wire = server.connect()
     other.data_received(HEAD + b"content-length: 4\r\n\r\nab")
@@ -103,7 +104,7 @@ async def test_a_request_that_is_not_whole_does_not_reach_the_application() -> N
 
 async def test_of_a_large_body_the_application_gets_the_beginning_since_it_may_refuse_it() -> None:
     server = Server()
-    protocol, wire = server.connect()
+    protocol, _ = server.connect()
     protocol.data_received(HEAD + b"content-length: 1000000\r\n\r\n" + b"x" * 60_000)
     await turns(40)
     assert server.app.begun == 0
@@ -146,7 +147,7 @@ async def test_requests_that_arrive_at_one_moment_begin_a_few_a_turn_and_lookups
     for _ in range(12):
         await turns(1)
         begun.append(server.app.begun)
-    assert [later - earlier for earlier, later in zip(begun[1:], begun[2:], strict=False)] == [3] * 9 + [0]
+    assert [later - earlier for earlier, later in itertools.pairwise(begun[1:])] == [3] * 9 + [0]
     assert begun[1] == 4  # the lookup among them
 
 
@@ -164,7 +165,7 @@ async def test_clients_that_hang_up_at_one_moment_are_told_to_the_application_a_
     for _ in range(8):
         await turns(1)
         left.append(server.app.left)
-    assert max(later - earlier for earlier, later in zip(left, left[1:], strict=False)) <= 2
+    assert max(later - earlier for earlier, later in itertools.pairwise(left)) <= 2
     assert left[-1] == 10
 
 

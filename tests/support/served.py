@@ -18,9 +18,7 @@ from mm_gateway.configuration.settings import LimitSettings, ServerSettings
 
 
 @contextmanager
-def served(
-    app: GatewayApp, *, max_waiting_connections: int = 1024, max_held_bytes: int = 512 * 2**20, **settings: float
-) -> Iterator[int]:
+def served(app: GatewayApp, *, max_waiting_connections: int = 1024, max_held_bytes: int = 512 * 2**20, **settings: float) -> Iterator[int]:
     """A port that answers. settings: of `server:`."""
     limits = LimitSettings(max_waiting_connections=max_waiting_connections, max_held_bytes=max_held_bytes)
     with socket.socket() as listener:
