@@ -29,7 +29,7 @@ ANSWER = [TextDelta(0, "a"), ChoiceFinished(0, "stop"), Usage(1, 1)]
 @contextmanager
 def gateway(backend: ScriptedBackend | None = None, *, max_requests: int = 2048, waiting: int = 1024, **deadlines: float) -> Iterator[int]:
     app = create_app(Settings(limits=LimitSettings(max_requests=max_requests)), Catalog({"scripted": backend or ScriptedBackend(ANSWER)}))
-    with served(app, max_waiting_connections=waiting, **deadlines) as port:
+    with served(app, LimitSettings(max_waiting_connections=waiting), **deadlines) as port:
         yield port
 
 
@@ -139,7 +139,7 @@ async def test_connections_that_say_nothing_shut_nobody_out() -> None:
 
 async def test_those_who_never_end_large_bodies_leave_room_for_small_ones() -> None:
     app = create_app(Settings(), Catalog({"scripted": ScriptedBackend(ANSWER)}))
-    with served(app, max_held_bytes=200_000) as port, socket.create_connection(("127.0.0.1", port)) as smaller:
+    with served(app, LimitSettings(max_held_bytes=200_000)) as port, socket.create_connection(("127.0.0.1", port)) as smaller:
         smaller.sendall(f"{HEAD}content-length: 90000\r\n\r\n".encode() + b" " * 40_000)
         smaller.setblocking(False)
         for _ in range(5):

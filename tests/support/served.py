@@ -18,9 +18,8 @@ from mm_gateway.configuration.settings import LimitSettings, ServerSettings
 
 
 @contextmanager
-def served(app: GatewayApp, *, max_waiting_connections: int = 1024, max_held_bytes: int = 512 * 2**20, **settings: float) -> Iterator[int]:
+def served(app: GatewayApp, limits: LimitSettings = LimitSettings(), /, **settings: float) -> Iterator[int]:  # noqa: B008 - it is frozen
     """A port that answers. settings: of `server:`."""
-    limits = LimitSettings(max_waiting_connections=max_waiting_connections, max_held_bytes=max_held_bytes)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
