@@ -69,10 +69,9 @@ class EngineBackend:
             async for event in events:
                 yield event
 
-    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True, add_generation_prompt: bool = True) -> Tokenized:
-        return await ENCODING.run(
-            self._text.tokenize, input, add_special_tokens=add_special_tokens, add_generation_prompt=add_generation_prompt
-        )
+    async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
+        pool = encoding(len(input) if isinstance(input, str) else input.characters)
+        return await pool.run(self._text.tokenize, input, add_special_tokens=add_special_tokens)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         return await encoding(len(tokens)).run(self._text.detokenize, tokens)

@@ -62,10 +62,11 @@ class PacedProtocol(HttpToolsProtocol):
         if not self._unread and len(data) <= PIECE_BYTES:
             self._read(data)
             return
-        if not self._unread:
-            self._turns.reads.add(self._read_on)
-        self._unread = memoryview(bytes(self._unread) + data if self._unread else data)
+        waits = bool(self._unread)
+        self._unread = memoryview(bytes(self._unread) + data if waits else data)
         self.transport.pause_reading()  # not through `flow`, which is for those who wait for the application
+        if not waits:
+            self._turns.reads.add(self._read_on)
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)

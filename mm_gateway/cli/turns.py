@@ -21,24 +21,25 @@ class Turns:
     def __init__(self, per_turn: int) -> None:
         self._per_turn = per_turn
         self._waiting: deque[Callable[[], None]] = deque()
-        self._scheduled = False
+        self._done = 0
+        """In this turn; while it is not 0, the next one is scheduled."""
 
     def add(self, call: Callable[[], None]) -> None:
-        """Call it in the next turn, or as soon as those before it were. It must not raise."""
-        self._waiting.append(call)
-        if not self._scheduled:
-            self._schedule()
+        """Call it at once, or where this turn has had its share, as soon as those before it were. It must not raise."""
+        if self._waiting or self._done >= self._per_turn:
+            self._waiting.append(call)
+            return
+        if not self._done:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._done += 1
+        call()
 
-    def _schedule(self) -> None:
-        self._scheduled = True
-        asyncio.get_running_loop().call_soon(self._run)
-
-    def _run(self) -> None:
-        for _ in range(min(self._per_turn, len(self._waiting))):
+    def _next_turn(self) -> None:
+        self._done = min(self._per_turn, len(self._waiting))
+        if self._done:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        for _ in range(self._done):
             self._waiting.popleft()()
-        self._scheduled = False
-        if self._waiting:
-            self._schedule()
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,9 @@ def read_streams(port: int) -> None:
                     report(Observation("pause", last_s, now_s - last_s))
                 last_s, line = now_s, piece.strip() or line
             connection.close()
-            if line != b"data: [DONE]":
+            if reply.status == 429 and reply.getheader("retry-after"):  # an answer, and others are told the same
+                time.sleep(INTERVAL_S)
+            elif line != b"data: [DONE]":
                 report(Observation("pause", last_s, 0.0, problem=f"a stream ended with {reply.status} {line[:300]!r}"))
         except (OSError, http.client.HTTPException) as error:
             report(Observation("pause", last_s, time.monotonic() - last_s, problem=f"a stream broke off: {error!r}"))

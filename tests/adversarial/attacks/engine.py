@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import httpx
-
 from tests.adversarial.attack import CHAT, COMPLETIONS, OK, SERVED_OR_REFUSED, Attack, Json, Target, asking, chat, posting
 
 STREAM = {"stream": True}
@@ -85,15 +83,7 @@ async def _waiting_on_a_prefix(target: Target) -> list[int]:
 
 
 async def _beyond_every_queue(target: Target) -> list[int]:
-    """Also beyond the connections that may wait with a request that is not whole, so some are closed unanswered."""
-
-    async def one(index: int) -> int:
-        try:
-            return await target.post(CHAT, asking(f"{index}", max_tokens=1))
-        except httpx.TransportError:
-            return 0
-
-    return await asyncio.gather(*(one(i) for i in range(1500)))
+    return await target.posts(CHAT, [asking(f"{i}", max_tokens=1) for i in range(1500)])
 
 
 async def _pin_use_unpin(target: Target) -> list[int]:
@@ -135,7 +125,7 @@ ENGINE = (
     Attack("H1 to H3 everything at once in room for one context", _everything_at_once, OK, limit_s=180),
     Attack("H9 pinned, used, unpinned: the TTL counts again", _pin_use_unpin, OK, quick=True),
     Attack("S9 1,000 wait on one beginning", _waiting_on_a_prefix, OK | {429}, limit_s=300, pause_s=20),
-    Attack("S9 1,500 chats at a time", _beyond_every_queue, OK | {429, 0}, limit_s=300, pause_s=20),
+    Attack("S9 1,500 chats at a time", _beyond_every_queue, OK | {429}, limit_s=300, pause_s=20),
     posting(
         "S10 penalties of 128 choices",
         lambda: asking(n=128, presence_penalty=1, frequency_penalty=1, repetition_penalty=1.5, max_tokens=30),
