@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from mm_gateway.runtime.grammars.json_schema import resolve
 from mm_gateway.runtime.grammars.trials import TRIALS
 from mm_gateway.work_pools import ENCODING
 
+_PATTERNS_S = 1.0
 MAX_EXAMPLE = 2**16
 """Values, and characters of texts, in what is made up."""
 _FORMATS = {
@@ -76,31 +78,36 @@ def _text(grammar: Grammar, schema: Any) -> str:
         case "json_object":
             wanted = iter(['{"text":"text"}'])
         case "json_schema":
-            wanted = (
-                json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-                for value in values_for(json.loads(grammar.text), grammar.param)
-            )
+            wanted = (json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values_for(json.loads(grammar.text)))
         case "lark" if schema is not None:
-            wanted = (json.dumps(value, ensure_ascii=False) for value in values_for(schema, grammar.param))
+            wanted = (json.dumps(value, ensure_ascii=False) for value in values_for(schema))
         case "choice":
             return str(json.loads(grammar.text)[0])
         case _:
             pass
     if (text := example_of(grammar, wanted)) is None:
-        raise UnsupportedParameterError(f"{grammar.param}: the mock found no short text that fits", param=grammar.param)
+        found = f"the mock found no text that fits, of at most {MAX_EXAMPLE} values and characters"
+        raise UnsupportedParameterError(f"{grammar.param}: {found}", param=grammar.param)
     return text
 
 
-def values_for(schema: Any, param: str) -> Iterator[Any]:
-    """Values that look like what a schema describes, the fullest first; whether they fit it is to be seen.
-
-    Raises:
-        UnsupportedParameterError: it asks for more than the mock makes up.
-    """
+def values_for(schema: Any) -> Iterator[Any]:
+    """Values that look like what a schema describes, the fullest first; whether they fit it is to be seen."""
+    patterns = _Patterns()
     for full, defaults in ((True, True), (True, False), (False, False)):
         try:
-            yield _Values(schema, param, full=full, defaults=defaults).of(schema)
-        except (_NoValueError, TypeError, ValueError, AttributeError, KeyError, IndexError, ArithmeticError, RecursionError):
+            yield _Values(schema, patterns, full=full, defaults=defaults).of(schema)
+        except (
+            _NoValueError,
+            _TooLargeError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            KeyError,
+            IndexError,
+            ArithmeticError,
+            RecursionError,
+        ):
             continue  # nobody has said that keywords are of the type that they should be
 
 
@@ -108,17 +115,38 @@ class _NoValueError(Exception):
     """A value would never end, or is not one that can be made up so simply."""
 
 
+class _TooLargeError(Exception):
+    """More than `MAX_EXAMPLE`; unlike a value that cannot be, nothing inside the schema that is left out makes up for it."""
+
+
+class _Patterns:
+    """Texts for patterns, which the grammar engine makes up; together they take `_PATTERNS_S` at most."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+        self._give_up_at = time.monotonic() + _PATTERNS_S
+
+    def text_for(self, schema: Mapping[str, Any]) -> str:
+        key = json.dumps(schema, sort_keys=True)
+        if key not in self._found:
+            text = example_of(Grammar("json_schema", key), within_s=self._give_up_at - time.monotonic())
+            if text is None:
+                raise _NoValueError
+            self._found[key] = json.loads(text)
+        return self._found[key]
+
+
 class _Values:
     """Makes values.
 
     Args:
-        root: what references lead into. param: the field that holds it, for errors.
+        root: what references lead into. patterns: makes texts that fit them.
         full: with all properties, and an entry in arrays that may be empty. defaults: take what `default` says.
     """
 
-    def __init__(self, root: Any, param: str, *, full: bool, defaults: bool) -> None:
+    def __init__(self, root: Any, patterns: _Patterns, *, full: bool, defaults: bool) -> None:
         self._root = root
-        self._param = param
+        self._patterns = patterns
         self._full = full
         self._defaults = defaults
         self._left = MAX_EXAMPLE
@@ -188,10 +216,8 @@ class _Values:
 
     def _string(self, schema: Mapping[str, Any]) -> str:
         if "pattern" in schema:
-            text = example_of(Grammar("json_schema", json.dumps({**schema, "type": "string"})))
-            if text is None:
-                raise _NoValueError
-            return json.loads(text)
+            about_texts = ("pattern", "format", "minLength", "maxLength")
+            return self._patterns.text_for({"type": "string", **{key: schema[key] for key in about_texts if key in schema}})
         size = schema.get("minLength", 0)
         self._take(size)
         return _FORMATS.get(schema.get("format", ""), "text".ljust(size, "x")[: schema.get("maxLength")])
@@ -227,9 +253,7 @@ class _Values:
     def _take(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise UnsupportedParameterError(
-                f"The mock model makes up at most {MAX_EXAMPLE} values and characters, and the schema asks for more", param=self._param
-            )
+            raise _TooLargeError
 
 
 def _type_of(schema: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from llguidance import LLMatcher, LLTokenizer
 from mm_gateway.core import Grammar
 from mm_gateway.runtime.grammars.sources import LIMITS, source_of
 
-_TRIES, _MOST_BYTES, _MOST_SECONDS = 8, 2048, 1.0
+_TRIES, _MOST_BYTES = 8, 2048
 _TOKENIZER = LLTokenizer("byte", slices=[])  # a token is a byte, and has its number
 
 
@@ -31,11 +31,11 @@ _INSIDE_STRINGS = [_set('"'), _WORD, _PLAIN, _ANY & ~_set("\\"), _ANY]
 _ELSEWHERE = [_WORD, _PRINTABLE, _ANY]
 
 
-def example_of(grammar: Grammar, wanted: Iterable[str] = ()) -> str | None:
+def example_of(grammar: Grammar, wanted: Iterable[str] = (), *, within_s: float = 1.0) -> str | None:
     """A text that the grammar allows: the first of those wanted, else one that is made up of what may come next, byte by byte.
 
     Args:
-        grammar: one that was tried out (`trials.py`).
+        grammar: one that was tried out (`trials.py`). within_s: seconds for making one up.
 
     Returns:
         None where no short one was found.
@@ -44,7 +44,7 @@ def example_of(grammar: Grammar, wanted: Iterable[str] = ()) -> str | None:
     for text in wanted:
         if _allows(start.deep_copy(), text.encode()):
             return text
-    give_up_at = time.monotonic() + _MOST_SECONDS
+    give_up_at = time.monotonic() + within_s
     for seed in range(_TRIES):
         if (text := _written(start.deep_copy(), random.Random(seed), give_up_at)) is not None:
             return text

@@ -127,6 +127,14 @@ async def test_values_look_like_what_they_are_for() -> None:
     assert value["name"] == "text" and re.fullmatch("[A-Z]{2}", value["code"])
 
 
+async def test_a_value_that_would_be_too_large_is_a_smaller_one() -> None:
+    links = {f"d{i}": {"type": "object", "properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in "abcd"}} for i in range(12)}
+    wide = {"$ref": "#/$defs/d0", "$defs": {**links, "d12": {"type": "string"}}}
+    many = {"type": "object", "properties": {f"p{i}": {"type": "string", "pattern": "^a{3000}$"} for i in range(9)}}
+    for schema in (wide, many):
+        jsonschema.Draft202012Validator(schema).validate(json.loads(await text_for(form(schema))))
+
+
 @pytest.mark.parametrize(
     ("grammar", "pattern"),
     [
