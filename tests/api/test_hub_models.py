@@ -8,10 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
-from mm_gateway.api.app import create_app
+from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.loader import load_settings
 from mm_gateway.errors import ConfigurationError
@@ -29,7 +28,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpt2_checkpoint: Path) 
 
 
 @asynccontextmanager
-async def gateway(folder: Path, gateway_yaml: str = "", allow: str = "['o/*']") -> AsyncIterator[AsyncTestClient[Litestar]]:
+async def gateway(folder: Path, gateway_yaml: str = "", allow: str = "['o/*']") -> AsyncIterator[AsyncTestClient[GatewayApp]]:
     (folder / "models.yaml").write_text(f"models: {{mock: {{model_name: mock, backend: mock}}}}\nallow: {allow}")
     (folder / "gateway.yaml").write_text(gateway_yaml)
     settings = load_settings(folder / "models.yaml", folder / "gateway.yaml", {"MM_GATEWAY_ADMIN_KEYS": "operator"})
@@ -37,11 +36,11 @@ async def gateway(folder: Path, gateway_yaml: str = "", allow: str = "['o/*']") 
         yield client
 
 
-async def ask(client: AsyncTestClient[Litestar], model: str, **headers: str) -> httpx.Response:
+async def ask(client: AsyncTestClient[GatewayApp], model: str, **headers: str) -> httpx.Response:
     return await client.post("/v1/completions", json={"model": model, "prompt": "Hello", "max_tokens": 2}, headers=headers)
 
 
-async def states(client: AsyncTestClient[Litestar], **headers: str) -> dict[str, str]:
+async def states(client: AsyncTestClient[GatewayApp], **headers: str) -> dict[str, str]:
     cards = (await client.get("/v1/models", headers=headers)).json()["data"]
     return {card["id"]: card["state"] for card in cards if not card["id"].startswith("mm-orch/")}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from transformers import GPT2LMHeadModel
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
@@ -230,6 +232,7 @@ def test_ps_and_rm_know_what_a_running_gateway_has_in_memory(
         assert header.split() == ["NAME", "STATE", "MEMORY", "DEVICE", "REQUESTS", "LAST", "USED"]
         assert row.split()[:2] == ["small", "ready"] and " cpu " in row and "0 running" in row
         monkeypatch.setenv("MM_GATEWAY_URL", address)
+        assert re.search(r"^  running +ready, \d+ [kM]B, cpu$", command("show", "small")[1], re.MULTILINE)
         code, _, err = command("rm", "o/m")
         assert code == 1 and "o/m is in the memory of the running gateway, as small. Unload it first" in err
     code, _, err = command("rm", "o/m")
@@ -249,3 +252,34 @@ def test_ps_says_that_a_key_is_missing(command: Command) -> None:
 def test_ps_without_a_gateway_says_how_to_start_one(command: Command) -> None:
     code, _, err = command("ps")
     assert code == 1 and "No gateway answers at http://127.0.0.1:9" in err and "mm-gateway serve" in err
+
+
+def test_show_says_what_a_model_is(hub: FakeHub, command: Command, gpt2_checkpoint: Path) -> None:
+    hub.add("o/m", gpt2_checkpoint)
+    command("pull", "o/m")
+    code, out, err = command("show", "small")
+    assert (code, err) == (0, "")
+    facts = {line[:16].strip(): line[16:].strip() for line in out.splitlines()[1:]}
+    parameters = GPT2LMHeadModel.from_pretrained(gpt2_checkpoint).num_parameters()
+    assert facts["architecture"] == "GPT2LMHeadModel"
+    assert facts["parameters"] == f"{parameters / 1000:.0f}k"
+    assert facts["context"] == "256 tokens"
+    assert facts["weights"].startswith("float32, ") and facts["weights"].endswith("in 1 file")
+    assert " of weights and up to " in facts["memory"] and "of KV cache on cpu" in facts["memory"]
+    assert facts["chat template"] == "gpt2 (built in)" and facts["tools"] == "plain"
+    assert "running" not in facts
+
+
+def test_show_of_what_is_not_downloaded_fetches_no_weights(hub: FakeHub, command: Command, qwen2_checkpoint: Path) -> None:
+    hub.add("o/q", qwen2_checkpoint)
+    code, out, _ = command("show", "o/q")
+    assert code == 0
+    assert "float32, not downloaded" in out and "the checkpoint's own" in out and "hermes" in out
+    assert "memory" not in out
+    assert not hub.downloads()
+
+
+def test_show_of_a_folder_and_of_what_is_no_model(hub: FakeHub, command: Command, llama_checkpoint: Path) -> None:
+    assert "LlamaForCausalLM" in command("show", str(llama_checkpoint))[1]
+    assert "backend: remote. `mm-gateway models far` shows" in command("show", "far")[2]
+    assert "neither an entry of models.yaml nor" in command("show", "a/b/c")[2]

@@ -75,4 +75,20 @@ def ps(gateway_file: Path | None, url: str | None, key: str | None) -> None:
     show_running(load_settings(None, gateway_file, os.environ), url, key)
 
 
-COMMANDS = (pull, list_models, rm, search, ps)
+@click.command()
+@click.argument("name")
+@models_option
+@config_option
+@url_option
+@key_option
+def show(name: str, models_file: Path | None, gateway_file: Path | None, url: str | None, key: str | None) -> None:
+    """Show what a model is: architecture, size, context, memory that it needs, chat template, tools.
+
+    NAME is an entry of models.yaml, a hub id, or a folder.
+    """
+    from mm_gateway.cli.hub.show import show_model
+
+    show_model(load_settings(models_file, gateway_file, os.environ), name, url, key)
+
+
+COMMANDS = (pull, list_models, rm, search, ps, show)

@@ -29,6 +29,19 @@ class ModelText:
         self._context_length = context_length
         self._vocab_size = vocab_size
 
+    @property
+    def chat(self) -> ChatEncoder:
+        return self._chat
+
+    @property
+    def context_length(self) -> int:
+        return self._context_length
+
+    @property
+    def has_own_template(self) -> bool:
+        """Whether the checkpoint brings a chat template."""
+        return bool(self._tokenizer.chat_template)
+
     def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool) -> Tokenized:
         """As core.TokenizingBackend's.
 
