@@ -15,6 +15,7 @@ from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, ModelInfo, Progress, Tokenized
 from mm_gateway.runtime.checkpoints.context_length import known_length
+from mm_gateway.runtime.residency.factories import leave_out_of_collections
 from mm_gateway.runtime.residency.leases import abandon, leased
 from mm_gateway.work_pools import MODELS, encoding
 
@@ -124,10 +125,16 @@ class LocalBackend:
         async with self._text_lock:
             if self._text is None:
                 await self.find()
-                from mm_gateway.runtime.model_loader import load_model_text
-
-                self._text = await MODELS.run(load_model_text, self.config)
+                self._text = await MODELS.run(_read_text, self.config)
             return self._text
+
+
+def _read_text(config: ModelConfig) -> ModelText:
+    """In a thread the import too, which takes seconds where no model was loaded yet."""
+    from mm_gateway.runtime.model_loader import load_model_text
+
+    leave_out_of_collections()
+    return load_model_text(config)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Queue[Progress | None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -73,6 +74,7 @@ class Factories:
             if self._loader is None:
                 from mm_gateway.runtime.model_loader import ModelLoader
 
+                leave_out_of_collections()
                 self._loader = ModelLoader()
             return self._loader
 
@@ -83,3 +85,11 @@ class Factories:
 
                 self._engine_factory = InferenceEngine.for_loaded_model
             return self._engine_factory
+
+
+def leave_out_of_collections() -> None:
+    """What has been imported lives as long as the process: torch and transformers are 300,000 objects, and each full garbage collection
+    would stop every thread for as long as it takes to look at them. Only in a process that does so, as the server at its start.
+    """
+    if gc.get_freeze_count():
+        gc.freeze()
