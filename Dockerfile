@@ -9,11 +9,14 @@ ARG TORCH=cpu
 # Extras of the package, with commas: bnb,search
 ARG EXTRAS=""
 WORKDIR /src
+# The compiler for the kernels of 8-bit and 4-bit weights; it stays in this stage.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /venv
 COPY constraints.txt ./
 RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt \
     --index-url "https://download.pytorch.org/whl/${TORCH}" --extra-index-url https://pypi.org/simple torch
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY config config
 COPY docs docs
 COPY mm_gateway mm_gateway

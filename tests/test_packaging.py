@@ -7,13 +7,24 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
+from mm_gateway.runtime.kernels.compiling import library_name
+from mm_gateway.runtime.kernels.library import library
+
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_wheel_holds_the_package_with_its_data(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_package_with_its_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         assert archive.read("mm_gateway/config/models.yaml") == (ROOT / "config" / "models.yaml").read_bytes()
@@ -29,10 +40,15 @@ def test_the_wheel_holds_the_package_with_its_data(tmp_path: Path) -> None:
     assert not any(name.startswith(("tests", "compat_tests", "benchmarks")) for name in names)
 
 
-def test_the_installed_wheel_finds_its_configuration_and_documentation(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+@pytest.mark.skipif(library() is None, reason="no C++ compiler")
+def test_the_wheel_holds_the_compiled_kernels_for_every_python_of_this_system(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert f"mm_gateway/runtime/kernels/{library_name()}" in archive.namelist()
+    assert "-py3-none-" in wheel.name
+    assert not wheel.name.endswith("-any.whl")
+
+
+def test_the_installed_wheel_finds_its_configuration_and_documentation(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = "import sys; sys.path.insert(0, 'site'); from mm_gateway.main import run; run(args=['models'])"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import threading
@@ -169,13 +168,6 @@ def test_a_gpu_that_is_not_there_is_said(llama_checkpoint: Path) -> None:
         config = ModelConfig(model_name=str(llama_checkpoint), device="cuda")
     with pytest.raises(ModelLoadError, match="CUDA"):
         ModelLoader().load(config)
-
-
-def test_a_missing_package_is_named_with_its_extra(llama_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else found(name, *rest))
-    with pytest.raises(ModelLoadError, match=r"bitsandbytes: pip install 'mm-gateway\[bnb\]'"):
-        ModelLoader().load(config_of(llama_checkpoint, quantization="4bit"))
 
 
 def test_an_abandoned_load_ends_between_its_stages(llama_checkpoint: Path) -> None:

@@ -12,6 +12,7 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
+from mm_gateway.runtime.checkpoints.packed_linear import PackedLinearBlocks
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,12 @@ class LoadedModel:
     generation_defaults: GenerationDefaults
     weight_bytes: int
     embedding: EmbeddingStyle = field(default_factory=EmbeddingStyle)
+
+    @property
+    def rounding(self) -> float:
+        """How far logits of the same tokens may differ from one order of computation to another, in their standard deviations."""
+        if any(isinstance(module, PackedLinearBlocks) for module in self.model.modules()):
+            return 0.25  # activations of 8 bits, of which the last place decides which of two values one takes
+        if self.config.quantization is not None and self.device.type != "cpu":
+            return 0.5  # kernels of bitsandbytes and gptqmodel, whose results depend on the rows that they compute together
+        return 0.02 if self.dtype == torch.float32 else 0.2

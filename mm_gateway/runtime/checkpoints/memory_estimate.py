@@ -62,11 +62,12 @@ def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, devic
 def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], *, device_type: str) -> int:
     """Memory of the weights in the configured precision; from file sizes where the files are not safetensors."""
     item, on_cpu, form = _item_bytes(config, checkpoint), device_type == "cpu", FORMATS[config.quantization]
+    linear = form.linear_bytes(on_cpu=on_cpu)
     headers = _headers(folder)
     if not headers:
         stored = _STORED_BYTES.get(str(checkpoint.get("dtype") or checkpoint.get("torch_dtype")), 4)
         files = sum(file.stat().st_size for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern))
-        return int(files / stored * (form.bytes_per_weight or item))
+        return int(files / stored * (linear or item))
     embeddings = {header.name for header in headers if len(header.shape) == 2 and _is_embedding(header.name)}
     total = 0.0
     for header in headers:
@@ -76,8 +77,9 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
             total += header.items * _ITEM_BYTES.get(header.dtype, 4)  # quantized in the file: held as it is
         elif len(header.shape) != 2:
             total += header.items * (4 if on_cpu else item)  # norms and biases
-        elif form.bytes_per_weight is not None and header.name not in embeddings:
-            total += header.items * form.bytes_per_weight
+        elif linear is not None and header.name not in embeddings:
+            output = header.name.endswith("lm_head.weight") and on_cpu
+            total += header.items * (form.output_copy_bytes(item) if output else linear)
         else:
             total += header.items * form.embedding_bytes(item, on_cpu=on_cpu)
     if on_cpu and checkpoint.get("tie_word_embeddings", True) and not any("lm_head" in header.name for header in headers):

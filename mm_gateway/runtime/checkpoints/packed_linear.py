@@ -1,40 +1,46 @@
 """Linear layers for a CPU whose weights are laid out for its matrix kernels once, at load; arithmetic and results are fp32.
 
-Each kind wraps kernels that torch ships: oneDNN for fp32, FBGEMM (https://arxiv.org/abs/2101.05615) for 16-bit and int8
-weights. The packed copy is the only one: the parameter it was made from goes.
+16 and 32 bits by kernels that torch ships, oneDNN for fp32 and FBGEMM (https://arxiv.org/abs/2101.05615) for fp16; 8 and 4 bits by
+our own (runtime/kernels). The packed copy is the only one: the parameter it was made from goes.
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import nn
 
-Weights = Literal["fp32", "fp16", "bf16", "int8"]
+from mm_gateway.runtime.kernels.block_linear import BlockLinear
+from mm_gateway.runtime.kernels.blocks import Blocks, quantize_4bit, quantize_8bit
+from mm_gateway.runtime.kernels.library import library
+
+Weights = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 
 FP16_MAX = 65504.0
+# The largest magnitude that each kind can hold: scales and minimums of blocks are fp16, too.
+_LARGEST = {"fp16": FP16_MAX, "bf16": FP16_MAX, "int8": 127 * FP16_MAX, "int4": FP16_MAX / 2}
 
 
 class PackedLinear(nn.Module):
     """y = x W^T + b for x [..., in_features] fp32 -> [..., out_features] fp32.
 
     Args:
-        weight: [out_features, in_features], any float type. bias: [out_features] or None.
+        weight: [out_features, in_features], any float type or in blocks. bias: [out_features] or None.
     """
 
     packed_bytes: int
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, weight: torch.Tensor | Blocks, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self._bias = bias.detach().float().clone() if bias is not None else None
-        self._pack(weight.detach())
+        self._pack(weight)
 
-    def _pack(self, weight: torch.Tensor) -> None:
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.float().contiguous(), 16)
-        self.packed_bytes = weight.numel() * 4
+    def _pack(self, weight: torch.Tensor | Blocks) -> None:
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(_values(weight), 16)
+        self.packed_bytes = self.out_features * self.in_features * 4
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
@@ -43,43 +49,88 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias is not None}"
 
 
+def _values(weight: torch.Tensor | Blocks) -> torch.Tensor:
+    return (weight.dequantize() if isinstance(weight, Blocks) else weight.detach().float()).contiguous()
+
+
 class PackedLinearFp16(PackedLinear):
     """16-bit weights, fp32 arithmetic. bf16 weights are kept as fp16: three more bits of precision, within fp16's range."""
 
-    def _pack(self, weight: torch.Tensor) -> None:
-        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.float().contiguous(), self._bias)
-        self.packed_bytes = weight.numel() * 2
+    def _pack(self, weight: torch.Tensor | Blocks) -> None:
+        self._packed = torch.ops.quantized.linear_prepack_fp16(_values(weight), self._bias)
+        self.packed_bytes = self.out_features * self.in_features * 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
 
 
-class PackedLinearInt8(PackedLinear):
-    """int8 weights with a scale per output, activations quantized per call to the range that they have."""
+class PackedLinearBlocks(PackedLinear):
+    """Weights in blocks of 32 inputs; activations are quantized to 8 bits for each row and block.
 
-    # Without VNNI two products are added in 16 bits, which 8-bit activations can overflow: they get 7.
-    _reduce_range = not torch.cpu._is_vnni_supported()
+    Where no kernels could be compiled, the values that the blocks stand for are held in 16 bits.
+    """
 
-    def _pack(self, weight: torch.Tensor) -> None:
-        weight = weight.float().contiguous()
-        scales = weight.abs().amax(1).clamp_min(1e-12) / 127
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*quantize_per", category=UserWarning)
-            quantized = torch.quantize_per_channel(weight, scales.double(), torch.zeros(len(weight), dtype=torch.int64), 0, torch.qint8)
-        self._packed = torch.ops.quantized.linear_prepack(quantized, self._bias)
-        self.packed_bytes = weight.numel()
+    def _hold(self, blocks: Blocks) -> None:
+        self._linear: Callable[[torch.Tensor], torch.Tensor]
+        if library() is None:
+            self._linear = packed_linear(blocks.dequantize(), self._bias, "fp16")
+            self.packed_bytes = 0  # counted as that layer's
+        else:
+            self._linear = BlockLinear(blocks, self._bias)
+            self.packed_bytes = self._linear.nbytes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.quantized.linear_dynamic(x, self._packed, self._reduce_range)
+        return self._linear(x)
+
+
+class PackedLinearInt8(PackedLinearBlocks):
+    """w = scale * q with q in -128..127."""
+
+    def _pack(self, weight: torch.Tensor | Blocks) -> None:
+        self._hold(weight if isinstance(weight, Blocks) else quantize_8bit(weight.detach()))
+
+    @classmethod
+    def from_blocks(cls, quants: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None = None) -> PackedLinearInt8:
+        """Of weights that are stored so: quants [out, in / 32, 32] int8, scales [out, in / 32] fp16."""
+        return cls(Blocks(quants, scales, None, quants[0].numel()), bias)
+
+
+class PackedLinearInt4(PackedLinearBlocks):
+    """w = scale * q + minimum with q in 0..15."""
+
+    def _pack(self, weight: torch.Tensor | Blocks) -> None:
+        self._hold(weight if isinstance(weight, Blocks) else quantize_4bit(weight.detach()))
+
+    @classmethod
+    def from_blocks(
+        cls, quants: torch.Tensor, scales: torch.Tensor, minimums: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> PackedLinearInt4:
+        """Of weights that are stored so: quants [out, in / 32, 32] uint8 of 0..15, scales and minimums [out, in / 32] fp16."""
+        return cls(Blocks(quants, scales, minimums, quants[0].numel()), bias)
 
 
 def packed_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights: Weights) -> PackedLinear:
-    """The packed form of a layer; one whose values fp16 cannot hold stays at fp32."""
-    if weights == "int8":
-        return PackedLinearInt8(weight, bias)
-    if weights in ("fp16", "bf16") and weight.abs().max() <= FP16_MAX:
-        return PackedLinearFp16(weight, bias)
-    return PackedLinear(weight, bias)
+    """The packed form of a layer; one whose values that kind cannot hold stays at fp32."""
+    kind = _KINDS[weights]
+    if weights in _LARGEST and not weight.abs().max() <= _LARGEST[weights]:
+        kind = PackedLinear
+    return kind(weight, bias)
+
+
+_KINDS: dict[Weights, type[PackedLinear]] = {
+    "fp32": PackedLinear,
+    "fp16": PackedLinearFp16,
+    "bf16": PackedLinearFp16,
+    "int8": PackedLinearInt8,
+    "int4": PackedLinearInt4,
+}
+
+
+def block_bytes(weights: Literal["int8", "int4"]) -> float:
+    """Memory of one weight on this machine, scales and minimums included."""
+    if library() is None:
+        return 2.0
+    return {"int8": 1 + 2 / 32, "int4": 0.5 + 4 / 32}[weights]
 
 
 class PackedEmbedding(nn.Module):

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from mm_gateway.runtime.checkpoints.packed_linear import PackedEmbedding, PackedLinear, Weights, packed_linear
@@ -75,10 +76,13 @@ def pack_layers(model: nn.Module, weights: Weights, read: Read) -> int:
                 grouped.update(linears)
                 groups += 1
                 jobs.append((sum(_size(member) for member in linears), partial(_join, module, names, linears, weights, read)))
+    # The output layer decides between tokens: it keeps 8 bits where the others have 4, as llama.cpp's mixtures keep it higher.
+    output = model.get_output_embeddings() if weights == "int4" and isinstance(model, PreTrainedModel) else None
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.Linear | Conv1D | nn.Embedding) and child not in grouped:
-                jobs.append((_size(child), partial(_replace, module, name, child, weights, read)))
+                kind: Weights = "int8" if child is output else weights
+                jobs.append((_size(child), partial(_replace, module, name, child, kind, read)))
     freed = 0
     for size, job in sorted(jobs, key=lambda entry: -entry[0]):
         job()
@@ -98,8 +102,7 @@ def _join(module: nn.Module, names: tuple[str, ...], members: list[nn.Linear], w
 def _replace(module: nn.Module, name: str, layer: nn.Linear | Conv1D | nn.Embedding, weights: Weights, read: Read) -> None:
     if isinstance(layer, nn.Embedding):
         if weights != "fp32":
-            dtype = torch.float16 if weights == "int8" else _stored_dtype(weights)
-            setattr(module, name, PackedEmbedding(read(layer.weight), dtype))
+            setattr(module, name, PackedEmbedding(read(layer.weight), _stored_dtype(weights)))
         return
     weight = read(layer.weight)
     # GPT-2's layers keep their weights transposed.

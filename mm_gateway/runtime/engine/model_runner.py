@@ -209,13 +209,15 @@ def verify(model: PreTrainedModel, runner: ModelRunner, *, tolerance: float) -> 
         for count in (len(tokens) - 2, 1, 1):
             result = runner.execute([ScheduledSequence(seq, count, True)])
             seq.computed += count
-        difference = (result.logits[0] - expected).abs().max() / expected.std()
+        differences = (result.logits[0] - expected).abs() / expected.std()
+        difference, token = differences.max().item(), int(differences.argmax())
     finally:
         allocator.discard(seq)
     if not difference <= tolerance:
         raise ModelLoadError(
-            f"{type(model).__name__} computes other results through the engine's KV cache than by itself "
-            f"(logits differ by {difference:.2g} standard deviations), so it is not served"
+            f"{type(model).__name__} computes other results through the engine's KV cache than by itself, so it is not served: after "
+            f"{len(tokens)} tokens, given in three parts, the logit of token {token} is {result.logits[0, token]:.4g} in place of "
+            f"{expected[token]:.4g}, {difference:.2g} standard deviations of the logits apart; this precision explains {tolerance:g}"
         )
 
 

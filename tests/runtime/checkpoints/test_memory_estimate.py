@@ -16,7 +16,14 @@ from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
 from tests.support import checkpoints
 
-PRECISIONS: list[dict[str, Any]] = [{"dtype": "fp32"}, {"dtype": "fp16"}, {"dtype": "bf16"}, {"quantization": "8bit"}, {}]
+PRECISIONS: list[dict[str, Any]] = [
+    {"dtype": "fp32"},
+    {"dtype": "fp16"},
+    {"dtype": "bf16"},
+    {"quantization": "8bit"},
+    {"quantization": "4bit"},
+    {},
+]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)

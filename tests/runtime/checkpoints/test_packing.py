@@ -11,10 +11,19 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from mm_gateway.runtime.checkpoints.packed_linear import PackedEmbedding, PackedLinear, PackedLinearFp16, PackedLinearInt8, packed_linear
+import mm_gateway.runtime.checkpoints.packed_linear
+from mm_gateway.runtime.checkpoints.packed_linear import (
+    PackedEmbedding,
+    PackedLinear,
+    PackedLinearFp16,
+    PackedLinearInt4,
+    PackedLinearInt8,
+    block_bytes,
+    packed_linear,
+)
 from mm_gateway.runtime.checkpoints.packing import pack_model, weight_bytes
 
-TOLERANCE: dict[Any, float] = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1e-2, "int8": 3e-2}
+TOLERANCE: dict[Any, float] = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1e-2, "int8": 3e-2, "int4": 0.15}
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -40,6 +49,8 @@ def test_values_beyond_fp16_stay_fp32() -> None:
     assert isinstance(packed_linear(weight, None, "fp16"), PackedLinear)
     assert isinstance(packed_linear(weight.clamp(-1, 1), None, "fp16"), PackedLinearFp16)
     assert isinstance(packed_linear(weight, None, "int8"), PackedLinearInt8)
+    assert not isinstance(packed_linear(weight, None, "int4"), PackedLinearInt4)
+    assert not isinstance(packed_linear(weight * 100, None, "int8"), PackedLinearInt8)
 
 
 def test_embeddings_are_stored_as_saved_and_given_as_fp32() -> None:
@@ -101,12 +112,41 @@ def test_projections_that_share_an_input_are_joined_and_stay_right_when_used_apa
     assert relative_error(projected(model, "k_proj", x), projected(reference, "k_proj", x)) < 1e-5
 
 
-@pytest.mark.parametrize(("weights", "bytes_per_weight"), [("fp32", 4), ("fp16", 2), ("bf16", 2), ("int8", 1)])
-def test_memory_is_no_higher_than_the_dtype_says(weights: Any, bytes_per_weight: int) -> None:
+@pytest.mark.parametrize(("weights", "bytes_per_weight"), [("fp32", 4), ("fp16", 2), ("bf16", 2), ("int8", 1), ("int4", 0.5)])
+def test_memory_is_no_higher_than_the_dtype_says(weights: Any, bytes_per_weight: float) -> None:
     model = llama()
     linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     rest = sum(parameter.numel() for parameter in model.parameters()) - linear
     pack_model(model, weights)
-    # int8 keeps a scale, an offset and a sum per output; embeddings and norms stay as they are, at most fp32
+    # Blocks keep scales, and int4 the output layer in int8; embeddings and norms stay as they are, at most fp32
     assert weight_bytes(model) <= (linear * bytes_per_weight + rest * 4) * 1.25
     assert not any(parameter.numel() == 48 * 48 for parameter in model.parameters())  # no second copy
+
+
+@torch.inference_mode()
+def test_stored_blocks_are_taken_as_they_are() -> None:
+    torch.manual_seed(0)
+    scales, minimums = torch.rand(48, 3).half(), -torch.rand(48, 3).half()
+    q8, q4 = torch.randint(-127, 128, (48, 3, 32), dtype=torch.int8), torch.randint(0, 16, (48, 3, 32), dtype=torch.uint8)
+    bias, x = torch.randn(48), torch.randn(5, 96)
+    eight = PackedLinearInt8.from_blocks(q8, scales, bias)
+    four = PackedLinearInt4.from_blocks(q4, scales, minimums)
+    assert (eight.in_features, eight.out_features, four.in_features, four.out_features) == (96, 48, 96, 48)
+    weight8 = (q8 * scales.float()[..., None]).flatten(1)
+    weight4 = (q4 * scales.float()[..., None] + minimums.float()[..., None]).flatten(1)
+    assert relative_error(eight(x), x @ weight8.T + bias) < 0.02
+    assert relative_error(four(x), x @ weight4.T) < 0.02
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@torch.inference_mode()
+def test_without_compiled_kernels_the_same_values_are_held_in_16_bits(weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(64, 80), torch.randn(5, 64)
+    compiled = packed_linear(linear.weight, linear.bias, weights)
+    monkeypatch.setattr(mm_gateway.runtime.checkpoints.packed_linear, "library", lambda: None)
+    model = nn.Sequential(linear)
+    pack_model(model, weights)
+    assert relative_error(model(x), compiled(x)) < 0.02  # the activations of the kernels have 8 bits
+    assert weight_bytes(model) == 2 * 64 * 80
+    assert block_bytes(weights) == 2

@@ -1,4 +1,4 @@
-"""`quantization: 8bit`: on a GPU LLM.int8() of bitsandbytes (https://arxiv.org/abs/2208.07339), on a CPU packed int8 layers."""
+"""`quantization: 8bit`: on a GPU LLM.int8() of bitsandbytes (https://arxiv.org/abs/2208.07339), on a CPU blocks of int8."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.runtime.checkpoints.packed_linear import Weights
+from mm_gateway.runtime.checkpoints.packed_linear import Weights, block_bytes
 from mm_gateway.runtime.checkpoints.quantized.bitsandbytes import require_bitsandbytes
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 
@@ -14,7 +14,6 @@ from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 class EightBit(WeightFormat):
     name = "8bit"
     title = "8 bit"
-    bytes_per_weight = 1.02  # a scale a row
 
     def quantizer(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfig | None:
         if device.type == "cpu":
@@ -28,5 +27,8 @@ class EightBit(WeightFormat):
     def embedding_bytes(self, item_bytes: int, *, on_cpu: bool) -> int:
         return 2 if on_cpu else item_bytes
 
-    def output_copy_bytes(self, item_bytes: int) -> int:
-        return 1
+    def linear_bytes(self, *, on_cpu: bool) -> float:
+        return block_bytes("int8") if on_cpu else 1.02  # there a scale a row
+
+    def output_copy_bytes(self, item_bytes: int) -> float:
+        return block_bytes("int8")

@@ -22,13 +22,11 @@ class WeightFormat:
     Attributes:
         name: as `quantization` of models.yaml names it; None: weights as they are.
         title: for people. published: checkpoints are stored in it; otherwise it is made at load.
-        bytes_per_weight: of linear layers, scales included; None: that of the dtype.
     """
 
     name: Quantization | None = None
     title = "unquantized"
     published = False
-    bytes_per_weight: float | None = None
 
     def recognises(self, folder: Path) -> bool:
         """Whether a checkpoint's files say that they are of this format. Raises ModelLoadError for a variant that is not read."""
@@ -62,10 +60,14 @@ class WeightFormat:
         """Memory for a stored tensor that is a part of this format; None: it is an ordinary one. checkpoint: its config.json."""
         return None
 
+    def linear_bytes(self, *, on_cpu: bool) -> float | None:
+        """Of one weight of a linear layer, scales included; None: that of the dtype."""
+        return None
+
     def embedding_bytes(self, item_bytes: int, *, on_cpu: bool) -> int:
         """Of one number of an embedding."""
         return item_bytes
 
-    def output_copy_bytes(self, item_bytes: int) -> int:
+    def output_copy_bytes(self, item_bytes: int) -> float:
         """Of one number of the copy that packing makes of tied embeddings for the output layer."""
         return item_bytes

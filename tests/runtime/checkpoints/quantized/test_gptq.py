@@ -107,16 +107,3 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelLoadError, match="3 bits"):
         read_format(folder)
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_4bit_through_bitsandbytes_on_a_cpu(family: str, request: pytest.FixtureRequest) -> None:
-    folder: Path = request.getfixturevalue(f"{family}_checkpoint")
-    loaded = ModelLoader().load(config_of(folder, quantization="4bit"))
-    assert loaded.weight_bytes < 0.7 * ModelLoader().load(config_of(folder, quantization=None)).weight_bytes
-    engine = InferenceEngine.for_loaded_model(loaded, EngineSettings(max_running=2))
-    config = GenerationConfig(max_new_tokens=6, temperature=0, ignore_eos=True)
-    first = engine.generate("Hello", config)
-    assert first.completion_tokens == 6
-    assert engine.generate("Hello", config).text == first.text
-    engine.close()
