@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mm_gateway.configuration.settings import EngineSettings, Pooling
-from mm_gateway.core import ChoiceFinished, Embedding, GenerationConfig, Grammar, TextDelta, Usage
+from mm_gateway.core import ChoiceFinished, Embedding, GenerationConfig, Grammar, PromptTokens, TextDelta, Usage
 from mm_gateway.errors import EngineError, GatewayError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
@@ -128,11 +128,13 @@ class Request:
     config: GenerationConfig = PLAIN
     grammar: CompiledGrammar | None = None
     embed: bool = False
+    echo: bool = False
 
     def job(self, jobs: JobMaker, generation: Generation) -> TextJob | EmbeddingJob:
         if self.embed:
             return jobs.embedding_job(generation, self.prompts, dimensions=None, param="input")
-        return jobs.text_job(generation, self.prompts, self.config, grammar=self.grammar, stop_strings=("<|end|>",))
+        echo = [jobs.text.decode(prompt) for prompt in self.prompts] if self.echo else None
+        return jobs.text_job(generation, self.prompts, self.config, grammar=self.grammar, stop_strings=("<|end|>",), echo_texts=echo)
 
 
 @dataclass
@@ -156,6 +158,10 @@ def outcome_of(items: list[Item]) -> Outcome:
                 found.texts[index] = found.texts.get(index, "") + item.text
                 found.tokens.setdefault(index, []).extend(item.token_ids)
                 found.scores.setdefault(index, []).extend(((score.token, score.in_text), score.logprob) for score in item.logprobs)
+            case PromptTokens(prompt=prompt):  # beside the choices, which count from 0
+                assert -1 - prompt not in found.tokens
+                found.tokens[-1 - prompt] = list(item.token_ids)
+                found.scores[-1 - prompt] = [((score.token, score.in_text), score.logprob) for score in item.logprobs]
             case ChoiceFinished(index=index):
                 assert index not in found.ends
                 found.ends[index] = item.finish_reason
@@ -185,6 +191,7 @@ def random_request(rng: random.Random, model: Model, beginnings: list[list[int]]
         prompts.append(([*shared, *own] or [5])[: context + rng.choice([0, 0, 0, 1])])
     if rng.random() < 0.1:
         return Request(prompts, embed=True)
+    more = random.Random(repr(prompts))
     room = max(1, context - max(map(len, prompts)))
     scored = rng.random() < 0.25
     several = rng.random() < 0.3
@@ -203,6 +210,7 @@ def random_request(rng: random.Random, model: Model, beginnings: list[list[int]]
             "min_tokens": min(rng.choice([1, 4]), most),
             "bad_words": rng.choice([(), ("yes", "e")]),
             "include_stop_str_in_output": True,
+            "return_token_ids": True,
         }
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -212,10 +220,10 @@ def random_request(rng: random.Random, model: Model, beginnings: list[list[int]]
         ignore_eos=rng.random() < 0.3,
         n=rng.randint(2, 4) if several else 1,
         logprobs=rng.choice([None, 0, 2]) if not scored else rng.choice([0, 1]),
-        prompt_logprobs=scored,
+        prompt_logprobs=more.choice([0, 1]) if scored else None,
         **some,
     )
-    return Request(prompts, config, grammar)
+    return Request(prompts, config, grammar, echo=scored and more.random() < 0.6)
 
 
 @dataclass
@@ -303,8 +311,12 @@ class Case:
 @pytest.mark.parametrize("share", range(SHARES))
 def test_a_request_gets_what_it_gets_alone_on_an_engine_with_room(share: int, fuzz_cases: int, model: Model, roomy: StepLoop) -> None:
     preemptions = reused = 0
+    cases = fuzz_cases // CASES_EACH
     with torch.inference_mode():
-        for seed in range(share, fuzz_cases // CASES_EACH, SHARES):
+        for seed in itertools.count(share, SHARES):
+            if seed >= cases and (fuzz_cases < 10_000 or (preemptions > 0 and reused > 0)):
+                break
+            assert seed < cases + 30 * SHARES, "it is not tight: nobody is preempted, or nothing is reused"
             case = Case(random.Random(seed), model, roomy)
             try:
                 case.run()
@@ -314,4 +326,3 @@ def test_a_request_gets_what_it_gets_alone_on_an_engine_with_room(share: int, fu
             stats = case.loop.stats()
             preemptions += stats.preemptions
             reused += stats.cached_tokens
-    assert fuzz_cases < 10_000 or (preemptions > 0 and reused > 0)  # it is tight
