@@ -34,6 +34,7 @@ class Catalog:
         backends: by the name that listings show. aliases: further name -> listed name.
         workflows: served under their names; `NAME@MODEL` picks the model that answers, `workflow_model` does where none is named,
             else the first one. workflow_wait_s: for each wait of a stage.
+        default_model: for requests that name none; None: they are refused.
         manager: of the local models, closed with the catalog. hub: models that requests may name without an entry.
     """
 
@@ -45,11 +46,13 @@ class Catalog:
         workflows: Sequence[Workflow] = (),
         workflow_model: str | None = None,
         workflow_wait_s: float = WAIT_TIMEOUT_S,
+        default_model: str | None = None,
         manager: RealModelManager | None = None,
         hub: HubModels | None = None,
     ) -> None:
+        self.default_model = default_model
         self._backends = dict(backends)
-        self._aliases = dict(aliases or {})
+        self.aliases = dict(aliases or {})
         self._manager = manager
         self._hub = hub
         self._workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in workflows}
@@ -82,7 +85,7 @@ class Catalog:
             await self._hub.look_at_cache()
 
     def _model(self, name: str) -> Backend | None:
-        backend = self._backends.get(self._aliases.get(name, name))
+        backend = self._backends.get(self.aliases.get(name, name))
         return self._hub.get(name) if backend is None and self._hub is not None else backend
 
     def _over(self, name: str, workflow: Workflow, model: str | None) -> WorkflowBackend:
@@ -164,6 +167,7 @@ def build_catalog(settings: Settings) -> Catalog:
         workflows=[workflow.from_settings(settings) for workflow in WORKFLOWS.values()],
         workflow_model=settings.workflows.model or settings.default_model,
         workflow_wait_s=settings.workflows.wait_timeout_s,
+        default_model=settings.default_model,
         manager=manager,
         hub=HubModels(settings.allow, manager, created) if manager is not None else None,
     )

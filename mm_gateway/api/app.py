@@ -30,6 +30,7 @@ EXPOSED_HEADERS = [
     "retry-after",
     "retry-after-ms",
     "x-should-retry",
+    "x-mm-gateway-ignored",
     *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
 ]
 

@@ -12,7 +12,7 @@ from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.chat_messages import read_messages, read_rendering
 from mm_gateway.api.connection import HTTPRequest
-from mm_gateway.api.endpoint import includes_usage, read_body, respond
+from mm_gateway.api.endpoint import Asked, forwarded_body, includes_usage, serve
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, read_grammar
 from mm_gateway.api.replies.chat import ChatReply
 from mm_gateway.api.replies.token_details import token_details
@@ -20,9 +20,11 @@ from mm_gateway.api.tools import read_tools
 from mm_gateway.core import ChatInput, GenerationRequest
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ChatCompletionRequest
+from mm_gateway.protocol.forwarded import ForwardedChat, ForwardedFields
 from mm_gateway.protocol.policy import refuse_unserved
 
 _decoder = msgspec.json.Decoder(ChatCompletionRequest)
+_forwarded_decoder = msgspec.json.Decoder(ForwardedChat)
 
 
 @post(
@@ -32,7 +34,11 @@ _decoder = msgspec.json.Decoder(ChatCompletionRequest)
     description="With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
 )
 async def chat_completions(request: HTTPRequest, state: State) -> ASGIResponse:
-    body, generation = await read_body(request, _decoder, lambda body: (body, chat_request(body, f"chatcmpl-{secrets.token_hex(16)}")))
+    return await serve(request, state, _decoder, _asked, _forwarded_decoder, _forwarded)
+
+
+def _asked(body: ChatCompletionRequest, ignored: list[str]) -> Asked:
+    generation = chat_request(body, _new_id(), ignored)
     reply = ChatReply(
         id=generation.request_id,
         created=int(time.time()),
@@ -43,11 +49,29 @@ async def chat_completions(request: HTTPRequest, state: State) -> ASGIResponse:
         stages=(body.workflow or {}).get("events") is True,
         tokens=token_details(body),
     )
-    return await respond(request, state, generation, reply, stream=bool(body.stream))
+    return Asked(generation, reply, stream=bool(body.stream))
 
 
-def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequest:
-    """What a chat body asks for.
+def _forwarded(model: str, body: ForwardedChat, fields: ForwardedFields) -> Asked:
+    choices = body.n or 1
+    limit = body.max_completion_tokens if isinstance(body.max_completion_tokens, int) else body.max_tokens
+    reply = ChatReply(
+        id=_new_id(),
+        created=int(time.time()),
+        model=model,
+        choices=choices,
+        logprobs=bool(body.logprobs),
+        include_usage=includes_usage(body),
+    )
+    return Asked(forwarded_body("chat/completions", model, fields, choices, limit), reply, stream=bool(body.stream))
+
+
+def _new_id() -> str:
+    return f"chatcmpl-{secrets.token_hex(16)}"
+
+
+def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str]) -> GenerationRequest:
+    """What a chat body asks for. ignored: gets the paths of what is left out.
 
     Raises:
         InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
@@ -64,7 +88,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
     check_logprob_entries(
         body.n or 1, logprobs, limits[0] if limits else None, limit_field="max_completion_tokens", logprobs_field="top_logprobs"
     )
-    tools = read_tools(body)
+    tools = read_tools(body, ignored)
     grammar = read_grammar(body)
     if tools is not None and grammar is not None and not grammar.param.startswith("response_format"):
         raise InvalidRequestError(f"tools and {grammar.param} exclude each other", param=grammar.param)
@@ -77,6 +101,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str) -> GenerationRequ
             tools,
             read_rendering(body, messages, tools),
             echo=bool(body.echo),
+            truncate=None if body.truncation is None else body.truncation == "auto",
             truncate_prompt_tokens=body.truncate_prompt_tokens,
         ),
         config=generation_config(

@@ -11,7 +11,7 @@ from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.connection import HTTPRequest
-from mm_gateway.api.endpoint import includes_usage, read_body, respond
+from mm_gateway.api.endpoint import Asked, forwarded_body, includes_usage, serve
 from mm_gateway.api.generation_config import (
     check_count,
     check_logprob_entries,
@@ -24,11 +24,13 @@ from mm_gateway.api.replies.completion import CompletionReply
 from mm_gateway.api.replies.token_details import token_details
 from mm_gateway.core import CompletionInput, GenerationRequest
 from mm_gateway.core.limits import MAX_CHOICES
-from mm_gateway.errors import InvalidRequestError
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import CompletionRequest
+from mm_gateway.protocol.forwarded import ForwardedCompletion, ForwardedFields, entries
 from mm_gateway.protocol.policy import refuse_unserved
 
 _decoder = msgspec.json.Decoder(CompletionRequest)
+_forwarded_decoder = msgspec.json.Decoder(ForwardedCompletion)
 
 _MAX_TOKENS = 16
 """OpenAI's default for this endpoint."""
@@ -41,7 +43,11 @@ _MAX_TOKENS = 16
     description="With `stream: true` the reply is a stream of server-sent text_completion events.",
 )
 async def completions(request: HTTPRequest, state: State) -> ASGIResponse:
-    body, generation = await read_body(request, _decoder, lambda body: (body, completion_request(body, f"cmpl-{secrets.token_hex(16)}")))
+    return await serve(request, state, _decoder, _asked, _forwarded_decoder, _forwarded)
+
+
+def _asked(body: CompletionRequest, _: list[str]) -> Asked:
+    generation = completion_request(body, _new_id())
     assert isinstance(generation.input, CompletionInput)
     reply = CompletionReply(
         id=generation.request_id,
@@ -53,7 +59,30 @@ async def completions(request: HTTPRequest, state: State) -> ASGIResponse:
         n=generation.config.n,
         tokens=token_details(body),
     )
-    return await respond(request, state, generation, reply, stream=bool(body.stream))
+    return Asked(generation, reply, stream=bool(body.stream))
+
+
+def _forwarded(model: str, body: ForwardedCompletion, fields: ForwardedFields) -> Asked:
+    prompts, n = entries(body.prompt), body.n or 1
+    if body.best_of is not None and body.best_of > n:
+        raise UnsupportedParameterError(
+            "best_of greater than n is not supported for remote models, which are asked for streams", param="best_of"
+        )
+    check_count(prompts, n, "prompt")
+    logprobs = int(body.logprobs) if body.logprobs is not None else None
+    reply = CompletionReply(
+        id=_new_id(),
+        created=int(time.time()),
+        model=model,
+        choices=prompts * n,
+        logprobs=logprobs,
+        include_usage=includes_usage(body),
+    )
+    return Asked(forwarded_body("completions", model, fields, prompts * n, body.max_tokens), reply, stream=bool(body.stream))
+
+
+def _new_id() -> str:
+    return f"cmpl-{secrets.token_hex(16)}"
 
 
 def completion_request(body: CompletionRequest, request_id: str) -> GenerationRequest:

@@ -12,14 +12,16 @@ from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.connection import HTTPRequest
-from mm_gateway.api.endpoint import read_body, respond
+from mm_gateway.api.endpoint import Asked, serve
 from mm_gateway.api.generation_config import check_count, keep_alive_s, texts_or_tokens
 from mm_gateway.api.replies.reply import ChunkedReply
-from mm_gateway.core import Embedding, EmbeddingInput, GenerationEvent, GenerationRequest, Usage
+from mm_gateway.core import Embedding, EmbeddingInput, ForwardedBody, GenerationEvent, GenerationRequest, Usage
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage
+from mm_gateway.protocol.forwarded import ForwardedEmbeddings, ForwardedFields, entries
 
 _decoder = msgspec.json.Decoder(EmbeddingRequest)
+_forwarded_decoder = msgspec.json.Decoder(ForwardedEmbeddings)
 
 
 @post(
@@ -29,8 +31,19 @@ _decoder = msgspec.json.Decoder(EmbeddingRequest)
     description="Vectors have length 1, so their dot product is their cosine similarity.",
 )
 async def embeddings(request: HTTPRequest, state: State) -> ASGIResponse:
-    body, generation = await read_body(request, _decoder, lambda body: (body, embedding_request(body, f"embd-{secrets.token_hex(16)}")))
-    return await respond(request, state, generation, EmbeddingReply(body.model, body.encoding_format or "float"), stream=False)
+    return await serve(request, state, _decoder, _asked, _forwarded_decoder, _forwarded)
+
+
+def _asked(body: EmbeddingRequest, _: list[str]) -> Asked:
+    generation = embedding_request(body, f"embd-{secrets.token_hex(16)}")
+    return Asked(generation, EmbeddingReply(body.model, body.encoding_format or "float"))
+
+
+def _forwarded(model: str, body: ForwardedEmbeddings, fields: ForwardedFields) -> Asked:
+    inputs = entries(body.input)
+    check_count(inputs, 1, "input")
+    forwarded = ForwardedBody(model=model, endpoint="embeddings", fields=fields, choices=inputs)
+    return Asked(forwarded, EmbeddingReply(model, body.encoding_format or "float"))
 
 
 def embedding_request(body: EmbeddingRequest, request_id: str) -> GenerationRequest:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, TypeVar
 
 import msgspec
 from litestar.datastructures import State
@@ -17,64 +18,180 @@ from mm_gateway.api.replies.reply import Reply
 from mm_gateway.api.serve_events import stream_response, whole_response
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import ServerSettings
-from mm_gateway.core import GenerationRequest
-from mm_gateway.errors import InvalidRequestError, ShuttingDownError
+from mm_gateway.core import ForwardedBody, ForwardingBackend, GenerationRequest
+from mm_gateway.errors import InvalidRequestError, ModelNotFoundError, ShuttingDownError
 from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest
 from mm_gateway.protocol.decoding import decode
+from mm_gateway.protocol.fields import AddressedBody
+from mm_gateway.protocol.forwarded import ForwardedChat, ForwardedCompletion, ForwardedFields, forwarded_fields
 from mm_gateway.work_pools import BODIES
 
-Body = TypeVar("Body", bound=msgspec.Struct)
+Body = TypeVar("Body", bound=AddressedBody)
+Understood = TypeVar("Understood", bound=msgspec.Struct)
 Result = TypeVar("Result")
 
 LARGE_BODY_BYTES = 64 * 2**10
 """From here on a body is read on a thread: the event loop serves the others meanwhile. For less, the way there costs more than it saves."""
 
 
-async def read_body(request: HTTPRequest, decoder: msgspec.json.Decoder[Body], read: Callable[[Body], Result]) -> Result:
-    """Decode the body, and make of it what the endpoint works with.
+class Asked(msgspec.Struct, frozen=True):
+    """What a body asks for, and the reply that it is to have."""
 
-    Args:
-        read: checks and turns the decoded body; it must not touch what belongs to the event loop.
+    request: GenerationRequest | ForwardedBody
+    reply: Reply
+    stream: bool = False
+
+
+class ReceivedBody:
+    """A request's JSON.
+
+    Attributes:
+        model: the name that it is for, in it or by default; "" where there is neither.
+        forwarded: another server reads it.
+        ignored: what of it is left out, as paths. unknown: the same list where unknown fields are left out; None: they are refused.
+    """
+
+    def __init__(self, json: bytes, model: str, *, forwarded: bool, ignore_unknown: bool) -> None:
+        self.model = model
+        self.forwarded = forwarded
+        self.ignored: list[str] = []
+        self.unknown = self.ignored if ignore_unknown else None
+        self._json = json
+
+    async def read(self, decoder: msgspec.json.Decoder[Body], read: Callable[[Body, list[str]], Result]) -> Result:
+        """Decode it, and make of it what the endpoint works with.
+
+        Args:
+            read: checks and turns the decoded body, and adds to the list what is left out; it must not touch what belongs to the event
+                loop.
+
+        Raises:
+            InvalidRequestError: as for `decode` and `read`, or no model is named.
+        """
+
+        def work() -> Result:
+            body = decode(decoder, self._json, self.unknown)
+            body.model = self.model
+            if not body.model:
+                raise InvalidRequestError("You must provide the parameter: model", param="model")
+            return read(body, self.ignored)
+
+        return await _off_loop(self._json, work)
+
+    def fields(self) -> ForwardedFields:
+        """Every field as it came, of a body that has been read."""
+        return forwarded_fields(self._json)
+
+    async def forward(self, decoder: msgspec.json.Decoder[Understood], read: Callable[[Understood, ForwardedFields], Result]) -> Result:
+        """Decode what has to be understood of it. read: as for `read`, beside it gets all fields as they came."""
+
+        def work() -> Result:
+            return read(decode(decoder, self._json), self.fields())
+
+        return await _off_loop(self._json, work)
+
+
+async def receive(request: HTTPRequest, state: State) -> ReceivedBody:
+    """Wait for the body, and see who is to read it.
 
     Raises:
-        InvalidRequestError: as for `decode` and `read`. HTTPException: it is not JSON by its headers.
+        HTTPException: it is not JSON by its headers.
     """
     json = await _json_of(request)
     ticket_of(request).body_bytes = len(json)
-    if len(json) < LARGE_BODY_BYTES:
-        return read(decode(decoder, json))
-    return await BODIES.run(lambda: read(decode(decoder, json)))
+    catalog: Catalog = state.catalog
+    model = await _off_loop(json, lambda: _model_of(json)) or catalog.default_model or ""
+    try:
+        forwarded = isinstance(resolve(request, catalog, model), ForwardingBackend)
+    except ModelNotFoundError:
+        forwarded = False  # an error that waits until the body has been read
+    settings: ServerSettings = state.server
+    return ReceivedBody(json, model, forwarded=forwarded, ignore_unknown=settings.unknown_fields == "ignore")
 
 
-async def respond(request: HTTPRequest, state: State, generation: GenerationRequest, reply: Reply, *, stream: bool) -> ASGIResponse:
-    """Generate for whoever asks, and send it as a stream or as a whole."""
+async def serve(
+    request: HTTPRequest,
+    state: State,
+    decoder: msgspec.json.Decoder[Body],
+    ask: Callable[[Body, list[str]], Asked],
+    forwarded_decoder: msgspec.json.Decoder[Understood],
+    forward: Callable[[str, Understood, ForwardedFields], Asked],
+) -> ASGIResponse:
+    """Answer a request for text or vectors.
+
+    Args:
+        ask: what a body asks for; it adds to the list what of the body is left out. forward: the same of a body for another server, from
+            the model's name, what has to be understood of the body, and all of its fields.
+    """
+    body = await receive(request, state)
+    if body.forwarded:
+        asked = await body.forward(forwarded_decoder, partial(forward, body.model))
+    else:
+        asked = await body.read(decoder, ask)
+    return await respond(request, state, asked, body.ignored)
+
+
+async def respond(request: HTTPRequest, state: State, asked: Asked, ignored: Sequence[str]) -> ASGIResponse:
+    """Generate for whoever asks, and send it as a stream or as a whole. ignored: what of the body was left out."""
     if state.draining:
         raise ShuttingDownError("The server is shutting down")
-    catalog: Catalog = state.catalog
     settings: ServerSettings = state.server
-    backend = resolve(request, catalog, generation.model)
+    backend = resolve(request, state.catalog, asked.request.model)
     ticket = ticket_of(request)
-    ticket.begin(output_tokens(generation))
-    events = backend.generate(msgspec.structs.replace(generation, principal=principal(request)))
-    if stream:
+    ticket.begin(output_tokens(asked.request))
+    match asked.request:
+        case ForwardedBody() as body:
+            assert isinstance(backend, ForwardingBackend)
+            events = backend.forward(body)
+        case GenerationRequest() as generation:
+            events = backend.generate(msgspec.structs.replace(generation, principal=principal(request)))
+    if asked.stream:
         return await stream_response(
             events,
-            reply,
+            asked.reply,
             request.receive,
             ticket,
+            ignored,
             early_commit_s=settings.early_commit_s,
             heartbeat_s=settings.heartbeat_s,
         )
-    return await whole_response(events, reply, request.receive, ticket)
+    return await whole_response(events, asked.reply, request.receive, ticket, ignored)
 
 
-def includes_usage(body: ChatCompletionRequest | CompletionRequest) -> bool:
+def forwarded_body(
+    endpoint: Literal["chat/completions", "completions"], model: str, fields: ForwardedFields, choices: int, max_tokens: object
+) -> ForwardedBody:
+    """max_tokens: of each choice, where it is a number."""
+    output_tokens = choices * max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else 0
+    return ForwardedBody(model=model, endpoint=endpoint, fields=fields, choices=choices, output_tokens=output_tokens)
+
+
+def includes_usage(body: ChatCompletionRequest | CompletionRequest | ForwardedChat | ForwardedCompletion) -> bool:
     """Whether a stream ends with a chunk of usage."""
     if body.stream_options is None:
         return False
     if not body.stream:
         raise InvalidRequestError("stream_options is only allowed when stream is true", param="stream_options")
     return bool(body.stream_options.include_usage)
+
+
+async def _off_loop(json: bytes, work: Callable[[], Result]) -> Result:
+    """Work on a body; a large one does not hold up the event loop."""
+    return await BODIES.run(work) if len(json) >= LARGE_BODY_BYTES else work()
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def _model_of(json: bytes) -> str | None:
+    try:
+        return _named.decode(json).model
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None  # whoever reads all of it says what is wrong
 
 
 async def _json_of(request: HTTPRequest) -> bytes:

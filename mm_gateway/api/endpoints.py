@@ -11,7 +11,7 @@ from mm_gateway.api.chat import chat_completions
 from mm_gateway.api.completions import completions
 from mm_gateway.api.description.endpoint import GET_ERRORS, MODEL_ERRORS, STORED_ERRORS, Endpoint
 from mm_gateway.api.embeddings import embeddings
-from mm_gateway.api.health import health
+from mm_gateway.api.health import health, ping, version
 from mm_gateway.api.models import get_model, list_models
 from mm_gateway.api.responses.endpoints import (
     cancel_response,
@@ -38,6 +38,7 @@ from mm_gateway.protocol import (
     ModelList,
     TokenizeReply,
     TokenizeRequest,
+    Version,
 )
 from mm_gateway.protocol.response_request import ResponseRequest
 from mm_gateway.protocol.responses import DeletedResponse, InputTokens, ItemList, ResponseObject
@@ -86,6 +87,7 @@ _CARD: dict[str, Any] = {
     "object": "model",
     "created": 1764000000,
     "owned_by": "mm-gateway",
+    "root": "gpt2",
     "max_model_len": 1024,
     "backend": "local",
     "state": "ready",
@@ -263,6 +265,8 @@ _ROWS = (
         other_replies={"503": Health},
         security="",
     ),
+    Endpoint(ping, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),
+    Endpoint(version, "Operation", reply=Version, answer={"version": "0.1.0"}, errors=("MethodNotAllowed", "Internal"), security=""),
     Endpoint(
         manage_model,
         "Operation",

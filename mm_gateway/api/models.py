@@ -8,14 +8,19 @@ from litestar.params import FromPath
 
 from mm_gateway.api.access.keys import may_use, resolve
 from mm_gateway.api.connection import HTTPRequest
+from mm_gateway.catalog import Catalog
 from mm_gateway.core import ModelInfo
 from mm_gateway.protocol import ModelCard, ModelList
 
 
 @get("/v1/models", summary="What is served")
 async def list_models(request: HTTPRequest, state: State) -> ModelList:
-    await state.catalog.look_at_cache()
-    return ModelList([card(info) for info in state.catalog.infos() if may_use(request, info.id)])
+    """Aliases come after all names: some clients take the first entry."""
+    catalog: Catalog = state.catalog
+    await catalog.look_at_cache()
+    infos = {info.id: info for info in catalog.infos() if may_use(request, info.id)}
+    aliases = [card(infos[name], alias) for alias, name in catalog.aliases.items() if name in infos]
+    return ModelList([*map(card, infos.values()), *aliases])
 
 
 @get("/v1/models/{model_id:path}", sync_to_thread=False, summary="One model; ids may hold slashes")
@@ -24,10 +29,11 @@ def get_model(request: HTTPRequest, state: State, model_id: FromPath[str]) -> Mo
     return card(resolve(request, state.catalog, str(model_id).removeprefix("/")).info())
 
 
-def card(info: ModelInfo) -> ModelCard:
-    """A model as the endpoints show it."""
+def card(info: ModelInfo, alias: str | None = None) -> ModelCard:
+    """A model as the endpoints show it, under one of its names."""
     return ModelCard(
-        id=info.id,
+        id=alias or info.id,
+        root=info.id,
         created=info.created,
         owned_by=info.owned_by,
         max_model_len=info.context_length,

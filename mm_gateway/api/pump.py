@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
 from mm_gateway.api.access.admission import Ticket
-from mm_gateway.core import GenerationEvent, Ignored, MessageFields, Progress, TextDelta, ToolCallDelta, Usage, WorkflowStep
+from mm_gateway.core import (
+    ChoiceFields,
+    GenerationEvent,
+    Ignored,
+    MessageFields,
+    Progress,
+    ReplyFields,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    WorkflowStep,
+)
 from mm_gateway.errors import GatewayError
 
 MAX_BUFFERED_EVENTS = 64
@@ -18,12 +29,15 @@ MAX_BUFFERED_EVENTS = 64
 MAX_BUFFERED_CHARACTERS = 256 * 2**10
 """Likewise; one event more, however large it is."""
 
+PRELIMINARY = (Progress, WorkflowStep, ReplyFields)
+"""Events that are no part of the text: an error after them can still have its own status."""
+
 
 class Pump:
     """Reads events as they come, until they end, fail, or are no longer wanted.
 
     Args:
-        ticket: told of the first event and of the end.
+        ticket: told of the first event and of the end. ignored: parts of the request that are left out, so far.
         bounded: do not read on while the buffer is full; `take` makes room.
 
     Attributes:
@@ -34,13 +48,19 @@ class Pump:
     """
 
     def __init__(
-        self, events: AsyncIterator[GenerationEvent], ticket: Ticket, *, stages_begin: bool = False, bounded: bool = False
+        self,
+        events: AsyncIterator[GenerationEvent],
+        ticket: Ticket,
+        ignored: Sequence[str] = (),
+        *,
+        stages_begin: bool = False,
+        bounded: bool = False,
     ) -> None:
         self._events = events
         self._ticket = ticket
         self.buffer: deque[GenerationEvent] = deque()
         self.progress: Progress | None = None
-        self.ignored: list[str] = []
+        self.ignored = [*ignored]
         self.begun = False
         self._stages_begin = stages_begin
         self.error: BaseException | None = None
@@ -62,7 +82,7 @@ class Pump:
                     if isinstance(event, Ignored):
                         self.ignored += event.fields
                         continue
-                    if not isinstance(event, Progress | WorkflowStep):
+                    if not isinstance(event, PRELIMINARY):
                         if not count:
                             self._ticket.first_event()
                         count += 1
@@ -87,7 +107,7 @@ class Pump:
                 return  # the next heartbeat tells
             if self.buffer and same_stage and isinstance(self.buffer[-1], Progress):
                 self.buffer.pop()
-        elif not isinstance(event, WorkflowStep):
+        elif not isinstance(event, PRELIMINARY):
             self.begun = True
         self.begun = self.begun or self._stages_begin
         self.buffer.append(event)
@@ -148,7 +168,7 @@ def _size(event: GenerationEvent) -> int:
             return len(text) + sum(50 * (1 + len(token.top)) for token in logprobs or ())
         case ToolCallDelta(arguments=arguments):
             return len(arguments)
-        case MessageFields(fields=fields):
+        case MessageFields(fields=fields) | ChoiceFields(fields=fields) | ReplyFields(fields=fields):
             return len(msgspec.json.encode(fields))
         case _:
             return 0

@@ -7,7 +7,7 @@ events costs one write. A reader that is slow holds up the writer, a full buffer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
@@ -17,7 +17,7 @@ from mm_gateway.api.connection import CLIENT_CLOSED, Disconnect
 from mm_gateway.api.errors import error_response
 from mm_gateway.api.pump import Pump
 from mm_gateway.api.replies.reply import Reply, is_large
-from mm_gateway.core import GenerationEvent, Progress, WorkflowStep
+from mm_gateway.core import GenerationEvent, Progress, ReplyFields, WorkflowStep
 from mm_gateway.work_pools import BODIES
 
 IGNORED_HEADER = "x-mm-gateway-ignored"
@@ -25,9 +25,11 @@ IGNORED_HEADER = "x-mm-gateway-ignored"
 _MAX_HEADER = 4096
 
 
-async def whole_response(events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, ticket: Ticket) -> ASGIResponse:
-    """The folded reply; the work is cancelled when the client hangs up before it is there."""
-    pump, client = Pump(events, ticket), Disconnect(receive)
+async def whole_response(
+    events: AsyncIterator[GenerationEvent], reply: Reply, receive: Receive, ticket: Ticket, ignored: Sequence[str] = ()
+) -> ASGIResponse:
+    """The folded reply; the work is cancelled when the client hangs up before it is there. ignored: as for `stream_response`."""
+    pump, client = Pump(events, ticket, ignored), Disconnect(receive)
     try:
         if not await client.race(asyncio.create_task(pump.wait_end())):
             return ASGIResponse(status_code=CLIENT_CLOSED)
@@ -44,6 +46,7 @@ async def stream_response(
     reply: Reply,
     receive: Receive,
     ticket: Ticket,
+    ignored: Sequence[str] = (),
     *,
     early_commit_s: float,
     heartbeat_s: float,
@@ -51,9 +54,10 @@ async def stream_response(
     """A response whose status is decided: an error before the first event keeps its own, otherwise 200 and a stream.
 
     Args:
+        ignored: what of the body was left out already.
         early_commit_s: seconds after which 200 is sent without an event. heartbeat_s: interval of comments from then on.
     """
-    pump, client = Pump(events, ticket, stages_begin=reply.stages, bounded=True), Disconnect(receive)
+    pump, client = Pump(events, ticket, ignored, stages_begin=reply.stages, bounded=True), Disconnect(receive)
     try:
         arrived = await client.race(asyncio.create_task(pump.wait_begun(early_commit_s)))
         if not arrived:
@@ -124,7 +128,8 @@ class _EventStream(ASGIResponse):
                     if isinstance(event, Progress) and not (pump.buffer or pump.ended):
                         pieces.append(_heartbeat(event))
                     continue
-                if not started:
+                # What is said of the whole reply goes into its first chunk.
+                if not started and not isinstance(event, ReplyFields):
                     pieces.append(reply.start())
                     started = True
                 pieces.append(await BODIES.run(reply.chunk, event) if is_large([event]) else reply.chunk(event))

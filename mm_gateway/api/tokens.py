@@ -10,7 +10,7 @@ from litestar.response.base import ASGIResponse
 from mm_gateway.api.access.keys import resolve
 from mm_gateway.api.chat_messages import read_messages, read_rendering
 from mm_gateway.api.connection import HTTPRequest, while_connected
-from mm_gateway.api.endpoint import read_body
+from mm_gateway.api.endpoint import receive
 from mm_gateway.api.tools import read_tools
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import ChatInput, TokenizingBackend
@@ -33,7 +33,8 @@ _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
     description="A conversation is encoded as `/v1/chat/completions` would, tools included.",
 )
 async def tokenize(request: HTTPRequest, state: State) -> ASGIResponse:
-    body, given = await read_body(request, _tokenize_decoder, lambda body: (body, _tokenize_input(body)))
+    received = await receive(request, state)
+    body, given = await received.read(_tokenize_decoder, lambda body, ignored: (body, _tokenize_input(body, ignored)))
     backend = tokenizing_backend(request, state, body.model)
     found = await while_connected(request, backend.tokenize(given, add_special_tokens=body.add_special_tokens is not False))
     return await _json(TokenizeReply(len(found.ids), found.context_length, found.ids, found.strings if body.return_token_strs else None))
@@ -46,12 +47,12 @@ async def tokenize(request: HTTPRequest, state: State) -> ASGIResponse:
     description="Special tokens are part of the text.",
 )
 async def detokenize(request: HTTPRequest, state: State) -> ASGIResponse:
-    body = await read_body(request, _detokenize_decoder, lambda body: body)
+    body = await (await receive(request, state)).read(_detokenize_decoder, lambda body, _: body)
     text = await while_connected(request, tokenizing_backend(request, state, body.model).detokenize(body.tokens))
     return await _json(DetokenizeReply(text))
 
 
-def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
+def _tokenize_input(body: TokenizeRequest, ignored: list[str]) -> str | ChatInput:
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequestError("Give either prompt or messages", param="prompt" if body.messages is None else "messages")
     refuse_unserved(body)
@@ -70,7 +71,7 @@ def _tokenize_input(body: TokenizeRequest) -> str | ChatInput:
         return body.prompt
     if not body.messages:
         raise InvalidRequestError("messages must hold at least one message", param="messages", code="empty_array")
-    messages, tools = read_messages(body.messages), read_tools(body)
+    messages, tools = read_messages(body.messages), read_tools(body, ignored)
     return ChatInput(messages, tools, read_rendering(body, messages, tools))
 
 

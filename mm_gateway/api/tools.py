@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +12,23 @@ from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import ChatCompletionRequest, FunctionDefinition, FunctionTool, TokenizeRequest, ToolChoice
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+SERVER_TOOLS = frozenset(
+    {
+        "code_interpreter",
+        "computer",
+        "computer_use_preview",
+        "file_search",
+        "image_generation",
+        "mcp",
+        "web_search",
+        "web_search_2025_08_26",
+        "web_search_preview",
+        "web_search_preview_2025_03_11",
+    }
+)
+"""Types of tools that OpenAI's servers run themselves."""
 
 
 class OneFunction(msgspec.Struct, frozen=True):
@@ -28,60 +46,89 @@ class SomeFunctions(msgspec.Struct, frozen=True):
     at: str
 
 
-def read_tools(body: ChatCompletionRequest | TokenizeRequest) -> ToolUse | None:
+def read_tools(body: ChatCompletionRequest | TokenizeRequest, ignored: list[str]) -> ToolUse | None:
     """None: nothing may be called.
+
+    Args:
+        ignored: gets the paths of tools that are left out, see `functions_of`.
 
     Raises:
         InvalidRequestError: a name, a schema or a choice is wrong. UnsupportedParameterError: a kind of tool that is not served.
     """
-    tools = tuple(_tool(index, tool) for index, tool in enumerate(body.tools or ()))
-    if not tools and body.parallel_tool_calls is not None:
+    if not body.tools and body.parallel_tool_calls is not None:
         raise InvalidRequestError("parallel_tool_calls is only allowed when tools are specified", param="parallel_tool_calls")
     choice = _choice(body.tool_choice) if isinstance(body.tool_choice, ToolChoice) else body.tool_choice
+    tools = functions_of([tool.type for tool in body.tools or ()], lambda index: _tool(index, (body.tools or [])[index]), choice, ignored)
     return tool_use(tools, choice, parallel=body.parallel_tool_calls is not False, name_field="function.name")
 
 
+def functions_of(
+    kinds: Sequence[str],
+    read: Callable[[int], Tool],
+    choice: object,
+    ignored: list[str],
+    left_out: Collection[str] = SERVER_TOOLS,
+) -> Mapping[int, Tool]:
+    """The functions among the tools of a body, by their place there.
+
+    Args:
+        kinds: the `type` of each tool. read: the function at a place. choice: the body's.
+        ignored: gets the paths of tools that cannot be run, which are left out: a model that may choose has nothing to choose there.
+        left_out: types that are treated so.
+    """
+    unserved = [index for index, kind in enumerate(kinds) if kind in left_out]
+    if choice == "required" and unserved and len(unserved) == len(kinds):
+        raise unserved_tool(kinds[0], "tools[0]")
+    ignored += [f"tools[{index}]" for index in unserved]
+    return {index: read(index) for index in range(len(kinds)) if index not in unserved}
+
+
 def tool_use(
-    tools: tuple[Tool, ...], choice: str | OneFunction | SomeFunctions | None, *, parallel: bool, name_field: str
+    tools: Mapping[int, Tool], choice: str | OneFunction | SomeFunctions | None, *, parallel: bool, name_field: str
 ) -> ToolUse | None:
     """What may and must be called; None: nothing.
 
     Args:
-        choice: `none`, `auto`, `required`, a function, some functions, or None, which means `auto`.
+        tools: by their place in the body. choice: `none`, `auto`, `required`, a function, some functions, or None, which means `auto`.
         name_field: where in an entry of the body's `tools` its name stands.
 
     Raises:
         InvalidRequestError: a name twice, or a choice that does not fit them.
     """
-    names = [tool.name for tool in tools]
     seen: set[str] = set()
-    for index, name in enumerate(names):
-        if name in seen:
+    for index, tool in tools.items():
+        if tool.name in seen:
             at = f"tools[{index}]"
-            raise InvalidRequestError(f"{at}: there is another function of the name '{name}'", param=f"{at}.{name_field}")
-        seen.add(name)
+            raise InvalidRequestError(f"{at}: there is another function of the name '{tool.name}'", param=f"{at}.{name_field}")
+        seen.add(tool.name)
     if not tools:
         if choice not in (None, "none", "auto"):
             raise InvalidRequestError("tool_choice is only allowed when tools are specified", param="tool_choice")
         return None
     match choice:
         case None | "auto":
-            return ToolUse(tools, parallel=parallel)
+            return _use(tools, parallel=parallel)
         case "none":
             return None
         case "required":
-            return ToolUse(tools, required=True, parallel=parallel)
+            return _use(tools, required=True, parallel=parallel)
         case OneFunction(name, at):
-            _known(name, tools, at)
-            return ToolUse(tools, required=True, only=name, parallel=False)
+            _known(name, seen, at)
+            return _use(tools, required=True, only=name, parallel=False)
         case SomeFunctions(mode, allowed, at):
             for name in allowed:
-                _known(name, tools, at)
+                _known(name, seen, at)
             if not allowed:
                 raise InvalidRequestError("allowed_tools must hold at least one tool", param=at)
-            return ToolUse(tuple(tool for tool in tools if tool.name in allowed), required=mode == "required", parallel=parallel)
+            some = {index: tool for index, tool in tools.items() if tool.name in allowed}
+            return _use(some, required=mode == "required", parallel=parallel)
         case _:
             raise InvalidRequestError(f"tool_choice must be none, auto, required or a tool, got '{choice[:50]}'", param="tool_choice")
+
+
+def _use(tools: Mapping[int, Tool], *, required: bool = False, only: str | None = None, parallel: bool) -> ToolUse:
+    places = () if [*tools] == [*range(len(tools))] else tuple(tools)
+    return ToolUse(tuple(tools.values()), required=required, only=only, parallel=parallel, places=places)
 
 
 def unserved_choice(kind: str) -> UnsupportedParameterError:
@@ -134,6 +181,6 @@ def _tool(index: int, tool: FunctionTool) -> Tool:
     return function_tool(f"{at}.function", tool.function)
 
 
-def _known(name: str, tools: tuple[Tool, ...], param: str) -> None:
-    if name not in [tool.name for tool in tools]:
+def _known(name: str, names: Collection[str], param: str) -> None:
+    if name not in names:
         raise InvalidRequestError(f"Tool choice '{name[:64]}' not found in 'tools' parameter.", param=param)

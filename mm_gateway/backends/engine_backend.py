@@ -17,7 +17,7 @@ from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat, wit
 from mm_gateway.backends.tool_calls import StopsOutsideCalls, read_tool_calls
 from mm_gateway.backends.tool_schemas import read_schemas, tried
 from mm_gateway.chat_templates.encoder import ChatEncoder
-from mm_gateway.chat_templates.history import encode_fitting, reply_room
+from mm_gateway.chat_templates.history import Fitting, encode_fitting, reply_room
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.chat_templates.tool_formats.format import json_rule
 from mm_gateway.configuration.settings import ModelType
@@ -115,7 +115,10 @@ async def _generate(
             if unused := chat.unused_variables(conversation.rendering):
                 yield Ignored(tuple(f"chat_template_kwargs.{name}" for name in unused))
             encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
-            prompts, echo = [await encoding(conversation.characters).run(encode)], echo_of_chat(conversation)
+            fitting = await encoding(conversation.characters).run(encode)
+            if fitting.left_out:
+                yield Ignored(fitting.ignored)
+            prompts, echo = [fitting.ids], echo_of_chat(conversation)
             stop_strings, param, scored = chat.stop_strings, "messages", False
         case CompletionInput() as completion:
             prompts, echo = await encoding(completion.characters).run(_encode_all, engine, completion, config.max_new_tokens)
@@ -160,15 +163,15 @@ def count_tokens(engine: InferenceEngine, texts: Sequence[str]) -> tuple[int, ..
 
 def _encode_chat(
     engine: InferenceEngine, chat: ChatEncoder, conversation: ChatInput, reply_tokens: int | None, truncate_history: bool
-) -> list[int]:
+) -> Fitting:
     tools = conversation.tools.tools if conversation.tools is not None else ()
     encode = functools.partial(chat.encode, tools=tools, rendering=conversation.rendering)
     if conversation.truncate_prompt_tokens is not None:
         check_text_size([message.content for message in conversation.messages], "messages", context_length=engine.context_length)
-        return _last(encode(conversation.messages), conversation.truncate_prompt_tokens, engine, reply_tokens)
+        return Fitting(_last(encode(conversation.messages), conversation.truncate_prompt_tokens, engine, reply_tokens))
     encode = functools.partial(encode, limit=engine.token_limit(reply_tokens, param="messages"))
     if not (truncate_history if conversation.truncate is None else conversation.truncate):
-        return encode(conversation.messages)
+        return Fitting(encode(conversation.messages))
     return encode_fitting(encode, conversation.messages, context_length=engine.context_length, reply_tokens=reply_tokens)
 
 
@@ -181,12 +184,12 @@ async def _tool_grammar(chat: ChatEncoder, use: ToolUse, answer: Grammar | None)
     Raises:
         InvalidRequestError: a schema is too large, or that of a strict tool cannot be enforced; names the tool.
     """
-    schemas = await read_schemas(use.tools)
+    schemas = await read_schemas(use.tools, use.places)
     grammar = await ENCODING.run(_grammar_of_calls, chat, use, schemas, answer)
     try:
         await TRIALS.checked(grammar)
     except InvalidRequestError:
-        compiling = await tried(use.tools, schemas)
+        compiling = await tried(use.tools, schemas, use.places)
         if compiling == schemas:
             raise
         schemas = compiling

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import count
 
 from mm_gateway.chat_templates.tool_formats.format import only_declared
 from mm_gateway.core import Grammar, Tool
@@ -14,18 +15,19 @@ from mm_gateway.runtime.grammars.trials import TRIALS
 from mm_gateway.work_pools import ENCODING
 
 
-async def read_schemas(tools: Sequence[Tool]) -> list[Enforceable]:
-    """What the arguments of each tool are held to, if it compiles.
+async def read_schemas(tools: Sequence[Tool], places: Sequence[int] = ()) -> list[Enforceable]:
+    """What the arguments of each tool are held to, if it compiles. places: as of a ToolUse.
 
     Raises:
         InvalidRequestError: a schema is too large, or that of a strict tool cannot be enforced; names the tool.
     """
-    return [await ENCODING.run(_read, tool, _parameters_of_tool(index)) for index, tool in enumerate(tools)]
+    return [await ENCODING.run(_read, tool, _parameters_of_tool(place)) for tool, place in zip(tools, places or count(), strict=False)]
 
 
-async def tried(tools: Sequence[Tool], schemas: Sequence[Enforceable]) -> list[Enforceable]:
+async def tried(tools: Sequence[Tool], schemas: Sequence[Enforceable], places: Sequence[int] = ()) -> list[Enforceable]:
     """The same where they compile, else any object; the error of a tool that is strict."""
-    return [await _tried(tool, schemas[index], _parameters_of_tool(index)) for index, tool in enumerate(tools)]
+    given = zip(tools, schemas, places or count(), strict=False)
+    return [await _tried(tool, schema, _parameters_of_tool(place)) for tool, schema, place in given]
 
 
 def _read(tool: Tool, at: str) -> Enforceable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from mm_gateway.core import Message
 from mm_gateway.errors import ContextLengthExceededError
@@ -11,10 +12,22 @@ REPLY_TOKENS = 256
 """Room for the reply where the request sets no limit, at most a quarter of the context."""
 
 
+class Fitting(NamedTuple):
+    """ids: of the tokens. left_out: places of the messages that they are without."""
+
+    ids: list[int]
+    left_out: range = range(0)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The path of what is left out, as a slice: `messages[1:7]`."""
+        return (f"messages[{self.left_out.start}:{self.left_out.stop}]",) if self.left_out else ()
+
+
 def encode_fitting(
     encode: Callable[[Sequence[Message]], list[int]], messages: Sequence[Message], *, context_length: int, reply_tokens: int | None
-) -> list[int]:
-    """Token ids of a conversation, without as many of its oldest turns as have to go.
+) -> Fitting:
+    """A conversation as tokens, without as many of its oldest turns as have to go.
 
     System messages at its beginning stay, and so does everything from the last user message on. What is left of the
     turns between begins with a user message, since many templates ask for that. A conversation that fits is not touched.
@@ -24,7 +37,7 @@ def encode_fitting(
         reply_tokens: tokens that the request asks for at most; None: no limit set.
 
     Returns:
-        The ids; those of the whole conversation where even the shortest form does not fit, for the engine to refuse.
+        The tokens; those of the whole conversation where even the shortest form does not fit, for the engine to refuse.
 
     Raises:
         ContextLengthExceededError: of `encode`, likewise.
@@ -36,13 +49,13 @@ def encode_fitting(
     except ContextLengthExceededError as error:
         too_long = error
     if whole is not None and len(whole) + (1 if reply_tokens is None else reply_tokens) <= context_length:
-        return whole
+        return Fitting(whole)
     limit = context_length - reply_room(context_length, reply_tokens)
     head = next((index for index, message in enumerate(messages) if message.role not in ("system", "developer")), len(messages))
     # Where the rest may begin: at each user message after the first turn, the last one at the latest.
     starts = [index for index, message in enumerate(messages) if index > head and message.role == "user"]
     low, high = 0, len(starts)
-    fitting: list[int] | None = None
+    fitting: Fitting | None = None
     while low < high:  # the more is left out, the shorter it is
         middle = (low + high) // 2
         try:
@@ -50,7 +63,7 @@ def encode_fitting(
         except ContextLengthExceededError:
             ids = None
         if ids is not None and len(ids) <= limit:
-            fitting, high = ids, middle
+            fitting, high = Fitting(ids, range(head, starts[middle])), middle
         else:
             low = middle + 1
     if fitting is not None:
@@ -58,7 +71,7 @@ def encode_fitting(
     if whole is None:
         assert too_long is not None
         raise too_long
-    return whole
+    return Fitting(whole)
 
 
 def reply_room(context_length: int, reply_tokens: int | None) -> int:

@@ -9,27 +9,14 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
-from mm_gateway.configuration.settings import (
-    EngineSettings,
-    LimitSettings,
-    MemorySettings,
-    SearchSettings,
-    ServerSettings,
-    StorageSettings,
-    WorkflowSettings,
-)
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.configuration.words import description, range_in_words, type_in_words
 from mm_gateway.errors import ConfigurationError
 
 SECTIONS: Mapping[str, type[msgspec.Struct]] = {
-    "server": ServerSettings,
-    "limits": LimitSettings,
-    "memory": MemorySettings,
-    "engine": EngineSettings,
-    "storage": StorageSettings,
-    "search": SearchSettings,
-    "workflows": WorkflowSettings,
+    field.name: type(field.default) for field in msgspec.structs.fields(Settings) if isinstance(field.default, msgspec.Struct)
 }
+"""Name of a section -> its type."""
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]i?B)")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 

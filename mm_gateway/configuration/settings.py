@@ -15,6 +15,19 @@ import msgspec
 from msgspec import Meta
 
 from mm_gateway.configuration.api_key import ApiKey
+from mm_gateway.configuration.ranges import (
+    AtLeastOne,
+    AtLeastOneKiB,
+    AtLeastZero,
+    Device,
+    NotNegative,
+    Origin,
+    Port,
+    Positive,
+    Running,
+    Share,
+)
+from mm_gateway.configuration.search_settings import SearchSettings
 
 ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
@@ -22,21 +35,6 @@ Quantization = Literal["8bit", "4bit", "gptq"]
 ToolFormatName = Literal["hermes", "llama", "react", "plain"]
 Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
-SearchProviderName = Literal["local", "ddgs", "searxng"]
-
-AtLeastOne = Annotated[int, Meta(ge=1)]
-AtLeastZero = Annotated[int, Meta(ge=0)]
-AtLeastOneKiB = Annotated[int, Meta(ge=1024)]
-UpToTwenty = Annotated[int, Meta(ge=1, le=20)]
-Running = Annotated[int, Meta(ge=1, le=1024)]
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
-Share = Annotated[float, Meta(gt=0, le=1)]
-# `title`: a pattern in words.
-Device = Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", title="auto, cuda, cuda:N or cpu")]
-Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/]+)$", title="*, or origins such as https://example.org")]
-Url = Annotated[str, Meta(pattern=r"^(?i:https?)://", title="an http:// or https:// address")]
 
 WORKFLOW_PREFIX = "mm-orch/"
 """Before the name of a workflow as a model."""
@@ -143,6 +141,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Meta(description="Origins whose web pages may call from a browser, such as `https://example.org`; `*`: all; none: CORS is off."),
     ] = ()
     max_body_bytes: Annotated[AtLeastOneKiB, Meta(description="Largest body of a request; beyond it: 413.")] = 16 * 2**20
+    unknown_fields: Annotated[
+        Literal["refuse", "ignore"],
+        Meta(description="Unknown fields of a body: a 400, or left out and named in `x-mm-gateway-ignored`. Remote models get them."),
+    ] = "refuse"
     early_commit_s: Annotated[
         Positive, Meta(description="A stream whose first token takes longer is answered with 200 and heartbeats from then on.")
     ] = 5.0
@@ -245,38 +247,6 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         if self.folder is not None:
             return Path(self.folder).expanduser() / name
         return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "mm-gateway" / name
-
-
-class SearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`search:` of `gateway.yaml`: where search-qa looks, and what it may fetch."""
-
-    provider: Annotated[
-        SearchProviderName,
-        Meta(
-            description="What is searched. `local`: the index of your files; `ddgs`: the web (extra `search`); `searxng`: a SearXNG server."
-        ),
-    ] = "local"
-    max_results: Annotated[UpToTwenty, Meta(description="Sources of an answer where the request names no number.")] = 5
-    max_source_tokens: Annotated[
-        Annotated[int, Meta(ge=100)], Meta(description="What is read of one source at most, in tokens of the answering model.")
-    ] = 400
-    timeout_s: Annotated[Positive, Meta(description="Seconds that a provider gets to answer.")] = 15.0
-    searxng_url: Annotated[Url | None, Meta(description="Address of the SearXNG server, which has to allow the format json.")] = None
-    index_paths: Annotated[
-        tuple[str, ...], Meta(description="Files and folders that `mm-gateway index` takes where it is given none.")
-    ] = ()
-    index_url: Annotated[
-        str | None,
-        Meta(description="What the addresses of indexed files begin with in place of their folder; null: file:// and the folder."),
-    ] = None
-    max_file_bytes: Annotated[AtLeastOneKiB, Meta(description="Files that are larger are not indexed.")] = 32 * 2**20
-    max_page_bytes: Annotated[AtLeastOneKiB, Meta(description="Pages that are larger, once decompressed, are left out.")] = 2 * 2**20
-    page_timeout_s: Annotated[Positive, Meta(description="Seconds for a page, redirects included.")] = 10.0
-    max_redirects: Annotated[AtLeastZero, Meta(description="Redirects that are followed for a page.")] = 5
-    parallel_fetches: Annotated[UpToTwenty, Meta(description="Pages fetched at a time for one question.")] = 5
-    allow_private_addresses: Annotated[
-        bool, Meta(description="Fetch pages from loopback, private and link-local addresses too. Leave it off where users are not trusted.")
-    ] = False
 
 
 class WorkflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

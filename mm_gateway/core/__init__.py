@@ -5,11 +5,14 @@ Knows nothing of HTTP, YAML, torch or any model. Everything here is immutable.
 
 from mm_gateway.core.backend import (
     Backend,
+    ForwardedBody,
+    ForwardingBackend,
     ModelInfo,
     Tokenized,
     TokenizingBackend,
 )
 from mm_gateway.core.events import (
+    ChoiceFields,
     ChoiceFinished,
     Embedding,
     GenerationEvent,
@@ -18,6 +21,7 @@ from mm_gateway.core.events import (
     Progress,
     ProgressCallback,
     PromptTokens,
+    ReplyFields,
     StageUsage,
     TextDelta,
     TokenLogprob,
@@ -46,11 +50,14 @@ from mm_gateway.core.generation import (
 __all__ = [
     "Backend",
     "ChatInput",
+    "ChoiceFields",
     "ChoiceFinished",
     "CompletionInput",
     "Embedding",
     "EmbeddingInput",
     "FinishReason",
+    "ForwardedBody",
+    "ForwardingBackend",
     "GenerationConfig",
     "GenerationEvent",
     "GenerationRequest",
@@ -63,6 +70,7 @@ __all__ = [
     "ProgressCallback",
     "PromptTokens",
     "Rendering",
+    "ReplyFields",
     "Role",
     "StageUsage",
     "TextDelta",

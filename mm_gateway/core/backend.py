@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -36,6 +36,20 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     details: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
 
+class ForwardedBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A client's body for another OpenAI-compatible server, which decides itself what it serves."""
+
+    model: str
+    """The name the client asked for."""
+    endpoint: Literal["chat/completions", "completions", "embeddings"]
+    fields: Mapping[str, Any]
+    """Name -> JSON value, or its bytes as `msgspec.Raw`."""
+    choices: int = 1
+    """That the reply has; of embeddings: vectors."""
+    output_tokens: int = 0
+    """At most so many are generated, as far as the body says; 0: it does not."""
+
+
 class Backend(Protocol):
     """Whatever answers to a model name: a local model, a remote server, the mock, a workflow."""
 
@@ -59,6 +73,15 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Release what the backend holds (connections, threads); idempotent."""
+        ...
+
+
+@runtime_checkable
+class ForwardingBackend(Backend, Protocol):
+    """A Backend before another server: what clients send goes there as it came."""
+
+    def forward(self, body: ForwardedBody) -> AsyncIterator[GenerationEvent]:
+        """As `generate`. The model's name, and what decides how the server streams, are replaced."""
         ...
 
 

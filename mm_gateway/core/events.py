@@ -114,6 +114,27 @@ class MessageFields(msgspec.Struct, frozen=True, tag="fields"):
     fields: Mapping[str, Any]
 
 
+class ChoiceFields(msgspec.Struct, frozen=True, tag="choice_fields"):
+    """Further fields of one choice, beside its message, as a remote server sent them: `stop_reason`, `token_ids`…
+
+    Attributes:
+        fields: JSON values. Lists of one choice are pieces of one list; of anything else the last counts.
+    """
+
+    index: int
+    fields: Mapping[str, Any]
+
+
+class ReplyFields(msgspec.Struct, frozen=True, tag="reply_fields"):
+    """Further fields of the whole reply, as a remote server sent them: `system_fingerprint`, `citations`, `provider`…
+
+    Attributes:
+        fields: JSON values; of each the last counts.
+    """
+
+    fields: Mapping[str, Any]
+
+
 class Embedding(msgspec.Struct, frozen=True, tag="embedding"):
     """The vector of one input, of length 1; `vector`: its numbers as little-endian float32."""
 
@@ -193,6 +214,8 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     reasoning_tokens: int = 0
     stages: tuple[StageUsage, ...] = ()
     """Of a workflow: what each stage took of it."""
+    further: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    """What else a remote server says of it, as JSON values, in the shape of chat's `usage`: `cost`, `completion_tokens_details`…"""
 
 
 GenerationEvent = (
@@ -203,6 +226,8 @@ GenerationEvent = (
     | ToolCallDelta
     | UrlCitation
     | MessageFields
+    | ChoiceFields
+    | ReplyFields
     | Embedding
     | WorkflowStep
     | WorkflowOutcome

@@ -52,6 +52,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """assistant: the functions it called."""
     tool_call_id: str | None = None
     """tool: the call that this is the result of."""
+    parts: tuple[Mapping[str, Any], ...] = ()
+    """The content as chat's parts, where it is not text alone; only what another server gets has them."""
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -71,12 +73,14 @@ class ToolUse(msgspec.Struct, frozen=True):
         tools: at least one. required: the reply has to be a call.
         only: the one that has to be called, with `required`.
         parallel: several calls in one reply are allowed.
+        places: of each tool in the request's own list, for errors; empty: as they stand here.
     """
 
     tools: tuple[Tool, ...]
     required: bool = False
     only: str | None = None
     parallel: bool = True
+    places: tuple[int, ...] = ()
 
     @property
     def several(self) -> bool:

@@ -59,6 +59,7 @@ from mm_gateway.protocol.replies import (
     TopLogprob,
     UrlCitationReply,
     UsageReply,
+    Version,
 )
 from mm_gateway.protocol.texts import DetokenizeRequest, EmbeddingRequest, TokenizeRequest
 
@@ -116,4 +117,5 @@ __all__ = [
     "TopLogprob",
     "UrlCitationReply",
     "UsageReply",
+    "Version",
 ]

@@ -12,6 +12,7 @@ import msgspec
 from mm_gateway.core.limits import MAX_JSON_DEPTH, MAX_JSON_OBJECTS, MAX_JSON_VALUES
 from mm_gateway.core.ranges import violation
 from mm_gateway.errors import InvalidRequestError
+from mm_gateway.protocol.unknown_fields import without_unknown
 
 Decoded = TypeVar("Decoded", bound=msgspec.Struct)
 
@@ -29,8 +30,8 @@ _NO_BACKSLASH = re.compile(rb"[^\\]")
 _PIECE_BYTES = 2**20
 
 
-def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
-    """Decode a body.
+def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes, unknown: list[str] | None = None) -> Decoded:
+    """Decode a body. unknown: gets the paths of unknown fields, which are left out; None: they are refused.
 
     Raises:
         InvalidRequestError: no JSON, too much of it, or a field that is unknown, missing, of the wrong type or out of its range;
@@ -40,20 +41,31 @@ def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes) -> Decoded:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        if unknown is not None and (left_out := _left_out(msgspec.json.decode(body), decoder.type, "", unknown)) is not None:
+            return decode(decoder, msgspec.json.encode(left_out))
         raise _explained(str(error), decoder.type, "", functools.partial(msgspec.json.decode, body)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"We could not parse the JSON body of your request: {str(error)[:_MAX_SHOWN]}") from None
 
 
-def convert(value: Any, kind: type[Decoded], at: str) -> Decoded:
-    """A struct of what JSON was decoded to; errors as for `decode`. at: path of the value in the body."""
+def convert(value: Any, kind: type[Decoded], at: str, unknown: list[str] | None = None) -> Decoded:
+    """A struct of what JSON was decoded to; errors and `unknown` as for `decode`. at: path of the value in the body."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
+        if unknown is not None and (left_out := _left_out(value, kind, at, unknown)) is not None:
+            return convert(left_out, kind, at)
         raise _explained(str(error), kind, at, lambda: value) from None
 
 
 _type_info = functools.cache(msgspec.inspect.type_info)
+
+
+def _left_out(value: Any, kind: type, at: str, unknown: list[str]) -> Any:
+    """The value without unknown fields, whose paths are added; None: it has none."""
+    known, paths = without_unknown(value, _type_info(kind), at)
+    unknown += paths
+    return known if paths else None
 
 
 def _explained(message: str, kind: type, at: str, value: Callable[[], Any]) -> InvalidRequestError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from mm_gateway.core.limits import (
@@ -61,5 +62,11 @@ KeepAlive = Annotated[
         examples=["10m"],
     ),
 ]
-Model = Annotated[str, about("A name or an alias from `/v1/models`.", examples=["mock"])]
+Model = Annotated[str, about("A name or an alias from `/v1/models`. Default, and for an empty text: `default_model`.", examples=["mock"])]
 User = Annotated[str | None, no_effect("Your name of the end user.")]
+
+
+class AddressedBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A body for a model."""
+
+    model: Model = ""

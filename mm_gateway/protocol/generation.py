@@ -42,7 +42,7 @@ from mm_gateway.protocol.conversation import (
     ToolChoiceField,
     Tools,
 )
-from mm_gateway.protocol.fields import KeepAlive, Metadata, Model, User, about, extension, no_effect, refused
+from mm_gateway.protocol.fields import AddressedBody, KeepAlive, Metadata, User, about, extension, no_effect, refused
 
 TokenIds = Annotated[list[int], Meta(max_length=MAX_TOKEN_IDS)]
 
@@ -83,7 +83,7 @@ class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
     structural_tag: Annotated[Any, refused("Use `grammar`.")] = None
 
 
-class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class SamplingFields(AddressedBody, kw_only=True, forbid_unknown_fields=True):
     """How to continue, the same at every endpoint that generates text."""
 
     temperature: Annotated[Temperature | None, about("0 is greedy. Default: the model's own, else 1.", examples=[0.7])] = None
@@ -147,7 +147,6 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class GenerationFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     """What chat and completions have in common."""
 
-    model: Model
     n: Annotated[Choices | None, about("Choices per prompt. Default: 1.")] = None
     stream: Annotated[bool | None, about("Send the reply as server-sent events while it is generated.")] = None
     stream_options: Annotated[StreamOptions | None, about("Only with `stream`.")] = None
@@ -185,6 +184,10 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     logprobs: Annotated[bool | None, about("Log-probabilities of the tokens.")] = None
     top_logprobs: Annotated[TopLogprobs | None, about("With `logprobs`: of this many of the most probable tokens too.")] = None
     response_format: Annotated[ResponseFormat | None, about("Enforced token by token.")] = None
+    truncation: Annotated[
+        Literal["auto", "disabled"] | None,
+        extension("`auto` leaves out the oldest turns of what does not fit the context; `disabled` refuses it. Default: the model's."),
+    ] = None
     workflow: Annotated[dict[str, Any] | None, extension("Parameters of a workflow; only for models that are workflows.")] = None
 
     chat_template_kwargs: TemplateVariables = None

@@ -250,11 +250,12 @@ class ErrorReply(msgspec.Struct):
 
 
 class ModelCard(msgspec.Struct):
-    """One entry of `GET /v1/models`; `max_model_len` is vLLM's, the fields from `backend` on are ours."""
+    """One entry of `GET /v1/models`; `root` (of an alias its entry) and `max_model_len` are vLLM's, the fields from `backend` on ours."""
 
     id: str
     created: int
     owned_by: str
+    root: str
     max_model_len: int | None
     backend: str
     state: str
@@ -273,4 +274,10 @@ class Health(msgspec.Struct):
     """Reply of `GET /health`."""
 
     status: Literal["ok", "shutting down"]
+    version: str
+
+
+class Version(msgspec.Struct):
+    """Reply of `GET /version`."""
+
     version: str

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from mm_gateway.core.limits import MAX_ITEMS, MAX_TOOLS, MaxTokens, TopLogprobs
 from mm_gateway.protocol.conversation import AllowedTool, ParallelToolCalls, TemplateVariables
-from mm_gateway.protocol.fields import Metadata, Model, about, extension, no_effect, refused
+from mm_gateway.protocol.fields import Metadata, about, extension, no_effect, refused
 from mm_gateway.protocol.generation import SamplingFields
 
 Includable = Literal[
@@ -45,8 +45,8 @@ class TextConfig(msgspec.Struct, forbid_unknown_fields=True):
 
 class ReasoningConfig(msgspec.Struct, forbid_unknown_fields=True):
     effort: Annotated[str | None, refused(off=("none",))] = None
-    summary: Annotated[str | None, refused(off=("none",))] = None
-    generate_summary: Annotated[str | None, refused(off=("none",))] = None
+    summary: Annotated[str | None, refused(off=("none", "auto"))] = None
+    generate_summary: Annotated[str | None, refused(off=("none", "auto"))] = None
     context: Annotated[str | None, refused(off=("auto",))] = None
     mode: Annotated[str | None, refused(off=("standard",))] = None
 
@@ -63,7 +63,6 @@ class ResponseToolChoice(msgspec.Struct):
 class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /v1/responses`."""
 
-    model: Model
     input: Annotated[
         str | Annotated[list[dict[str, Any]], Meta(max_length=MAX_ITEMS)] | None,
         about("A text, or items: messages, function calls and their outputs, references to stored items.", minLength=1, minItems=1),

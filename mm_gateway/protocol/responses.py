@@ -39,7 +39,30 @@ class Refusal(msgspec.Struct, tag_field="type", tag="refusal", forbid_unknown_fi
     refusal: str
 
 
-Part = InputText | OutputText | Refusal
+class InputImage(msgspec.Struct, tag_field="type", tag="input_image", forbid_unknown_fields=True):
+    """image_url: an address, or a data URL."""
+
+    image_url: str
+    detail: str | None = None
+
+
+class InputFile(msgspec.Struct, tag_field="type", tag="input_file", forbid_unknown_fields=True):
+    """Either `file_id`, of the server that answers, or `file_data`, a data URL."""
+
+    file_id: str | None = None
+    filename: str | None = None
+    file_data: str | None = None
+
+
+class InputAudio(msgspec.Struct, tag_field="type", tag="input_audio", forbid_unknown_fields=True):
+    """input_audio: `{"data": base64, "format"}`."""
+
+    input_audio: dict[str, str]
+
+
+Media = InputImage | InputFile | InputAudio
+"""Only for models of other servers."""
+Part = InputText | OutputText | Refusal | Media
 
 
 class MessageItem(msgspec.Struct, tag_field="type", tag="message"):
@@ -62,12 +85,26 @@ class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
 class FunctionCallOutputItem(msgspec.Struct, tag_field="type", tag="function_call_output"):
     id: str
     call_id: str
-    output: str | list[InputText]
+    output: str | list[InputText | Media]
     status: ItemStatus = "completed"
 
 
-OutputItem = MessageItem | FunctionCallItem
-Item = MessageItem | FunctionCallItem | FunctionCallOutputItem
+class ReasoningText(msgspec.Struct, tag_field="type", tag="reasoning_text"):
+    text: str
+
+
+class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
+    """What a model of another server thought before it answered."""
+
+    id: str
+    summary: list[Any] = []
+    content: list[ReasoningText] | None = None
+    encrypted_content: str | None = None
+    status: ItemStatus | None = None
+
+
+OutputItem = MessageItem | FunctionCallItem | ReasoningItem
+Item = MessageItem | FunctionCallItem | FunctionCallOutputItem | ReasoningItem
 
 
 class FunctionToolReply(msgspec.Struct, tag_field="type", tag="function"):
@@ -104,7 +141,7 @@ class ResponseUsage(msgspec.Struct):
 
 
 class ReasoningReply(msgspec.Struct):
-    effort: None = None
+    effort: str | None = None
     summary: None = None
 
 
@@ -131,7 +168,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     prompt_cache_retention: str | None = None
     reasoning: ReasoningReply = msgspec.field(default_factory=ReasoningReply)
     safety_identifier: str | None = None
-    service_tier: Literal["default"] = "default"
+    service_tier: str = "default"
     store: bool
     temperature: float | None = None
     text: dict[str, Any]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from mm_gateway.core.limits import MAX_PROMPTS, MAX_TOKEN_IDS
@@ -18,14 +17,13 @@ from mm_gateway.protocol.conversation import (
     ToolChoiceField,
     Tools,
 )
-from mm_gateway.protocol.fields import KeepAlive, Model, User, about
+from mm_gateway.protocol.fields import AddressedBody, KeepAlive, User, about
 from mm_gateway.protocol.generation import TokenIds
 
 
-class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class EmbeddingRequest(AddressedBody, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /v1/embeddings`."""
 
-    model: Model
     input: Annotated[
         str | Annotated[list[str | int | TokenIds], Meta(max_length=MAX_TOKEN_IDS)],
         about(f"A text, up to {MAX_PROMPTS} texts, token ids, or lists of token ids; not mixed, none empty."),
@@ -41,10 +39,9 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     keep_alive: KeepAlive = None
 
 
-class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class TokenizeRequest(AddressedBody, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /tokenize`, as vLLM has it: either `prompt` or `messages`."""
 
-    model: Model
     prompt: Annotated[str | None, about("A text. Give either this or `messages`.")] = None
     messages: Annotated[Messages | None, about("A conversation, encoded as `/v1/chat/completions` encodes it.", minItems=1)] = None
     add_special_tokens: Annotated[
@@ -61,8 +58,7 @@ class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     parallel_tool_calls: ParallelToolCalls = None
 
 
-class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class DetokenizeRequest(AddressedBody, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /detokenize`."""
 
-    model: Model
     tokens: Annotated[TokenIds, about("Token ids.", examples=[[15496, 995]])]

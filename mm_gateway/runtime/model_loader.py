@@ -142,7 +142,7 @@ class ModelLoader:
             context_length=context_length,
             stop_token_ids=stop_token_ids_of(model, tokenizer, *stop_tokens),
             chat=chat,
-            generation_defaults=_generation_defaults(model.generation_config),
+            generation_defaults=_generation_defaults(model.generation_config, name),
             weight_bytes=weight_bytes(model),
             embedding=read_embedding_style(folder, config),
         )
@@ -248,15 +248,12 @@ def _context_length(checkpoint: transformers.PreTrainedConfig, config: ModelConf
     return length
 
 
-def _generation_defaults(config: GenerationConfig | None) -> GenerationDefaults:
+def _generation_defaults(config: GenerationConfig | None, model: str) -> GenerationDefaults:
     if config is None:
         return GenerationDefaults()
     # A checkpoint that does not ask for sampling has no opinion on its parameters: transformers' defaults are none.
-    if not config.do_sample:
-        return GenerationDefaults(repetition_penalty=config.repetition_penalty)
-    return GenerationDefaults(
-        temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, repetition_penalty=config.repetition_penalty
-    )
+    names = ("temperature", "top_p", "top_k", "repetition_penalty") if config.do_sample else ("repetition_penalty",)
+    return GenerationDefaults.of({name: getattr(config, name) for name in names}, model)
 
 
 def _check_stop(should_stop: Callable[[], bool], name: str) -> None:

@@ -14,7 +14,7 @@ import httpcore
 import httpx
 
 import mm_gateway
-from mm_gateway.configuration.settings import SearchSettings
+from mm_gateway.configuration.search_settings import SearchSettings
 from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document, Reader, read_html, read_text
 from mm_gateway.search.guarded_network import GuardedNetwork, GuardedTransport, Resolve, is_public, resolve

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mm_gateway.configuration.settings import SearchProviderName, SearchSettings, StorageSettings
+from mm_gateway.configuration.search_settings import SearchProviderName, SearchSettings
+from mm_gateway.configuration.settings import StorageSettings
 from mm_gateway.search.ddgs import DdgsProvider
 from mm_gateway.search.local import LocalProvider
 from mm_gateway.search.results import SearchProvider

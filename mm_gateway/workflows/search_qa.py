@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 from msgspec.structs import replace
 
-from mm_gateway.configuration.settings import ModelType, SearchSettings, Settings, StorageSettings
+from mm_gateway.configuration.search_settings import SearchSettings
+from mm_gateway.configuration.settings import ModelType, Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta
 from mm_gateway.errors import ContextLengthExceededError, PageError
 from mm_gateway.search.fetching import FetchSession, PageFetcher

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
+import mm_gateway
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import (
     AuthenticationError,
@@ -195,6 +196,9 @@ async def test_keys_open_and_health_needs_none() -> None:
             assert (await client.get("/v1/models", headers=headers)).status_code == status
         assert reply.headers["x-request-id"]
         assert (await client.get("/health")).json()["status"] == "ok"
+        assert (await client.get("/version")).json() == {"version": mm_gateway.__version__}
+        ping = await client.get("/ping")
+        assert (ping.status_code, ping.content) == (200, b"")
 
 
 async def test_models_are_shown_as_they_are() -> None:
@@ -202,6 +206,7 @@ async def test_models_are_shown_as_they_are() -> None:
         listed = (await client.get("/v1/models")).json()
         assert listed["object"] == "list"
         assert (await client.get("/v1/models/org/a-model")).json() == listed["data"][0]
+        assert [(card["id"], card["root"]) for card in listed["data"]] == [("org/a-model", "org/a-model"), ("an-alias", "org/a-model")]
         assert (await client.get("/v1/models/an-alias")).json()["id"] == "org/a-model"
     assert {"id", "object", "created", "owned_by"} <= set(listed["data"][0])
 
@@ -212,3 +217,4 @@ async def test_while_draining_new_requests_are_refused_and_health_says_so() -> N
         app.state.draining = True
         assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 503
         assert (await client.get("/health")).status_code == 503
+        assert (await client.get("/ping")).status_code == 503

@@ -49,7 +49,7 @@ def allowed(mode: str, *names: str) -> dict[str, Any]:
         ({"tool_choice": "none"}, None),
         ({"tool_choice": "required"}, ToolUse(TOOLS, required=True)),
         ({"tool_choice": {"type": "function", "function": {"name": "g"}}}, ToolUse(TOOLS, required=True, only="g", parallel=False)),
-        ({"tool_choice": allowed("auto", "g")}, ToolUse(TOOLS[1:])),
+        ({"tool_choice": allowed("auto", "g")}, ToolUse(TOOLS[1:], places=(1,))),
         ({"tool_choice": allowed("required", "f", "g")}, ToolUse(TOOLS, required=True)),
     ],
 )
@@ -78,7 +78,8 @@ RESULT = {"role": "tool", "tool_call_id": "c1", "content": "2"}
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tools[0].type"),
+        ({"tools": [{"type": "telepathy"}]}, "tools[0].type"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
         ({"tools": [{"type": "function", "function": {"name": "a", "x": 1}}]}, "tools[0].function.x"),
@@ -137,3 +138,36 @@ async def test_a_stream_sends_each_call_with_its_name_first() -> None:
         {},
     ]
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+WEB, GLOBE = {"type": "web_search"}, {"type": "mcp", "server_label": "x"}
+
+
+@pytest.mark.parametrize("choice", [{}, {"tool_choice": "auto"}, {"tool_choice": "required"}])
+async def test_tools_that_only_other_servers_run_are_left_out_and_named(choice: dict[str, Any]) -> None:
+    backend = ScriptedBackend(ANSWER)
+    reply = await post(backend, tools=[WEB, F, GLOBE, G], **choice)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["x-mm-gateway-ignored"] == "tools[0], tools[2]"
+    assert isinstance(backend.requests[0].input, ChatInput)
+    assert backend.requests[0].input.tools == ToolUse(
+        TOOLS, required="tool_choice" in choice and choice["tool_choice"] == "required", places=(1, 3)
+    )
+
+
+async def test_a_conversation_with_nothing_but_such_tools_has_none() -> None:
+    backend = ScriptedBackend(ANSWER)
+    reply = await post(backend, tools=[WEB], parallel_tool_calls=True, stream=True)
+    assert (reply.status_code, reply.headers["x-mm-gateway-ignored"]) == (200, "tools[0]")
+    assert isinstance(backend.requests[0].input, ChatInput)
+    assert backend.requests[0].input.tools is None
+
+
+async def test_a_choice_of_such_a_tool_is_refused() -> None:
+    reply = await post(ScriptedBackend(ANSWER), tools=[WEB, F], tool_choice={"type": "web_search"})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "tool_choice.type")
+
+
+async def test_a_function_is_named_by_its_place_in_the_body() -> None:
+    reply = await post(ScriptedBackend(ANSWER), tools=[WEB, F, F])
+    assert reply.json()["error"]["param"] == "tools[2].function.name"

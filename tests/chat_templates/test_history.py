@@ -25,7 +25,7 @@ LONG = conversation(("system", 3), ("user", 10), ("assistant", 10), ("user", 10)
 
 
 def fitted(context_length: int, reply_tokens: int | None = 4, messages: list[Message] = LONG) -> list[int]:
-    return encode_fitting(encode, messages, context_length=context_length, reply_tokens=reply_tokens)
+    return encode_fitting(encode, messages, context_length=context_length, reply_tokens=reply_tokens).ids
 
 
 def test_a_conversation_that_fits_is_not_touched() -> None:

@@ -13,13 +13,13 @@ from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.configuration.api_key import hashed
 from mm_gateway.configuration.loader import load_settings
+from mm_gateway.configuration.search_settings import SearchProviderName
 from mm_gateway.configuration.sections import SECTIONS
 from mm_gateway.configuration.settings import (
     MemorySettings,
     ModelConfig,
     ModelType,
     Quantization,
-    SearchProviderName,
     Settings,
     ToolFormatName,
     WorkflowSettings,

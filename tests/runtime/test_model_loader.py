@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.core import Message, Progress
+from mm_gateway.core import GenerationConfig, Message, Progress
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.model_loader import ModelLoader
@@ -92,6 +92,15 @@ def test_sampling_defaults_come_from_the_checkpoint(copy: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "do_sample": True, "top_p": 0.8, "temperature": 0.6, "top_k": 0}))
     defaults = ModelLoader().load(config_of(copy)).generation_defaults
     assert (defaults.top_p, defaults.temperature, defaults.top_k) == (0.8, 0.6, 0)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-1", "1e999", '"hot"'])
+def test_a_sampling_default_that_is_out_of_its_range_is_no_requests_fault(copy: Path, value: str, caplog: pytest.LogCaptureFixture) -> None:
+    (copy / "generation_config.json").write_text(f'{{"do_sample": true, "top_p": 0.8, "temperature": {value}}}')
+    defaults = ModelLoader().load(config_of(copy)).generation_defaults
+    assert (defaults.top_p, defaults.temperature) == (0.8, None)
+    assert "temperature of generation_config.json is ignored" in caplog.text
+    assert defaults.complete(GenerationConfig()).temperature is None
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])

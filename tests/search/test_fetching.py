@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mm_gateway.configuration.settings import SearchSettings
+from mm_gateway.configuration.search_settings import SearchSettings
 from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document
 from mm_gateway.search.fetching import PageFetcher

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from ddgs.exceptions import DDGSException, RatelimitException, TimeoutException
 
-from mm_gateway.configuration.settings import SearchSettings, StorageSettings
+from mm_gateway.configuration.search_settings import SearchSettings
+from mm_gateway.configuration.settings import StorageSettings
 from mm_gateway.errors import SearchError
 from mm_gateway.search.ddgs import DdgsProvider
 from mm_gateway.search.fetching import PageFetcher

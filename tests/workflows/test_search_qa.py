@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mm_gateway.backends.engine_backend import EngineBackend
-from mm_gateway.configuration.settings import SearchSettings, StorageSettings
+from mm_gateway.configuration.search_settings import SearchSettings
+from mm_gateway.configuration.settings import StorageSettings
 from mm_gateway.core import (
     Backend,
     ChatInput,

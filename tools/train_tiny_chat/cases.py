@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mm_gateway.configuration.settings import SearchSettings
+from mm_gateway.configuration.search_settings import SearchSettings
 from mm_gateway.core import Grammar, Message, Tool, ToolCall, ToolUse
 from mm_gateway.search.fitting import Source, fit
 from mm_gateway.search.local import documentation_index

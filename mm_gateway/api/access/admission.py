@@ -15,7 +15,7 @@ from mm_gateway.api.access.rate_limits import Budget
 from mm_gateway.api.connection import HTTPConnection, HTTPRequest
 from mm_gateway.configuration.api_key import ApiKey
 from mm_gateway.configuration.settings import LimitSettings
-from mm_gateway.core import CompletionInput, GenerationRequest, Usage
+from mm_gateway.core import CompletionInput, ForwardedBody, GenerationRequest, Usage
 from mm_gateway.errors import GatewayError
 
 BYTES_PER_TOKEN = 4
@@ -168,8 +168,10 @@ def ticket_of(request: HTTPRequest) -> Ticket:
     return request.scope["state"]["ticket"]
 
 
-def output_tokens(request: GenerationRequest) -> int:
+def output_tokens(request: GenerationRequest | ForwardedBody) -> int:
     """What a request may generate by its own limit; 0 where it sets none: the end of it tells."""
+    if isinstance(request, ForwardedBody):
+        return request.output_tokens
     prompts = len(request.input.prompts) if isinstance(request.input, CompletionInput) else 1
     choices = max(request.config.n, request.best_of or 1)
     return prompts * choices * (request.config.max_new_tokens or 0)

@@ -21,7 +21,7 @@ _PARAMETER = re.compile(r"\{(\w+):\w+\}")
 _REF = "#/components/schemas/{name}"
 # What is true of whole requests, beyond the types of their fields.
 _REQUESTS: dict[str, dict[str, Any]] = {
-    "CompletionRequest": {"required": ["model", "prompt"]},
+    "CompletionRequest": {"required": ["prompt"]},
     "TokenizeRequest": {"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]},
 }
 _ABOUT = """Many Hugging Face models behind one OpenAI-compatible address.
@@ -89,11 +89,14 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     if endpoint.body is not None:
         content = {"schema": _ref(endpoint.body), "examples": {name: {"value": value} for name, value in endpoint.examples.items()}}
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
-    reply: dict[str, Any] = {"schema": _ref(endpoint.reply)}
-    if endpoint.answer is not None:
-        reply["example"] = endpoint.answer
     limits = tuple(name for name in HEADERS if name.startswith("x-ratelimit")) if endpoint.security == "client" else ()
-    ok: dict[str, Any] = {"description": "The whole reply", "headers": _headers(limits), "content": {"application/json": reply}}
+    ignored = ("x-mm-gateway-ignored",) if endpoint.body is not None else ()
+    ok: dict[str, Any] = {"description": "The whole reply", "headers": _headers((*limits, *ignored))}
+    if endpoint.reply is None:
+        ok["content"] = {"text/plain": {"schema": {"type": "string", "maxLength": 0}}}
+    else:
+        example = {} if endpoint.answer is None else {"example": endpoint.answer}
+        ok["content"] = {"application/json": {"schema": _ref(endpoint.reply), **example}}
     if endpoint.event is not None:
         ok["description"] = "The whole reply, or with `stream: true` its events"
         data = {

@@ -26,6 +26,10 @@ HEADERS: dict[str, Any] = {
     "retry-after-ms": {"description": "The same in milliseconds.", "schema": {"type": "integer", "minimum": 1}},
     "x-should-retry": {"description": "false: trying again cannot help.", "schema": {"type": "string", "enum": ["true", "false"]}},
 }
+HEADERS["x-mm-gateway-ignored"] = {
+    "description": "Paths of what of the body was left out, as far as known when the reply began.",
+    "schema": {"type": "string"},
+}
 for _what in ("requests", "tokens"):
     HEADERS.update(
         {
@@ -71,7 +75,7 @@ class Endpoint:
 
     Attributes:
         handler: of one path and, HEAD apart, one method. tag: where it is listed.
-        body, reply: structs of what comes and goes. event: of one event, where it can stream.
+        body, reply: structs of what comes and goes; None: nothing. event: of one event, where it can stream.
         events: instead, what its events are, where they are of many kinds.
         examples: bodies by name, each accepted by the mock. answer: a reply. stream: a stream.
         errors: names in ERRORS. other_replies: status -> struct, of replies that are no errors. security: which key opens it.
@@ -80,7 +84,7 @@ class Endpoint:
 
     handler: HTTPRouteHandler
     tag: str
-    reply: type[msgspec.Struct]
+    reply: type[msgspec.Struct] | None = None
     body: type[msgspec.Struct] | None = None
     event: type[msgspec.Struct] | None = None
     events: str | None = None

@@ -10,14 +10,16 @@ import msgspec
 from mm_gateway.api.replies.folded import Folded, usage_reply, workflow_event
 from mm_gateway.api.replies.logprobs import chat_logprobs, prompt_logprobs
 from mm_gateway.api.replies.message_fields import merge_fields
-from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template
+from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template, with_fields
 from mm_gateway.api.replies.token_details import RunningUsage, TokenDetails
 from mm_gateway.core import (
+    ChoiceFields,
     ChoiceFinished,
     GenerationEvent,
     MessageFields,
     Progress,
     PromptTokens,
+    ReplyFields,
     TextDelta,
     ToolCallDelta,
     UrlCitation,
@@ -88,6 +90,12 @@ class ChatReply(ChunkedReply):
                 return self._choice(index, b'{"annotations":[%b]}' % _encode(annotation(event)))
             case MessageFields(index=index, fields=fields):
                 return self._choice(index, _encode(fields))
+            case ChoiceFields(index=index, fields=fields):
+                self._template.choice_fields(index, fields)
+                return b""
+            case ReplyFields(fields=fields):
+                self._template.reply_fields(fields)
+                return b""
             case Progress() | WorkflowStep() | WorkflowOutcome() if self.stages:
                 return self._choice(0, b'{"workflow":%b}' % _encode(workflow_event(event)))
             case Usage() if self._include_usage:
@@ -112,26 +120,33 @@ class ChatReply(ChunkedReply):
     ) -> bytes:
         """A chunk with one choice; all but its number are JSON."""
         token_ids = b',"token_ids":' + _encode(ids) if ids and self._tokens.ids else b""
-        body = b'{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b%b}' % (index, delta, logprobs, reason, token_ids)
-        return self._template.choice(body, more=more, usage=self._usage)
+        body = b'"delta":%b,"logprobs":%b,"finish_reason":%b%b' % (delta, logprobs, reason, token_ids)
+        return self._template.choice(index, body, more=more, usage=self._usage)
+
+    def _rest(self) -> bytes:
+        return self._template.rest(b'"delta":{},"logprobs":null,"finish_reason":null')
 
     def _fold(self, events: Iterable[GenerationEvent]) -> bytes:
         folded = Folded(events, self._choices)
         choices = [
-            ChatChoice(
-                index,
-                _assistant_message("".join(folded.texts[index]), folded.calls(index), folded.citations[index], folded.fields[index]),
-                folded.reasons[index],
-                chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
-                folded.token_ids[index] if self._tokens.ids else msgspec.UNSET,
+            with_fields(
+                ChatChoice(
+                    index,
+                    _assistant_message("".join(folded.texts[index]), folded.calls(index), folded.citations[index], folded.fields[index]),
+                    folded.reasons[index],
+                    chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
+                    folded.token_ids[index] if self._tokens.ids else msgspec.UNSET,
+                ),
+                folded.choice_fields(index),
             )
             for index in range(self._choices)
         ]
-        reply = ChatCompletion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT, folded.workflow)
+        fingerprint, further = folded.reply_fields(FINGERPRINT)
+        reply = ChatCompletion(self._id, self._created, self._model, choices, folded.usage, fingerprint, folded.workflow)
         if (prompt := folded.prompts.get(0)) is not None:
             reply.prompt_token_ids = prompt.token_ids if self._tokens.ids else msgspec.UNSET
             reply.prompt_logprobs = prompt_logprobs(prompt) if self._tokens.prompt_logprobs else msgspec.UNSET
-        return _encode(reply)
+        return _encode(with_fields(reply, further))
 
 
 def _call_delta(event: ToolCallDelta) -> bytes:
@@ -151,6 +166,10 @@ def _assistant_message(
     body, more = msgspec.to_builtins(message), merge_fields(fields)
     if others := more.get("annotations"):
         more["annotations"] = body.get("annotations", []) + others
+    for piece in more.pop("tool_calls", ()):
+        place = piece.pop("index")
+        for call in body.get("tool_calls", [])[place : place + 1]:
+            call |= piece
     # Encoded like the type, with fields that it cannot know. A message that is refused, spoken or only thought has no content.
     return cast(AssistantMessage, body | ({} if text else {"content": None}) | more)
 

@@ -8,9 +8,9 @@ import msgspec
 
 from mm_gateway.api.replies.folded import Folded, usage_reply
 from mm_gateway.api.replies.logprobs import completion_logprobs, prompt_logprobs
-from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template
+from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template, with_fields
 from mm_gateway.api.replies.token_details import RunningUsage, TokenDetails
-from mm_gateway.core import ChoiceFinished, GenerationEvent, PromptTokens, TextDelta, TokenLogprob, Usage
+from mm_gateway.core import ChoiceFields, ChoiceFinished, GenerationEvent, PromptTokens, ReplyFields, TextDelta, TokenLogprob, Usage
 from mm_gateway.protocol import Completion, CompletionChoice
 
 _encode = msgspec.json.Encoder().encode
@@ -58,6 +58,12 @@ class CompletionReply(ChunkedReply):
                 return self._choice(index, text, tokens, ids=ids)
             case ChoiceFinished(index=index, finish_reason=reason):
                 return self._choice(index, "", (), reason)
+            case ChoiceFields(index=index, fields=fields):
+                self._template.choice_fields(index, fields)
+                return b""
+            case ReplyFields(fields=fields):
+                self._template.reply_fields(fields)
+                return b""
             case Usage() if self._include_usage:
                 return self._template.usage(usage_reply(event))
             case _:
@@ -79,7 +85,12 @@ class CompletionReply(ChunkedReply):
             if (prompt := folded.prompts.get(choice.index // self._n)) is not None:
                 choice.prompt_token_ids = prompt.token_ids if self._tokens.ids else msgspec.UNSET
                 choice.prompt_logprobs = prompt_logprobs(prompt) if self._tokens.prompt_logprobs else msgspec.UNSET
-        return _encode(Completion(self._id, self._created, self._model, choices, folded.usage, FINGERPRINT))
+        fingerprint, further = folded.reply_fields(FINGERPRINT)
+        told = [with_fields(choice, folded.choice_fields(choice.index)) for choice in choices]
+        return _encode(with_fields(Completion(self._id, self._created, self._model, told, folded.usage, fingerprint), further))
+
+    def _rest(self) -> bytes:
+        return self._template.rest(b'"text":"","logprobs":null,"finish_reason":null')
 
     def _choice(
         self, index: int, text: str, tokens: tuple[TokenLogprob, ...], reason: str | None = None, *, ids: tuple[int, ...] = ()
@@ -93,5 +104,5 @@ class CompletionReply(ChunkedReply):
             more = b',"token_ids":' + _encode(ids) if ids else b""
             if (prompt := self._prompts.pop(index, None)) is not None:  # with the choice's first chunk
                 more += b',"prompt_token_ids":' + _encode(prompt.token_ids)
-        body = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b%b}' % (index, _encode(text), logprobs, _encode(reason), more)
-        return self._template.choice(body, usage=self._usage)
+        body = b'"text":%b,"logprobs":%b,"finish_reason":%b%b' % (_encode(text), logprobs, _encode(reason), more)
+        return self._template.choice(index, body, usage=self._usage)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from mm_gateway.api.replies.message_fields import merge_choice_fields
 from mm_gateway.core import (
+    ChoiceFields,
     ChoiceFinished,
     GenerationEvent,
     MessageFields,
     Progress,
     PromptTokens,
+    ReplyFields,
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
@@ -42,41 +45,59 @@ class Folded:
         self._calls: list[list[tuple[str, str, list[str]]]] = [[] for _ in range(choices)]
         self.citations: list[list[UrlCitation]] = [[] for _ in range(choices)]
         self.fields: list[list[Mapping[str, Any]]] = [[] for _ in range(choices)]
+        self._choice_fields: list[list[Mapping[str, Any]]] = [[] for _ in range(choices)]
+        self._reply_fields: dict[str, Any] = {}
         self.workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
         self.reasons = ["stop"] * choices
         self.usage = UsageReply()
         for event in events:
-            match event:
-                case PromptTokens(prompt=prompt):
-                    self.prompts[prompt] = event
-                case TextDelta(index=index, text=text, token_ids=ids, logprobs=tokens):
-                    self.texts[index].append(text)
-                    self.token_ids[index] += ids
-                    self.logprobs[index] += tokens
-                case ToolCallDelta(index=index, id=id, name=name, arguments=arguments):
-                    if id is not None:
-                        self._calls[index].append((id, name or "", []))
-                    self._calls[index][-1][2].append(arguments)
-                case UrlCitation(index=index):
-                    self.citations[index].append(event)
-                case MessageFields(index=index, fields=fields):
-                    self.fields[index].append(fields)
-                case WorkflowOutcome():
-                    self.workflow = workflow_outcome(event)
-                case ChoiceFinished(index=index, finish_reason=reason):
-                    self.reasons[index] = reason
-                case Usage():
-                    self.usage = usage_reply(event)
-                case _:
-                    pass
+            self._add(event)
+
+    def _add(self, event: GenerationEvent) -> None:
+        match event:
+            case PromptTokens(prompt=prompt):
+                self.prompts[prompt] = event
+            case TextDelta(index=index, text=text, token_ids=ids, logprobs=tokens):
+                self.texts[index].append(text)
+                self.token_ids[index] += ids
+                self.logprobs[index] += tokens
+            case ToolCallDelta(index=index, id=id, name=name, arguments=arguments):
+                if id is not None:
+                    self._calls[index].append((id, name or "", []))
+                self._calls[index][-1][2].append(arguments)
+            case UrlCitation(index=index):
+                self.citations[index].append(event)
+            case MessageFields(index=index, fields=fields):
+                self.fields[index].append(fields)
+            case ChoiceFields(index=index, fields=fields):
+                self._choice_fields[index].append(fields)
+            case ReplyFields(fields=fields):
+                self._reply_fields |= fields
+            case WorkflowOutcome():
+                self.workflow = workflow_outcome(event)
+            case ChoiceFinished(index=index, finish_reason=reason):
+                self.reasons[index] = reason
+            case Usage():
+                self.usage = usage_reply(event)
+            case _:
+                pass
 
     def calls(self, index: int) -> list[FunctionToolCall]:
         """Of one choice."""
         return [FunctionToolCall(id, FunctionCall(name, "".join(pieces))) for id, name, pieces in self._calls[index]]
 
+    def choice_fields(self, index: int) -> dict[str, Any]:
+        """What a remote server says of a choice beside its message."""
+        return merge_choice_fields(self._choice_fields[index])
+
+    def reply_fields(self, fingerprint: str) -> tuple[str, dict[str, Any]]:
+        """The remote server's fingerprint, else this one, and what else it says beside the choices."""
+        further = dict(self._reply_fields)
+        return str(further.pop("system_fingerprint", fingerprint)), further
+
 
 def usage_reply(usage: Usage) -> UsageReply:
-    return UsageReply(
+    told = UsageReply(
         usage.prompt_tokens,
         usage.completion_tokens,
         usage.prompt_tokens + usage.completion_tokens,
@@ -84,6 +105,20 @@ def usage_reply(usage: Usage) -> UsageReply:
         CompletionTokensDetails(usage.reasoning_tokens),
         [StageUsageReply(stage.stage, stage.prompt_tokens, stage.completion_tokens) for stage in usage.stages] or msgspec.UNSET,
     )
+    # Encoded like the type, with fields that it cannot know.
+    return cast(UsageReply, _joined(msgspec.to_builtins(told), usage.further)) if usage.further else told
+
+
+def _joined(counts: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Objects merged; of what is in both, `further`: our counts of kinds that only the server knows are zeros."""
+    joined = dict(counts)
+    for name, value in further.items():
+        before = joined.get(name)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            joined[name] = _joined(cast(Mapping[str, Any], before), cast(Mapping[str, Any], value))
+        else:
+            joined[name] = value
+    return joined
 
 
 def workflow_event(event: Progress | WorkflowStep | WorkflowOutcome) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Joins the pieces of a message's fields that a remote server streams; knows the kinds of JSON values, not the fields."""
+"""Joins the pieces of fields that a remote server streams; knows the kinds of JSON values, not the fields."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ def merge_fields(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if value is not None:
                 values.setdefault(name, []).append(value)
     return {name: found[-1] if name in _SAID_AGAIN else _merge_values(found) for name, found in values.items()}
+
+
+def merge_choice_fields(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The whole of what was said of one choice piece by piece: lists joined, else the last, since texts there are not written on."""
+    merged: dict[str, Any] = {}
+    for piece in pieces:
+        for name, value in piece.items():
+            before = merged.get(name)
+            merged[name] = [*before, *value] if isinstance(before, list) and isinstance(value, list) else value
+    return merged
 
 
 def _merge_values(values: list[Any]) -> Any:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
-from typing import Protocol
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
 import mm_gateway
 from mm_gateway.api.errors import http_error
+from mm_gateway.api.replies.message_fields import merge_choice_fields
 from mm_gateway.api.replies.token_details import RunningUsage
 from mm_gateway.core import GenerationEvent, PromptTokens, TextDelta
 from mm_gateway.protocol import UsageReply
 from mm_gateway.work_pools import BODIES
+
+Shape = TypeVar("Shape")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -81,24 +84,75 @@ class ChunkedReply(ABC):
     def _fold(self, events: Iterable[GenerationEvent]) -> bytes: ...
 
     async def end(self, error: BaseException | None) -> bytes:
-        return DONE if error is None else b"data: " + http_error(error).encode() + b"\n\n" + DONE
+        return self._rest() + (b"" if error is None else b"data: " + http_error(error).encode() + b"\n\n") + DONE
+
+    def _rest(self) -> bytes:
+        """What no chunk has said yet."""
+        return b""
 
     def for_client(self, error: BaseException) -> BaseException:
         return error
 
 
 class Template:
-    """The bytes around what changes from chunk to chunk, encoded once."""
+    """The bytes around what changes from chunk to chunk, encoded once, and what a remote server says beside the choices' own.
+
+    A text or number of the whole reply goes into every chunk from then on, as `system_fingerprint` does; a list or an object, and
+    what is said of a choice, into the next chunk alone.
+    """
 
     def __init__(self, id: str, kind: str, created: int, model: str, *, with_usage: bool) -> None:
-        head = {"id": id, "object": kind, "created": created, "model": model, "system_fingerprint": FINGERPRINT}
-        self._head = b"data: " + _encode(head)[:-1] + b',"choices":['
-        self._tail = b',"usage":null}\n\n' if with_usage else b"}\n\n"
+        self._always: dict[str, Any] = {
+            "id": id,
+            "object": kind,
+            "created": created,
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
+        self._once: dict[str, Any] = {}
+        self._of_choice: dict[int, list[Mapping[str, Any]]] = {}
+        self._usage = b',"usage":null' if with_usage else b""
+        self._head = self._encode_head()
 
-    def choice(self, body: bytes, *, more: bytes = b"", usage: RunningUsage | None = None) -> bytes:
-        """A chunk with one choice. more: further fields of the chunk, each after a comma. usage: so far."""
-        tail = self._tail if usage is None else b',"usage":' + usage.encoded() + b"}\n\n"
-        return self._head + body + b"]" + more + tail
+    def choice(self, index: int, body: bytes, *, more: bytes = b"", usage: RunningUsage | None = None) -> bytes:
+        """A chunk of one choice.
+
+        Args:
+            body: its fields but the index, without braces. more: further fields of the chunk, each after a comma. usage: so far.
+        """
+        if self._of_choice and (pieces := self._of_choice.pop(index, None)):
+            body += b"," + _encode(merge_choice_fields(pieces))[1:-1]
+        so_far = self._usage if usage is None else b',"usage":' + usage.encoded()
+        return self._chunk(b'{"index":%d,%b}' % (index, body), more + so_far)
 
     def usage(self, usage: UsageReply) -> bytes:
-        return self._head + b'],"usage":' + _encode(usage) + b"}\n\n"
+        return self._chunk(b"", b',"usage":' + _encode(usage))
+
+    def reply_fields(self, fields: Mapping[str, Any]) -> None:
+        for name, value in fields.items():
+            (self._once if isinstance(value, list | dict) else self._always)[name] = value
+        self._head = self._encode_head()
+
+    def choice_fields(self, index: int, fields: Mapping[str, Any]) -> None:
+        self._of_choice.setdefault(index, []).append(fields)
+
+    def rest(self, nothing: bytes) -> bytes:
+        """Chunks of what waits for a next one. nothing: the fields of a choice that says nothing."""
+        pieces = [self.choice(index, nothing) for index in sorted(self._of_choice)]
+        return b"".join(pieces) + (self._chunk(b"", self._usage) if self._once else b"")
+
+    def _chunk(self, choices: bytes, usage: bytes) -> bytes:
+        once = b""
+        if self._once:
+            once, self._once = b"," + _encode(self._once)[1:-1], {}
+        return self._head + choices + b"]" + usage + once + b"}\n\n"
+
+    def _encode_head(self) -> bytes:
+        return b"data: " + _encode(self._always)[:-1] + b',"choices":['
+
+
+def with_fields(value: Shape, fields: Mapping[str, Any]) -> Shape:
+    """An object with further fields, for the encoder."""
+    if not fields:
+        return value
+    return cast(Shape, msgspec.Raw(_encode(value)[:-1] + b"," + _encode(fields)[1:]))

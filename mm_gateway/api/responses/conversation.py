@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -10,7 +11,21 @@ from mm_gateway.api.chat_messages import check_tool_calls
 from mm_gateway.core import Message, ToolCall
 from mm_gateway.core.limits import MAX_ITEMS
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.protocol.responses import FunctionCallItem, FunctionCallOutputItem, Item, MessageItem, OutputText, Part, Refusal
+from mm_gateway.protocol.responses import (
+    FunctionCallItem,
+    FunctionCallOutputItem,
+    InputAudio,
+    InputFile,
+    InputImage,
+    InputText,
+    Item,
+    Media,
+    MessageItem,
+    OutputText,
+    Part,
+    ReasoningItem,
+    Refusal,
+)
 
 _MAX_SHOWN = 64
 
@@ -49,7 +64,9 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
         seen.add(item.id)
         match item:
             case MessageItem():
-                turns.append(_Turn(Message(item.role, "\n".join(map(_text, item.content)))))
+                turns.append(_Turn(Message(item.role, _texts(item.content), parts=_media(item.content))))
+            case ReasoningItem():
+                continue  # of a turn that is over; the calls after it still belong to the message before it
             case FunctionCallItem(call_id=call_id):
                 if call_id in waiting:
                     raise InvalidRequestError(f"Duplicate function call with call_id {call_id[:_MAX_SHOWN]}.", param="input")
@@ -64,16 +81,37 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
                     raise InvalidRequestError(
                         f"No tool call found for function call output with call_id {call_id[:_MAX_SHOWN]}.", param="input"
                     )
-                text = output if isinstance(output, str) else "\n".join(map(_text, output))
-                turn.results.append(Message("tool", text, tool_call_id=call_id))
+                text, parts = (output, ()) if isinstance(output, str) else (_texts(output), _media(output))
+                turn.results.append(Message("tool", text, tool_call_id=call_id, parts=parts))
         before = item
     if waiting:
         raise InvalidRequestError(f"No tool output found for function call {next(iter(waiting))[:_MAX_SHOWN]}.", param="input")
     return tuple(message for turn in turns for message in turn.messages())
 
 
-def _text(part: Part) -> str:
+def _texts(parts: Sequence[Part]) -> str:
+    return "\n".join(_text(part) for part in parts if not isinstance(part, Media))
+
+
+def _text(part: InputText | OutputText | Refusal) -> str:
     return part.refusal if isinstance(part, Refusal) else part.text
+
+
+def _media(parts: Sequence[Part]) -> tuple[Mapping[str, Any], ...]:
+    """The parts as chat has them, where they are not text alone."""
+    return tuple(map(_chat_part, parts)) if any(isinstance(part, Media) for part in parts) else ()
+
+
+def _chat_part(part: Part) -> Mapping[str, Any]:
+    match part:
+        case InputImage(image_url, detail):
+            return {"type": "image_url", "image_url": {"url": image_url} | ({} if detail is None else {"detail": detail})}
+        case InputFile():
+            return {"type": "file", "file": {name: value for name, value in msgspec.structs.asdict(part).items() if value is not None}}
+        case InputAudio(input_audio):
+            return {"type": "input_audio", "input_audio": input_audio}
+        case _:
+            return {"type": "text", "text": _text(part)}
 
 
 def carried(output: Sequence[Item]) -> list[Item]:

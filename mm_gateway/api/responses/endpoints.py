@@ -18,14 +18,15 @@ from litestar.response.base import ASGIResponse
 from mm_gateway.api.access.admission import ticket_of
 from mm_gateway.api.access.keys import principal
 from mm_gateway.api.connection import HTTPRequest, while_connected
-from mm_gateway.api.endpoint import LARGE_BODY_BYTES, read_body, respond
+from mm_gateway.api.endpoint import LARGE_BODY_BYTES, Asked, receive, respond
+from mm_gateway.api.responses.as_chat import as_chat
 from mm_gateway.api.responses.conversation import carried, conversation
 from mm_gateway.api.responses.items import ItemIds, read_items, referenced
 from mm_gateway.api.responses.reply import ResponseReply
 from mm_gateway.api.responses.request import check, new_response, response_request, wants_logprobs
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.api.tokens import tokenizing_backend
-from mm_gateway.core import ChatInput, GenerationRequest
+from mm_gateway.core import ChatInput, ForwardedBody, GenerationRequest
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
 from mm_gateway.protocol.response_request import ResponseRequest
 from mm_gateway.protocol.responses import DeletedResponse, InputTokens, Item, ItemList, ResponseObject, StoredResponse
@@ -47,7 +48,7 @@ _MANY_ITEMS = 128
     "response.completed, response.incomplete or response.failed.",
 )
 async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
-    body, ids, items, generation = await _read(request, state)
+    body, ids, items, asked, ignored = await _read(request, state)
     store: ResponseStore = state.responses
     owner = principal(request)
     response = new_response(body, ids.response, int(time.time()))
@@ -69,7 +70,7 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
         obfuscate=body.stream_options is not None and bool(body.stream_options.include_obfuscation),
         keep=keep if response.store else None,
     )
-    return await respond(request, state, generation, reply, stream=bool(body.stream))
+    return await respond(request, state, Asked(asked, reply, stream=bool(body.stream)), ignored)
 
 
 @post(
@@ -80,15 +81,23 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
     "whether it fits the model's context or not.",
 )
 async def count_input_tokens(request: HTTPRequest, state: State) -> InputTokens:
-    body, _, _, generation = await _read(request, state)
-    assert isinstance(generation.input, ChatInput)
-    found = await while_connected(request, tokenizing_backend(request, state, body.model).tokenize(generation.input))
+    body, _, _, asked, _ = await _read(request, state)
+    if isinstance(asked, ForwardedBody):
+        raise UnsupportedParameterError("The input tokens of a remote model cannot be counted", param="model", code="unsupported_value")
+    assert isinstance(asked.input, ChatInput)
+    found = await while_connected(request, tokenizing_backend(request, state, body.model).tokenize(asked.input))
     return InputTokens(len(found.ids))
 
 
-async def _read(request: HTTPRequest, state: State) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest]:
-    """The body, with the ids of its response, the items of its conversation, earlier turns included, and what they ask for."""
-    body = await read_body(request, _decoder, _checked)
+async def _read(
+    request: HTTPRequest, state: State
+) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest | ForwardedBody, list[str]]:
+    """The body, with the ids of its response, the items of its conversation, earlier turns included, what they ask for, and what of the
+    body is left out.
+    """
+    received = await receive(request, state)
+    forwarded, ignored, unknown = received.forwarded, received.ignored, received.unknown
+    body = await received.read(_decoder, lambda body, _: _checked(body, forwarded))
     store: ResponseStore = state.responses
     owner = principal(request)
     ids = ItemIds()
@@ -96,18 +105,22 @@ async def _read(request: HTTPRequest, state: State) -> tuple[ResponseRequest, It
     wanted = referenced(body.input)
     stored = await store.items(owner, wanted) if wanted else {}
 
-    def read() -> tuple[list[Item], GenerationRequest]:
-        items = [*previous, *(read_items(body.input, ids, stored) if body.input is not None else ())]
-        return items, response_request(body, ids.response, conversation(items, body.instructions))
+    def read() -> tuple[list[Item], GenerationRequest | ForwardedBody]:
+        given = () if body.input is None else read_items(body.input, ids, stored, forwarded=forwarded, unknown=unknown)
+        items = [*previous, *given]
+        messages = conversation(items, body.instructions)
+        if forwarded:
+            return items, as_chat(body, received.fields(), messages, ignored, unknown)
+        return items, response_request(body, ids.response, messages, ignored, unknown)
 
     # For a few items the way to a thread costs more than it saves.
     given = 0 if body.input is None or isinstance(body.input, str) else len(body.input)
-    items, generation = await BODIES.run(read) if given + len(previous) > _MANY_ITEMS else read()
-    return body, ids, items, generation
+    items, asked = await BODIES.run(read) if given + len(previous) > _MANY_ITEMS else read()
+    return body, ids, items, asked, ignored
 
 
-def _checked(body: ResponseRequest) -> ResponseRequest:
-    check(body)
+def _checked(body: ResponseRequest, forwarded: bool) -> ResponseRequest:
+    check(body, forwarded=forwarded)
     return body
 
 
@@ -137,8 +150,7 @@ async def get_response(request: HTTPRequest, state: State, response_id: FromPath
     for name in ("stream", "starting_after"):
         if parameters.get(name, "false").lower() not in ("false", "0"):
             raise UnsupportedParameterError(f"{name} is not supported by this server: streams are not stored", param=name)
-    store: ResponseStore = state.responses
-    return await _stored_json((await store.get(principal(request), response_id)).response)
+    return await _stored_json((await _stored(request, state, response_id)).response)
 
 
 @delete(
@@ -159,8 +171,7 @@ async def delete_response(request: HTTPRequest, state: State, response_id: FromP
     summary="Cancel a background response: always an error, since there are none",
 )
 async def cancel_response(request: HTTPRequest, state: State, response_id: FromPath[str]) -> ResponseObject:
-    store: ResponseStore = state.responses
-    await store.get(principal(request), response_id)
+    await _stored(request, state, response_id)
     raise InvalidRequestError("Cannot cancel a synchronous response. Close the connection to cancel one that is running")
 
 
@@ -175,8 +186,7 @@ async def list_input_items(request: HTTPRequest, state: State, response_id: From
         raise InvalidRequestError(f"limit must be between 1 and {MAX_PAGE}, got '{limit[:20]}'", param="limit")
     if order not in ("asc", "desc"):
         raise InvalidRequestError(f"order must be asc or desc, got '{order[:20]}'", param="order")
-    store: ResponseStore = state.responses
-    items = (await store.get(principal(request), response_id)).input
+    items = (await _stored(request, state, response_id)).input
     if order == "desc":
         items = items[::-1]
     if after is not None:
@@ -192,3 +202,8 @@ async def list_input_items(request: HTTPRequest, state: State, response_id: From
 async def _stored_json(reply: ResponseObject | ItemList) -> ASGIResponse:
     """Encoded on a thread, since it may be megabytes."""
     return ASGIResponse(body=await BODIES.run(msgspec.json.encode, reply), media_type="application/json")
+
+
+async def _stored(request: HTTPRequest, state: State, id: str) -> StoredResponse:
+    store: ResponseStore = state.responses
+    return await store.get(principal(request), id)

@@ -16,19 +16,24 @@ from mm_gateway.protocol.decoding import check_depth, convert
 from mm_gateway.protocol.responses import (
     FunctionCallItem,
     FunctionCallOutputItem,
+    InputAudio,
+    InputFile,
+    InputImage,
     InputText,
     Item,
     ItemStatus,
     MessageItem,
     OutputText,
     Part,
+    ReasoningItem,
+    ReasoningText,
     Refusal,
 )
 
-Kind = Literal["msg", "fc", "fco"]
+Kind = Literal["msg", "fc", "fco", "rs"]
 
 _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
-_ITEM_ID = re.compile(r"(?:msg|fc|fco)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
+_ITEM_ID = re.compile(r"(?:msg|fc|fco|rs)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
 MAX_ID = 64
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
@@ -88,6 +93,15 @@ class _GivenOutput(msgspec.Struct, forbid_unknown_fields=True):
     status: ItemStatus | None = None
 
 
+class _GivenReasoning(msgspec.Struct, forbid_unknown_fields=True):
+    type: str
+    id: Id | None = None
+    summary: list[Any] = []
+    content: list[ReasoningText] | None = None
+    encrypted_content: str | None = None
+    status: ItemStatus | None = None
+
+
 class _GivenReference(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     type: str | None = None
@@ -99,11 +113,20 @@ def referenced(given: str | Sequence[Mapping[str, Any]] | None) -> set[str]:
     return {entry["id"] for entry in entries if _kind(entry) == "item_reference" and isinstance(entry.get("id"), str)}
 
 
-def read_items(given: str | Sequence[Mapping[str, Any]], ids: ItemIds, stored: Mapping[str, Item]) -> list[Item]:
+def read_items(
+    given: str | Sequence[Mapping[str, Any]],
+    ids: ItemIds,
+    stored: Mapping[str, Item],
+    *,
+    forwarded: bool = False,
+    unknown: list[str] | None = None,
+) -> list[Item]:
     """Whole items of a body's `input`.
 
     Args:
         ids: for items that came without. stored: those that the input refers to, as far as they were found.
+        forwarded: for a model of another server, which may read more than text and have reasoned before.
+        unknown: as for `decode`.
 
     Raises:
         InvalidRequestError, UnsupportedParameterError: an item is wrong, or of a kind that is not served; `param` is its path.
@@ -111,7 +134,8 @@ def read_items(given: str | Sequence[Mapping[str, Any]], ids: ItemIds, stored: M
     """
     if isinstance(given, str):
         return [MessageItem(ids.new("msg"), "user", [InputText(given)])]
-    return [_item(f"input[{index}]", entry, ids, stored) for index, entry in enumerate(given)]
+    read = _Reading(ids, stored, forwarded, unknown)
+    return [read.item(f"input[{index}]", entry) for index, entry in enumerate(given)]
 
 
 def _kind(entry: Mapping[str, Any]) -> object:
@@ -119,71 +143,90 @@ def _kind(entry: Mapping[str, Any]) -> object:
     return kind if kind is not None else "message" if "role" in entry else "item_reference" if "id" in entry else "message"
 
 
-def _item(at: str, entry: Mapping[str, Any], ids: ItemIds, stored: Mapping[str, Item]) -> Item:
-    match _kind(entry):
-        case "message":
-            message = _convert(at, entry, _GivenMessage)
-            return MessageItem(
-                message.id or ids.new("msg"),
-                message.role,
-                _parts(f"{at}.content", message.content, assistant=message.role == "assistant"),
-                message.status or "completed",
-            )
-        case "function_call":
-            call = _convert(at, entry, _GivenCall)
-            check_depth(f"{at}.arguments", call.arguments)
-            return FunctionCallItem(call.id or ids.new("fc"), call.call_id, call.name, call.arguments, call.status or "completed")
-        case "function_call_output":
-            result = _convert(at, entry, _GivenOutput)
-            output = result.output
-            if not isinstance(output, str):
-                output = [part for part in _parts(f"{at}.output", output, assistant=False) if isinstance(part, InputText)]
-            return FunctionCallOutputItem(result.id or ids.new("fco"), result.call_id, output, result.status or "completed")
-        case "item_reference":
-            reference = _convert(at, entry, _GivenReference)
-            found = stored.get(reference.id)
-            if found is None:
-                raise NotStoredError(
-                    f"Item with id '{reference.id[:MAX_ID]}' not found. Items are not persisted when `store` is set to false. "
-                    "Try again with `store` set to true, or remove this item from your input.",
-                    param="input",
+_Kinds = Mapping[str, type[OutputText | Refusal | InputText | InputImage | InputFile | InputAudio]]
+_ASSISTANTS: _Kinds = {"output_text": OutputText, "refusal": Refusal}
+_TEXT: _Kinds = {"input_text": InputText}
+_MEDIA: _Kinds = {**_TEXT, "input_image": InputImage, "input_file": InputFile, "input_audio": InputAudio}
+
+
+class _Reading:
+    """Makes items of the entries of one input; arguments as for `read_items`."""
+
+    def __init__(self, ids: ItemIds, stored: Mapping[str, Item], forwarded: bool, unknown: list[str] | None) -> None:
+        self._ids = ids
+        self._stored = stored
+        self._forwarded = forwarded
+        self._unknown = unknown
+        self._allowed = _MEDIA if forwarded else _TEXT
+
+    def item(self, at: str, entry: Mapping[str, Any]) -> Item:
+        ids = self._ids
+        match _kind(entry):
+            case "message":
+                message = self._convert(at, entry, _GivenMessage)
+                return MessageItem(
+                    message.id or ids.new("msg"),
+                    message.role,
+                    self._parts(f"{at}.content", message.content, _ASSISTANTS if message.role == "assistant" else self._allowed),
+                    message.status or "completed",
                 )
-            return found
-        case "reasoning":
-            raise UnsupportedParameterError(
-                "Reasoning input items can only be provided to a reasoning or computer use model. "
-                "Remove reasoning items from your input and try again.",
-                param=at,
-                code="unsupported_value",
-            )
-        case kind:
-            raise UnsupportedParameterError(
-                f"Items of type '{str(kind)[:50]}' are not supported by this server, only 'message', 'function_call', "
-                "'function_call_output' and 'item_reference'",
-                param=f"{at}.type",
-                code="unsupported_value",
-            )
+            case "function_call":
+                call = self._convert(at, entry, _GivenCall)
+                check_depth(f"{at}.arguments", call.arguments)
+                return FunctionCallItem(call.id or ids.new("fc"), call.call_id, call.name, call.arguments, call.status or "completed")
+            case "function_call_output":
+                result = self._convert(at, entry, _GivenOutput)
+                output = result.output
+                if not isinstance(output, str):
+                    parts = self._parts(f"{at}.output", output, self._allowed)
+                    output = [part for part in parts if not isinstance(part, OutputText | Refusal)]
+                return FunctionCallOutputItem(result.id or ids.new("fco"), result.call_id, output, result.status or "completed")
+            case "item_reference":
+                reference = self._convert(at, entry, _GivenReference)
+                found = self._stored.get(reference.id)
+                if found is None:
+                    raise NotStoredError(
+                        f"Item with id '{reference.id[:MAX_ID]}' not found. Items are not persisted when `store` is set to false. "
+                        "Try again with `store` set to true, or remove this item from your input.",
+                        param="input",
+                    )
+                return found
+            case "reasoning" if self._forwarded:
+                thought = self._convert(at, entry, _GivenReasoning)
+                return ReasoningItem(
+                    thought.id or ids.new("rs"), thought.summary, thought.content, thought.encrypted_content, thought.status
+                )
+            case "reasoning":
+                raise UnsupportedParameterError(
+                    "Reasoning input items can only be provided to a reasoning or computer use model. "
+                    "Remove reasoning items from your input and try again.",
+                    param=at,
+                    code="unsupported_value",
+                )
+            case kind:
+                raise UnsupportedParameterError(
+                    f"Items of type '{str(kind)[:50]}' are not supported by this server, only 'message', 'function_call', "
+                    "'function_call_output' and 'item_reference'",
+                    param=f"{at}.type",
+                    code="unsupported_value",
+                )
 
+    def _parts(self, at: str, content: str | Sequence[Mapping[str, Any]], allowed: _Kinds) -> list[Part]:
+        if isinstance(content, str):
+            return [OutputText(content) if allowed is _ASSISTANTS else InputText(content)]
+        parts: list[Part] = []
+        for index, part in enumerate(content):
+            kind = part.get("type")
+            if kind is None:
+                raise InvalidRequestError(f"You must provide the parameter: {at}[{index}].type", param=f"{at}[{index}].type")
+            if kind not in tuple(allowed):  # a tuple: what a client sends need not be hashable
+                message = f"Invalid value: '{str(kind)[:50]}'. Supported values are: {' and '.join(map(repr, allowed))}."
+                if kind in ("input_text", "output_text", "refusal"):
+                    raise InvalidRequestError(message, param=f"{at}[{index}].type", code="invalid_value")
+                raise UnsupportedParameterError(message, param=f"{at}[{index}].type", code="unsupported_value")
+            parts.append(self._convert(f"{at}[{index}]", part, allowed[kind]))
+        return parts
 
-def _parts(at: str, content: str | Sequence[Mapping[str, Any]], *, assistant: bool) -> list[Part]:
-    if isinstance(content, str):
-        return [OutputText(content) if assistant else InputText(content)]
-    allowed: dict[str, type[OutputText] | type[Refusal] | type[InputText]]
-    allowed = {"output_text": OutputText, "refusal": Refusal} if assistant else {"input_text": InputText}
-    parts: list[Part] = []
-    for index, part in enumerate(content):
-        kind = part.get("type")
-        if kind is None:
-            raise InvalidRequestError(f"You must provide the parameter: {at}[{index}].type", param=f"{at}[{index}].type")
-        if kind not in tuple(allowed):  # a tuple: what a client sends need not be hashable
-            message = f"Invalid value: '{str(kind)[:50]}'. Supported values are: {' and '.join(map(repr, allowed))}."
-            if kind in ("input_text", "output_text", "refusal"):
-                raise InvalidRequestError(message, param=f"{at}[{index}].type", code="invalid_value")
-            raise UnsupportedParameterError(message, param=f"{at}[{index}].type", code="unsupported_value")
-        parts.append(_convert(f"{at}[{index}]", part, allowed[kind]))
-    return parts
-
-
-def _convert(at: str, entry: Mapping[str, Any], kind: type[Given]) -> Given:
-    """Null is absence: frameworks send whole objects of theirs with every field in it."""
-    return convert({name: value for name, value in entry.items() if value is not None}, kind, at)
+    def _convert(self, at: str, entry: Mapping[str, Any], kind: type[Given]) -> Given:
+        """Null is absence: frameworks send whole objects of theirs with every field in it."""
+        return convert({name: value for name, value in entry.items() if value is not None}, kind, at, self._unknown)

@@ -1,26 +1,49 @@
 """The output of one response as it grows: from a Backend's events to items, and what each event changed, which is what streams tell.
 
-A message is open until a call begins, a call until the next item begins; text after a call is a message of its own.
+An item is open until the next one begins; text after a call is a message of its own, and a refusal or a reasoning an item of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
 from mm_gateway.api.replies.logprobs import chat_logprobs
 from mm_gateway.api.responses.items import Kind
-from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, UrlCitation, Usage
+from mm_gateway.core import (
+    ChoiceFinished,
+    FinishReason,
+    GenerationEvent,
+    MessageFields,
+    ReplyFields,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    UrlCitation,
+    Usage,
+)
 from mm_gateway.protocol import ChatLogprob
-from mm_gateway.protocol.responses import FunctionCallItem, ItemStatus, MessageItem, OutputItem, OutputText, UrlCitationAnnotation
+from mm_gateway.protocol.responses import (
+    FunctionCallItem,
+    ItemStatus,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+    Refusal,
+    UrlCitationAnnotation,
+)
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """A new item; `index` is its place in the output, `item` as it is without content."""
+    """A new item; `index` is its place in the output, `item` as it is without content, `part` the first one of it, as yet empty."""
 
     index: int
     item: OutputItem
+    part: OutputText | Refusal | ReasoningText | None
 
 
 class TextAdded(msgspec.Struct, frozen=True):
@@ -36,10 +59,12 @@ class Annotated(msgspec.Struct, frozen=True):
     index: int
     id: str
     number: int
-    annotation: UrlCitationAnnotation
+    annotation: UrlCitationAnnotation | Mapping[str, Any]
 
 
-class ArgumentsAdded(msgspec.Struct, frozen=True):
+class PieceAdded(msgspec.Struct, frozen=True):
+    """Of a call's arguments, a refusal, or a reasoning."""
+
     index: int
     id: str
     text: str
@@ -52,7 +77,7 @@ class Closed(msgspec.Struct, frozen=True):
     item: OutputItem
 
 
-Change = Opened | TextAdded | Annotated | ArgumentsAdded | Closed
+Change = Opened | TextAdded | Annotated | PieceAdded | Closed
 
 
 class _Message:
@@ -62,10 +87,32 @@ class _Message:
         self.status: ItemStatus = "in_progress"
         self.texts: list[str] = []
         self.logprobs: list[ChatLogprob] = []
-        self.annotations: list[UrlCitationAnnotation] = []
+        self.annotations: list[UrlCitationAnnotation | Mapping[str, Any]] = []
 
     def item(self) -> MessageItem:
         return MessageItem(self.id, "assistant", [OutputText("".join(self.texts), self.annotations, self.logprobs)], self.status)
+
+
+class _Refusal:
+    """A message that is a refusal."""
+
+    def __init__(self, index: int, id: str) -> None:
+        self.index, self.id = index, id
+        self.status: ItemStatus = "in_progress"
+        self.texts: list[str] = []
+
+    def item(self) -> MessageItem:
+        return MessageItem(self.id, "assistant", [Refusal("".join(self.texts))], self.status)
+
+
+class _Reasoning:
+    def __init__(self, index: int, id: str) -> None:
+        self.index, self.id = index, id
+        self.status: ItemStatus = "in_progress"
+        self.texts: list[str] = []
+
+    def item(self) -> ReasoningItem:
+        return ReasoningItem(self.id, content=[ReasoningText("".join(self.texts))], status=self.status)
 
 
 class _Call:
@@ -79,6 +126,9 @@ class _Call:
         return FunctionCallItem(self.id, self.call_id, self.name, "".join(self.arguments), self.status)
 
 
+_Entry = _Message | _Refusal | _Reasoning | _Call
+
+
 class Output:
     """Items of one response.
 
@@ -89,10 +139,11 @@ class Output:
     def __init__(self, new_id: Callable[[Kind], str], *, logprobs: bool) -> None:
         self.reason: FinishReason = "stop"
         self.usage: Usage | None = None
+        self.service_tier: str | None = None
         self._new_id = new_id
         self._keep_logprobs = logprobs
-        self._items: list[_Message | _Call] = []
-        self._open: _Message | _Call | None = None
+        self._items: list[_Entry] = []
+        self._open: _Entry | None = None
         self._calls: dict[int, _Call] = {}
         self._length = 0  # characters of the text so far
         # Of tokens without text as yet: part of the text that follows, or of a call, which shows none.
@@ -110,6 +161,10 @@ class Output:
                 return self._call(event)
             case UrlCitation():
                 return self._cite(event)
+            case MessageFields(fields=fields):
+                return self._fields(fields)
+            case ReplyFields(fields={"service_tier": str(tier)}):
+                self.service_tier = tier
             case ChoiceFinished(finish_reason=reason):
                 self.reason = reason
                 return self._finish("incomplete" if reason in ("length", "content_filter") else "completed")
@@ -144,8 +199,42 @@ class Output:
         message = _Message(len(self._items), self._new_id("msg"), self._length)
         self._open = message
         self._items.append(message)
-        changes.append(Opened(message.index, MessageItem(message.id, "assistant", [], "in_progress")))
+        changes.append(Opened(message.index, MessageItem(message.id, "assistant", [], "in_progress"), OutputText("")))
         return message
+
+    def _fields(self, fields: Mapping[str, Any]) -> Iterable[Change]:
+        """What the Responses API has items for; servers call their reasoning by one of two names, or by both."""
+        changes: list[Change] = []
+        reasoning = fields.get("reasoning_content") or fields.get("reasoning")
+        if isinstance(reasoning, str) and reasoning:
+            if not isinstance(self._open, _Reasoning):
+                self._close(changes, "completed")
+                thought = _Reasoning(len(self._items), self._new_id("rs"))
+                self._begin(thought, changes, ReasoningItem(thought.id, status="in_progress"), ReasoningText(""))
+            changes.append(self._add_piece(reasoning))
+        refusal = fields.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            if not isinstance(self._open, _Refusal):
+                self._close(changes, "completed")
+                refused = _Refusal(len(self._items), self._new_id("msg"))
+                self._begin(refused, changes, MessageItem(refused.id, "assistant", [], "in_progress"), Refusal(""))
+            changes.append(self._add_piece(refusal))
+        for annotation in fields.get("annotations") or ():
+            if isinstance(self._open, _Message):
+                self._open.annotations.append(annotation)
+                changes.append(Annotated(self._open.index, self._open.id, len(self._open.annotations) - 1, annotation))
+        return changes
+
+    def _begin(self, entry: _Refusal | _Reasoning, changes: list[Change], item: OutputItem, part: Refusal | ReasoningText) -> None:
+        self._open = entry
+        self._items.append(entry)
+        changes.append(Opened(entry.index, item, part))
+
+    def _add_piece(self, text: str) -> PieceAdded:
+        entry = self._open
+        assert isinstance(entry, _Refusal | _Reasoning)
+        entry.texts.append(text)
+        return PieceAdded(entry.index, entry.id, text)
 
     def _call(self, event: ToolCallDelta) -> Iterable[Change]:
         changes: list[Change] = []
@@ -155,11 +244,11 @@ class Output:
             call = _Call(len(self._items), self._new_id("fc"), event.id, event.name or "")
             self._open = self._calls[event.call] = call
             self._items.append(call)
-            changes.append(Opened(call.index, call.item()))
+            changes.append(Opened(call.index, call.item(), None))
         call = self._calls[event.call]
         if event.arguments:
             call.arguments.append(event.arguments)
-            changes.append(ArgumentsAdded(call.index, call.id, event.arguments))
+            changes.append(PieceAdded(call.index, call.id, event.arguments))
         return changes
 
     def _cite(self, event: UrlCitation) -> Iterable[Change]:

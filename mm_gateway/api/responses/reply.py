@@ -14,7 +14,7 @@ from mm_gateway.api.errors import HttpError, http_error
 from mm_gateway.api.replies.logprobs import chat_logprobs
 from mm_gateway.api.replies.reply import is_large
 from mm_gateway.api.responses.items import Kind
-from mm_gateway.api.responses.output import Annotated, ArgumentsAdded, Change, Closed, Opened, Output, TextAdded
+from mm_gateway.api.responses.output import Annotated, Change, Closed, Opened, Output, PieceAdded, TextAdded
 from mm_gateway.core import GenerationEvent, Usage
 from mm_gateway.errors import InvalidRequestError, UpstreamError
 from mm_gateway.protocol.responses import (
@@ -24,6 +24,8 @@ from mm_gateway.protocol.responses import (
     OutputItem,
     OutputText,
     OutputTokensDetails,
+    ReasoningText,
+    Refusal,
     ResponseFailure,
     ResponseObject,
     ResponseUsage,
@@ -31,6 +33,8 @@ from mm_gateway.protocol.responses import (
 from mm_gateway.work_pools import BODIES
 
 _encode = msgspec.json.Encoder().encode
+
+Part = OutputText | Refusal | ReasoningText
 
 Keep = Callable[[ResponseObject], Awaitable[bool]]
 """Stores a response; False where that failed."""
@@ -111,6 +115,7 @@ class ResponseReply:
             completed_at=None if reason else int(time.time()),
             incomplete_details=IncompleteDetails(reason) if reason else None,  # type: ignore[arg-type]
             output=output.items(),
+            service_tier=output.service_tier or self._response.service_tier,
             usage=_usage(output.usage or Usage(0, 0)),
         )
 
@@ -125,35 +130,36 @@ class ResponseReply:
             case TextAdded(index, _, text, tokens):
                 logprobs = _encode(chat_logprobs(tokens).content) if tokens else b"[]"
                 return self._delta(index, b'%b,"logprobs":%b' % (_encode(text), logprobs))
-            case ArgumentsAdded(index, _, text):
+            case PieceAdded(index, _, text):
                 return self._delta(index, _encode(text))
-            case Opened(index, item):
-                return self._opened(index, item)
+            case Opened(index, item, part):
+                return self._opened(index, item, part)
             case Annotated(index, id, number, annotation):
                 place = {"item_id": id, "output_index": index, "content_index": 0, "annotation_index": number}
                 return self._event("response.output_text.annotation.added", {**place, "annotation": annotation})
             case Closed(index, item):
                 return self._closed(index, item)
 
-    def _opened(self, index: int, item: OutputItem) -> bytes:
+    def _opened(self, index: int, item: OutputItem, part: Part | None) -> bytes:
         opened = self._event("response.output_item.added", {"output_index": index, "item": item})
         at: dict[str, Any] = {"item_id": item.id, "output_index": index}
-        if isinstance(item, FunctionCallItem):
+        if part is None:
             self._heads.append(_head("response.function_call_arguments.delta", at))
             return opened
         at["content_index"] = 0
-        self._heads.append(_head("response.output_text.delta", at))
-        return opened + self._event("response.content_part.added", {**at, "part": OutputText("")})
+        self._heads.append(_head(f"response.{_name(part)}.delta", at))
+        return opened + self._event("response.content_part.added", {**at, "part": part})
 
     def _closed(self, index: int, item: OutputItem) -> bytes:
         at: dict[str, Any] = {"item_id": item.id, "output_index": index}
         if isinstance(item, FunctionCallItem):
             closed = self._event("response.function_call_arguments.done", {**at, "name": item.name, "arguments": item.arguments})
         else:
-            (part,) = item.content
-            assert isinstance(part, OutputText)
+            (part,) = item.content or ()
+            assert isinstance(part, OutputText | Refusal | ReasoningText)
             at["content_index"] = 0
-            closed = self._event("response.output_text.done", {**at, "text": part.text, "logprobs": part.logprobs})
+            whole = {name: value for name, value in msgspec.structs.asdict(part).items() if name != "annotations"}
+            closed = self._event(f"response.{_name(part)}.done", {**at, **whole})
             closed += self._event("response.content_part.done", {**at, "part": part})
         return closed + self._event("response.output_item.done", {"output_index": index, "item": item})
 
@@ -167,6 +173,11 @@ class ResponseReply:
         self._sequence_number += 1
         data = _encode({"type": type, "sequence_number": self._sequence_number - 1, **fields})
         return b"event: %b\ndata: %b\n\n" % (type.encode(), data)
+
+
+def _name(part: Part) -> str:
+    """Of a part's events, which is its type."""
+    return str(type(part).__struct_config__.tag)
 
 
 def _head(type: str, fields: Mapping[str, Any]) -> bytes:

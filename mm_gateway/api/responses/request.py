@@ -7,16 +7,31 @@ from typing import Any
 import msgspec
 
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, only_grammar, structured_outputs
-from mm_gateway.api.tools import OneFunction, SomeFunctions, function_tool, tool_use, unserved_choice, unserved_tool
+from mm_gateway.api.tools import (
+    SERVER_TOOLS,
+    OneFunction,
+    SomeFunctions,
+    function_tool,
+    functions_of,
+    tool_use,
+    unserved_choice,
+    unserved_tool,
+)
 from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Rendering, Tool, ToolUse
-from mm_gateway.errors import InvalidRequestError
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import FunctionDefinition
 from mm_gateway.protocol.decoding import convert
 from mm_gateway.protocol.policy import refuse_unserved
 from mm_gateway.protocol.response_request import ResponseRequest, ResponseToolChoice, TextFormat
-from mm_gateway.protocol.responses import FunctionToolReply, ResponseObject
+from mm_gateway.protocol.responses import FunctionToolReply, ReasoningReply, ResponseObject
 
 LOGPROBS = "message.output_text.logprobs"
+
+
+LEFT_OUT = SERVER_TOOLS | {"apply_patch", "custom", "local_shell", "namespace", "shell", "tool_search"}
+"""Types of tools that a model here cannot be given."""
+FORWARDED = ("reasoning.effort", "text.verbosity")
+"""Paths of fields that only models of other servers have."""
 
 
 def wants_logprobs(body: ResponseRequest) -> bool:
@@ -24,13 +39,13 @@ def wants_logprobs(body: ResponseRequest) -> bool:
     return LOGPROBS in (body.include or ()) or bool(body.top_logprobs)
 
 
-def check(body: ResponseRequest) -> None:
-    """What can be said before anything is looked up.
+def check(body: ResponseRequest, *, forwarded: bool = False) -> None:
+    """What can be said before anything is looked up. forwarded: a model of another server answers.
 
     Raises:
         InvalidRequestError: fields are missing or do not go together. UnsupportedParameterError: something that is not served.
     """
-    refuse_unserved(body)
+    refuse_unserved(body, served=FORWARDED if forwarded else ())
     if body.input is None and body.previous_response_id is None:
         raise InvalidRequestError(
             "One of 'input' or 'previous_response_id' must be provided.", param="input", code="missing_required_parameter"
@@ -48,17 +63,29 @@ def check(body: ResponseRequest) -> None:
     )
 
 
-def response_request(body: ResponseRequest, request_id: str, messages: tuple[Message, ...]) -> GenerationRequest:
+def response_request(
+    body: ResponseRequest, request_id: str, messages: tuple[Message, ...], ignored: list[str], unknown: list[str] | None = None
+) -> GenerationRequest:
     """What a body asks for, over the messages of its conversation.
+
+    Args:
+        ignored: gets the paths of what is left out. unknown: as for `decode`.
 
     Raises:
         InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
     """
+    if any(message.parts for message in messages):
+        raise UnsupportedParameterError(
+            "The conversation so far has parts that are not text, which this model cannot read", param="previous_response_id"
+        )
     return GenerationRequest(
         request_id=request_id,
         model=body.model,
         input=ChatInput(
-            messages, _tool_use(body), Rendering(variables=body.chat_template_kwargs or {}), truncate=body.truncation == "auto"
+            messages,
+            _tool_use(body, ignored, unknown),
+            Rendering(variables=body.chat_template_kwargs or {}),
+            truncate=body.truncation == "auto",
         ),
         config=generation_config(
             body,
@@ -92,11 +119,16 @@ def new_response(body: ResponseRequest, id: str, created_at: int) -> ResponseObj
         safety_identifier=body.safety_identifier,
         store=body.store is not False,
         temperature=body.temperature,
-        text={"format": _without_nulls(form) if form is not None else {"type": "text"}, "verbosity": "medium"},
+        reasoning=ReasoningReply(effort=body.reasoning.effort if body.reasoning is not None else None),
+        text={
+            "format": _without_nulls(form) if form is not None else {"type": "text"},
+            "verbosity": (body.text.verbosity if body.text is not None else None) or "medium",
+        },
         tool_choice=_without_nulls(choice) if isinstance(choice, ResponseToolChoice) else choice or "auto",
         tools=[
             FunctionToolReply(tool["name"], tool.get("description"), tool.get("parameters"), tool.get("strict") is not False)
             for tool in body.tools or ()
+            if tool.get("type") == "function"
         ],
         top_logprobs=body.top_logprobs or 0,
         top_p=body.top_p,
@@ -114,13 +146,29 @@ def _without_nulls(value: msgspec.Struct) -> dict[str, Any]:
     }
 
 
-def _tool_use(body: ResponseRequest) -> ToolUse | None:
-    tools = tuple(_tool(f"tools[{index}]", tool) for index, tool in enumerate(body.tools or ()))
+def _tool_use(body: ResponseRequest, ignored: list[str], unknown: list[str] | None) -> ToolUse | None:
+    given = body.tools or []
     choice = _choice(body.tool_choice) if isinstance(body.tool_choice, ResponseToolChoice) else body.tool_choice
+    tools = functions_of(
+        [str(tool.get("type")) for tool in given],
+        lambda index: _tool(f"tools[{index}]", given[index], unknown),
+        choice,
+        ignored,
+        LEFT_OUT,
+    )
     return tool_use(tools, choice, parallel=body.parallel_tool_calls is not False, name_field="name")
 
 
-def _tool(at: str, tool: dict[str, Any]) -> Tool:
+def _tool(at: str, tool: dict[str, Any], unknown: list[str] | None) -> Tool:
+    return function_tool(at, function_definition(at, tool, unknown))
+
+
+def function_definition(at: str, tool: dict[str, Any], unknown: list[str] | None) -> FunctionDefinition:
+    """The function that a tool at a path of the body is. unknown: as for `decode`.
+
+    Raises:
+        UnsupportedParameterError: it is no function. InvalidRequestError: a field is wrong.
+    """
     kind = tool.get("type")
     if kind is None:
         raise InvalidRequestError(f"You must provide the parameter: {at}.type", param=f"{at}.type")
@@ -131,7 +179,7 @@ def _tool(at: str, tool: dict[str, Any]) -> Tool:
     for name in ("async", "defer_loading"):
         if fields.get(name) is False:
             del fields[name]
-    return function_tool(at, convert(fields, FunctionDefinition, at))
+    return convert(fields, FunctionDefinition, at, unknown)
 
 
 def _choice(choice: ResponseToolChoice) -> OneFunction | SomeFunctions:

@@ -117,7 +117,9 @@ class MockBackend:
             return
         pool = encoding(sum(map(len, prompts)))
         prompts = await pool.run(self._kept, request.input, prompts, config.max_new_tokens)
-        sizes = await pool.run(self._sizes, request.input, prompts, config.max_new_tokens)
+        sizes, left_out = await pool.run(self._sizes, request.input, prompts, config.max_new_tokens)
+        if left_out:
+            yield Ignored(left_out)
         form = await form_of(request, orders)
         if form.ignored:
             yield Ignored(form.ignored)
@@ -156,17 +158,19 @@ class MockBackend:
         words = (list(words_of(prompt)) for prompt in prompts)
         return ["".join(found[max(len(found) - count, 0) :]) for found in words]
 
-    def _sizes(self, input: ChatInput | CompletionInput, prompts: Sequence[str], reply_tokens: int | None) -> list[int]:
-        """Tokens of each prompt; of a conversation that may be truncated, without the oldest turns that do not fit."""
+    def _sizes(
+        self, input: ChatInput | CompletionInput, prompts: Sequence[str], reply_tokens: int | None
+    ) -> tuple[list[int], tuple[str, ...]]:
+        """Tokens of each prompt; of a conversation that may be truncated, without the oldest turns that do not fit, and their path."""
         if not (isinstance(input, ChatInput) and input.truncate):
-            return [count_words(prompt) for prompt in prompts]
+            return [count_words(prompt) for prompt in prompts], ()
         fitting = encode_fitting(
             lambda messages: [0] * count_words(_joined(messages)),
             input.messages,
             context_length=self._context_length,
             reply_tokens=reply_tokens,
         )
-        return [len(fitting)]
+        return [len(fitting.ids)], fitting.ignored
 
     def _choices(
         self, request: GenerationRequest, prompts: Sequence[str], sizes: Sequence[int], orders: Directives, form: Form

@@ -33,10 +33,11 @@ async def form_of(request: GenerationRequest, orders: Directives) -> Form:
         ignored = tuple(f"chat_template_kwargs.{name}" for name in request.input.rendering.variables)
     if isinstance(request.input, ChatInput) and request.input.tools is not None:
         tools = request.input.tools.tools
-        schemas = await read_schemas(tools)
+        places = request.input.tools.places
+        schemas = await read_schemas(tools, places)
         tool = called_tool(request.input, orders)
         if tool is not None:
-            schemas = await tried(tools, schemas)
+            schemas = await tried(tools, schemas, places)
         ignored += tuple(path for schema in schemas for path in schema.left_out)
         if tool is not None:
             return Form(await arguments_for(msgspec.structs.replace(tool, parameters=schemas[tools.index(tool)].schema)), tool, ignored)

@@ -18,13 +18,19 @@ from mm_gateway.backends.upstream.chunks import ChunkReader, read_chunk
 from mm_gateway.backends.upstream.connection import Connection, off_loop
 from mm_gateway.backends.upstream.event_stream import EventStreamError, data_lines
 from mm_gateway.backends.upstream.protocol import WireError
-from mm_gateway.backends.upstream.replies import detokenized, embedding_events, embeddings_body, tokenized
-from mm_gateway.backends.upstream.request import generation_body, message_body, rendering_body, tools_body
+from mm_gateway.backends.upstream.replies import detokenized, embedding_events, tokenized
+from mm_gateway.backends.upstream.request import (
+    as_embedding_request,
+    as_streaming_request,
+    body_of,
+    message_body,
+    rendering_body,
+    tools_body,
+)
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
-    CompletionInput,
-    EmbeddingInput,
+    ForwardedBody,
     GenerationEvent,
     GenerationRequest,
     ModelInfo,
@@ -58,21 +64,21 @@ class RemoteBackend:
             details={"base_url": self._config.base_url, "model_name": self._config.model_name},
         )
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        return self.forward(body_of(request))
+
+    async def forward(self, body: ForwardedBody) -> AsyncIterator[GenerationEvent]:
         server = self._server
-        if isinstance(request.input, EmbeddingInput):
-            body = embeddings_body(request.input, self._config.model_name, request.user)
-            read = partial(embedding_events, inputs=len(request.input.inputs))
-            for event in await server.ask(server.base + "/embeddings", body, read):
+        url = f"{server.base}/{body.endpoint}"
+        if body.endpoint == "embeddings":
+            read = partial(embedding_events, inputs=body.choices)
+            for event in await server.ask(url, as_embedding_request(body.fields, self._config.model_name), read):
                 yield event
             return
-        prompts = len(request.input.prompts) if isinstance(request.input, CompletionInput) else 1
-        choices = prompts * request.config.n
-        path, body = generation_body(request, request.input, self._config.model_name)
-        async with server.post(server.base + path, body) as response:
+        async with server.post(url, as_streaming_request(body.fields, self._config.model_name)) as response:
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise server.failure(f"answered a streaming request with {response.headers.get('content-type')}")
-            async for event in self._events(response, choices):
+            async for event in self._events(response, body.choices):
                 yield event
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:

@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
-from mm_gateway.backends.upstream.protocol import Chunk, Delta, Logprobs, WireError
+from mm_gateway.backends.upstream.further_fields import FurtherFields, further_of_call, further_usage
+from mm_gateway.backends.upstream.protocol import Choice, Chunk, Delta, Logprobs, ToolCall, WireError
+from mm_gateway.backends.upstream.protocol import Usage as WireUsage
 from mm_gateway.backends.upstream.reported_errors import error_in
 from mm_gateway.backends.upstream.tool_calls import CallReader
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, MessageFields, TextDelta, TokenLogprob, UrlCitation, Usage
@@ -24,10 +26,7 @@ _REASONS: dict[str, FinishReason] = {
 """Every other one is a way to stop, but for these:"""
 _FAILURES = frozenset({"error", "abort", "aborted", "cancelled", "insufficient_system_resource"})
 
-
 _UNDERSTOOD = frozenset({"role", *Delta.__struct_fields__})
-
-_decoder = msgspec.json.Decoder(Chunk)
 
 
 class ChunkReader:
@@ -43,24 +42,33 @@ class ChunkReader:
         self._reasons: dict[int, FinishReason | None] = {}
         self._deltas = 0
         self._usage: Usage | None = None
+        self._further = FurtherFields()
 
-    def read(self, chunk: Chunk) -> Iterator[GenerationEvent]:
+    def read(self, chunk: Mapping[str, Any]) -> Iterator[GenerationEvent]:
         """The events of the next chunk.
 
         Raises:
             ValueError: it is none of this reply.
         """
-        for choice in chunk.choices or ():
+        if (reply := self._further.of_reply(chunk)) is not None:
+            yield reply
+        for given in chunk.get("choices") or ():
+            choice = msgspec.convert(given, Choice)
             index = choice.index or 0
             if not 0 <= index < self._choices:
                 raise ValueError(f"a choice of index {index} where {self._choices} were asked for")
             # A whole message in a chunk; where pieces came before, it says the same again.
             delta = choice.delta or (choice.message if index not in self._reasons else None) or {}
             self._reasons.setdefault(index, None)
+            if (beside := self._further.of_choice(index, given)) is not None:
+                yield beside
             known = msgspec.convert(delta, Delta)
-            yield from self._delta(index, known, choice.text or "", _logprobs(choice.logprobs))
+            # Reasoning comes before the text that it is for, whatever the order of the fields.
             if fields := _further(delta, known):
                 yield MessageFields(index, fields)
+            yield from self._delta(index, known, choice.text or "", _logprobs(choice.logprobs))
+            if others := _other_annotations(delta, known):
+                yield MessageFields(index, {"annotations": others})
             # Some send "" with every piece. One that is said again is no news.
             if choice.finish_reason and self._reasons[index] is None:
                 if choice.finish_reason.lower() in _FAILURES:
@@ -89,8 +97,11 @@ class ChunkReader:
             if (cited := annotation.url_citation) is not None:
                 yield UrlCitation(index, cited.start_index, cited.end_index, cited.title, cited.url)
         for piece in delta.tool_calls or ():
-            if (call := self._calls.setdefault(index, CallReader(index)).read(piece)) is not None:
+            reader = self._calls.setdefault(index, CallReader(index))
+            if (call := reader.read(msgspec.convert(piece, ToolCall))) is not None:
                 yield call
+            if reader.last is not None and (further := further_of_call(piece)):
+                yield MessageFields(index, {"tool_calls": [{"index": reader.last, **further}]})
 
 
 def text_of(content: str | list[dict[str, Any]] | None) -> str:
@@ -105,26 +116,31 @@ def _further(delta: Mapping[str, Any], known: Delta) -> dict[str, Any]:
     fields = {name: value for name, value in delta.items() if name not in _UNDERSTOOD and value is not None}
     if isinstance(known.content, list) and (parts := [part for part in known.content if part.get("type") != "text"]):
         fields["content_parts"] = parts
+    return fields
+
+
+def _other_annotations(delta: Mapping[str, Any], known: Delta) -> list[Any]:
+    """Those that are no citations of addresses."""
     annotations = zip(delta.get("annotations") or (), known.annotations or (), strict=True)
-    others = [given for given, read in annotations if read.url_citation is None]
-    return fields | {"annotations": others} if others else fields
+    return [given for given, read in annotations if read.url_citation is None]
 
 
-def read_chunk(data: bytes) -> Chunk | WireError:
+def read_chunk(data: bytes) -> Mapping[str, Any] | WireError:
     """The data of one event: a chunk, or an error that the server tells of.
 
     Raises:
         msgspec.MsgspecError: it is neither.
     """
+    given = msgspec.json.decode(data)
     try:
-        chunk = _decoder.decode(data)
+        chunk = msgspec.convert(given, Chunk)
     except msgspec.ValidationError:
-        if (error := error_in(msgspec.json.decode(data))) is None:
+        if (error := error_in(given)) is None:
             raise
         return error
     if chunk.error is None and (chunk.choices is not None or chunk.usage is not None):
-        return chunk
-    return error_in(msgspec.json.decode(data)) or chunk
+        return given
+    return error_in(given) or given
 
 
 def _logprobs(found: Logprobs | None) -> tuple[TokenLogprob, ...]:
@@ -151,10 +167,10 @@ def _bytes(token: str, given: list[int] | None) -> tuple[int, ...]:
     return tuple(token.encode() if given is None else given)
 
 
-def usage_of(chunk: Chunk) -> Usage | None:
-    usage = chunk.usage
+def usage_of(chunk: Mapping[str, Any]) -> Usage | None:
+    usage = msgspec.convert(chunk.get("usage"), WireUsage | None)
     if usage is None or usage.prompt_tokens is None:
         return None
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
     reasoning = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else None
-    return Usage(usage.prompt_tokens, usage.completion_tokens or 0, cached or 0, reasoning or 0)
+    return Usage(usage.prompt_tokens, usage.completion_tokens or 0, cached or 0, reasoning or 0, further=further_usage(chunk["usage"]))

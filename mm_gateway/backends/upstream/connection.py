@@ -184,6 +184,8 @@ def _size(value: Any) -> int:
     match value:
         case str():
             return len(value)
+        case msgspec.Raw():
+            return len(memoryview(value))
         case list():
             return sum(_size(entry) + 8 for entry in value)
         case dict():

@@ -1,4 +1,4 @@
-"""What comes back from an upstream server: every field optional, unknown ones ignored, because servers differ."""
+"""What is understood of what comes back from an upstream server: every field optional, because servers differ. The rest is passed on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Delta(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
     """As a list: parts, of which those of type `text` are the text."""
     annotations: list[Annotation] | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    """Each a ToolCall; what else it has is passed on, too."""
 
 
 class TopLogprob(msgspec.Struct):
@@ -95,7 +96,7 @@ class WireError(msgspec.Struct):
 class Chunk(msgspec.Struct):
     """One `data:` line of an upstream's stream."""
 
-    choices: list[Choice] | None = None
+    choices: list[dict[str, Any]] | None = None
     usage: Usage | None = None
     error: Any = None
     """Of any shape, see `reported_errors`."""

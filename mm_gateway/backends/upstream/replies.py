@@ -1,13 +1,12 @@
-"""Embeddings and tokens in an upstream server's words: bodies of requests, and what whole replies hold."""
+"""What an upstream server's whole replies hold: embeddings and tokens."""
 
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import msgspec
 
-from mm_gateway.core import Embedding, EmbeddingInput, GenerationEvent, Tokenized, Usage
+from mm_gateway.core import Embedding, GenerationEvent, Tokenized, Usage
 
 
 class _UpstreamVector(msgspec.Struct):
@@ -33,16 +32,6 @@ class _UpstreamTokens(msgspec.Struct):
 
 class _UpstreamText(msgspec.Struct):
     prompt: str
-
-
-def embeddings_body(input: EmbeddingInput, model: str, user: str | None) -> dict[str, Any]:
-    inputs = [entry if isinstance(entry, str) else list(entry) for entry in input.inputs]
-    body: dict[str, Any] = {"model": model, "input": inputs, "encoding_format": "base64"}
-    if input.dimensions is not None:
-        body["dimensions"] = input.dimensions
-    if user is not None:
-        body["user"] = user
-    return body
 
 
 def embedding_events(reply: bytes, inputs: int) -> list[GenerationEvent]:

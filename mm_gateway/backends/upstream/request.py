@@ -1,44 +1,77 @@
-"""A generation request in an upstream server's words: path and body of its POST."""
+"""A request in an upstream server's words: what a client sent, or what a program or a workflow asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from mm_gateway.chat_templates.tool_formats.format import declaration
-from mm_gateway.core import ChatInput, CompletionInput, GenerationConfig, GenerationRequest, Grammar, Message, Rendering, ToolUse
+from mm_gateway.core import (
+    ChatInput,
+    CompletionInput,
+    EmbeddingInput,
+    ForwardedBody,
+    GenerationConfig,
+    GenerationRequest,
+    Grammar,
+    Message,
+    Rendering,
+    ToolUse,
+)
 from mm_gateway.errors import UnsupportedParameterError
 
 
-def generation_body(request: GenerationRequest, input: ChatInput | CompletionInput, model: str) -> tuple[str, dict[str, Any]]:
-    """Path and body; only what the request sets is sent, because servers refuse what they do not know."""
+def as_streaming_request(fields: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """A body with the server's name of the model, that asks for a stream which ends with its usage."""
+    options = fields.get("stream_options")
+    if isinstance(options, msgspec.Raw):
+        options = msgspec.json.decode(options)
+    return {**fields, "model": model, "stream": True, "stream_options": {**(options or {}), "include_usage": True}}
+
+
+def as_embedding_request(fields: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """A body with the server's name of the model, that asks for vectors in their smaller form."""
+    return {**fields, "model": model, "encoding_format": "base64"}
+
+
+def body_of(request: GenerationRequest) -> ForwardedBody:
+    """A request in the words of a client; only what it sets, because servers refuse what they do not know.
+
+    Raises:
+        UnsupportedParameterError: a server cannot be asked for that.
+    """
     config = request.config
-    body: dict[str, Any] = {"model": model, "stream": True, "stream_options": {"include_usage": True}, **_parameters(config)}
-    if request.user is not None:
-        body["user"] = request.user
-    if request.workflow is not None:  # a gateway like this one
-        body |= {"workflow": dict(request.workflow), "metadata": dict(request.metadata)}
-    match input:
-        case ChatInput():
-            return "/chat/completions", body | _chat_body(input, config)
+    fields: dict[str, Any] = {} if request.user is None else {"user": request.user}
+    match request.input:
+        case EmbeddingInput(inputs, dimensions):
+            fields["input"] = [entry if isinstance(entry, str) else list(entry) for entry in inputs]
+            if dimensions is not None:
+                fields["dimensions"] = dimensions
+            return ForwardedBody(model=request.model, endpoint="embeddings", fields=fields, choices=len(inputs))
+        case ChatInput() as conversation:
+            fields |= _parameters(config) | _chat_fields(conversation, config)
+            if request.workflow is not None:  # a gateway like this one
+                fields |= {"workflow": dict(request.workflow), "metadata": dict(request.metadata)}
+            return ForwardedBody(model=request.model, endpoint="chat/completions", fields=fields, choices=config.n)
         case CompletionInput(prompts, echo, add_special_tokens, truncate_prompt_tokens):
             if request.best_of is not None and request.best_of > config.n:
                 raise UnsupportedParameterError("best_of cannot be streamed from a remote model", param="best_of")
             entries = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
-            body["prompt"] = entries[0] if len(entries) == 1 else entries
+            fields |= _parameters(config) | {"prompt": entries[0] if len(entries) == 1 else entries}
             if echo:
-                body["echo"] = True
+                fields["echo"] = True
             if not add_special_tokens:
-                body["add_special_tokens"] = False
+                fields["add_special_tokens"] = False
             if truncate_prompt_tokens is not None:
-                body["truncate_prompt_tokens"] = truncate_prompt_tokens
+                fields["truncate_prompt_tokens"] = truncate_prompt_tokens
             if config.logprobs is not None:
-                body["logprobs"] = config.logprobs
-            return "/completions", body
+                fields["logprobs"] = config.logprobs
+            return ForwardedBody(model=request.model, endpoint="completions", fields=fields, choices=len(prompts) * config.n)
 
 
-def _chat_body(input: ChatInput, config: GenerationConfig) -> dict[str, Any]:
+def _chat_fields(input: ChatInput, config: GenerationConfig) -> dict[str, Any]:
     body: dict[str, Any] = {"messages": [message_body(message) for message in input.messages], **rendering_body(input.rendering)}
     if input.echo:
         body["echo"] = True
@@ -76,6 +109,8 @@ def rendering_body(rendering: Rendering) -> dict[str, Any]:
 
 def message_body(message: Message) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.to_builtins(message)
+    if body.pop("parts", None):
+        body["content"] = list(message.parts)
     if message.tool_calls:
         body["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in message.tool_calls

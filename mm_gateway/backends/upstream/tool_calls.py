@@ -21,9 +21,10 @@ class _Call:
 
 
 class CallReader:
-    """The calls of one choice. choice: its index."""
+    """The calls of one choice. choice: its index. last: number of the call that the last piece belongs to, None before it has a name."""
 
     def __init__(self, choice: int) -> None:
+        self.last: int | None = None
         self._choice = choice
         self._calls: list[_Call] = []
 
@@ -43,6 +44,7 @@ class CallReader:
         if begins:
             call.name = function.name
             call.id = call.id or piece.id or new_call_id()
+        self.last = None if call.name is None else call.number
         if call.name is None:
             if arguments:
                 raise ValueError("arguments of a tool call before its name")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import torch
@@ -11,8 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import GenerationConfig
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.packed_linear import PackedLinearBlocks
+
+logger = logging.getLogger(__name__)
+
+_TYPES = {"temperature": float, "top_p": float, "top_k": int, "repetition_penalty": float}
 
 
 @dataclass(frozen=True)
@@ -24,10 +32,24 @@ class GenerationDefaults:
     top_k: int | None = None
     repetition_penalty: float | None = None
 
+    @classmethod
+    def of(cls, given: Mapping[str, object], model: str) -> GenerationDefaults:
+        """Those that are numbers within their ranges. The others, such as NaN, are logged: no request has sent them. model: its name."""
+        found: dict[str, Any] = {}
+        for name, value in given.items():
+            if value is None:
+                continue
+            try:
+                msgspec.convert(value, _TYPES[name])
+                GenerationConfig(**{name: value})  # type: ignore[arg-type]
+                found[name] = value
+            except (msgspec.ValidationError, InvalidRequestError) as error:
+                logger.warning("%s: %s of generation_config.json is ignored: %s", model, name, error)
+        return cls(**found)
+
     def complete(self, config: GenerationConfig) -> GenerationConfig:
         """`config` with its open parameters filled."""
-        names = ("temperature", "top_p", "top_k", "repetition_penalty")
-        filled = {name: getattr(self, name) for name in names if getattr(config, name) is None and getattr(self, name) is not None}
+        filled = {name: getattr(self, name) for name in _TYPES if getattr(config, name) is None and getattr(self, name) is not None}
         return msgspec.structs.replace(config, **filled) if filled else config
 
 

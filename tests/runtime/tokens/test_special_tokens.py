@@ -11,7 +11,7 @@ from mm_gateway.api.chat_messages import read_messages
 from mm_gateway.api.completions import completion_request
 from mm_gateway.api.replies.logprobs import completion_logprobs
 from mm_gateway.backends.engine_backend import EngineBackend
-from mm_gateway.backends.upstream.request import generation_body
+from mm_gateway.backends.upstream.request import body_of
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import ChoiceFinished, CompletionInput, GenerationConfig, GenerationRequest, TextDelta, TokenLogprob
 from mm_gateway.protocol import ChatMessage, CompletionRequest
@@ -59,7 +59,7 @@ def test_the_field_reaches_local_and_remote_models(value: bool | None) -> None:
     request = completion_request(CompletionRequest(model="m", prompt="a", add_special_tokens=value), "id")
     assert isinstance(request.input, CompletionInput)
     assert request.input.add_special_tokens is (value is not False)
-    assert generation_body(request, request.input, "m")[1].get("add_special_tokens", True) is (value is not False)
+    assert body_of(request).fields.get("add_special_tokens", True) is (value is not False)
 
 
 async def _echoed(engine: InferenceEngine, prompt: str) -> AsyncIterator[TextDelta]:
