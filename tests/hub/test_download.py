@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.errors import DownloadError
+from mm_gateway.errors import DownloadError, ModelLoadError
 from mm_gateway.hub.download import download
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder, weight_files
 from tests.support.fake_hub import FakeHub, fake_hub, point_library_at
@@ -115,6 +115,15 @@ def test_a_repository_without_a_checkpoint_is_said_to_be_none(hub: FakeHub) -> N
     hub.add("o/m", {"README.md": b"read me"})
     with pytest.raises(Exception, match=r"^o/m: its repository holds no config\.json, so it is no checkpoint"):
         folder_of("o/m")
+
+
+def test_a_repository_of_gguf_files_wants_one_to_be_named(hub: FakeHub) -> None:
+    hub.add("o/g", {"config.json": b"{}", "m-Q4_0.gguf": b"4", "m-Q8_0.gguf": b"8"})
+    with pytest.raises(ModelLoadError, match=r"^o/g has its weights in GGUF files; set gguf_file to one of m-Q4_0\.gguf, m-Q8_0\.gguf$"):
+        folder_of("o/g")
+    with pytest.raises(ModelLoadError, match=r"^o/g: its repository has no file \.\./x\.gguf; set gguf_file to one of m-Q4_0"):
+        folder_of("o/g", gguf_file="../x.gguf")
+    assert not hub.downloads()
 
 
 def test_with_a_revision_a_folder_of_that_name_is_not_taken(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

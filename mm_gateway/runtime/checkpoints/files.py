@@ -88,9 +88,20 @@ def _in_package(config: ModelConfig, path: str) -> Path:
 
 
 def _wanted(config: ModelConfig, weights: bool, there: Sequence[str]) -> list[str]:
-    if config.gguf_file is not None:
-        return [config.gguf_file]  # it says all there is to say
+    name, file, others = config.model_name, config.gguf_file, fnmatch_filter(there, "*.gguf")
+    if file is not None and file not in there:
+        raise ModelLoadError(f"{name}: its repository has no file {file}; set gguf_file to one of {_some(others)}")
+    if file is not None:
+        return [file]  # it says all there is to say
+    if others and not weight_files(there):
+        raise ModelLoadError(f"{name} has its weights in GGUF files; set gguf_file to one of {_some(others)}")
+    if "config.json" not in there:
+        raise ModelLoadError(f"{name}: its repository holds no config.json, so it is no checkpoint")
     return wanted_files(there, weights=weights, code=config.trust_remote_code)
+
+
+def _some(files: Sequence[str]) -> str:
+    return ", ".join([*files[:10], "…"] if len(files) > 10 else files) or "its GGUF files, of which it has none"
 
 
 def wanted_files(there: Sequence[str], *, weights: bool, code: bool) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.core import ChatInput, Tokenized
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.tokens.token_text import TokenText
+
+if TYPE_CHECKING:  # seconds, which commands that only list models need not pay
+    from transformers import PreTrainedTokenizerBase
 
 MAX_TEXT_BYTES = 1 << 20
 """Of what is only to be tokenized, which may be longer than the context; for long contexts 16 bytes for each of their tokens."""

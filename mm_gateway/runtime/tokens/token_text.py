@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from mm_gateway.errors import InvalidRequestError
+
+if TYPE_CHECKING:  # seconds, which commands that only list models need not pay
+    from transformers import PreTrainedTokenizerBase
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _NO_CHARACTER = re.compile("[\udc80-\udcff]")  # as `surrogateescape` marks a byte
