@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mm_gateway.backends.local import LocalBackend
-from mm_gateway.configuration.hub_names import is_allowed
+from mm_gateway.configuration.hub_names import is_allowed, is_gguf_file, split_file
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import DownloadError, ModelNotFoundError
 from mm_gateway.work_pools import HUB
@@ -41,8 +41,12 @@ class HubModels:
         self._looked_at = -LISTING_S
 
     def get(self, name: str) -> HubBackend | None:
-        """The backend of a repository; None where no pattern allows it. Asks nobody, so there may be no such repository."""
-        if not is_allowed(name, self._allow):
+        """The backend of a repository, or of a GGUF file in one: `NAME:FILE`. None where no pattern allows the repository.
+
+        Asks nobody, so there may be no such repository or file.
+        """
+        repository, file = split_file(name)
+        if not is_allowed(repository, self._allow) or (file is not None and not is_gguf_file(file)):
             return None
         return self._known.get(name) or HubBackend(name, self._manager, self._created, self._known)
 
@@ -70,7 +74,7 @@ def _downloaded(allow: Sequence[str]) -> list[str]:
 
 
 class HubBackend(LocalBackend):
-    """A repository of the hub, with the defaults of an entry.
+    """A repository of the hub, or a GGUF file in one, with the defaults of an entry.
 
     Args:
         known: where to stand once there is such a repository.
@@ -78,17 +82,18 @@ class HubBackend(LocalBackend):
 
     def __init__(self, name: str, manager: RealModelManager, created: int, known: dict[str, HubBackend]) -> None:
         # The revision says that no folder of that name is meant.
-        super().__init__(name, ModelConfig(model_name=name, revision="main"), manager, created)
+        repository, file = split_file(name)
+        super().__init__(name, ModelConfig(model_name=repository, revision="main", gguf_file=file), manager, created)
         self._known = known
 
     async def find(self) -> None:
-        """Raises ModelNotFoundError where the hub has no such repository, DownloadError where it cannot be asked."""
+        """Raises ModelNotFoundError where the hub has no such repository or file, DownloadError where it cannot be asked."""
         if self._name in self._known:
             return
         from mm_gateway.hub.download import find
 
         try:
-            await HUB.run(find, self._name, revision=self.config.revision)
+            await HUB.run(find, self.config.model_name, revision=self.config.revision, file=self.config.gguf_file)
         except DownloadError as error:
             if error.missing:
                 raise ModelNotFoundError(self._name) from error

@@ -10,6 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 MAX_PART = 96
+MAX_FILE = 255
 # As huggingface_hub.utils.validate_repo_id has it, whose import takes longer than a small command.
 _PART = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
 
@@ -34,6 +35,11 @@ def split_file(name: str) -> tuple[str, str | None]:
     """`ORGANISATION/NAME:FILE` as the repository and the file; None where no file is named."""
     repository, colon, file = name.partition(":")
     return repository, file if colon else None
+
+
+def is_gguf_file(file: str) -> bool:
+    """Whether a path could be one of a GGUF file in a repository."""
+    return file.endswith(".gguf") and len(file) <= MAX_FILE and all(_PART.fullmatch(part) and ".." not in part for part in file.split("/"))
 
 
 def is_allowed(name: str, patterns: Sequence[str]) -> bool:

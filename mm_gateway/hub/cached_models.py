@@ -11,7 +11,7 @@ from huggingface_hub.errors import CacheNotFound
 from huggingface_hub.utils import CachedFileInfo, CachedRepoInfo, DeleteCacheStrategy, HFCacheInfo
 
 from mm_gateway.errors import DownloadError, StorageError
-from mm_gateway.hub.download import Choose, cached
+from mm_gateway.hub.download import Choose, cached, cached_folder, files_in
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,20 @@ def cached_models() -> list[CachedModel]:
 
 
 def complete_models(accept: Callable[[str], bool], choose: Choose) -> list[str]:
-    """Names of accepted models whose chosen files are all in the cache. Reads folders alone, so it is quick where the cache is large."""
-    names = (folder.name.removeprefix("models--").replace("--", "/") for folder in Path(constants.HF_HUB_CACHE).glob("models--*"))
-    return sorted(name for name in names if accept(name) and cached(name, choose, revision="main") is not None)
+    """Names of accepted models whose chosen files are all in the cache, and `NAME:FILE` for each GGUF file of accepted models.
+
+    Reads folders alone, so it is quick where the cache is large.
+    """
+    found: list[str] = []
+    for path in Path(constants.HF_HUB_CACHE).glob("models--*"):
+        name = path.name.removeprefix("models--").replace("--", "/")
+        if not accept(name):
+            continue
+        if cached(name, choose, revision="main") is not None:
+            found.append(name)
+        folder = cached_folder(name, revision="main")
+        found += [f"{name}:{file}" for file in (files_in(folder) if folder is not None else ()) if file.endswith(".gguf")]
+    return sorted(found)
 
 
 def remove(name: str, file: str | None = None) -> int:

@@ -49,26 +49,38 @@ def download(name: str, choose: Choose, *, revision: str | None = None, bar: typ
 
 def cached(name: str, choose: Choose, *, revision: str | None = None) -> Path | None:
     """The folder in the cache where it holds the chosen files, complete; None too where none are chosen. Asks nobody."""
-    there = _known(name, revision)
-    wanted = None if there is None else [glob.escape(file) for file in choose(there)]
+    folder, there = cached_folder(name, revision=revision), _known(name, revision)
+    if folder is None:
+        return None
+    chosen = choose(files_in(folder) if there is None else there)
+    return folder if chosen and all((folder / file).is_file() for file in chosen) else None
+
+
+def cached_folder(name: str, *, revision: str | None = None) -> Path | None:
+    """The folder of a repository in the cache, whatever files it holds by now."""
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[], local_files_only=True))
     except (LocalEntryNotFoundError, OSError):
         return None
-    if there is None:
-        there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return folder if choose(there) else None
 
 
-def find(name: str, *, revision: str | None = None) -> None:
-    """Make sure that there is such a repository: in the cache, or on the hub.
+def files_in(folder: Path) -> list[str]:
+    """Paths of all files in it, from there."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def find(name: str, *, revision: str | None = None, file: str | None = None) -> None:
+    """Make sure that there is such a repository, and such a file in it: in the cache, or on the hub.
 
     Raises:
         DownloadError: there is none (`missing`), or it is not in the cache and the hub cannot be asked.
     """
-    if cached(name, lambda _: ["config.json"], revision=revision) is None:
-        with hub_failures(name, revision):
-            HfApi().model_info(name, revision=revision)
+    if cached(name, lambda _: [file or "config.json"], revision=revision) is not None:
+        return
+    with hub_failures(name, revision):
+        there = HfApi().model_info(name, revision=revision).siblings or ()
+    if file is not None and not any(path.rfilename == file for path in there):
+        raise DownloadError(f"{name} has no file {file} on the hub", missing=True)
 
 
 def size_in_words(size_bytes: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from mm_gateway.chat_templates.templates import built_in_for
 from mm_gateway.configuration.settings import MemorySettings, ModelConfig, Settings
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder, weight_files
+from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
+from mm_gateway.runtime.checkpoints.gguf.header import read_header
 from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate
 from mm_gateway.runtime.model_loader import load_model_text, resolve_device
 from mm_gateway.runtime.residency.factories import DeviceBudgets
@@ -55,7 +58,9 @@ def describe(config: ModelConfig, settings: Settings) -> ModelDescription:
     checkpoint = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     device = resolve_device(config.device)
     budget = _budget(settings.memory, str(device))
-    files = {name: (folder / name).stat().st_size for name in sorted(weight_files([path.name for path in folder.iterdir()]))}
+    packed = gguf_file(folder)
+    names = weight_files([path.name for path in folder.iterdir()]) if packed is None else [packed.name]
+    files = {name: (folder / name).stat().st_size for name in sorted(names)}
     need = estimate(folder, config, settings.engine, device_type=device.type, budget_bytes=budget) if files else None
     tool_format, refused = None, ""
     try:
@@ -68,7 +73,7 @@ def describe(config: ModelConfig, settings: Settings) -> ModelDescription:
         parameters=_parameters(folder),
         context_length=text.context_length,
         files=files,
-        stored=_stored(checkpoint),
+        stored=_stored(checkpoint) if packed is None else _stored_in(packed),
         device=str(device),
         budget_bytes=budget,
         need=need,
@@ -100,6 +105,14 @@ def _stored(checkpoint: dict[str, Any]) -> str:
     text = checkpoint.get("text_config")
     inner = text if isinstance(text, dict) else {}
     return str(next((value for part in (checkpoint, inner) for key in ("dtype", "torch_dtype") if (value := part.get(key))), "float32"))
+
+
+def _stored_in(file: Path) -> str:
+    """The format that takes most of a GGUF file's bytes."""
+    sizes: Counter[str] = Counter()
+    for tensor in read_header(file).tensors.values():
+        sizes[tensor.kind.name] += tensor.nbytes
+    return f"GGUF, {sizes.most_common(1)[0][0]}"
 
 
 def _template(config: ModelConfig, has_own: bool, checkpoint: dict[str, Any]) -> str:

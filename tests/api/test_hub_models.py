@@ -15,10 +15,12 @@ from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.loader import load_settings
 from mm_gateway.errors import ConfigurationError
 from tests.support.fake_hub import FakeHub, fake_hub, point_library_at
+from tests.support.gguf_checkpoint import gguf_of
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpt2_checkpoint: Path) -> Iterator[FakeHub]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "made"))
     with fake_hub(monkeypatch, tmp_path / "cache") as hub:
         hub.add("o/m", gpt2_checkpoint)
         hub.add("o/m-2", gpt2_checkpoint)
@@ -99,6 +101,17 @@ async def test_they_share_the_room_of_all_models(hub: FakeHub, tmp_path: Path) -
         await ask(client, "o/m")
         await ask(client, "o/m-2")
         assert await states(client) == {"mock": "ready", "o/m": "cold", "o/m-2": "ready"}
+
+
+async def test_a_gguf_file_is_named_after_a_colon(hub: FakeHub, tmp_path: Path, qwen2_checkpoint: Path) -> None:
+    hub.add("o/g", {"q/m-F32.gguf": gguf_of(qwen2_checkpoint, tmp_path)})
+    async with gateway(tmp_path) as client:
+        assert (await ask(client, "o/g:q/none.gguf")).status_code == 404
+        assert (await ask(client, "o/g:../q/m-F32.gguf")).status_code == 404
+        assert (await ask(client, "o/g:q/m-F32.gguf")).status_code == 200
+        assert await states(client) == {"mock": "ready", "o/g:q/m-F32.gguf": "ready"}
+        unnamed = await ask(client, "o/g")
+        assert unnamed.status_code == 503 and "o/g has its weights in GGUF files" in unnamed.json()["error"]["message"]
 
 
 async def test_the_operator_loads_and_unloads_them(hub: FakeHub, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.loader import load_settings
 from mm_gateway.main import cli, run
 from tests.support.fake_hub import FakeHub, fake_hub, point_library_at
+from tests.support.gguf_checkpoint import gguf_of
 from tests.support.served import served
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "made"))
     with fake_hub(monkeypatch, tmp_path / "cache") as hub:
         yield hub
 
@@ -277,6 +279,18 @@ def test_show_of_what_is_not_downloaded_fetches_no_weights(hub: FakeHub, command
     assert "float32, not downloaded" in out and "the checkpoint's own" in out and "hermes" in out
     assert "memory" not in out
     assert not hub.downloads()
+
+
+def test_show_of_a_gguf_file(hub: FakeHub, command: Command, qwen2_checkpoint: Path, tmp_path: Path) -> None:
+    hub.add("o/g", {"m-F32.gguf": gguf_of(qwen2_checkpoint, tmp_path)})
+    assert (
+        "not downloaded, and a GGUF file says what it is only as a whole: mm-gateway pull o/g:m-F32.gguf"
+        in command("show", "o/g:m-F32.gguf")[2]
+    )
+    command("pull", "o/g:f32")
+    code, out, _ = command("show", "o/g:m-F32.gguf")
+    assert code == 0
+    assert "Qwen2ForCausalLM" in out and "GGUF, F32, " in out and " of weights and " in out
 
 
 def test_show_of_a_folder_and_of_what_is_no_model(hub: FakeHub, command: Command, llama_checkpoint: Path) -> None:

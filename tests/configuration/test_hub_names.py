@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from mm_gateway.configuration.hub_names import is_allowed, is_repository, split_file
+from mm_gateway.configuration.hub_names import is_allowed, is_gguf_file, is_repository, split_file
 
 NAMES = "gpt2 o/m o/m.1 o_/m_ O-1/m-2 / o/ /m o/m/x o..m o--m o/m.git .o/m o/-m o/m. ö/m .. . ~ o\\m".split()  # noqa: SIM905 - as people read it
 
@@ -43,3 +43,19 @@ def test_a_file_follows_a_colon() -> None:
     assert split_file("o/m:a/b.gguf") == ("o/m", "a/b.gguf")
     assert split_file("o/m") == ("o/m", None)
     assert split_file("o/m:") == ("o/m", "")
+
+
+@pytest.mark.parametrize(
+    ("file", "sound"),
+    [
+        ("m.gguf", True),
+        ("q4/m-Q4_0.gguf", True),
+        ("m.bin", False),
+        ("../m.gguf", False),
+        ("q/../../m.gguf", False),
+        ("/m.gguf", False),
+        (".gguf", False),
+    ],
+)
+def test_a_gguf_file_stays_in_its_repository(file: str, sound: bool) -> None:
+    assert is_gguf_file(file) is sound

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import torch
 from gguf import MODEL_ARCH, GGMLQuantizationType, TokenType
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 ARCHITECTURES = {
     "llama": MODEL_ARCH.LLAMA,
@@ -69,6 +69,12 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return file
+
+
+def gguf_of(checkpoint: Path, folder: Path) -> bytes:
+    """A checkpoint's model and tokenizer as the content of a GGUF file. folder: to write it in."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    return write_gguf(folder / "made.gguf", model, AutoTokenizer.from_pretrained(checkpoint)).read_bytes()
 
 
 def _as_stored(config: Any, name: str, stored: str, tensor: torch.Tensor) -> torch.Tensor:

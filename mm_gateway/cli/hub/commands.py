@@ -84,7 +84,7 @@ def ps(gateway_file: Path | None, url: str | None, key: str | None) -> None:
 def show(name: str, models_file: Path | None, gateway_file: Path | None, url: str | None, key: str | None) -> None:
     """Show what a model is: architecture, size, context, memory that it needs, chat template, tools.
 
-    NAME is an entry of models.yaml, a hub id, or a folder.
+    NAME is an entry of models.yaml, a hub id, NAME:FILE of a GGUF file in one, or a folder.
     """
     from mm_gateway.cli.hub.show import show_model
 

@@ -40,9 +40,11 @@ def running_models(settings: Settings, url: str | None, key: str | None) -> list
         if reply.status_code != 200:
             message = msgspec.json.decode(reply.content, type=ErrorReply).error.message
             raise UpstreamError(f"The gateway at {address} answered {reply.status_code}: {message}", status=reply.status_code)
-        return msgspec.json.decode(reply.content, type=ModelList).data
+        cards = msgspec.json.decode(reply.content, type=ModelList).data
     except msgspec.MsgspecError as error:
         raise UpstreamError(f"What answers at {address} is no mm_gateway ({reply.status_code}: {reply.text[:100]!r})") from error
+    aliases = {alias for card in cards for alias in card.aliases}
+    return [card for card in cards if card.id not in aliases]  # which are listed as models are
 
 
 def show_running(settings: Settings, url: str | None, key: str | None) -> None:

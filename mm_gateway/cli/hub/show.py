@@ -11,8 +11,8 @@ from mm_gateway.cli.hub.names import entry_of, repository_of
 from mm_gateway.cli.hub.running import in_words, running_models
 from mm_gateway.cli.hub.table import count_in_words
 from mm_gateway.configuration.settings import ModelConfig, Settings
-from mm_gateway.errors import InvalidRequestError, UpstreamError
-from mm_gateway.hub.download import size_in_words
+from mm_gateway.errors import DownloadError, InvalidRequestError, UpstreamError
+from mm_gateway.hub.download import cached, size_in_words
 
 
 def show_model(settings: Settings, name: str, url: str | None, key: str | None) -> None:
@@ -55,9 +55,9 @@ def _config(settings: Settings, name: str) -> ModelConfig:
     if config is not None or Path(name).expanduser().is_dir():
         return config or ModelConfig(model_name=name)
     repository, file = repository_of(settings, name)
-    if file is not None:
-        raise InvalidRequestError("show takes a model, not a file of it; add an entry for a GGUF file to models.yaml, and show that")
-    return ModelConfig(model_name=repository, revision="main")
+    if file is not None and cached(repository, lambda _: [file], revision="main") is None:
+        raise DownloadError(f"{name} is not downloaded, and a GGUF file says what it is only as a whole: mm-gateway pull {name}")
+    return ModelConfig(model_name=repository, revision="main", gguf_file=file)
 
 
 def _running(settings: Settings, name: str, config: ModelConfig, url: str | None, key: str | None) -> str | None:
