@@ -10,9 +10,11 @@ from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.runtime.checkpoints.context_length import configured_length, read_checkpoint_config
 from mm_gateway.runtime.checkpoints.gguf.config import architecture_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
-from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor, read_header
+from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT_BITS, keeps_blocks
+from mm_gateway.runtime.checkpoints.packed_linear import block_bytes
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
-from mm_gateway.runtime.checkpoints.tensor_headers import TensorHeader, read_headers
+from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -63,7 +65,9 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
     """Memory of the weights in the configured precision; from file sizes where the files are not safetensors."""
     item, on_cpu, form = _item_bytes(config, checkpoint), device_type == "cpu", FORMATS[config.quantization]
     linear = form.linear_bytes(on_cpu=on_cpu)
-    headers = _headers(folder)
+    if (file := gguf_file(folder)) is not None:
+        return _gguf_bytes(read_header(file), config, item, on_cpu=on_cpu)
+    headers = [header for file in sorted(folder.glob("*.safetensors")) for header in read_headers(file)]
     if not headers:
         stored = _STORED_BYTES.get(str(checkpoint.get("dtype") or checkpoint.get("torch_dtype")), 4)
         files = sum(file.stat().st_size for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern))
@@ -88,13 +92,29 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
     return int(total)
 
 
-def _headers(folder: Path) -> list[TensorHeader]:
-    if (file := gguf_file(folder)) is not None:
-        header = read_header(file)
-        names = architecture_of(header).weight_name
-        # Blocks are unpacked as they are read, so they take what the model's type takes.
-        return [TensorHeader(name, "F16", t.shape) for t in header.tensors.values() if (name := names(t.name)) is not None]
-    return [header for file in sorted(folder.glob("*.safetensors")) for header in read_headers(file)]
+def _gguf_bytes(header: GgufHeader, config: ModelConfig, item: int, *, on_cpu: bool) -> int:
+    """Of a GGUF file's weights: layers in the blocks that our kernels compute with, or unpacked; embeddings always unpacked."""
+    architecture = architecture_of(header)
+    keep = on_cpu and keeps_blocks(config)
+
+    def of_layer(tensor: GgufTensor) -> float:
+        bits = KEPT_BITS.get(tensor.kind) if keep else None
+        return tensor.items * (item if bits is None else block_bytes("int8" if bits == 8 else "int4"))
+
+    total = 0.0
+    for stored, tensor in header.tensors.items():
+        name = architecture.weight_name(stored)
+        if name is None:
+            continue
+        if len(tensor.shape) != 2:
+            total += tensor.items * (4 if on_cpu else item)
+        elif _is_embedding(name):
+            total += tensor.items * item
+            if on_cpu and stored == "token_embd.weight" and "output.weight" not in header.tensors:
+                total += of_layer(tensor)  # the output layer's own
+        else:
+            total += of_layer(tensor)
+    return int(total)
 
 
 def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: int) -> int:

@@ -109,8 +109,10 @@ class PackedLinearInt4(PackedLinearBlocks):
         return cls(Blocks(quants, scales, minimums, quants[0].numel()), bias)
 
 
-def packed_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights: Weights) -> PackedLinear:
-    """The packed form of a layer; one whose values that kind cannot hold stays at fp32."""
+def packed_linear(weight: torch.Tensor | Blocks, bias: torch.Tensor | None, weights: Weights) -> PackedLinear:
+    """The packed form of a layer: blocks as they are; numbers as `weights`, or at fp32 where that kind cannot hold them."""
+    if isinstance(weight, Blocks):
+        return PackedLinearInt8(weight, bias) if weight.minimums is None else PackedLinearInt4(weight, bias)
     kind = _KINDS[weights]
     if weights in _LARGEST and not weight.abs().max() <= _LARGEST[weights]:
         kind = PackedLinear

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mm_gateway.runtime.checkpoints.packed_linear import PackedEmbedding, PackedLinear, Weights, packed_linear
 from mm_gateway.runtime.checkpoints.trim import trim
+from mm_gateway.runtime.kernels.blocks import Blocks
 
 # Attribute names of projections that read the same input, in the order in which they are called.
 _JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value"))
@@ -31,8 +33,23 @@ class PackingReport:
     bytes_after: int
 
 
-Read = Callable[[torch.Tensor], torch.Tensor]
-"""From a parameter to its numbers."""
+class WeightReader(Protocol):
+    """From a model's parameters to their numbers."""
+
+    def read(self, parameter: torch.Tensor, /) -> torch.Tensor: ...
+
+    def read_layer(self, parameter: torch.Tensor, /) -> torch.Tensor | Blocks:
+        """The weight of a linear layer; blocks are [out, in], whatever the parameter's shape."""
+        ...
+
+
+class _InMemory:
+    """Reads a model that has its weights."""
+
+    def read(self, parameter: torch.Tensor, /) -> torch.Tensor:
+        return parameter.detach()
+
+    read_layer = read
 
 
 def pack_model(model: nn.Module, weights: Weights) -> PackingReport:
@@ -41,7 +58,7 @@ def pack_model(model: nn.Module, weights: Weights) -> PackingReport:
     Layers are freed as they are packed, so the peak is the model and one layer.
     """
     before = weight_bytes(model)
-    joined = pack_layers(model, weights, torch.Tensor.detach)
+    joined = pack_layers(model, weights, _InMemory())
     for parameter in model.parameters():
         # A copy even where nothing changes: one tensor that lies in a mapped file would keep all of the file in memory.
         parameter.data = parameter.data.clone()
@@ -57,13 +74,13 @@ def norms_to_fp32(model: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def pack_layers(model: nn.Module, weights: Weights, read: Read) -> int:
+def pack_layers(model: nn.Module, weights: Weights, reader: WeightReader) -> int:
     """Replace linear layers and embeddings one after the other; the number of groups that were joined.
 
     The largest come first: while one is packed it is in memory twice, which costs least while the others are not there yet.
 
     Args:
-        read: gives a layer's weight or bias; called once each, so that it may read them from a file.
+        reader: asked once for each weight and bias, so that it may read them from a file.
     """
     jobs: list[tuple[int, Callable[[], None]]] = []
     grouped: set[nn.Module] = set()
@@ -75,14 +92,14 @@ def pack_layers(model: nn.Module, weights: Weights, read: Read) -> int:
             if len(linears) == len(names):
                 grouped.update(linears)
                 groups += 1
-                jobs.append((sum(_size(member) for member in linears), partial(_join, module, names, linears, weights, read)))
+                jobs.append((sum(_size(member) for member in linears), partial(_join, module, names, linears, weights, reader)))
     # The output layer decides between tokens: it keeps 8 bits where the others have 4, as llama.cpp's mixtures keep it higher.
     output = model.get_output_embeddings() if weights == "int4" and isinstance(model, PreTrainedModel) else None
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.Linear | Conv1D | nn.Embedding) and child not in grouped:
                 kind: Weights = "int8" if child is output else weights
-                jobs.append((_size(child), partial(_replace, module, name, child, kind, read)))
+                jobs.append((_size(child), partial(_replace, module, name, child, kind, reader)))
     freed = 0
     for size, job in sorted(jobs, key=lambda entry: -entry[0]):
         job()
@@ -93,20 +110,21 @@ def pack_layers(model: nn.Module, weights: Weights, read: Read) -> int:
     return groups
 
 
-def _join(module: nn.Module, names: tuple[str, ...], members: list[nn.Linear], weights: Weights, read: Read) -> None:
-    group = _JoinedLinear(members, weights, read)
+def _join(module: nn.Module, names: tuple[str, ...], members: list[nn.Linear], weights: Weights, reader: WeightReader) -> None:
+    group = _JoinedLinear(members, weights, reader)
     for index, name in enumerate(names):
         setattr(module, name, _Member(group, index))
 
 
-def _replace(module: nn.Module, name: str, layer: nn.Linear | Conv1D | nn.Embedding, weights: Weights, read: Read) -> None:
+def _replace(module: nn.Module, name: str, layer: nn.Linear | Conv1D | nn.Embedding, weights: Weights, reader: WeightReader) -> None:
     if isinstance(layer, nn.Embedding):
         if weights != "fp32":
-            setattr(module, name, PackedEmbedding(read(layer.weight), _stored_dtype(weights)))
+            setattr(module, name, PackedEmbedding(reader.read(layer.weight), _stored_dtype(weights)))
         return
-    weight = read(layer.weight)
-    # GPT-2's layers keep their weights transposed.
-    setattr(module, name, packed_linear(weight.T if isinstance(layer, Conv1D) else weight, _bias(layer, read), weights))
+    weight = reader.read_layer(layer.weight)
+    if isinstance(layer, Conv1D) and isinstance(weight, torch.Tensor):
+        weight = weight.T  # GPT-2's layers keep their weights transposed
+    setattr(module, name, packed_linear(weight, _bias(layer, reader), weights))
 
 
 def _size(layer: nn.Linear | Conv1D | nn.Embedding) -> int:
@@ -119,8 +137,22 @@ def weight_bytes(model: nn.Module) -> int:
     return sum(tensors.values()) + sum(module.packed_bytes for module in model.modules() if isinstance(module, PackedLinear))
 
 
-def _bias(layer: nn.Linear | Conv1D, read: Read) -> torch.Tensor | None:
-    return read(layer.bias) if layer.bias is not None else None
+def _bias(layer: nn.Linear | Conv1D, reader: WeightReader) -> torch.Tensor | None:
+    return reader.read(layer.bias) if layer.bias is not None else None
+
+
+def _concatenated(pieces: list[torch.Tensor | Blocks]) -> torch.Tensor | Blocks:
+    """Layers one below the other; in blocks where all of them are in blocks of one kind."""
+    blocks = [piece for piece in pieces if isinstance(piece, Blocks)]
+    if len(blocks) == len(pieces) and len({piece.quants.dtype for piece in blocks}) == 1:
+        minimums = [piece.minimums for piece in blocks if piece.minimums is not None]
+        return Blocks(
+            torch.cat([piece.quants for piece in blocks]),
+            torch.cat([piece.scales for piece in blocks]),
+            torch.cat(minimums) if minimums else None,
+            blocks[0].inputs,
+        )
+    return torch.cat([piece.dequantize() if isinstance(piece, Blocks) else piece for piece in pieces])
 
 
 def _stored_dtype(weights: Weights) -> torch.dtype:
@@ -133,14 +165,12 @@ class _JoinedLinear:
     # No nn.Module: setting an attribute of one costs microseconds, and this is set several times a layer and step.
     __slots__ = ("_input", "_linear", "_sizes", "_slices", "linear")
 
-    def __init__(self, members: list[nn.Linear], weights: Weights, read: Read) -> None:
-        weight = torch.cat([read(member.weight) for member in members])
+    def __init__(self, members: list[nn.Linear], weights: Weights, reader: WeightReader) -> None:
+        weight = _concatenated([reader.read_layer(member.weight) for member in members])
         bias = None
         if any(member.bias is not None for member in members):
-            biases = [_bias(member, read) for member in members]
-            bias = torch.cat(
-                [b if b is not None else weight.new_zeros(member.out_features) for b, member in zip(biases, members, strict=True)]
-            )
+            biases = [_bias(member, reader) for member in members]
+            bias = torch.cat([b if b is not None else torch.zeros(m.out_features) for b, m in zip(biases, members, strict=True)])
         self.linear = packed_linear(weight, bias, weights)
         self._linear = self.linear.forward
         self._sizes = [member.out_features for member in members]

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mm_gateway.runtime.checkpoints.tensor_source import TensorSource
+from mm_gateway.runtime.kernels.blocks import Blocks
 
 
 class NotStreamable(Exception):
@@ -55,16 +56,23 @@ class StreamedWeights:
 
     def read(self, parameter: torch.Tensor) -> torch.Tensor:
         """A parameter's numbers, in the model's type."""
-        found = self._source.read(self._names[id(parameter)])
-        self._read += found.numel()
+        self._count(parameter)
+        return self._source.read(self._names[id(parameter)], self._dtype)
+
+    def read_layer(self, parameter: torch.Tensor) -> torch.Tensor | Blocks:
+        """The weight of a linear layer: its numbers in the model's type, or blocks [out, in] that it is stored in."""
+        self._count(parameter)
+        return self._source.read_layer(self._names[id(parameter)], self._dtype)
+
+    def _count(self, parameter: torch.Tensor) -> None:
+        self._read += parameter.numel()
         self._report(min(1.0, self._read / self._items))  # a tied weight is read once for each of its places
-        return found.to(self._dtype) if found.is_floating_point() else found
 
     def fill(self, device: torch.device) -> None:
         """Give the model what it does not have yet: parameters that nobody replaced, and buffers."""
         for name, stored in self._buffers.items():
             owner, _, leaf = name.rpartition(".")
-            setattr(self.model.get_submodule(owner), leaf, self._source.read(stored))
+            setattr(self.model.get_submodule(owner), leaf, self._source.read(stored, torch.float32))
         filled: dict[int, nn.Parameter] = {}
         for module in self.model.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):

@@ -17,6 +17,7 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
 from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.kept_blocks import keeps_blocks
 from mm_gateway.runtime.checkpoints.packed_linear import Weights
 from mm_gateway.runtime.checkpoints.packing import norms_to_fp32, pack_layers, pack_model
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS, stored_format
@@ -76,7 +77,8 @@ def _read_streamed(
     ordinary = packed is not None and not form.published and not config.trust_remote_code and family is None
     if not gguf and not ordinary:
         return None
-    source = tensor_source(folder)
+    # A type that is asked for by name is what layers are held in; by default they stay in the blocks that they are stored in.
+    source = tensor_source(folder, keep_blocks=keeps_blocks(config) and packed is not None)
     if source is None:
         return None
     try:
@@ -90,7 +92,7 @@ def _read_streamed(
         logger.debug("%s is read by transformers: %s", config.model_name, reason)
         return None
     if packed is not None:
-        pack_layers(streamed.model, packed, streamed.read)
+        pack_layers(streamed.model, packed, streamed)
     streamed.fill(device)
     if packed is not None:
         norms_to_fp32(streamed.model)

