@@ -31,6 +31,7 @@ def test_it_knows_the_capital_of_france(loaded: LoadedModel) -> None:
     engine = InferenceEngine(loaded.model, loaded.tokenizer)
     try:
         prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
-        assert engine.generate(prompt, GenerationConfig(max_new_tokens=16, temperature=0)).text.startswith("The capital of France is Paris.")
+        result = engine.generate(prompt, GenerationConfig(max_new_tokens=16, temperature=0))
+        assert result.text.startswith("The capital of France is Paris.")
     finally:
         engine.close()
