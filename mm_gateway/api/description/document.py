@@ -92,11 +92,11 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     limits = tuple(name for name in HEADERS if name.startswith("x-ratelimit")) if endpoint.security == "client" else ()
     ignored = ("x-mm-gateway-ignored",) if endpoint.body is not None else ()
     ok: dict[str, Any] = {"description": "The whole reply", "headers": _headers((*limits, *ignored))}
-    if endpoint.reply is None:
-        ok["content"] = {"text/plain": {"schema": {"type": "string", "maxLength": 0}}}
-    else:
+    content: dict[str, Any] = {"text/plain": {"schema": {"type": "string", "maxLength": 0}}}
+    if endpoint.reply is not None:
         example = {} if endpoint.answer is None else {"example": endpoint.answer}
-        ok["content"] = {"application/json": {"schema": _ref(endpoint.reply), **example}}
+        content = {"application/json": {"schema": _ref(endpoint.reply), **example}}
+    ok["content"] = content
     if endpoint.event is not None:
         ok["description"] = "The whole reply, or with `stream: true` its events"
         data = {

@@ -155,7 +155,7 @@ class ResponseReply:
         if isinstance(item, FunctionCallItem):
             closed = self._event("response.function_call_arguments.done", {**at, "name": item.name, "arguments": item.arguments})
         else:
-            (part,) = item.content or ()
+            (part,) = item.content or []
             assert isinstance(part, OutputText | Refusal | ReasoningText)
             at["content_index"] = 0
             whole = {name: value for name, value in msgspec.structs.asdict(part).items() if name != "annotations"}
