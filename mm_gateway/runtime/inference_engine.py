@@ -19,15 +19,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.configuration.settings import EngineSettings, ModelType
-from mm_gateway.core import GenerationConfig, TextDelta
+from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import trained_length
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.engine.engine_thread import EngineThread
 from mm_gateway.runtime.engine.generation import Generation
-from mm_gateway.runtime.engine.generation_result import GenerationResult, results_of
-from mm_gateway.runtime.engine.hidden_states import has_hidden_states
+from mm_gateway.runtime.engine.generation_result import GenerationResult, pieces_of, results_of
+from mm_gateway.runtime.engine.hidden_states import embedding_style_of
 from mm_gateway.runtime.engine.job_maker import JobMaker
 from mm_gateway.runtime.engine.model_runner import current_device, make_runner
 from mm_gateway.runtime.engine.prompt_limits import PromptLimits
@@ -92,17 +92,13 @@ class InferenceEngine:
         settings = settings or EngineSettings()
         self._tokenizer = tokenizer
         self._text = TokenText(tokenizer)
-        architecture = str(getattr(model.config, "model_type", ""))
-        self._architecture = architecture
+        architecture = self._architecture = str(getattr(model.config, "model_type", ""))
         self.name = name or str(getattr(model.config, "name_or_path", "") or architecture)
         if stop_token_ids is None:
             _, stop_tokens = chat_encoder_of(tokenizer, architecture)
             stop_token_ids = stop_token_ids_of(model, tokenizer, *stop_tokens)
         head = model.get_output_embeddings()
         vocab_size = self.vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
-        embedding = embedding or EmbeddingStyle()
-        if embedding.unfit is None and not has_hidden_states(model):
-            embedding = EmbeddingStyle(unfit=f"{type(model).__name__} does not show its hidden states")
         self.embedding_size = int(model.get_input_embeddings().embedding_dim)  # type: ignore[arg-type]
         longest = context_length or trained_length(lambda key: getattr(model.config, key, None))
         with torch.inference_mode(), current_device(model.device):
@@ -122,7 +118,7 @@ class InferenceEngine:
             limits=PromptLimits(min(longest, runner.cache.allocator.max_tokens), vocab_size),
             defaults=defaults or GenerationDefaults(),
             stop_token_ids=stop_token_ids,
-            embedding=embedding,
+            embedding=embedding_style_of(model, embedding),
             embedding_size=self.embedding_size,
             max_sequences=max_sequences,
         )
@@ -130,7 +126,7 @@ class InferenceEngine:
         scheduler = Scheduler(runner.cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
         sampler = Sampler(vocab_size, model.device, max_running=settings.max_running)
         self.penalty_bytes = sampler.penalty_bytes
-        self._grammars = GrammarCompiler(tokenizer, vocab_size, stop_token_ids)
+        self.grammars = GrammarCompiler(tokenizer, vocab_size, stop_token_ids)
         loop = StepLoop(name, runner, scheduler, sampler, TokenMasks(vocab_size))
         self._thread = EngineThread(name, loop, max_sequences=max_sequences, on_failure=on_failure)
 
@@ -218,7 +214,7 @@ class InferenceEngine:
         """
         config = config or GenerationConfig()
         if config.grammar is not None:
-            grammar, config = grammar or self._grammars.compile(config.grammar), msgspec.structs.replace(config, grammar=None)
+            grammar, config = grammar or self.grammars.compile(config.grammar), msgspec.structs.replace(config, grammar=None)
         generation = Generation(self._thread.cancel, loop)
         job = self._jobs.text_job(
             generation,
@@ -255,11 +251,6 @@ class InferenceEngine:
         self._thread.submit(self._jobs.embedding_job(generation, inputs, dimensions=dimensions, param=param))
         return generation
 
-    @property
-    def grammars(self) -> GrammarCompiler:
-        """Compiles grammars for this model's tokens."""
-        return self._grammars
-
     def spellings(self, words: AbstractSequence[str]) -> list[list[int]]:
         """Token ids of bad words. Raises InvalidRequestError: one of them has none."""
         return self._text.spellings(words, "bad_words")
@@ -270,24 +261,14 @@ class InferenceEngine:
 
     def generate_stream(self, prompt: str, config: GenerationConfig | None = None) -> Iterator[str]:
         """Pieces of the text as they become certain; closing the iterator cancels the rest."""
-        generation = self.submit([self.encode(prompt)], config)
-        try:
-            for event in generation:
-                if isinstance(event, TextDelta) and event.text:
-                    yield event.text
-        finally:
-            generation.cancel()
+        yield from pieces_of(self.submit([self.encode(prompt)], config))
 
     def batch_generate(self, prompts: AbstractSequence[str], config: GenerationConfig | None = None) -> list[GenerationResult]:
         """Continue many prompts at the same time; results in the order of the prompts, the first choice of each."""
         started = time.monotonic()
         encoded = [self.encode(prompt) for prompt in prompts]
         generations = [self.submit([ids], config) for ids in encoded]
-        try:
-            return results_of(generations, [len(ids) for ids in encoded], started)
-        finally:
-            for generation in generations:
-                generation.cancel()
+        return results_of(generations, [len(ids) for ids in encoded], started)
 
     def token_limit(self, requested: int | None = None, *, param: str = "prompt") -> TokenLimit:
         """How long a prompt may be, for whoever encodes one. requested: tokens of output, and param: the field, both for the error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, Usage
@@ -33,7 +33,7 @@ class GenerationResult:
 
 
 def results_of(generations: Sequence[Generation], prompt_tokens: Sequence[int], started_s: float) -> list[GenerationResult]:
-    """Read generations to their end; blocks. Raises what one of them raises.
+    """Read generations to their end; blocks. Raises what one of them raises; the others are cancelled then.
 
     Args:
         prompt_tokens: of each. started_s: when they were submitted, of `time.monotonic`.
@@ -41,12 +41,26 @@ def results_of(generations: Sequence[Generation], prompt_tokens: Sequence[int], 
     results = [_PartialResult(count, started_s) for count in prompt_tokens]
     # One event of each in turn: none of them is left unread until the others have ended.
     unread = deque(zip(results, map(iter, generations), strict=True))
-    while unread:
-        result, events = unread.popleft()
-        if (event := next(events, None)) is not None:
-            result.add(event)
-            unread.append((result, events))
+    try:
+        while unread:
+            result, events = unread.popleft()
+            if (event := next(events, None)) is not None:
+                result.add(event)
+                unread.append((result, events))
+    finally:
+        for generation in generations:
+            generation.cancel()
     return [result.finish() for result in results]
+
+
+def pieces_of(generation: Generation) -> Iterator[str]:
+    """Pieces of a generation's text; blocks. Closing the iterator cancels the rest."""
+    try:
+        for event in generation:
+            if isinstance(event, TextDelta) and event.text:
+                yield event.text
+    finally:
+        generation.cancel()
 
 
 class _PartialResult:

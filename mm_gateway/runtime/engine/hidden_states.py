@@ -9,12 +9,16 @@ from collections.abc import Sequence as AbstractSequence
 import torch
 from transformers import PreTrainedModel
 
+from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
 
-def has_hidden_states(model: PreTrainedModel) -> bool:
-    """Whether the model is a head on a base model, as `last_hidden_states` needs."""
-    return model.base_model is not model
+def embedding_style_of(model: PreTrainedModel, style: EmbeddingStyle | None) -> EmbeddingStyle:
+    """How the model embeds, None: by the mean; `unfit` where it is no head on a base model, which `last_hidden_states` needs."""
+    style = style or EmbeddingStyle()
+    if style.unfit is None and model.base_model is model:
+        return EmbeddingStyle(unfit=f"{type(model).__name__} does not show its hidden states")
+    return style
 
 
 @contextlib.contextmanager
