@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -97,7 +98,9 @@ def _quantize(
     quants = torch.empty(outputs, count, BLOCK, dtype=dtype)
     scales = torch.empty(outputs, count, dtype=torch.float16)
     minimums = torch.empty_like(scales) if dtype == torch.uint8 else None
-    for rows in _row_chunks(outputs, count * BLOCK):
+
+    @torch.inference_mode()
+    def convert(rows: slice) -> None:
         part = weight[rows].float()
         if inputs % BLOCK:
             part = torch.nn.functional.pad(part, (0, count * BLOCK - inputs))
@@ -105,9 +108,11 @@ def _quantize(
         quants[rows] = found.to(dtype)
         if minimums is not None and least is not None:
             minimums[rows] = least
+
+    size = max(1, _CHUNK // (count * BLOCK))
+    chunks = [slice(first, first + size) for first in range(0, outputs, size)]
+    # Threads of our own, as many as torch has: a chunk is many operations that release the GIL, each too small for torch's to share.
+    with ThreadPoolExecutor(min(torch.get_num_threads(), len(chunks)), thread_name_prefix="quantize") as pool:
+        for _ in pool.map(convert, chunks):
+            pass
     return Blocks(quants, scales, minimums, inputs)
-
-
-def _row_chunks(outputs: int, width: int) -> Iterator[slice]:
-    size = max(1, _CHUNK // width)
-    return (slice(first, first + size) for first in range(0, outputs, size))

@@ -1,0 +1,71 @@
+"""Linear layers of 8 and 4 bits against FBGEMM's of 16 and oneDNN's of 32, for one to 256 rows; writes a section of docs/benchmarks.md.
+
+    python -m benchmarks.block_linear
+
+Each figure is the shortest of many runs: other work on the machine can only lengthen one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks._tables import machine, markdown_table, versions, write_section
+from mm_gateway.runtime.checkpoints.packed_linear import Weights, packed_linear
+from mm_gateway.runtime.kernels.library import library, use_kernels
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+OUTPUTS, INPUTS = 4096, 2048
+ROWS = (1, 4, 16, 64, 256)
+BITS: tuple[Weights, ...] = ("int8", "int4")
+
+
+def shortest_us(layer: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, seconds: float) -> float:
+    layer(x)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        layer(x)
+        best = min(best, time.perf_counter() - start)
+    return best * 1e6
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
+    parser.add_argument("--dry", action="store_true", help="print instead of writing docs/benchmarks.md")
+    args = parser.parse_args()
+    loaded = library()
+    if loaded is None:
+        raise SystemExit("there are no kernels on this machine")
+    torch.manual_seed(0)
+    weight = torch.randn(OUTPUTS, INPUTS) / INPUTS**0.5
+    layers = {weights: packed_linear(weight, None, weights) for weights in ("fp32", "fp16", *BITS)}
+    inputs = [torch.randn(count, INPUTS) for count in ROWS]
+    times = {name: [shortest_us(layers[name], x, args.seconds) for x in inputs] for name in ("fp32", "fp16")}
+    rows: list[list[object]] = [[f"{name}, µs", *found] for name, found in times.items()]
+    for kernels in ("avx512_vnni", "avx_vnni", "avx2", "portable"):
+        try:
+            use_kernels(loaded, kernels)
+        except ValueError:
+            continue
+        for weights in BITS:
+            found = [shortest_us(layers[weights], x, args.seconds) for x in inputs]
+            ratios = [f"{us:,.0f} ({half / us:.1f}x)" for us, half in zip(found, times["fp16"], strict=True)]
+            rows.append([f"{weights}, {kernels}, µs (fp16 / it)", *ratios])
+    use_kernels(loaded, "")
+    table = markdown_table([f"{OUTPUTS} x {INPUTS} weights", *(f"{count} rows" for count in ROWS)], rows)
+    section = f"{machine()}, {torch.get_num_threads()} threads. {versions('mm-gateway', 'torch')}.\n\n{table}"
+    if args.dry:
+        print(section)
+    else:
+        write_section(PAGE, "linear layers", section)
+
+
+if __name__ == "__main__":
+    main()
