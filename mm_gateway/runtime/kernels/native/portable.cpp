@@ -1,4 +1,4 @@
-// Plain C++ for any processor, in loops over 16 outputs that compilers turn into vector instructions.
+// For any processor, in the vector types of GCC and Clang (https://gcc.gnu.org/onlinedocs/gcc/Vector-Extensions.html).
 #include <cmath>
 
 #include "tiles.h"
@@ -14,21 +14,27 @@ inline float from_fp16(uint16_t half) {
     return half & 0x8000 ? -value : value;
 }
 
+// Four numbers are what every processor with vectors has; a panel is four of these.
+typedef float Floats __attribute__((vector_size(16)));
+typedef int32_t Integers __attribute__((vector_size(16)));
+constexpr int VECTORS = PANEL / 4;
+
+inline Floats as_floats(Integers values) { return __builtin_convertvector(values, Floats); }
+
 // A block's weights as fp32 [input][output]: products of such integers and their sums stay below 2^24, where fp32 is exact, and every
-// processor multiplies fp32 in vectors. Bytes are taken out of 32-bit words, since 16 words are a vector operation and 64 bytes are not.
+// processor multiplies fp32 in vectors. Input k of a group is byte k of a little-endian word.
 template <int BITS>
-void unpack(const uint8_t* quants, float (&weights)[BLOCK][PANEL]) {
+void unpack(const uint8_t* quants, Floats (&weights)[BLOCK][VECTORS]) {
     for (int at = 0; at < GROUPS * BITS / 8; at++) {
-        uint32_t words[PANEL];
-        std::memcpy(words, quants + at * sizeof words, sizeof words);
-        for (int k = 0; k < 4; k++) {
-            for (int i = 0; i < PANEL; i++) {
-                const uint32_t top = words[i] << (24 - 8 * k);  // the byte of input k, in a little-endian word, at its upper end
+        for (int v = 0; v < VECTORS; v++) {
+            Integers words;
+            std::memcpy(&words, quants + 64 * at + 16 * v, sizeof words);
+            for (int k = 0; k < 4; k++) {
                 if (BITS == 8) {
-                    weights[4 * at + k][i] = static_cast<float>(static_cast<int32_t>(top) >> 24);
+                    weights[4 * at + k][v] = as_floats(words << (24 - 8 * k) >> 24);
                 } else {
-                    weights[4 * at + k][i] = static_cast<float>(static_cast<int32_t>(top >> 24 & 0x0F));
-                    weights[4 * (at + GROUPS / 2) + k][i] = static_cast<float>(static_cast<int32_t>(top >> 28));
+                    weights[4 * at + k][v] = as_floats(words >> (8 * k) & 0x0F);
+                    weights[4 * (at + GROUPS / 2) + k][v] = as_floats(words >> (8 * k + 4) & 0x0F);
                 }
             }
         }
@@ -43,28 +49,29 @@ struct Tile {
     static void run(const Layer& layer, const Activations* x, int64_t panel, float (&values)[R][PANEL]) {
         const int64_t blocks = blocks_of(layer);
         constexpr int BYTES = BLOCK * PANEL * BITS / 8;
-        std::memset(values, 0, sizeof values);
+        Floats total[R][VECTORS] = {};
         for (int64_t block = 0; block < blocks; block++) {
             const int64_t at = panel * blocks + block;
-            float weights[BLOCK][PANEL], scales[PANEL], minimums[PANEL];
+            Floats weights[BLOCK][VECTORS], scales[VECTORS], minimums[VECTORS];
             unpack<BITS>(layer.quants + at * BYTES, weights);
             for (int i = 0; i < PANEL; i++) {
-                scales[i] = from_fp16(layer.scales[at * PANEL + i]);
-                minimums[i] = BITS == 4 ? from_fp16(layer.minimums[at * PANEL + i]) : 0.0f;
+                scales[i / 4][i % 4] = from_fp16(layer.scales[at * PANEL + i]);
+                minimums[i / 4][i % 4] = BITS == 4 ? from_fp16(layer.minimums[at * PANEL + i]) : 0.0f;
             }
             for (int r = 0; r < R; r++) {
                 const Activations& from = x[r * blocks + block];
-                float dot[PANEL] = {};
+                Floats dot[VECTORS] = {};
                 for (int k = 0; k < BLOCK; k++) {
                     const float activation = from.quants[k];
-                    for (int i = 0; i < PANEL; i++) dot[i] += weights[k][i] * activation;
+                    for (int v = 0; v < VECTORS; v++) dot[v] += weights[k][v] * activation;
                 }
-                for (int i = 0; i < PANEL; i++) {
-                    values[r][i] += dot[i] * scales[i] * from.scale;
-                    if (BITS == 4) values[r][i] += from.sum * minimums[i];
+                for (int v = 0; v < VECTORS; v++) {
+                    total[r][v] += dot[v] * scales[v] * from.scale;
+                    if (BITS == 4) total[r][v] += minimums[v] * from.sum;
                 }
             }
         }
+        std::memcpy(values, total, sizeof values);
     }
 };
 
