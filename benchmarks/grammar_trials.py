@@ -49,6 +49,7 @@ def main() -> None:
     trials.check(Grammar("regex", "a"))
     compiler.compile(Grammar("regex", "a"))
     ll_tokenizer = compiler._ll_tokenizer
+    assert ll_tokenizer is not None
     print(platform.processor() or platform.machine())
     print("| fields | measure | try out | compile here | again |\n| --- | --- | --- | --- | --- |")
     for fields in (3, 10, 50):

@@ -150,6 +150,9 @@ class _NoTokens:
     def encode_plain(self, text: str) -> list[int]:
         raise NotImplementedError
 
+    def in_front(self) -> list[int]:
+        raise NotImplementedError
+
 
 def _sessions_of(workflows: WorkflowSettings, settings: Settings | None) -> Sessions:
     path = settings.storage.path("gateway.sqlite") if settings is not None else None

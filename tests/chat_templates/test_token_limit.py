@@ -25,6 +25,9 @@ class Words:
 
     encode_plain = encode
 
+    def in_front(self) -> list[int]:
+        return []
+
 
 def limit(tokens: int, longest: int = 16) -> TokenLimit:
     return TokenLimit(tokens, lambda: longest, param="messages")

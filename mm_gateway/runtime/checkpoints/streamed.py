@@ -26,7 +26,7 @@ class StreamedWeights:
     """
 
     def __init__(
-        self, checkpoint: transformers.PreTrainedConfig, source: TensorSource, dtype: torch.dtype, report: Callable[[float], None]
+        self, checkpoint: transformers.PreTrainedConfig, source: TensorSource, dtype: torch.dtype, report: Callable[[float], object]
     ) -> None:
         with torch.device("meta"):
             self.model: PreTrainedModel = AutoModelForCausalLM.from_config(checkpoint, dtype=dtype, attn_implementation="sdpa")
@@ -80,7 +80,9 @@ class StreamedWeights:
                     if id(parameter) not in filled:  # tied ones stay one
                         filled[id(parameter)] = nn.Parameter(self.read(parameter).to(device), requires_grad=False)
                     setattr(module, name, filled[id(parameter)])
-        self.model.to(device)
+        for module in self.model.modules():
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                setattr(module, name, buffer.to(device))
 
 
 def _compute_buffers(model: PreTrainedModel) -> None:
@@ -102,7 +104,7 @@ def streamed_weights(
     checkpoint: transformers.PreTrainedConfig,
     source: TensorSource,
     dtype: torch.dtype,
-    report: Callable[[float], None],
+    report: Callable[[float], object],
 ) -> StreamedWeights:
     """The model of a folder, its generation settings read, its weights not yet; `report`: see `read_model`."""
     streamed = StreamedWeights(checkpoint, source, dtype, report)

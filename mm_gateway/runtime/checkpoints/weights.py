@@ -37,7 +37,7 @@ def read_model(
     dtype: torch.dtype,
     packed: Weights | None,
     building: Building,
-    report: Callable[[float], None],
+    report: Callable[[float], object],
 ) -> PreTrainedModel:
     """The model in evaluation mode, read weight by weight where its files allow it, else by transformers as a whole.
 
@@ -68,7 +68,7 @@ def _read_streamed(
     dtype: torch.dtype,
     packed: Weights | None,
     building: Building,
-    report: Callable[[float], None],
+    report: Callable[[float], object],
 ) -> PreTrainedModel | None:
     """None where transformers has to read the files."""
     gguf = gguf_file(folder) is not None

@@ -148,6 +148,7 @@ async def test_every_example_fits_its_schema_and_is_accepted(
             check_stream(described, event, reply.text)
     else:
         answer = ENDPOINTS["POST", path].reply
+        assert answer is not None
         schema_of(described, answer.__name__).validate(reply.json())
 
 

@@ -203,11 +203,11 @@ def random_request(rng: random.Random, model: Model, beginnings: list[list[int]]
         some |= {"logit_bias": {rng.randrange(model.vocab_size): rng.choice([-100.0, 5.0])}}
     if rng.random() < 0.4:
         some |= {"top_p": rng.choice([0.3, 0.9, 1.0]), "top_k": rng.choice([0, 5]), "min_p": rng.choice([0.0, 0.05])}
-    max_new_tokens = rng.choice([None, 1, 2, 3, 4, 6, 8, 12, room, room + 1, *([0] if scored else [])])
+    max_new_tokens: int | None = rng.choice([None, 1, 2, 3, 4, 6, 8, 12, room, room + 1, *([0] if scored else [])])
     if rng.random() < 0.2:
         most = room if max_new_tokens is None else max_new_tokens
         some |= {
-            "min_tokens": min(rng.choice([1, 4]), most),
+            "min_tokens": min(rng.randint(1, 4), most),
             "bad_words": rng.choice([(), ("yes", "e")]),
             "include_stop_str_in_output": True,
             "return_token_ids": True,
@@ -251,7 +251,8 @@ class Case:
         self.loop = self.model.loop(self.runner, self.settings)
         self.kv = self.runner.cache.allocator
         self.context = min(context, self.kv.max_tokens)
-        self.jobs = self.model.jobs(self.context, rng.choice(["mean", "last", "cls"]))
+        pooling: Pooling = rng.choice(["mean", "last"])
+        self.jobs = self.model.jobs(self.context, pooling)
         self.beginnings = [[rng.randrange(3, self.model.vocab_size) for _ in range(context)] for _ in range(2)]
 
     def alone(self, request: Request) -> Outcome:

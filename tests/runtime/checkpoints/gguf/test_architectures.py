@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -25,7 +26,7 @@ from tests.support.checkpoints import CHATML, make_tokenizer
 from tests.support.gguf_checkpoint import write_gguf
 
 TEXT = "The quick brown fox jumps over the lazy dog and 你好"
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 192,
     "intermediate_size": 512,
     "num_hidden_layers": 3,
@@ -52,7 +53,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def configurations(vocab_size: int) -> dict[str, PreTrainedConfig]:
-    shape = {"vocab_size": vocab_size, **SHAPE}
+    shape: dict[str, Any] = {"vocab_size": vocab_size, **SHAPE}
+    deep: dict[str, Any] = {**shape, "num_hidden_layers": 7}
     return {
         "llama": transformers.LlamaConfig(**shape, tie_word_embeddings=False),
         "llama, tied": transformers.LlamaConfig(**shape, tie_word_embeddings=True, attention_bias=True),
@@ -63,9 +65,7 @@ def configurations(vocab_size: int) -> dict[str, PreTrainedConfig]:
         "qwen2": transformers.Qwen2Config(**shape),
         "qwen3": transformers.Qwen3Config(**shape, head_dim=64),
         "phi3": transformers.Phi3Config(**shape, sliding_window=None),
-        "gemma3": transformers.Gemma3TextConfig(
-            **shape | {"num_hidden_layers": 7}, head_dim=48, query_pre_attn_scalar=48, sliding_window=16
-        ),
+        "gemma3": transformers.Gemma3TextConfig(**deep, head_dim=48, query_pre_attn_scalar=48, sliding_window=16),
         "gpt2": transformers.GPT2Config(
             vocab_size=vocab_size, n_positions=256, n_embd=96, n_layer=3, n_head=6, initializer_range=0.2, bos_token_id=0, eos_token_id=2
         ),
