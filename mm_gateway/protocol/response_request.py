@@ -95,6 +95,7 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     service_tier: Annotated[str | None, no_effect("Priority.")] = None
     safety_identifier: Annotated[str | None, no_effect("Your name of the end user.")] = None
     prompt_cache_key: Annotated[str | None, no_effect("Prompts that begin alike share work anyway.")] = None
+    client_metadata: Annotated[dict[str, Any] | None, no_effect("What Codex says of itself.")] = None
     prompt_cache_retention: Annotated[str | None, no_effect("Prompts that begin alike share work anyway.")] = None
     prompt_cache_options: Annotated[dict[str, Any] | None, no_effect("Prompts that begin alike share work anyway.")] = None
     max_tool_calls: Annotated[Annotated[int, Meta(ge=1)] | None, no_effect("Bounds calls of built-in tools, of which there are none.")] = (

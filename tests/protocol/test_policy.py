@@ -42,6 +42,10 @@ def test_a_field_says_its_policy(name: str, policy: str) -> None:
     assert policies(ChatCompletionRequest)[name] == policies(ResponseRequest)[name] == policy
 
 
+def test_what_codex_says_of_itself_is_harmless() -> None:
+    assert policies(ResponseRequest)["client_metadata"] == "harmless"
+
+
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 RESPONSE: dict[str, Any] = {"model": "m", "input": "hi"}
 COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
