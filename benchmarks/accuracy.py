@@ -30,6 +30,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "fp16": {"dtype": "fp16"},
     "bf16": {"dtype": "bf16"},
     "8bit": {"quantization": "8bit"},
+    "4bit": {"quantization": "4bit"},
 }
 PROMPTS = 32
 TOKENS = 64
