@@ -61,8 +61,11 @@ class Shout:
         rules, calls = call_rules(use, lambda tool: f"{tool.name}! ")
         return "\\n".join([f'start: "HEY " ({calls})', *rules])
 
-    def parser(self, begun=""):
+    def calls(self):
         return CallParser("HEY ", re.compile(r"HEY (?P<name>\\w+)! (?=\\{)"), re.compile(""))
+
+    def parser(self, begun=""):
+        return self.calls()
 """
 
 PROVIDER = """
