@@ -9,6 +9,9 @@ import pytest
 
 from compat_tests.support.gateways import Gateway, free_port, make_checkpoint, start_gateway, stop_gateway
 
+# The package that brings SmolLM2 is a plugin of the client `llm` as well, one that wants llama.cpp. Read when llm is imported.
+os.environ.setdefault("LLM_LOAD_PLUGINS", "")
+
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:

@@ -27,7 +27,8 @@ NAMED: Any = {"type": "function", "name": "get_weather"}
 
 @pytest.mark.parametrize("model", ["mock", "gpt2", "llama"])
 def test_input_tokens_are_those_of_the_response(client: openai.OpenAI, model: str) -> None:
-    options: Any = {"model": model, "instructions": "Be brief.", "input": "Hello!", "tools": [WEATHER]}
+    asked = "!mock tokens=9" if model == "mock" else "Hello!"  # which would call the tool, and then wait for its result
+    options: Any = {"model": model, "instructions": "Be brief.", "input": asked, "tools": [WEATHER]}
     first = client.responses.create(**options, max_output_tokens=4)
     counted = client.responses.input_tokens.count(**options)
     assert counted.object == "response.input_tokens"
@@ -182,7 +183,7 @@ def test_what_is_not_served_is_named(client: openai.OpenAI) -> None:
     for fields, param in (
         ({"background": True}, "background"),
         ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tools[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://x"}]}]}, "input[0].content[0].type"),
     ):
         with pytest.raises(openai.BadRequestError) as caught:

@@ -42,7 +42,7 @@ def ask(gateway: Gateway, **body: object) -> dict[str, object]:
 def test_the_banner_says_where_what_and_how_and_its_curl_line_works(gateway: Gateway) -> None:
     banner = gateway.log.read_text()
     assert f"mm_gateway serves {gateway.address}/v1" in banner
-    assert re.search(r"models: +tiny-chat, mock, gpt2.*, mm-orch/search-qa", banner)
+    assert re.search(r"models: +tiny-chat, smollm2-135m, mock, gpt2.*, mm-orch/search-qa", banner)
     assert re.search(rf"docs: +{gateway.address}/schema", banner)
     (line,) = re.findall(r"curl .*", banner)
     answered = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=180, check=True)

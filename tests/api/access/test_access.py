@@ -145,7 +145,7 @@ async def test_a_key_opens_only_its_models() -> None:
     one, two = ScriptedBackend(ANSWER, "one"), ScriptedBackend(ANSWER, "two")
     app = app_over(one, two, keys=(key("alice-key", models=("one",)), key("bob-key")))
     async with AsyncTestClient(app) as client:
-        for headers, models in ((ALICE, ["one"]), (BOB, ["one", "two"])):
+        for headers, models in ((ALICE, ["one", "an-alias"]), (BOB, ["one", "two", "an-alias"])):
             listed = (await client.get("/v1/models", headers=headers)).json()["data"]
             assert [model["id"] for model in listed] == models
         for name in ("two", "nowhere"):
