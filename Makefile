@@ -1,5 +1,5 @@
-# make serve: install what is needed and start the gateway. make test: install what tests need and run everything
-# that this environment can. make compat: the clients of other environments too.
+# make serve: install what is needed and start the gateway. make test: install what tests need and run them, with linters and
+# type checks. make clients: real clients against a running gateway. make compat: those of other environments too.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,13 +10,21 @@ WORKERS ?= 2
 ENVIRONMENTS := $(patsubst compat_tests/environments/%.txt,.compat/%/.installed,$(wildcard compat_tests/environments/*.txt))
 NODE := compat_tests/node
 
-.PHONY: serve test adversarial compat lint types docs bench wheel clean
+.PHONY: serve test tests clients adversarial compat lint types docs bench wheel clean
 
 serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
 
-test: $(VENV)/.installed-dev lint types
-	$(BIN)/python -m pytest -n $(WORKERS) --ignore tests/adversarial $(ARGS)
+# The type check runs beside the tests, which leave a core idle while they wait for servers.
+test: $(VENV)/.installed-dev lint
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+tests:
+	$(BIN)/python -m pytest -n $(WORKERS) tests --ignore tests/adversarial $(ARGS)
+
+# Real clients that share our environment: openai, LangChain, llm, curl.
+clients: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) compat_tests $(ARGS)
 
 # Hostile inputs against a running gateway, each with the longest wait of everybody else; some minutes, on a machine that does nothing else.
 adversarial: $(VENV)/.installed-dev
