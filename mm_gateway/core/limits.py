@@ -22,6 +22,8 @@ MAX_CONVERSATION_TOOL_CALLS = 8192
 MAX_ITEMS = 16_384
 """Of one conversation of /v1/responses; a call and its output are two items."""
 MAX_DOCUMENTS = 1024
+MAX_SUBJECT_CHARACTERS = 32_768
+"""Of the question of search-qa and the topic of lesson-pack."""
 MAX_PROMPTS = 2048
 """Texts of one request, each counted `n` or `best_of` times."""
 MAX_TOKEN_IDS = 2**18

@@ -51,7 +51,7 @@ class WorkflowBackend:
         """Run the stages; an error in one of them is the request's."""
         workflow = self._workflow
         given = dict(request.workflow or {})
-        text = _subject(request, self._name)
+        text = _subject(request, self._name, workflow.subject_characters)
         _refuse_unserved(request, workflow, self._name)
         if workflow.subject in given:
             raise InvalidRequestError(f"{workflow.subject} is the last user message, not a parameter", param=f"workflow.{workflow.subject}")
@@ -81,7 +81,7 @@ class WorkflowBackend:
         """The catalog closes workflow and model."""
 
 
-def _subject(request: GenerationRequest, name: str) -> str:
+def _subject(request: GenerationRequest, name: str, most: int | None) -> str:
     """The last user message."""
     if not isinstance(request.input, ChatInput):
         raise InvalidRequestError(f"{name} is a workflow and is served by /v1/chat/completions, not by this endpoint", param="model")
@@ -92,6 +92,9 @@ def _subject(request: GenerationRequest, name: str) -> str:
         raise InvalidRequestError(f"The last message must be the user's for {name}, got one of role {last.role}", param=f"{at}.role")
     if not last.content.strip():
         raise InvalidRequestError(f"The last message must not be empty for {name}", param=f"{at}.content")
+    if most is not None and len(last.content) > most:
+        text = f"The last message must have at most {most} characters for {name}, got {len(last.content)}"
+        raise InvalidRequestError(text, param=f"{at}.content")
     return last.content
 
 

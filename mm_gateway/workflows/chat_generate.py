@@ -48,6 +48,7 @@ class ChatGenerateWorkflow(Workflow[ChatGenerateParameters]):
     name = "chat-generate"
     description = "A conversation that is remembered by metadata.session_id"
     subject = "message"
+    subject_characters = None  # the model's context bounds it
     parameters = ChatGenerateParameters
     serves = frozenset({"logprobs", "json_object", "grammar", "ends"})
 

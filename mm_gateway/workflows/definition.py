@@ -8,6 +8,7 @@ from typing import ClassVar, Generic, Literal, Self
 
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import GenerationEvent
+from mm_gateway.core.limits import MAX_SUBJECT_CHARACTERS
 from mm_gateway.workflows.parameters import P, describe
 from mm_gateway.workflows.run import Run
 
@@ -21,6 +22,8 @@ class WorkflowDefinition(ABC, Generic[P]):
     description: ClassVar[str]
     subject: ClassVar[str]
     """The parameter that is the last user message."""
+    subject_characters: ClassVar[int | None] = MAX_SUBJECT_CHARACTERS
+    """Most characters of it; None: what the model's context leaves."""
     serves: ClassVar[frozenset[Feature]] = frozenset()
     """What of a request it serves beyond sampling parameters; the rest is refused by name. `grammar`: response_format and guided_…;
     `ends`: min_tokens and stop_token_ids."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.chat_templates.tool_formats.call_parser import JsonScanner
-from mm_gateway.chat_templates.tool_formats.format import json_rule
+from mm_gateway.chat_templates.tool_formats.format import arguments_rule, json_rule
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS, tool_format_of
 from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
@@ -307,3 +307,8 @@ def test_the_format_of_a_template_is_recognized_or_tools_are_refused() -> None:
     with pytest.raises(UnsupportedParameterError, match="tool_format"):
         other.encode([Message("user", "Hi")], (CLOCK,))
     assert other.encode([Message("user", "Hi")])
+
+
+@pytest.mark.parametrize("parameters", [{"properties": 5}, {"properties": {}, "required": 5}, {"properties": [1], "required": "a"}])
+def test_parameters_that_are_no_schema_are_left_to_the_check_of_schemas(parameters: dict[str, Any]) -> None:
+    assert "%json" in arguments_rule(Tool("look", parameters=parameters))

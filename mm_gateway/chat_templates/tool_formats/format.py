@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -89,15 +89,20 @@ def arguments_rule(tool: Tool) -> str:
     return f"%json {json.dumps({**schema, 'x-guidance': spacing})}"
 
 
+def _names(required: object) -> list[str]:
+    """Of properties that have to be there; what is no list of names is left to the check of the schema."""
+    return [name for name in cast(list[object], required) if isinstance(name, str)] if isinstance(required, list) else []
+
+
 def only_declared(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """A function takes no other arguments than those it lists, be it as `required` alone, though a JSON schema would let them pass.
 
     Left as it is where something beside `properties` may name further ones.
     """
     opening = {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
-    if "properties" not in schema or opening & schema.keys():
+    if not isinstance(schema.get("properties"), Mapping) or opening & schema.keys():
         return schema
-    listed = {name: {} for name in schema.get("required") or () if isinstance(name, str)}
+    listed = {name: {} for name in _names(schema.get("required"))}
     return {"type": "object", **schema, "properties": {**listed, **schema["properties"]}, "additionalProperties": False}
 
 
