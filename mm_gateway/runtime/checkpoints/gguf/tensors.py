@@ -62,8 +62,8 @@ def read_weight(header: GgufHeader, architecture: Architecture, tensor: GgufTens
     """A tensor as transformers' class of the architecture has it; see `read_tensor`."""
     found = read_tensor(header, tensor, dtype)
     name = tensor.name
-    if architecture.permuted and (".attn_q." in name or ".attn_k." in name):
-        return _unpermuted(found, header.get("attention.head_count" if ".attn_q." in name else "attention.head_count_kv"))
+    if (heads := _permuted_heads(header, architecture, name)) is not None:
+        return _unpermuted(found, heads)
     if architecture.raised_norms and name.endswith("norm.weight"):
         return found.float() - 1
     return found.T if architecture.turned(name, tensor.shape) else found
@@ -79,10 +79,17 @@ def read_kept(header: GgufHeader, architecture: Architecture, tensor: GgufTensor
     quants, scales, minimums = KEPT[tensor.kind](stored.reshape(-1, GGML_QUANT_SIZES[tensor.kind][1]))
     rows, inputs = tensor.shape
     parts = [quants.reshape(rows, -1, 32), scales.reshape(rows, -1), *([] if minimums is None else [minimums.reshape(rows, -1)])]
-    if architecture.permuted and (".attn_q." in tensor.name or ".attn_k." in tensor.name):
-        heads = header.get("attention.head_count" if ".attn_q." in tensor.name else "attention.head_count_kv")
+    if (heads := _permuted_heads(header, architecture, tensor.name)) is not None:
         parts = [_unpermuted(part, heads) for part in parts]
     return Blocks(parts[0], parts[1], parts[2] if minimums is not None else None, inputs)
+
+
+def _permuted_heads(header: GgufHeader, architecture: Architecture, name: str) -> int | None:
+    """How many heads a tensor's rows belong to, where they are stored in the order of rotary embedding in pairs; None: they are not."""
+    if not architecture.permuted or not (".attn_q." in name or ".attn_k." in name):
+        return None
+    heads = header.get("attention.head_count")
+    return heads if ".attn_q." in name else header.get("attention.head_count_kv", heads)
 
 
 def _unpermuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
