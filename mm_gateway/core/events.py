@@ -66,6 +66,20 @@ class TextDelta(msgspec.Struct, frozen=True, tag="text", gc=False):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
+class ReasoningDelta(msgspec.Struct, frozen=True, tag="reasoning", gc=False):
+    """A piece of what the model thinks before the answer of one choice, without what opens and closes a thought.
+
+    Never splits a character. Comes before the choice's text and calls; only a model that thinks again between two texts sends it later.
+    With an empty text it tells of tokens that open or close the thought. Stop strings, grammars and `min_tokens` do not apply to it, the
+    limit of tokens does.
+    """
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
 class PromptTokens(msgspec.Struct, frozen=True, tag="prompt"):
     """A prompt as the model reads it, where that was asked for; before the text of its choices.
 
@@ -212,6 +226,7 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     cached_tokens: int = 0
     """Prompt tokens whose KV entries were reused instead of computed."""
     reasoning_tokens: int = 0
+    """Of the completion's tokens, those of thoughts, with what opens and closes them."""
     stages: tuple[StageUsage, ...] = ()
     """Of a workflow: what each stage took of it."""
     further: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
@@ -222,6 +237,7 @@ GenerationEvent = (
     Progress
     | Ignored
     | PromptTokens
+    | ReasoningDelta
     | TextDelta
     | ToolCallDelta
     | UrlCitation

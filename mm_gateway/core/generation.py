@@ -28,6 +28,7 @@ from mm_gateway.core.limits import (
     TopP,
 )
 from mm_gateway.core.ranges import check_ranges
+from mm_gateway.core.reasoning import Reasoning
 from mm_gateway.errors import InvalidRequestError
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -52,6 +53,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """assistant: the functions it called."""
     tool_call_id: str | None = None
     """tool: the call that this is the result of."""
+    reasoning: str | None = None
+    """assistant: what it thought before the content and the calls. The chat template decides which thoughts the model reads again."""
     parts: tuple[Mapping[str, Any], ...] = ()
     """The content as chat's parts, where it is not text alone; only what another server gets has them."""
 
@@ -201,13 +204,16 @@ class ChatInput(msgspec.Struct, frozen=True, tag="chat"):
     truncate_prompt_tokens: int | None = None
     truncate: bool | None = None
     """Whether to leave out the oldest turns of a conversation that does not fit the context; None: as the model is configured."""
+    reasoning: Reasoning = Reasoning()
+    """How much the model is to think before it answers."""
 
     @property
     def characters(self) -> int:
         """Of the texts that a template renders."""
         calls = sum(len(call.arguments) for message in self.messages for call in message.tool_calls)
         descriptions = sum(len(tool.description) for tool in self.tools.tools) if self.tools is not None else 0
-        return sum(len(message.content) for message in self.messages) + calls + descriptions
+        texts = sum(len(message.content) + len(message.reasoning or "") for message in self.messages)
+        return texts + calls + descriptions
 
 
 class CompletionInput(msgspec.Struct, frozen=True, tag="completion"):
