@@ -205,6 +205,12 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         NotNegative | None,
         Meta(description="Seconds without use after which a model that sets no `ttl_s` is unloaded; null: when its room is needed."),
     ] = None
+    room_timeout_s: Annotated[
+        Positive,
+        Meta(
+            description="Seconds for which a request waits for other models to make room; then it gets a 503 that says what it waited for."
+        ),
+    ] = 300.0
     load_timeout_s: Annotated[
         Positive, Meta(description="Seconds without any progress after which a download or a load has failed; its thread is given up.")
     ] = 1800.0

@@ -47,7 +47,8 @@ class RealModelManager:
         ttl_s: idle seconds after which a model is unloaded where its entry sets none; None: never.
         engine_settings: of every model's engine.
         patience_s: how long requests for models in memory may overtake one that waits for room.
-        load_timeout_s: without any progress, after which a load or a download has failed.
+        room_timeout_s: how long a request waits for other models to make room. load_timeout_s: without any progress, after which a load
+            or a download has failed.
         loader, engine_factory, budget_of, clock, spawn: for tests; by default ModelLoader, InferenceEngine, the devices' memory,
             time.monotonic, and threads.
     """
@@ -63,6 +64,7 @@ class RealModelManager:
         ttl_s: float | None = None,
         engine_settings: EngineSettings | None = None,
         patience_s: float = 10.0,
+        room_timeout_s: float = 300.0,
         load_timeout_s: float = 1800.0,
         loader: Loader | None = None,
         engine_factory: EngineFactory | None = None,
@@ -82,6 +84,7 @@ class RealModelManager:
             ttl_s=ttl_s,
             host_budget_bytes=host_tier_bytes,
             patience_s=patience_s,
+            room_timeout_s=room_timeout_s,
             max_waiters=settings.max_waiting,
         )
         self._clock = clock
@@ -107,6 +110,7 @@ class RealModelManager:
             fallback_to_cpu=memory.fallback_to_cpu,
             ttl_s=memory.ttl_s,
             engine_settings=engine,
+            room_timeout_s=memory.room_timeout_s,
             load_timeout_s=memory.load_timeout_s,
         )
 
@@ -121,7 +125,8 @@ class RealModelManager:
 
         Returns:
             A future; cancelling it withdraws, and a load that nobody waits for any more is abandoned at its next stage (a
-            download goes on). It fails with ModelLoadError, OutOfMemoryError, ModelUnavailableError or ShuttingDownError.
+            download goes on). It fails with ModelLoadError, OutOfMemoryError, ModelUnavailableError (also where it waited for room for too
+            long) or ShuttingDownError.
         """
         if self._cache.closing:
             raise ShuttingDownError("The gateway is shutting down")

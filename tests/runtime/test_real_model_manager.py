@@ -471,3 +471,15 @@ def test_entries_that_share_a_model_keep_their_own_pins_and_names(make: MakeMana
     manager.acquire(config("a", aliases=("x",), pin=True)).result(5).release()
     assert manager.status(config("a")).pinned
     assert manager.get_model("x") is manager.get_model("a") is not None
+
+
+def test_whoever_waits_for_room_too_long_is_refused_though_nothing_else_happens(make: MakeManager, clock: Clock) -> None:
+    manager = make(1, room_timeout_s=0.05)
+    with manager.acquire(config("a")).result(5):
+        waiting = manager.acquire(config("b"))
+        until(lambda: manager.status(config("b")).footprint_bytes is not None)  # from here on it waits for room
+        clock.now += 1.0
+        with pytest.raises(ModelUnavailableError, match=r"waited for room for 0\.05 seconds.*1 in use by 1 request") as caught:
+            waiting.result(5)
+        assert caught.value.retryable
+    manager.acquire(config("b")).result(5).release()

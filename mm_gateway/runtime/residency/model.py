@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
@@ -19,6 +20,7 @@ class Model(Generic[WaiterT]):
     Attributes:
         device: once known, such as `cpu` or `cuda:0`. need_bytes: estimated before, measured after the first load.
         waiters: with the time at which each arrived. load_s: seconds that its last load took.
+        waits_since: when its files were there, or a load of it had ended; before that nobody waited for room.
         expires_at: when it leaves if nobody uses it before; a pinned one does not, but goes by it once it is unpinned.
         draining: takes no new requests for now, because another model waits for its room.
         unload_asked: leaves as soon as nobody uses it.
@@ -35,6 +37,7 @@ class Model(Generic[WaiterT]):
     need_bytes: int | None = None
     leases: int = 0
     waiters: list[tuple[WaiterT, float]] = field(default_factory=list[tuple[WaiterT, float]])
+    waits_since: float = 0.0
     last_used: float = 0.0
     expires_at: float | None = None
     load_s: float | None = None
@@ -47,6 +50,17 @@ class Model(Generic[WaiterT]):
     @property
     def resident(self) -> bool:
         return self.phase in ("loading", "ready", "evicting")
+
+    @property
+    def room_awaited_since(self) -> float:
+        """When the first who waits began to wait for room, or for this model to yield its own; infinite: nobody does."""
+        if not self.waiters or self.phase in ("preparing", "loading"):  # these have bounds of their own
+            return math.inf
+        return max(self.waiters[0][1], self.waits_since)
+
+    def expired(self, now: float) -> bool:
+        """Whether it leaves unless somebody uses it."""
+        return self.expires_at is not None and self.expires_at <= now and not self.pinned
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,41 @@ class Room:
         return None
 
 
+def overdue(model: Model[WaiterT], others: Sequence[Model[WaiterT]], timeout_s: float, retry_after_s: float) -> GatewayError:
+    """What is told whoever waited for room for too long; without names, since not every key may know of every model.
+
+    Args:
+        others: in memory now. timeout_s: for which it waited.
+    """
+    if model.phase in ("ready", "evicting"):
+        found = f"it is about to leave memory, which {_requests(model.leases)} still use"
+    else:
+        found = f"it needs {_gigabytes(model.need_bytes or 0)} on {model.device}, and {_stays(others)}"
+    return ModelUnavailableError(
+        f"The model waited for room for {timeout_s:g} seconds: {found}. Try again later. More memory for models, a larger "
+        "max_cached_models or memory.room_timeout_s, or fewer pinned models may help",
+        retryable=True,
+        retry_after_s=retry_after_s,
+    )
+
+
+def _stays(models: Sequence[Model[WaiterT]]) -> str:
+    """Why models are in memory."""
+    used = [model for model in models if model.phase == "ready" and model.leases]
+    counts = {
+        f"in use by {_requests(sum(model.leases for model in used))}": len(used),
+        "pinned": sum(model.pinned and model not in used for model in models),
+        "loading": sum(model.phase == "loading" for model in models),
+        "leaving": sum(model.phase == "evicting" for model in models),
+    }
+    known = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
+    return f"{len(models)} other models are in memory ({known or 'idle'})"
+
+
+def _requests(count: int) -> str:
+    return f"{count} request{'' if count == 1 else 's'}"
+
+
 def total_bytes(models: Iterable[Model[WaiterT]]) -> int:
     """What models take together."""
     return sum(model.need_bytes or 0 for model in models)

@@ -6,7 +6,8 @@ out and reports back. A model goes
     cold -> preparing (its files are fetched, its need is estimated) -> waiting (for room) -> loading -> ready -> evicting -> cold
 
 Room is bytes per device and places over all. Who waits for room is served in order of arrival; requests for models that
-are ready overtake them, but no longer than `patience_s`: then models that would have to leave take no new requests.
+are ready overtake them, but no longer than `patience_s`: then models that would have to leave take no new requests. Nobody waits longer
+than `room_timeout_s` for room, or for a model that yields its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mm_gateway.errors import GatewayError, RateLimitError
 from mm_gateway.runtime.residency.eviction import Candidate, choose_victims
 from mm_gateway.runtime.residency.host_room import HostRoom
 from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, WaiterT
-from mm_gateway.runtime.residency.room import Room, total_bytes
+from mm_gateway.runtime.residency.room import Room, overdue, total_bytes
 
 ASSUMED_RELOAD_S_PER_BYTE = 1e-9
 """What loading costs before it was ever measured: a gigabyte a second."""
@@ -36,6 +37,7 @@ class Residency(Generic[WaiterT]):
         ttl_s: idle seconds after which a model leaves, where it has no TTL of its own; None: never.
         host_budget_bytes: host memory for weights of models that left a GPU.
         patience_s: how long requests for models that are ready may overtake one that waits for room.
+        room_timeout_s: how long a request waits for room, from when the model's files are there; > 0.
         max_waiters: requests that may wait for one model.
     """
 
@@ -47,6 +49,7 @@ class Residency(Generic[WaiterT]):
         ttl_s: float | None = None,
         host_budget_bytes: int = 0,
         patience_s: float = 10.0,
+        room_timeout_s: float = 300.0,
         max_waiters: int = 1024,
     ) -> None:
         self._max_waiters = max_waiters
@@ -54,6 +57,7 @@ class Residency(Generic[WaiterT]):
         self._ttl_s = ttl_s
         self._host = HostRoom(host_budget_bytes)
         self._patience_s = patience_s
+        self._room_timeout_s = room_timeout_s
         self._closed: GatewayError | None = None
         self.models: dict[Hashable, Model[WaiterT]] = {}
 
@@ -82,7 +86,7 @@ class Residency(Generic[WaiterT]):
     def prepared(self, model: Model[WaiterT], device: str, need_bytes: int, now: float) -> list[Effect[WaiterT]]:
         """The files are there, and this is what the model needs, on this device."""
         model.device, model.need_bytes = device, need_bytes
-        model.phase = "waiting"
+        model.phase, model.waits_since = "waiting", now
         return self.advance(now)
 
     def loaded(self, model: Model[WaiterT], footprint_bytes: int, load_s: float, now: float) -> list[Effect[WaiterT]]:
@@ -104,7 +108,7 @@ class Residency(Generic[WaiterT]):
             model.host_bytes = 0  # the copy in host memory went into the load
         if out_of_memory and not model.had_no_memory and model.waiters and self._others_can_leave(model):
             model.had_no_memory = True
-            model.phase = "waiting"
+            model.phase, model.waits_since = "waiting", now
             model.need_bytes = self._room.free_bytes(model, self._resident()) + 1
             return self.advance(now)
         if model.had_no_memory:
@@ -113,7 +117,7 @@ class Residency(Generic[WaiterT]):
 
     def stopped(self, model: Model[WaiterT], now: float) -> list[Effect[WaiterT]]:
         """A load was given up because nobody wanted it any more; whoever asked since then waits for another one."""
-        model.phase, model.host_bytes = "waiting", 0
+        model.phase, model.host_bytes, model.waits_since = "waiting", 0, now
         return self.advance(now)
 
     def released(self, model: Model[WaiterT], keep_alive: float | None, now: float) -> list[Effect[WaiterT]]:
@@ -157,10 +161,10 @@ class Residency(Generic[WaiterT]):
 
     def advance(self, now: float) -> list[Effect[WaiterT]]:
         """Everything that can happen now: models that leave, models that come, requests that are served."""
-        effects: list[Effect[WaiterT]] = []
+        effects = self._refuse_overdue(now)
         for model in self.models.values():
             model.draining = False
-            if model.phase == "ready" and model.leases == 0 and (model.unload_asked or (self._expired(model, now) and not model.waiters)):
+            if model.phase == "ready" and model.leases == 0 and (model.unload_asked or (model.expired(now) and not model.waiters)):
                 effects += self._evict(model)
         for model in self._waiting():
             if not model.waiters:
@@ -187,10 +191,11 @@ class Residency(Generic[WaiterT]):
         return effects
 
     def next_time(self, now: float) -> float | None:
-        """When, after `now`, `advance` has to be called though nothing else happens: a TTL, or the end of somebody's patience."""
+        """When, after `now`, `advance` has to be called though nothing else happens: a TTL, or the end of somebody's patience or time."""
         idle = [model for model in self.models.values() if model.phase == "ready" and model.leases == 0 and not model.pinned]
         times = [model.expires_at for model in idle if model.expires_at is not None]
         times += [model.waiters[0][1] + self._patience_s for model in self._waiting() if model.waiters]
+        times += [model.room_awaited_since + self._room_timeout_s for model in self.models.values()]
         return min((time for time in times if now < time < math.inf), default=None)
 
     def bytes_on(self, device: str) -> int:
@@ -203,6 +208,14 @@ class Residency(Generic[WaiterT]):
 
     def _resident(self) -> list[Model[WaiterT]]:
         return [model for model in self.models.values() if model.resident]
+
+    def _refuse_overdue(self, now: float) -> list[Effect[WaiterT]]:
+        effects: list[Effect[WaiterT]] = []
+        for model in self.models.values():
+            while model.room_awaited_since + self._room_timeout_s <= now:
+                error = overdue(model, self._resident(), self._room_timeout_s, max(1.0, self._patience_s))
+                effects.append(Refuse(model, model.waiters.pop(0)[0], error))
+        return effects
 
     def _make_room(self, model: Model[WaiterT], now: float) -> list[Effect[WaiterT]]:
         staying = [other for other in self._resident() if other.phase != "evicting"]
@@ -229,7 +242,7 @@ class Residency(Generic[WaiterT]):
                 pinned=other.pinned,
                 asked_for=bool(other.waiters) or other.leases > 0,
                 idle_s=now - other.last_used,
-                expired_s=now - other.expires_at if self._expired(other, now) and other.expires_at is not None else None,
+                expired_s=now - other.expires_at if other.expired(now) and other.expires_at is not None else None,
                 reload_s=self._reload_s(other),
             )
             for other in staying
@@ -274,9 +287,6 @@ class Residency(Generic[WaiterT]):
         """Nobody gets it this time."""
         self._cool(model)
         return self._refuse(model, error, no_room=no_room)
-
-    def _expired(self, model: Model[WaiterT], now: float) -> bool:
-        return model.expires_at is not None and model.expires_at <= now and not model.pinned
 
     def _expiry(self, model: Model[WaiterT], keep_alive: float | None, now: float) -> float | None:
         ttl = keep_alive if keep_alive is not None else model.ttl_s if model.ttl_s is not None else self._ttl_s

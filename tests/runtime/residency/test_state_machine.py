@@ -356,3 +356,52 @@ def test_whoever_asks_as_an_unwanted_load_is_given_up_waits_for_another() -> Non
     state.request(model, "b", 2.0)
     (load,) = state.stopped(model, 3.0)
     assert isinstance(load, Load) and [waiter for waiter, _ in model.waiters] == ["b"]
+
+
+def waiting_machine() -> tuple[Residency[str], Model[str], Model[str]]:
+    """One place, and a model in it that two requests use since 0.0."""
+    state: Residency[str] = Residency(max_models=1, budget_of=lambda _: 100, patience_s=PATIENCE_S, room_timeout_s=60.0)
+    used, wanted = (Model[str](key, device="cpu", need_bytes=10) for key in range(2))
+    state.models.update({0: used, 1: wanted})
+    state.request(used, "a", 0.0)
+    state.request(used, "b", 0.0)
+    state.loaded(used, 10, 1.0, 0.0)
+    return state, used, wanted
+
+
+def test_a_request_waits_for_room_for_a_bounded_time_and_is_told_for_what() -> None:
+    state, used, wanted = waiting_machine()
+    assert state.request(wanted, "w", 1.0) == []
+    assert state.request(wanted, "later", 21.0) == []  # the first one's patience is over
+    assert state.request(used, "c", 22.0) == []  # its model takes no new requests
+    assert state.next_time(22.0) == 61.0
+    (refusal,) = state.advance(61.0)
+    assert isinstance(refusal, Refuse) and refusal.waiter == "w" and isinstance(refusal.error, ModelUnavailableError)
+    assert refusal.error.retryable and refusal.error.retry_after_s == PATIENCE_S
+    assert "waited for room for 60 seconds" in str(refusal.error) and "1 in use by 2 requests" in str(refusal.error)
+    refusal, grant = state.advance(81.0)  # nobody waits for its room any more
+    assert isinstance(refusal, Refuse) and refusal.waiter == "later" and wanted.phase == "cold"
+    assert isinstance(grant, Grant) and grant.waiter == "c"
+
+
+def test_a_request_for_a_model_that_is_to_leave_waits_for_a_bounded_time() -> None:
+    state, used, _ = waiting_machine()
+    state.unload(used, 1.0)
+    assert state.request(used, "c", 2.0) == []
+    (refusal,) = state.advance(62.0)
+    assert isinstance(refusal, Refuse) and "about to leave memory, which 2 requests still use" in str(refusal.error)
+    assert used.phase == "ready" and used.leases == 2
+
+
+def test_downloads_and_loads_do_not_count_as_waiting_for_room() -> None:
+    state, used, wanted = waiting_machine()
+    wanted.need_bytes = None
+    (prepare,) = state.request(wanted, "w", 1.0)
+    assert isinstance(prepare, Prepare) and state.advance(500.0) == []
+    assert state.prepared(wanted, "cpu", 10, 500.0) == []
+    assert state.advance(559.0) == [] and state.next_time(559.0) == 560.0
+    state.released(used, None, 559.5)
+    (evict,) = state.released(used, None, 559.5)
+    (load,) = state.evicted(used, 559.6)
+    assert isinstance(evict, Evict) and isinstance(load, Load)
+    assert state.advance(900.0) == [] and wanted.phase == "loading"
