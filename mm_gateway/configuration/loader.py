@@ -31,7 +31,7 @@ _OF_CLIENTS = ("MM_GATEWAY_URL", "MM_GATEWAY_KEY")
 """Read by the commands that ask a running gateway."""
 BUILT_IN_PREFIX = "builtin:"
 PACKAGE_PREFIX = "package:"
-_ONLY = {"base_url": "remote", "api_key_env": "remote", "timeout_s": "remote", "delay_s": "mock"}
+_ONLY = {"base_url": "remote", "api_key_env": "remote", "timeout_s": "remote", "delay_s": "mock", "script": "mock"}
 
 
 def load_settings(models_file: Path | None, gateway_file: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -127,6 +127,8 @@ def _model(entry: object, name: str, path: Path) -> ModelConfig:
         changes["path"] = str(_built_in_model(config.path, where))
     elif config.path is not None and not config.path.startswith(PACKAGE_PREFIX):
         changes["path"] = str((folder / Path(config.path).expanduser()).resolve())
+    if config.script is not None:
+        changes["script"] = str((folder / Path(config.script).expanduser()).resolve())
     if config.chat_template is not None and config.chat_template not in get_args(ModelType):
         template = (folder / Path(config.chat_template).expanduser()).resolve()
         if not template.is_file():

@@ -118,6 +118,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Positive, Meta(description="remote: seconds without a byte of a stream, or for a whole reply, after which the request fails.")
     ] = 600.0
     delay_s: Annotated[NotNegative, Meta(description="mock: seconds per token.")] = 0.0
+    script: Annotated[
+        str | None,
+        Meta(description="mock: a file of replies, texts and calls, that are given in turn; a path from the folder of this file."),
+    ] = None
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

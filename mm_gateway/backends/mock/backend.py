@@ -10,6 +10,7 @@ The last message (or the prompt) may hold directives: `!mock tokens=50 delay=0.1
     after=N    fail after N tokens of the text, mid-stream; default 0: before the first
 
 Functions are called in turn: each of the tools once, then comes the text. Arguments, and texts that follow a grammar, are examples of it.
+A script (`script:` of the entry) says what to reply in place of that.
 A token is a word with the space before it. Log-probabilities are made up, and always the same. All choices of a request together
 have at most 2**20 tokens, the inputs of an embedding request at most 300,000.
 """
@@ -24,10 +25,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
 from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import check_total_tokens
-from mm_gateway.backends.mock.call import MockCall
+from mm_gateway.backends.mock.call import MockCalls
 from mm_gateway.backends.mock.choice import MockChoice, prompt_logprob
 from mm_gateway.backends.mock.directives import HANG, Directives, failure, read_directives
 from mm_gateway.backends.mock.form import Form, form_of
+from mm_gateway.backends.mock.script import Script
 from mm_gateway.backends.mock.vectors import MockVocabulary, mock_vector, word_ids
 from mm_gateway.backends.mock.words import count_words, words_of
 from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat
@@ -72,6 +74,7 @@ class MockBackend:
         self._created = created
         self._context_length = config.max_context_length or CONTEXT_LENGTH
         self._vocabulary = MockVocabulary()
+        self._script = Script(config.script) if config.script is not None else None
 
     def info(self) -> ModelInfo:
         return ModelInfo(
@@ -120,7 +123,7 @@ class MockBackend:
         sizes, left_out = await pool.run(self._sizes, request.input, prompts, config.max_new_tokens)
         if left_out:
             yield Ignored(left_out)
-        form = await form_of(request, orders)
+        form = await form_of(request, orders, self._script)
         if form.ignored:
             yield Ignored(form.ignored)
         choices = await pool.run(self._choices, request, prompts, sizes, orders, form)
@@ -174,7 +177,7 @@ class MockBackend:
 
     def _choices(
         self, request: GenerationRequest, prompts: Sequence[str], sizes: Sequence[int], orders: Directives, form: Form
-    ) -> Sequence[MockChoice | MockCall]:
+    ) -> Sequence[MockChoice | MockCalls]:
         """Every choice of the reply.
 
         Raises:
@@ -187,17 +190,21 @@ class MockBackend:
         if room < max(limit, 1):
             raise ContextLengthExceededError(self._context_length, max(sizes), config.max_new_tokens, param=param)
         script = list(words_of(form.text)) if form.text is not None else None
-        if script is not None and len(script) < config.min_tokens:
-            raise InvalidRequestError(f"min_tokens: what the reply has to be has {len(script)} tokens", param="min_tokens")
-        length = len(script) if script is not None else max(_TOKENS if orders.tokens is None else orders.tokens, config.min_tokens)
+        calls = [(name, list(words_of(arguments)) or [""]) for name, arguments in form.calls]
+        if script is not None:
+            length = len(script) + sum(len(arguments) for _, arguments in calls)
+            if length < config.min_tokens:
+                raise InvalidRequestError(f"min_tokens: what the reply has to be has {length} tokens", param="min_tokens")
+        else:
+            length = max(_TOKENS if orders.tokens is None else orders.tokens, config.min_tokens)
         most = limit if script is None and config.ignore_eos else min(length, limit)
         if most * len(prompts) * config.n > MAX_TOKENS:
             together = f"{len(prompts)} prompts of {config.n} choices of {most} tokens"
             raise InvalidRequestError(f"The mock writes {MAX_TOKENS} tokens for a request at most, not {together}", param=param)
-        if form.tool is not None:
-            assert isinstance(request.input, ChatInput) and request.input.tools is not None and script is not None
-            use, name = request.input.tools, form.tool.name
-            return [MockCall(index, config, use, name, arguments=script, limit=limit) for index in range(config.n)]
+        if calls:
+            assert isinstance(request.input, ChatInput) and request.input.tools is not None
+            use = request.input.tools
+            return [MockCalls(index, config, use, calls, text=script or (), limit=limit) for index in range(config.n)]
         return [
             MockChoice(index * config.n + place, config, offset=offset + place, length=length, limit=limit, script=script)
             for index, offset in enumerate(_offset(prompt, config) for prompt in prompts)
@@ -257,7 +264,7 @@ def _prompt_tokens(input: ChatInput | CompletionInput, config: GenerationConfig,
     return found
 
 
-def _echoes(request: GenerationRequest, prompts: Sequence[str], choices: Sequence[MockChoice | MockCall]) -> Iterator[GenerationEvent]:
+def _echoes(request: GenerationRequest, prompts: Sequence[str], choices: Sequence[MockChoice | MockCalls]) -> Iterator[GenerationEvent]:
     """The prompts of a completion, or the assistant's last message, where they are asked for; once for every choice."""
     for choice in choices:
         if isinstance(choice, MockChoice) and isinstance(request.input, CompletionInput) and request.input.echo:

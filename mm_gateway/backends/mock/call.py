@@ -1,7 +1,8 @@
-"""Which function the mock calls, and the call piece by piece."""
+"""Which function the mock calls, and its calls piece by piece."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from mm_gateway.backends.mock.choice import made_up_logprob
@@ -10,6 +11,7 @@ from mm_gateway.backends.mock.vectors import word_ids
 from mm_gateway.backends.tool_calls import finish_reason, new_call_id
 from mm_gateway.core import ChatInput, ChoiceFinished, GenerationConfig, GenerationEvent, TextDelta, Tool, ToolCallDelta, ToolUse
 from mm_gateway.errors import InvalidRequestError
+from mm_gateway.stop_strings import StopStrings
 
 
 def called_tool(chat: ChatInput, orders: Directives) -> Tool | None:
@@ -43,38 +45,66 @@ def _named(use: ToolUse, name: str) -> Tool:
     return found
 
 
-class MockCall:
-    """One choice that is a call: a piece of its arguments a step.
+class MockCalls:
+    """One choice that calls functions, perhaps after a text: a piece of it a step.
 
     Args:
-        index: of the choice in the reply. arguments: in tokens, at least one. limit: tokens at most.
+        index: of the choice in the reply. text: before the calls, in tokens. calls: each function's name with its arguments in tokens,
+            at least one; only the first is called where the request allows one. limit: tokens at most.
     """
 
-    def __init__(self, index: int, config: GenerationConfig, use: ToolUse, name: str, *, arguments: Sequence[str], limit: int) -> None:
+    def __init__(
+        self,
+        index: int,
+        config: GenerationConfig,
+        use: ToolUse,
+        calls: Sequence[tuple[str, Sequence[str]]],
+        *,
+        text: Sequence[str] = (),
+        limit: int,
+    ) -> None:
         self.index = index
         self._config = config
         self._use = use
-        self._name = name
-        self._arguments = arguments
+        self._text = deque(text)
+        self._calls = [(name, deque(arguments)) for name, arguments in (calls if use.several else calls[:1])]
+        self._stops = StopStrings(config.stop, shown=frozenset(config.stop) if config.include_stop_str_in_output else frozenset())
+        self._call = 0
+        self._begun = False
         self._limit = limit
         self.generated = 0
         self.finished = False
 
     def step(self) -> list[GenerationEvent]:
         """The events of one more token."""
-        piece = self._arguments[self.generated]
-        first = self.generated == 0
         self.generated += 1
-        id, name = (new_call_id(), self._name) if first else (None, None)
-        events: list[GenerationEvent] = [ToolCallDelta(self.index, 0, piece, id=id, name=name)]
+        text, stopped, call = "", False, None
+        if self._text:
+            piece = self._text.popleft()
+            text, stopped = self._stops.add(piece)
+            if not self._text and not stopped:
+                text += self._stops.flush()
+        else:
+            piece, call = self._next_of_call()
         config = self._config
         ids = word_ids([piece]) if config.return_token_ids else ()
         logprobs = (made_up_logprob(piece, config.logprobs, config),) if config.logprobs is not None else ()
-        if ids or logprobs:
-            events.append(TextDelta(self.index, "", ids, logprobs))
-        if self.generated == len(self._arguments):
+        events: list[GenerationEvent] = [call] if call is not None else []
+        if text or ids or logprobs:
+            events.append(TextDelta(self.index, text, ids, logprobs))
+        if stopped:
+            events.append(ChoiceFinished(self.index, "stop"))
+        elif self._call == len(self._calls):
             events.append(ChoiceFinished(self.index, finish_reason(self._use, "stop", called=True)))
         elif self.generated >= self._limit:
             events.append(ChoiceFinished(self.index, "length"))
-        self.finished = isinstance(events[-1], ChoiceFinished)
+        self.finished = bool(events) and isinstance(events[-1], ChoiceFinished)
         return events
+
+    def _next_of_call(self) -> tuple[str, ToolCallDelta]:
+        name, arguments = self._calls[self._call]
+        piece = arguments.popleft()
+        first, self._begun = not self._begun, bool(arguments)
+        event = ToolCallDelta(self.index, self._call, piece, id=new_call_id() if first else None, name=name if first else None)
+        self._call += not arguments
+        return piece, event

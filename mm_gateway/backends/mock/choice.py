@@ -35,8 +35,8 @@ class MockChoice:
     ) -> None:
         self.index = index
         self._config = config
-        self._script = script
-        self._length = len(script) if script is not None else length
+        self._script = script if script is None or script else [""]  # even nothing takes a token: the one that ends it
+        self._length = len(self._script) if self._script is not None else length
         self._limit = limit
         self._offset = offset
         self._stops = StopStrings(config.stop, shown=frozenset(config.stop) if config.include_stop_str_in_output else frozenset())
