@@ -20,14 +20,16 @@ import msgspec
 
 from mm_gateway.chat_templates.environment import OURS, ChatTemplate
 from mm_gateway.chat_templates.marks import all_texts, each_text, unused_characters, up_to
+from mm_gateway.chat_templates.reasoning_formats.found import TemplateThoughts, find_thoughts
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.chat_templates.tool_formats.format import ToolFormat, arguments_of, call_names, declaration, in_first_user_turn
 from mm_gateway.chat_templates.tool_formats.formats import tool_format_of, writes_tools
-from mm_gateway.core import Message, Rendering, Tool
+from mm_gateway.core import Message, Reasoning, Rendering, Tool
 from mm_gateway.errors import ConfigurationError, InvalidRequestError, UnsupportedParameterError
 
 _WINDOW = 32 << 10  # characters
 _PLAIN = Rendering()
+_AS_IT_DOES = Reasoning()
 
 
 class TemplateTokenizer(Protocol):
@@ -59,6 +61,7 @@ class ChatEncoder:
         stop_strings: end the assistant's turn.
         default_system: for templates that ask for it.
         tool_format: how tools and calls are written; None: what the template shows of it.
+        reasoning_format: name of how thoughts are written; None: what the template shows of it.
 
     Raises:
         ConfigurationError: the source is no Jinja template.
@@ -73,6 +76,7 @@ class ChatEncoder:
         stop_strings: tuple[str, ...] = (),
         default_system: str | None = None,
         tool_format: ToolFormat | None = None,
+        reasoning_format: str | None = None,
     ) -> None:
         try:
             self._template = ChatTemplate(source) if source is not None else None
@@ -83,6 +87,7 @@ class ChatEncoder:
         self._knows_developer = source is not None and "developer" in source
         self._writes_tools = source is not None and writes_tools(source)
         self._tool_format = tool_format or tool_format_of(source or "")
+        self._reasoning_format = reasoning_format
         self._tokenizer = tokenizer
         self._variables = {**(variables or {}), "default_system": default_system}
         self.stop_strings = stop_strings
@@ -105,6 +110,17 @@ class ChatEncoder:
                 param="tools",
             )
         return self._tool_format
+
+    @functools.cached_property
+    def thoughts(self) -> TemplateThoughts | None:
+        """How this model thinks before it answers; None: it does not, as far as its template shows."""
+        if self._template is None:
+            return None
+
+        def render(turns: list[dict[str, Any]], variables: Mapping[str, Any], begins: bool) -> str:
+            return self._render(turns, [], dict(variables), boundary="", add_generation_prompt=begins)
+
+        return find_thoughts(render, self._template.variables, configured=self._reasoning_format)
 
     def begun(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
         """Text with which the assistant's turn has begun already, before it goes on."""
@@ -131,11 +147,13 @@ class ChatEncoder:
         tools: Sequence[Tool] = (),
         *,
         rendering: Rendering = _PLAIN,
+        reasoning: Reasoning = _AS_IT_DOES,
         limit: TokenLimit | None = None,
     ) -> list[int]:
         """Token ids of the conversation, ready for the assistant's turn or for what `rendering` says.
 
         Args:
+            reasoning: what the template is told of it; variables of the request's own go before.
             limit: how long it may be; None: whatever it is.
 
         Raises:
@@ -146,20 +164,21 @@ class ChatEncoder:
         if limit is not None:
             limit.check_bytes([message.content for message in messages])
         try:
-            ids = self._encode(messages, tools, rendering, limit)
+            ids = self._encode(messages, tools, rendering, reasoning, limit)
         except RecursionError:
             raise InvalidRequestError("The messages or tools hold JSON that is nested too deeply", param="messages") from None
         front = self._tokenizer.in_front() if rendering.add_special_tokens else []
         return ids if ids[: len(front)] == front else front + ids
 
-    def _encode(self, messages: Sequence[Message], tools: Sequence[Tool], rendering: Rendering, limit: TokenLimit | None) -> list[int]:
+    def _encode(
+        self, messages: Sequence[Message], tools: Sequence[Tool], rendering: Rendering, reasoning: Reasoning, limit: TokenLimit | None
+    ) -> list[int]:
         turns, begun = self._turns(messages, tools)
         declarations = _declarations(tools)
-        variables = self._variables_of(rendering)
+        variables = self._variables_of(rendering, reasoning)
         boundary, mark, end = unused_characters(list(all_texts((turns, declarations, variables))))
         if rendering.continue_final_message:
-            final = messages[-1]
-            turns, _ = self._turns([*messages[:-1], msgspec.structs.replace(final, content=final.content + end)], tools)
+            turns, _ = self._turns([*messages[:-1], _ended(messages[-1], end)], tools)
         begins = rendering.add_generation_prompt and not rendering.continue_final_message
         change = functools.partial(self._mark, mark=mark)
         turns, declarations = each_text((turns, declarations), change, names=("role", "type"))
@@ -180,7 +199,7 @@ class ChatEncoder:
                 limit.check(ids)
         return ids + self._encode_plain(rendered[start:], boundary, mark, limit) + beginning
 
-    def _variables_of(self, rendering: Rendering) -> dict[str, Any]:
+    def _variables_of(self, rendering: Rendering, reasoning: Reasoning) -> dict[str, Any]:
         """What the template finds of the request beside messages and tools."""
         template = self._template
         if template is None:
@@ -193,7 +212,8 @@ class ChatEncoder:
         if rendering.documents and "documents" not in template.variables:
             raise InvalidRequestError("documents: this model's chat template has no use for documents", param="documents")
         used = {name: value for name, value in rendering.variables.items() if name in template.variables}
-        return {**used, "documents": [dict(document) for document in rendering.documents] or None}
+        told = self.thoughts.variables(reasoning) if reasoning != _AS_IT_DOES and self.thoughts is not None else {}
+        return {**told, **used, "documents": [dict(document) for document in rendering.documents] or None}
 
     def _turns(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[dict[str, Any]], str]:
         """The messages as templates want them; calls and results become text where the template knows none."""
@@ -209,6 +229,8 @@ class ChatEncoder:
         for message in messages:
             role = "system" if message.role == "developer" and not self._knows_developer else message.role
             turn: dict[str, Any] = {"role": role, "content": message.content}
+            if message.reasoning and self.thoughts is not None:
+                turn |= self.thoughts.turn(message.reasoning, message.content)
             if message.name:
                 turn["name"] = message.name
             if message.tool_calls:
@@ -287,6 +309,13 @@ class ChatEncoder:
         except Exception as error:  # whatever a template does, it is no failure of the gateway
             found = f"{type(error).__name__}: {str(error)[:200]}"
             raise InvalidRequestError(f"The model's chat template fails for these messages: {found}", param="messages") from error
+
+
+def _ended(message: Message, end: str) -> Message:
+    """A message with a mark where its text ends: of one that has only thought, the thought's."""
+    if message.reasoning and not message.content:
+        return msgspec.structs.replace(message, reasoning=message.reasoning + end)
+    return msgspec.structs.replace(message, content=message.content + end)
 
 
 def _declarations(tools: Sequence[Tool]) -> list[dict[str, Any]]:

@@ -162,7 +162,7 @@ def as_turns(messages: Sequence[Message], write_call: Any, write_result: Any) ->
             turns.append(Message(role="user", content=text))
         elif message.tool_calls:
             pieces = [message.content, *(write_call(call) for call in message.tool_calls)]
-            turns.append(Message(role="assistant", content="\n".join(piece for piece in pieces if piece)))
+            turns.append(Message(role="assistant", content="\n".join(piece for piece in pieces if piece), reasoning=message.reasoning))
         else:
             turns.append(message)
     return turns

@@ -54,10 +54,10 @@ class ModelText:
             case str():
                 check_text_size([input], "prompt", context_length=self._context_length)
                 ids = self._text.encode(input, add_special_tokens=add_special_tokens)
-            case ChatInput(messages, use, rendering):
+            case ChatInput(messages, use, rendering) as conversation:
                 check_text_size([message.content for message in messages], "messages", context_length=self._context_length)
                 tools = use.tools if use is not None else ()
-                ids = self._chat.encode(messages, tools, rendering=rendering)
+                ids = self._chat.encode(messages, tools, rendering=rendering, reasoning=conversation.reasoning)
         strings = (token if isinstance(token, str) else "" for token in self._tokenizer.convert_ids_to_tokens(ids))
         return Tokenized(tuple(ids), tuple(strings), self._context_length)
 

@@ -1,0 +1,98 @@
+"""Reads GPT-OSS's messages: thoughts in the channel `analysis`, answers in `final`, calls in messages to a recipient.
+
+Source: https://cookbook.openai.com/articles/openai-harmony
+"""
+
+from __future__ import annotations
+
+import re
+
+from mm_gateway.chat_templates.reasoning_formats.format import Piece, State
+
+START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
+MARKS = (START, CHANNEL, MESSAGE, END, "<|constrain|>", "<|call|>", "<|return|>")
+
+_MAX_HEADER = 200
+"""Characters after which what has no end is taken for no header."""
+_ENDS = re.compile("|".join(map(re.escape, (END, START, "<|call|>", "<|return|>"))))
+_LONGEST = max(map(len, MARKS))
+
+
+class HarmonyReader:
+    """A ThoughtReader. A message to a recipient, which is a call, is part of the answer with its header and its end.
+
+    Args:
+        state: where the text begins; `undecided`: with a header.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state: State = state
+        self._is_call = False
+        self._buffer = ""
+
+    @property
+    def is_closing(self) -> bool:
+        return self.state == "thought" and self._begun() > 0
+
+    def feed(self, text: str) -> list[Piece]:
+        self._buffer += text
+        pieces: list[Piece] = []
+        while self._buffer and self._read(pieces):
+            pass
+        return pieces
+
+    def begin_answer(self) -> None:
+        self.state = "answer"
+
+    def end(self) -> list[Piece]:
+        pieces: list[Piece] = []
+        header = self.state == "undecided" and self._buffer.startswith((START, CHANNEL))
+        self._take(pieces, "mark" if header else "thought" if self.state == "thought" else "answer", len(self._buffer))
+        return pieces
+
+    def _read(self, pieces: list[Piece]) -> bool:
+        return self._header(pieces) if self.state == "undecided" else self._message(pieces)
+
+    def _header(self, pieces: list[Piece]) -> bool:
+        buffer = self._buffer
+        if not any(buffer.startswith(mark) or mark.startswith(buffer) for mark in (START, CHANNEL)):
+            self.state = "answer"  # no message at all
+            return True
+        at = buffer.find(MESSAGE)
+        if at < 0:
+            if len(buffer) > _MAX_HEADER:
+                self.state = "answer"
+            return len(buffer) > _MAX_HEADER
+        header = buffer[:at]
+        self._is_call = " to=" in header
+        if self._is_call:
+            self.state = "answer"
+            self._take(pieces, "answer", at + len(MESSAGE))
+        else:
+            self.state = "thought" if "analysis" in header.rpartition(CHANNEL)[2] else "answer"
+            self._take(pieces, "mark", at + len(MESSAGE))
+        return True
+
+    def _message(self, pieces: list[Piece]) -> bool:
+        part = "thought" if self.state == "thought" else "answer"
+        match = _ENDS.search(self._buffer)
+        if match is None:
+            self._take(pieces, part, len(self._buffer) - self._begun())
+            return False
+        self._take(pieces, part, match.start())
+        if match[0] != START:  # which begins the next header
+            self._take(pieces, "answer" if self._is_call else "mark", len(match[0]))
+        self._is_call = False
+        self.state = "undecided"
+        return True
+
+    def _begun(self) -> int:
+        """Characters at the end of what waits that may become the end of the message."""
+        tail = self._buffer[-_LONGEST:]
+        at = tail.rfind("<")
+        return len(tail) - at if at >= 0 and any(mark.startswith(tail[at:]) for mark in MARKS) else 0
+
+    def _take(self, pieces: list[Piece], part: str, size: int) -> None:
+        if size:
+            pieces.append(Piece(part, self._buffer[:size]))  # type: ignore[arg-type]
+            self._buffer = self._buffer[size:]
