@@ -11,6 +11,11 @@ from typing import Protocol
 class TextStops(Protocol):
     """Ends a text that arrives in pieces."""
 
+    @property
+    def found(self) -> str | None:
+        """The string that ended it; None: none has."""
+        ...
+
     def add(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
         """Returns the text that is free to go, and whether it ends there. Not to be called after that.
 
@@ -39,6 +44,8 @@ class StopStrings:
         self._shown = shown
         self._state = 0
         self._held = ""
+        self.found: str | None = None
+        """The string that ended the text; None: none has."""
 
     def add(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
         """Returns the text that is free to go, and whether a stop string ended it. Not to be called after that.
@@ -55,7 +62,8 @@ class StopStrings:
             if may_end and automaton.found[state]:
                 whole = (self._held + text)[: len(self._held) + position]
                 begin = len(whole) - automaton.found[state]
-                return whole if whole[begin:] in self._shown else whole[:begin], True
+                self.found = whole[begin:]
+                return whole if self.found in self._shown else whole[:begin], True
         whole = self._held + text
         free = len(whole) - automaton.size[state]
         self._state, self._held = state, whole[free:]

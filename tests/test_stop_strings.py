@@ -31,6 +31,7 @@ def test_stop_strings(pieces: list[str], stops: list[str], expected: str, stoppe
         if ended:
             break
     assert (out + ("" if ended else checker.flush()), ended) == (expected, stopped)
+    assert (checker.found in stops) == ended and (checker.found is not None) == ended
 
 
 @given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3), st.integers(1, 4))

@@ -55,7 +55,7 @@ async def _keep_best(
                         for place, chosen in enumerate(best):
                             index = prompt * n + place
                             yield candidates[chosen].delta(index)
-                            yield ChoiceFinished(index, finished[chosen].finish_reason)
+                            yield msgspec.structs.replace(finished[chosen], index=index)
                 case _:
                     yield event
 

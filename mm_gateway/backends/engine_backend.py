@@ -114,14 +114,14 @@ async def _generate(
                 stops_within = functools.partial(StopsOutsideCalls, chat.tool_format.calls)
             if unused := chat.unused_variables(conversation.rendering):
                 yield Ignored(tuple(f"chat_template_kwargs.{name}" for name in unused))
-            encode = functools.partial(_encode_chat, engine, chat, conversation, config.max_new_tokens, truncate_history)
+            encode = functools.partial(_encode_chat, engine, chat, conversation, config.required_room, truncate_history)
             fitting = await encoding(conversation.characters).run(encode)
             if fitting.left_out:
                 yield Ignored(fitting.ignored)
             prompts, echo = [fitting.ids], echo_of_chat(conversation)
             stop_strings, param, scored = chat.stop_strings, "messages", False
         case CompletionInput() as completion:
-            prompts, echo = await encoding(completion.characters).run(_encode_all, engine, completion, config.max_new_tokens)
+            prompts, echo = await encoding(completion.characters).run(_encode_all, engine, completion, config.required_room)
             param, scored = "prompt", config.prompt_logprobs is not None
     check_prompt_logprobs(config, sum(map(len, prompts)), echo=scored and bool(echo))
     if config.grammar is not None:

@@ -40,7 +40,7 @@ async def read_tool_calls(
                 rest = choice.parser.end(cut=reason == "length", required=use.required)
                 for found in choice.read(rest):
                     yield found
-                yield ChoiceFinished(index, finish_reason(use, reason, called=choice.calls > 0))
+                yield ChoiceFinished(index, finish_reason(use, reason, called=choice.calls > 0), event.stop)
             case _:
                 yield event
 
@@ -61,6 +61,10 @@ class StopsOutsideCalls:
         self._gone = 0  # characters before that
         self._held = 0  # characters of the text around calls that `_stops` holds back…
         self._held_to = 0  # …and where they end
+
+    @property
+    def found(self) -> str | None:
+        return self._stops.found
 
     def add(self, text: str, *, may_end: bool = True) -> tuple[str, bool]:
         self._waiting += text

@@ -204,10 +204,11 @@ class WorkflowOutcome(msgspec.Struct, frozen=True, tag="outcome"):
 
 
 class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
-    """The last event of one choice."""
+    """The last event of one choice. stop: the request's stop string that ended it, where one did and that is known."""
 
     index: int
     finish_reason: FinishReason
+    stop: str | None = None
 
 
 class StageUsage(msgspec.Struct, frozen=True):

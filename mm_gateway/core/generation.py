@@ -114,6 +114,8 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
     max_new_tokens: Annotated[int, Meta(ge=0)] | None = None
     """Upper bound of generated tokens, >= 1 (0 only scores the prompt, with `prompt_logprobs`); None: what is left of the context."""
+    clamp_to_context: bool = False
+    """Where the context leaves less than `max_new_tokens`, that much is the limit; otherwise such a request is refused."""
     temperature: Temperature | None = None
     """[0, 2]; 0 is greedy. None: the model's own default, else 1."""
     top_p: TopP | None = None
@@ -169,6 +171,11 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
         if self.max_new_tokens is not None and self.min_tokens > self.max_new_tokens:
             text = f"min_tokens must be at most the limit of tokens, {self.max_new_tokens}, got {self.min_tokens}"
             raise InvalidRequestError(text, param="min_tokens")
+
+    @property
+    def required_room(self) -> int | None:
+        """Tokens that the context must leave for the reply; None: whatever there is, at least one."""
+        return None if self.clamp_to_context else self.max_new_tokens
 
 
 class Rendering(msgspec.Struct, frozen=True):

@@ -169,9 +169,9 @@ def ticket_of(request: HTTPRequest) -> Ticket:
 
 
 def output_tokens(request: GenerationRequest | ForwardedBody) -> int:
-    """What a request may generate by its own limit; 0 where it sets none: the end of it tells."""
+    """What a request may generate by its own limit; 0 where it sets none, or one that is clamped: the end of it tells."""
     if isinstance(request, ForwardedBody):
         return request.output_tokens
     prompts = len(request.input.prompts) if isinstance(request.input, CompletionInput) else 1
     choices = max(request.config.n, request.best_of or 1)
-    return prompts * choices * (request.config.max_new_tokens or 0)
+    return prompts * choices * (request.config.required_room or 0)

@@ -119,8 +119,8 @@ class MockBackend:
                 yield event
             return
         pool = encoding(sum(map(len, prompts)))
-        prompts = await pool.run(self._kept, request.input, prompts, config.max_new_tokens)
-        sizes, left_out = await pool.run(self._sizes, request.input, prompts, config.max_new_tokens)
+        prompts = await pool.run(self._kept, request.input, prompts, config.required_room)
+        sizes, left_out = await pool.run(self._sizes, request.input, prompts, config.required_room)
         if left_out:
             yield Ignored(left_out)
         form = await form_of(request, orders, self._script)
@@ -186,9 +186,11 @@ class MockBackend:
         config = request.config
         room = self._context_length - max(sizes)
         limit = room if config.max_new_tokens is None else config.max_new_tokens
+        if config.clamp_to_context:
+            limit = min(limit, room)
         param = "messages" if isinstance(request.input, ChatInput) else "prompt"
         if room < max(limit, 1):
-            raise ContextLengthExceededError(self._context_length, max(sizes), config.max_new_tokens, param=param)
+            raise ContextLengthExceededError(self._context_length, max(sizes), config.required_room, param=param)
         script = list(words_of(form.text)) if form.text is not None else None
         calls = [(name, list(words_of(arguments)) or [""]) for name, arguments in form.calls]
         if script is not None:

@@ -93,7 +93,7 @@ class MockCalls:
         if text or ids or logprobs:
             events.append(TextDelta(self.index, text, ids, logprobs))
         if stopped:
-            events.append(ChoiceFinished(self.index, "stop"))
+            events.append(ChoiceFinished(self.index, "stop", self._stops.found))
         elif self._call == len(self._calls):
             events.append(ChoiceFinished(self.index, finish_reason(self._use, "stop", called=True)))
         elif self.generated >= self._limit:

@@ -87,7 +87,7 @@ class MockChoice:
         self, reason: FinishReason, text: str, logprobs: tuple[TokenLogprob, ...] = (), ids: tuple[int, ...] = ()
     ) -> list[GenerationEvent]:
         self.finished = True
-        end = ChoiceFinished(self.index, reason)
+        end = ChoiceFinished(self.index, reason, self._stops.found)
         return [TextDelta(self.index, text, ids, logprobs), end] if text or ids or logprobs else [end]
 
 

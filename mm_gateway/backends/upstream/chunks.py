@@ -74,7 +74,8 @@ class ChunkReader:
                 if choice.finish_reason.lower() in _FAILURES:
                     raise ValueError(f"the finish_reason {choice.finish_reason[:50]}")
                 reason = self._reasons[index] = _REASONS.get(choice.finish_reason.lower(), "stop")
-                yield ChoiceFinished(index, reason)
+                stop = given.get("stop_reason")  # as vLLM has it; a number is a token
+                yield ChoiceFinished(index, reason, stop if isinstance(stop, str) else None)
         self._usage = usage_of(chunk) or self._usage
 
     def end(self) -> Usage:

@@ -135,7 +135,7 @@ def tools_body(use: ToolUse) -> dict[str, Any]:
 
 def _parameters(config: GenerationConfig) -> dict[str, Any]:
     renamed = {"max_new_tokens": "max_tokens"}
-    apart = {"logprobs", "prompt_logprobs", "logit_bias", "stop", "grammar"}
+    apart = {"logprobs", "prompt_logprobs", "logit_bias", "stop", "grammar", "clamp_to_context"}
     defaults = GenerationConfig()
     body: dict[str, Any] = {
         renamed.get(name, name): getattr(config, name)

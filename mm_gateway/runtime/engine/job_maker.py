@@ -69,7 +69,8 @@ class JobMaker:
         texts: dict[int, SequenceText] = {}
         echo: dict[int, str] = {}
         for position, prompt in enumerate(prompts):
-            max_tokens = self.limits.output_tokens(prompt, config.max_new_tokens, param, at_least=config.min_tokens)
+            room = self.limits.output_tokens(prompt, config.required_room, param, at_least=config.min_tokens)
+            max_tokens = room if config.max_new_tokens is None else min(room, config.max_new_tokens)
             for member in range(config.n):
                 index = position * config.n + member
                 # Choices differ by their seed alone; the first keeps the request's own.

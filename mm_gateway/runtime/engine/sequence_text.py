@@ -46,7 +46,7 @@ class SequenceText:
         if token_id in self._ends.tokens:
             name = self._ends.names.get(token_id, "") if self._ends.shows_token else ""
             new = self._text_of(token_id) if self._ends.shows_token and not name else ""
-            return self._end("stop", new=new, last=name, unshown=[token_id]), True
+            return self._end("stop", new=new, last=name, unshown=[token_id], stop=self._ends.names.get(token_id)), True
         new = self._text_of(token_id)
         self._decoded += len(new)
         self._pending.append((self._decoded, token_id, self.logprob(token_id, scores) if scores else None))
@@ -55,7 +55,7 @@ class SequenceText:
             cut = self._sent + len(free)
             kept = [entry for entry in self._pending if entry[0] <= cut]
             unshown = [token for _, token, _ in self._pending][len(kept) :]
-            return [*self._delta(free, kept, unshown), ChoiceFinished(self.index, "stop")], True
+            return [*self._delta(free, kept, unshown), ChoiceFinished(self.index, "stop", self._found())], True
         if self.seq.output_len >= self.seq.max_tokens:
             return self._end("length", free=free), True
         if not free and scores is None:
@@ -143,10 +143,23 @@ class SequenceText:
         return [TextDelta(self.index, text, ids, logprobs)]
 
     def _end(
-        self, reason: FinishReason, *, free: str = "", new: str = "", last: str = "", unshown: AbstractSequence[int] = ()
+        self,
+        reason: FinishReason,
+        *,
+        free: str = "",
+        new: str = "",
+        last: str = "",
+        unshown: AbstractSequence[int] = (),
+        stop: str | None = None,
     ) -> list[GenerationEvent]:
-        """free: text to send. new: text in which a stop string may be. last: what the text ends with, whatever it is."""
+        """free: text to send. new: text in which a stop string may be. last: what the text ends with, whatever it is. stop: the request's
+        stop string that a token stands for, which ends it."""
         more, stopped = self._stops.end(new + self._detokenizer.flush(), may_end=self._may_end)
         text = free + more + ("" if stopped else last)
         rest, self._pending = list(self._pending), deque()
-        return [*self._delta(text, rest, unshown), ChoiceFinished(self.index, "stop" if stopped else reason)]
+        end = ChoiceFinished(self.index, "stop", self._found()) if stopped else ChoiceFinished(self.index, reason, stop)
+        return [*self._delta(text, rest, unshown), end]
+
+    def _found(self) -> str | None:
+        """The request's stop string that was found; those of the chat template are not the client's."""
+        return found if (found := self._stops.found) in self.seq.config.stop else None

@@ -73,7 +73,15 @@ async def test_stop_strings_across_tokens_end_the_text_and_never_leak() -> None:
     stop = whole[30:45]
     events = await events_of(chat("!mock tokens=40", stop=(stop,)))
     assert text_of(events) == whole[: whole.index(stop)]
-    assert events[-2] == ChoiceFinished(0, "stop")
+    assert events[-2] == ChoiceFinished(0, "stop", stop)
+
+
+async def test_a_limit_that_is_clamped_to_the_context_is_no_error() -> None:
+    small = MockBackend("mock", ModelConfig(model_name="mock", backend="mock", max_context_length=10), created=0)
+    with pytest.raises(ContextLengthExceededError):
+        await events_of(chat("!mock tokens=40", max_new_tokens=100), small)
+    events = await events_of(chat("!mock tokens=40", max_new_tokens=100, clamp_to_context=True), small)
+    assert events[-2:] == [ChoiceFinished(0, "length"), Usage(2, 8)]
 
 
 async def test_choices_differ_and_each_finishes_once() -> None:

@@ -43,6 +43,11 @@ def told(engine: InferenceEngine, *, choice: int = 0, **config: Any) -> tuple[st
     return text, tokens, reason
 
 
+def end_of(engine: InferenceEngine, **config: Any) -> ChoiceFinished:
+    events = engine.submit([engine.encode("Hello")], GenerationConfig(**dict[str, Any]({"max_new_tokens": 16, "temperature": 0} | config)))
+    return next(event for event in events if isinstance(event, ChoiceFinished))
+
+
 @pytest.fixture(scope="module")
 def greedy(engine: InferenceEngine) -> list[int]:
     """What the model says by itself; every token is a text of its own."""
@@ -74,6 +79,10 @@ def test_a_stop_string_is_part_of_the_text_where_that_is_asked_for(engine: Infer
     stop = whole[4:6]
     end = whole.index(stop)
     assert told(engine, stop=(stop,))[0] == whole[:end]
+    assert end_of(engine, stop=("never", stop)) == ChoiceFinished(0, "stop", stop)
+    assert end_of(engine, stop=("never",)) == ChoiceFinished(0, "length")
+    assert end_of(engine, stop=("<|im_end|>",), logit_bias={IM_END: 100}) == ChoiceFinished(0, "stop", "<|im_end|>")
+    assert end_of(engine, stop=(stop,), logit_bias={IM_END: 100}) == ChoiceFinished(0, "stop")
     assert told(engine, stop=(stop,), include_stop_str_in_output=True)[0] == whole[:end] + stop
 
 
@@ -198,3 +207,10 @@ def test_barred_tokens_are_those_of_the_definition(tokens: list[int], prompt: in
     barred = BarredTokens(min_tokens=least, ends=frozenset({7, 8}), words=words)
     assert barred.next(tokens, prompt) == expected
     assert bool(barred) == bool(least or words)
+
+
+def test_a_limit_that_is_clamped_to_the_context_is_no_error(engine: InferenceEngine) -> None:
+    limit = {"max_new_tokens": 10**6, "clamp_to_context": True, "logit_bias": {IM_END: 100}}
+    assert told(engine, **limit)[2] == "stop"
+    with pytest.raises(InvalidRequestError):
+        told(engine, **{**limit, "clamp_to_context": False})
