@@ -20,7 +20,8 @@ from mm_gateway.runtime.grammars.limits import (
 )
 from mm_gateway.runtime.grammars.regex import check_regex
 
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', re.DOTALL)
+# Long runs at once, without a way back: one match keeps the interpreter to itself until it ends.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
 _VALUES = frozenset({"const", "enum", "default", "examples"})  # hold values, which may look like schemas
 _DEFINITIONS = frozenset({"$defs", "definitions"})
 

@@ -16,10 +16,11 @@ from mm_gateway.runtime.grammars.json_schema import check_schema_text, json_exte
 from mm_gateway.runtime.grammars.limits import MAX_BYTES, MAX_REFERENCE_DEPTH, MAX_REGEX_SIZE, MAX_RULES, check
 from mm_gateway.runtime.grammars.regex import check_regex, expanded_size
 
+# Long runs at once, without a way back: one match keeps the interpreter to itself until it ends.
 _TOKEN = re.compile(
     r"""(?P<comment>(?:\#|//)[^\n]*)
-    |(?P<string>"(?:\\.|[^"\\\n])*"i?)
-    |/(?P<regex>(?:\\.|[^/\\])+)/[imslux]*
+    |(?P<string>"(?:[^"\\\n]++|\\.)*+"i?)
+    |/(?P<regex>(?:[^/\\]++|\\.)++)/[imslux]*
     |(?P<keyword>%[a-z]+)
     |(?P<name>_?[A-Za-z](?:[\w-]*\w)?)
     |(?P<literal><[^<>\s]+>|@[\w-]+|->\s*\w+)

@@ -13,6 +13,9 @@ from transformers import PreTrainedTokenizerFast
 
 from mm_gateway.runtime.tokens.token_text import TokenText
 
+_WINDOW = 4 << 10
+"""Characters of a text that are tokenized."""
+
 
 class _Vocabulary:
     """What LLTokenizer asks of a tokenizer (`llguidance.TokenizerWrapper`)."""
@@ -22,13 +25,17 @@ class _Vocabulary:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, stop_token_ids: Sequence[int]) -> None:
         text = TokenText(tokenizer)
-        self._encode = tokenizer.backend_tokenizer.encode
+        self._encode = tokenizer.backend_tokenizer.encode_batch_fast
         self.eos_token_id = stop_token_ids[0]
         self.tokens = [text.token_bytes(token_id) for token_id in range(len(tokenizer))]
         self.special_token_ids = sorted(token_id for token_id in text.special if token_id < len(self.tokens))
 
     def __call__(self, text: str) -> list[int]:
-        return self._encode(text, add_special_tokens=False).ids
+        """Called at each step for all that a grammar leaves no choice about, of which a mask takes the first token: how that one is spelled
+        is not decided by what comes thousands of characters later. llguidance looks back over four tokens from the end; there are more.
+        """
+        # The batch lets other threads run meanwhile, which `encode` does not.
+        return self._encode([text[:_WINDOW]], add_special_tokens=False)[0].ids
 
 
 def grammar_tokenizer(tokenizer: PreTrainedTokenizerFast, vocab_size: int, stop_token_ids: Sequence[int]) -> LLTokenizer:

@@ -33,6 +33,10 @@ _GRAMMAR_BYTES, _BYTES_PER_SOURCE_BYTE = 64 << 10, 64
 """What a compiled grammar takes, as measured: a schema of ten fields 70 kB, one of 500 fields 0.5 MB."""
 
 
+_LONG_SOURCE = 32 << 10
+"""Characters from which on a grammar's first mask may take a second: where it begins with a long text, all of that is looked through."""
+
+
 class CompiledGrammar:
     """A grammar ready for use; each choice of a request gets a state of its own.
 
@@ -120,6 +124,8 @@ class GrammarCompiler:
         matcher = llguidance.LLMatcher(self._ll_tokenizer, source, log_level=0, limits=LIMITS)
         if (error := error_of(matcher)) is not None:
             raise InvalidRequestError(f"{grammar.param} cannot be compiled: {error}", param=grammar.param)
+        if len(source) > _LONG_SOURCE:
+            matcher = _begun(matcher)
         compiled = CompiledGrammar(matcher, grammar.param, _GRAMMAR_BYTES + _BYTES_PER_SOURCE_BYTE * len(source))
         self._keep(content_key(grammar), compiled)
         return compiled
@@ -147,6 +153,16 @@ class GrammarCompiler:
             self._cached_bytes += compiled.size_bytes
             while self._cached_bytes > CACHE_BYTES:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].size_bytes
+
+
+def _begun(matcher: llguidance.LLMatcher) -> llguidance.LLMatcher:
+    """With what its first mask needs, so that no step has to compute it, in which others wait; once for all choices."""
+    begun = matcher.deep_copy()
+    try:
+        begun.compute_bitmask()
+    except BaseException:  # noqa: BLE001 - a panic of Rust is no Exception; the step in which it comes again says what is wrong
+        return matcher
+    return matcher if begun.is_error() else begun
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int, stop_token_ids: list[int]) -> llguidance.LLTokenizer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from typing import Any
@@ -13,6 +14,7 @@ from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.grammars.json_schema import check_schema
 from mm_gateway.runtime.grammars.measuring import check_size
 from mm_gateway.runtime.grammars.regex import expanded_size
+from tests.support.stalls import stalls
 
 
 def schema(value: Any) -> Grammar:
@@ -173,3 +175,11 @@ def test_a_schema_deeper_than_the_interpreters_stack_is_refused() -> None:
         deep = {"items": deep}
     with pytest.raises(InvalidRequestError, match="levels of JSON"):
         check_schema(deep, "tools[0].function.parameters")
+
+
+@pytest.mark.parametrize("kind", ["json_schema", "lark"])
+async def test_a_long_text_in_a_grammar_is_measured_without_keeping_the_interpreter(kind: Any) -> None:
+    text = json.dumps({"const": "x" * 1_000_000}) if kind == "json_schema" else f'start: "{"x" * 500_000}" /{"y" * 20_000}/'
+    async with stalls() as seen:
+        await asyncio.to_thread(check_size, Grammar(kind, text))
+    assert seen.longest_cpu_s < 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from pathlib import Path
@@ -19,6 +20,7 @@ from mm_gateway.runtime.grammars.sources import LIMITS, source_of
 from mm_gateway.runtime.sampling import structured_output
 from mm_gateway.runtime.sampling.grammar_tokenizer import grammar_tokenizer
 from mm_gateway.runtime.sampling.structured_output import GrammarCompiler
+from tests.support.stalls import stalls
 
 SCHEMA = {
     "type": "object",
@@ -72,3 +74,36 @@ def test_the_vocabulary_is_read_before_the_first_grammar_comes(llama_checkpoint:
 
     monkeypatch.setattr(structured_output, "grammar_tokenizer", read_again)
     assert compiler.compile(Grammar("regex", "[a-z]+")).size_bytes > 0
+
+
+def long_key(characters: int) -> Grammar:
+    key = "k" * characters
+    return Grammar("json_schema", json.dumps({"type": "object", "properties": {key: {"type": "null"}}, "required": [key]}))
+
+
+def first_mask_and_token(matcher: LLMatcher, vocab_size: int) -> int:
+    bits = allocate_token_bitmask(1, vocab_size)
+    fill_next_token_bitmask(matcher, bits)
+    (token,) = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))
+    assert matcher.consume_token(int(token))
+    return int(token)
+
+
+async def test_a_long_text_that_a_grammar_asks_for_keeps_nobody_from_the_interpreter(qwen2_checkpoint: Path) -> None:
+    tokenizer = fast_tokenizer(qwen2_checkpoint)
+    matcher = LLMatcher(grammar_tokenizer(tokenizer, len(tokenizer), [0]), source_of(long_key(400_000)), limits=LIMITS)
+    async with stalls() as seen:
+        tokens = [await asyncio.to_thread(first_mask_and_token, matcher, len(tokenizer)) for _ in range(5)]
+    assert str(tokenizer.decode(tokens)).startswith('{"kk')
+    assert seen.longest_cpu_s < 0.1
+
+
+def test_what_is_forced_is_spelled_as_the_tokenizer_does(qwen2_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though only a part of it is tokenized at a time."""
+    monkeypatch.setattr("mm_gateway.runtime.sampling.grammar_tokenizer._WINDOW", 100)
+    tokenizer = fast_tokenizer(qwen2_checkpoint)
+    words = " ".join(f"word{i} die Öl 你好" for i in range(20))
+    matcher = LLMatcher(grammar_tokenizer(tokenizer, len(tokenizer), [0]), source_of(Grammar("choice", json.dumps([words]))), limits=LIMITS)
+    expected = tokenizer.encode(words, add_special_tokens=False)
+    assert [first_mask_and_token(matcher, len(tokenizer)) for _ in expected] == expected
+    assert matcher.is_accepting()
