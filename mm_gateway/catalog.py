@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from fnmatch import fnmatchcase
 
 from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
@@ -35,6 +36,7 @@ class Catalog:
         workflows: served under their names; `NAME@MODEL` picks the model that answers, `workflow_model` does where none is named,
             else the first one. workflow_wait_s: for each wait of a stage.
         default_model: for requests that name none; None: they are refused.
+        patterns: of names that nothing else has -> the name that is meant.
         manager: of the local models, closed with the catalog. hub: models that requests may name without an entry.
     """
 
@@ -47,12 +49,14 @@ class Catalog:
         workflow_model: str | None = None,
         workflow_wait_s: float = WAIT_TIMEOUT_S,
         default_model: str | None = None,
+        patterns: Mapping[str, str] | None = None,
         manager: RealModelManager | None = None,
         hub: HubModels | None = None,
     ) -> None:
         self.default_model = default_model
         self._backends = dict(backends)
         self.aliases = dict(aliases or {})
+        self._patterns = dict(patterns or {})
         self._manager = manager
         self._hub = hub
         self._workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in workflows}
@@ -72,7 +76,10 @@ class Catalog:
         head, at, model = name.partition("@")
         if head in self._workflows:
             return self._over(name, self._workflows[head], model if at else None)
-        raise ModelNotFoundError(name, (*self._backends, *self._workflows))
+        meant = next((target for pattern, target in self._patterns.items() if fnmatchcase(name, pattern)), None)
+        if meant is None or meant == name:
+            raise ModelNotFoundError(name, (*self._backends, *self._workflows))
+        return self.resolve(meant)
 
     def infos(self) -> list[ModelInfo]:
         """Every model as it is now, in the order of the configuration; then those of the hub that are downloaded; then the workflows."""
@@ -168,6 +175,7 @@ def build_catalog(settings: Settings) -> Catalog:
         workflow_model=settings.workflows.model or settings.default_model,
         workflow_wait_s=settings.workflows.wait_timeout_s,
         default_model=settings.default_model,
+        patterns=settings.anthropic.models,
         manager=manager,
         hub=HubModels(settings.allow, manager, created) if manager is not None else None,
     )

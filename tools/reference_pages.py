@@ -56,6 +56,8 @@ def _settings_table(struct: type[msgspec.Struct]) -> str:
     for field in msgspec.structs.fields(struct):
         hint = hints[field.name]
         default = "required" if field.default is msgspec.NODEFAULT else _in_yaml(field.name, field.default)
+        if field.default_factory is dict:
+            default = "`{}`"
         rows.append((f"`{field.name}`", default, range_in_words(hint) or type_in_words(hint), description(hint)))
     return _table(("key", "default", "allowed", "meaning"), rows)
 

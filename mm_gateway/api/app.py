@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from litestar import Litestar, Router
+from litestar import Litestar, Response, Router
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
@@ -16,16 +16,19 @@ from litestar.types import Message, Receive, Scope, Send
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.access.keys import RequireKey, client_keys
 from mm_gateway.api.admin import RequireAdminKey
-from mm_gateway.api.connection import AsyncGuard, HTTPConnection
+from mm_gateway.api.connection import AsyncGuard, HTTPConnection, HTTPRequest
 from mm_gateway.api.description.endpoints import schema_json, schema_page
 from mm_gateway.api.endpoints import ENDPOINTS
-from mm_gateway.api.errors import handle_exception
+from mm_gateway.api.errors import http_error
+from mm_gateway.api.messages.endpoints import Signatures
+from mm_gateway.api.messages.errors import message_error, speaks_anthropic
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
 
 EXPOSED_HEADERS = [
     "x-request-id",
+    "request-id",
     "openai-processing-ms",
     "retry-after",
     "retry-after-ms",
@@ -44,12 +47,12 @@ class GatewayApp(Litestar):
             return
         started = time.perf_counter()
         state = scope.setdefault("state", {})
-        request_id = f"req_{secrets.token_hex(16)}".encode()
+        request_id = state["request_id"] = f"req_{secrets.token_hex(16)}"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 elapsed = b"%d" % ((time.perf_counter() - started) * 1000)
-                headers = [*message["headers"], (b"x-request-id", request_id), (b"openai-processing-ms", elapsed)]
+                headers = [*message["headers"], *_ids(request_id), (b"openai-processing-ms", elapsed)]
                 if (ticket := state.get("ticket")) is not None:
                     headers += ticket.headers()
                 message = {**message, "headers": headers}  # type: ignore[assignment]
@@ -60,6 +63,19 @@ class GatewayApp(Litestar):
         finally:
             if (ticket := state.get("ticket")) is not None:
                 ticket.close()
+
+
+def _ids(request_id: str) -> tuple[tuple[bytes, bytes], ...]:
+    """As OpenAI's clients and as Anthropic's read it."""
+    return ((b"x-request-id", request_id.encode()), (b"request-id", request_id.encode()))
+
+
+def handle_exception(request: HTTPRequest, error: Exception) -> Response[bytes]:
+    """Litestar's exception handler for every exception of every route, in the envelope of the API that the client speaks."""
+    found = http_error(error)
+    if speaks_anthropic(request):
+        found = message_error(found, request.scope["state"].get("request_id"))
+    return Response(found.encode(), status_code=found.status, headers=found.headers, media_type="application/json")
 
 
 def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
@@ -99,7 +115,14 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
         exception_handlers={Exception: handle_exception},
         lifespan=[lifespan],
         state=State(
-            {"catalog": catalog, "server": settings.server, "responses": responses, "admission": admission, "draining": False},
+            {
+                "catalog": catalog,
+                "server": settings.server,
+                "responses": responses,
+                "signatures": Signatures(settings.storage),
+                "admission": admission,
+                "draining": False,
+            },
             deep_copy=False,
         ),
         cors_config=_cors(settings.server.cors_origins),

@@ -12,6 +12,7 @@ from mm_gateway.api.completions import completions
 from mm_gateway.api.description.endpoint import GET_ERRORS, MODEL_ERRORS, STORED_ERRORS, Endpoint
 from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.health import health, ping, version
+from mm_gateway.api.messages.endpoints import count_message_tokens, create_message, root
 from mm_gateway.api.models import get_model, list_models
 from mm_gateway.api.responses.endpoints import (
     cancel_response,
@@ -40,11 +41,13 @@ from mm_gateway.protocol import (
     TokenizeRequest,
     Version,
 )
+from mm_gateway.protocol.message_request import CountTokensRequest, MessageRequest
+from mm_gateway.protocol.messages import MessageReplyBody, MessageTokens
 from mm_gateway.protocol.response_request import ResponseRequest
 from mm_gateway.protocol.responses import DeletedResponse, InputTokens, ItemList, ResponseObject
 
 _HELLO = [{"role": "user", "content": "Hello!"}]
-_CLOCK = {
+_CLOCK: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "get_time",
@@ -247,6 +250,51 @@ _ROWS = (
     ),
     Endpoint(cancel_response, "Responses", reply=ResponseObject, errors=STORED_ERRORS),
     Endpoint(list_input_items, "Responses", reply=ItemList, errors=STORED_ERRORS),
+    Endpoint(
+        create_message,
+        "Messages",
+        body=MessageRequest,
+        reply=MessageReplyBody,
+        events="Events are named as Anthropic names them; the last one is message_stop, or error.",
+        errors=MODEL_ERRORS,
+        examples={
+            "text": {"model": "mock", "max_tokens": 20, "messages": _HELLO},
+            "tools": {
+                "model": "mock",
+                "max_tokens": 200,
+                "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+                "messages": _HELLO,
+                "tools": [{"name": "get_time", "input_schema": _CLOCK["function"]["parameters"]}],
+                "tool_choice": {"type": "any"},
+                "stream": True,
+            },
+        },
+        answer={
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "mock",
+            "content": [{"type": "text", "text": "the model"}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": 1,
+                "output_tokens": 2,
+                "cache_read_input_tokens": 0,
+                "cache_creation_input_tokens": 0,
+                "output_tokens_details": {"thinking_tokens": 0},
+            },
+        },
+    ),
+    Endpoint(
+        count_message_tokens,
+        "Messages",
+        body=CountTokensRequest,
+        reply=MessageTokens,
+        errors=MODEL_ERRORS,
+        examples={"text": {"model": "mock", "system": "Be brief.", "messages": _HELLO}},
+        answer={"input_tokens": 3},
+    ),
     Endpoint(list_models, "Models", reply=ModelList, answer={"object": "list", "data": [_CARD]}),
     Endpoint(
         get_model,
@@ -265,6 +313,7 @@ _ROWS = (
         other_replies={"503": Health},
         security="",
     ),
+    Endpoint(root, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),
     Endpoint(ping, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),
     Endpoint(version, "Operation", reply=Version, answer={"version": "0.1.0"}, errors=("MethodNotAllowed", "Internal"), security=""),
     Endpoint(

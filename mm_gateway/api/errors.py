@@ -6,11 +6,9 @@ import logging
 import math
 
 import msgspec
-from litestar import Response
 from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -56,14 +54,15 @@ _INTERNAL = (500, ErrorBody("The server had an error while processing your reque
 
 
 class HttpError(msgspec.Struct, frozen=True):
-    """An exception as HTTP says it."""
+    """An exception as HTTP says it. content: in place of OpenAI's envelope."""
 
     status: int
     body: ErrorBody
     headers: dict[str, str]
+    content: bytes = b""
 
     def encode(self) -> bytes:
-        return msgspec.json.encode(ErrorReply(self.body))
+        return self.content or msgspec.json.encode(ErrorReply(self.body))
 
 
 def http_error(error: BaseException) -> HttpError:
@@ -86,16 +85,9 @@ def http_error(error: BaseException) -> HttpError:
     return HttpError(*_INTERNAL, {})
 
 
-def error_response(error: BaseException) -> ASGIResponse:
+def error_response(found: HttpError) -> ASGIResponse:
     """The whole reply of an exception."""
-    found = http_error(error)
     return ASGIResponse(body=found.encode(), status_code=found.status, headers=found.headers, media_type="application/json")
-
-
-def handle_exception(_: HTTPRequest, error: Exception) -> Response[bytes]:
-    """Litestar's exception handler for every exception of every route."""
-    found = http_error(error)
-    return Response(found.encode(), status_code=found.status, headers=found.headers, media_type="application/json")
 
 
 def _of_litestar(error: HTTPException) -> HttpError:

@@ -14,7 +14,7 @@ from litestar.types import Receive, Scope, Send
 
 from mm_gateway.api.access.admission import Ticket
 from mm_gateway.api.connection import CLIENT_CLOSED, Disconnect
-from mm_gateway.api.errors import error_response
+from mm_gateway.api.errors import error_response, http_error
 from mm_gateway.api.pump import Pump
 from mm_gateway.api.replies.reply import Reply, is_large
 from mm_gateway.core import GenerationEvent, Progress, ReplyFields, WorkflowStep
@@ -37,7 +37,7 @@ async def whole_response(
         client.stop()
         await pump.cancel()
     if pump.error is not None:
-        return error_response(reply.for_client(pump.error))
+        return _failed(reply, pump.error)
     return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json", headers=_ignored_header(pump, reply))
 
 
@@ -66,12 +66,16 @@ async def stream_response(
             return ASGIResponse(status_code=CLIENT_CLOSED)
         if pump.error is not None and not pump.begun:
             client.stop()
-            return error_response(reply.for_client(pump.error))
+            return _failed(reply, pump.error)
     except BaseException:
         client.stop()
         await pump.cancel()
         raise
     return _EventStream(pump, client, reply, heartbeat_s)
+
+
+def _failed(reply: Reply, error: BaseException) -> ASGIResponse:
+    return error_response(reply.in_envelope(http_error(reply.for_client(error))))
 
 
 class _EventStream(ASGIResponse):
@@ -118,7 +122,7 @@ class _EventStream(ASGIResponse):
         started = False
         while True:
             if not await pump.wait(self._heartbeat_s):
-                await _write(send, _heartbeat(pump.progress))
+                await _write(send, _heartbeat(pump.progress) + reply.heartbeat)
                 continue
             pieces: list[bytes] = []
             while pump.buffer:

@@ -71,6 +71,10 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
     model = settings.workflows.model
     if model is not None and not any(model == name or model in config.aliases for name, config in models.items()):
         raise ConfigurationError(f"{gateway_path}: workflows: model: {model!r} is not among the models: {', '.join(models)}")
+    for pattern, name in settings.anthropic.models.items():
+        if not name.startswith(WORKFLOW_PREFIX) and not any(name == known or name in config.aliases for known, config in models.items()):
+            where = f"{gateway_path}: anthropic: models: {pattern}"
+            raise ConfigurationError(f"{where}: {name!r} is not among the models: {', '.join(models)}")
     return settings
 
 

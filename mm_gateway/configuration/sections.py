@@ -47,7 +47,8 @@ def converted(given: Mapping[str, Any], kind: type[S], where: str) -> S:
 
 
 def of_text(text: str, kind: type[msgspec.Struct], key: str, variable: str) -> Any:
-    """An environment variable's text in the type of a key; lists are separated by commas. Its range is checked by `converted`.
+    """An environment variable's text in the type of a key; lists are separated by commas, and so are mappings: `a=b, c=d`. Its range is
+    checked by `converted`.
 
     Raises:
         ConfigurationError: it is of another type.
@@ -55,6 +56,9 @@ def of_text(text: str, kind: type[msgspec.Struct], key: str, variable: str) -> A
     hint = get_type_hints(kind)[key]
     if type_in_words(hint) == "a list of texts":
         return tuple(item.strip() for item in text.split(",") if item.strip())
+    if type_in_words(hint) == "a mapping of texts to texts":
+        pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+        return {name.strip(): value.strip() for name, _, value in pairs}
     if key.endswith("_bytes") and _size(text) is not None:
         return text
     try:

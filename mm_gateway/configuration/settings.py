@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from mm_gateway.configuration.anthropic_settings import AnthropicSettings
 from mm_gateway.configuration.api_key import ApiKey
 from mm_gateway.configuration.ranges import (
     AtLeastOne,
@@ -295,6 +296,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage: StorageSettings = StorageSettings()
     search: SearchSettings = SearchSettings()
     workflows: WorkflowSettings = WorkflowSettings()
+    anthropic: AnthropicSettings = AnthropicSettings()
 
     @property
     def asks_for_keys(self) -> bool:

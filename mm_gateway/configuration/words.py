@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from msgspec import Meta
@@ -18,6 +19,8 @@ def type_in_words(hint: Any) -> str:
         return _NAMES[hint]
     if get_origin(hint) is tuple:
         return "a list of texts"
+    if get_origin(hint) is Mapping:
+        return "a mapping of texts to texts"
     if get_origin(hint) is Literal:
         return _either([str(value) for value in get_args(hint)])
     return " or ".join(type_in_words(argument) for argument in get_args(hint))

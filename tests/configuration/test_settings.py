@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import yaml
 
+from mm_gateway.catalog import build_catalog
 from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.configuration.api_key import hashed
@@ -25,7 +26,7 @@ from mm_gateway.configuration.settings import (
     WorkflowSettings,
 )
 from mm_gateway.configuration.words import description, range_in_words
-from mm_gateway.errors import ConfigurationError
+from mm_gateway.errors import ConfigurationError, ModelNotFoundError
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
 from mm_gateway.search.providers import PROVIDERS
 
@@ -175,7 +176,7 @@ def test_every_setting_is_explained_and_its_default_is_allowed(kind: type[msgspe
         text = description(hints[field.name])
         assert text.endswith("."), field.name
         assert not field.name.startswith(("max_", "min_")) or range_in_words(hints[field.name]), field.name
-        if not field.required:
+        if not field.required and field.default_factory is msgspec.NODEFAULT:
             assert msgspec.convert(field.default, hints[field.name]) == field.default
 
 
@@ -205,3 +206,19 @@ def test_workflows_use_a_model_that_is_served(tmp_path: Path) -> None:
         load(tmp_path, models, "workflows: {model: x}")
     with pytest.raises(ConfigurationError, match="names that begin with mm-orch/ are those of workflows"):
         load(tmp_path, "models: {mm-orch/x: {model_name: m}}")
+
+
+def test_patterns_of_anthropics_names_lead_to_models_that_there_are(tmp_path: Path) -> None:
+    models, gateway = tmp_path / "models.yaml", tmp_path / "gateway.yaml"
+    models.write_text("models: {a: {model_name: a, backend: mock, aliases: [b]}}")
+    gateway.write_text('anthropic: {models: {"claude-haiku-*": b, "claude-*": a}}')
+    settings = load_settings(models, gateway, {})
+    assert settings.anthropic.models == {"claude-haiku-*": "b", "claude-*": "a"}
+    catalog = build_catalog(settings)
+    assert catalog.resolve("claude-opus-5").info().id == catalog.resolve("claude-haiku-5").info().id == "a"
+    with pytest.raises(ModelNotFoundError):
+        catalog.resolve("gpt-5")
+    assert load_settings(models, gateway, {"MM_GATEWAY_ANTHROPIC_MODELS": "x*=a, y=b"}).anthropic.models == {"x*": "a", "y": "b"}
+    gateway.write_text('anthropic: {models: {"claude-*": c}}')
+    with pytest.raises(ConfigurationError, match="'c' is not among the models: a"):
+        load_settings(models, gateway, {})

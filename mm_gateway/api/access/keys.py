@@ -1,4 +1,4 @@
-"""Who may ask: bearer keys, compared in constant time; no keys configured means everybody."""
+"""Who may ask: keys, as OpenAI's clients send them or as Anthropic's do, compared in constant time; no keys configured means everybody."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class RequireKey:
             return
         scheme, _, key = connection.headers.get("authorization", "").partition(" ")
         if not key.strip() or scheme.lower() != "bearer":
-            raise AuthenticationError("You didn't provide an API key. Send it in a header: Authorization: Bearer YOUR_KEY")
+            key = connection.headers.get("x-api-key", "")
+        if not key.strip():
+            text = "You didn't provide an API key. Send it in a header: Authorization: Bearer YOUR_KEY, or x-api-key: YOUR_KEY"
+            raise AuthenticationError(text)
         digest = digest_of(key.strip())
         found: ApiKey | None = None
         # Every key is compared, so that the time says nothing about which one was close.

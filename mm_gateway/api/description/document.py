@@ -16,6 +16,7 @@ import mm_gateway
 from mm_gateway.api.description.endpoint import ERRORS, HEADERS, TAGS, Endpoint
 from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.protocol import ErrorReply
+from mm_gateway.protocol.messages import MessageError
 
 _PARAMETER = re.compile(r"\{(\w+):\w+\}")
 _REF = "#/components/schemas/{name}"
@@ -26,7 +27,8 @@ _REQUESTS: dict[str, dict[str, Any]] = {
 }
 _ABOUT = """Many Hugging Face models behind one OpenAI-compatible address.
 
-Every error of every endpoint is `{"error": {"message", "type", "param", "code"}}`. A field that is not implemented is an error that
+Every error of every endpoint is `{"error": {"message", "type", "param", "code"}}`; of /v1/messages, and for whoever sends the header
+anthropic-version, it is `{"type": "error", "error": {"type", "message"}, "request_id"}`. A field that is not implemented is an error that
 names it. Fields that are marked as extensions are not part of OpenAI's API.
 """
 
@@ -59,7 +61,17 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             "headers": HEADERS,
             "responses": {name: _error(description, headers) for name, (_, description, headers) in ERRORS.items()},
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "One of the configured keys; without any, none is asked for."}
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "One of the configured keys; without any, none is asked for.",
+                },
+                "x-api-key": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "x-api-key",
+                    "description": "The same, as Anthropic's clients send it.",
+                },
             },
         },
     }
@@ -67,7 +79,7 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 def schemas() -> dict[str, Any]:
     """JSON schema of every struct that the table names."""
-    structs = {ErrorReply}
+    structs: set[type[msgspec.Struct]] = {ErrorReply, MessageError}
     for endpoint in ENDPOINTS.values():
         structs |= {struct for struct in (endpoint.body, endpoint.reply, endpoint.event) if struct is not None}
     _, components = msgspec.json.schema_components(sorted(structs, key=lambda struct: struct.__name__), ref_template=_REF)
@@ -79,7 +91,7 @@ def schemas() -> dict[str, Any]:
 def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     operation: dict[str, Any] = {"tags": [endpoint.tag]}
     if endpoint.security:
-        operation["security"] = [{"bearer": []}] if endpoint.security == "admin" else [{}, {"bearer": []}]
+        operation["security"] = [{"bearer": []}] if endpoint.security == "admin" else [{}, {"bearer": []}, {"x-api-key": []}]
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}, **endpoint.parameters.get(name, {})}
         for name in re.findall(r"\{(\w+)\}", path)
@@ -118,12 +130,15 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
 
 
 def _error(description: str, headers: tuple[str, ...]) -> dict[str, Any]:
-    return {"description": description, "headers": _headers(headers), "content": {"application/json": {"schema": _ref(ErrorReply)}}}
+    return {"description": description, "headers": _headers(headers), "content": {"application/json": {"schema": _ERRORS}}}
 
 
 def _headers(more: tuple[str, ...]) -> dict[str, Any]:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("x-request-id", "openai-processing-ms", *more)}
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("x-request-id", "request-id", "openai-processing-ms", *more)}
 
 
 def _ref(struct: type[msgspec.Struct]) -> dict[str, str]:
     return {"$ref": _REF.format(name=struct.__name__)}
+
+
+_ERRORS = {"anyOf": [_ref(ErrorReply), _ref(MessageError)], "description": "The second for clients of Anthropic's API."}

@@ -12,6 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 
 TAGS = {
     "Responses": "Conversations that the gateway keeps.",
+    "Messages": "Conversations, as Anthropic's API has them.",
     "Text": "Conversations and texts, continued.",
     "Embeddings": "Texts as vectors.",
     "Tokens": "How a model reads text.",
@@ -21,6 +22,10 @@ TAGS = {
 
 HEADERS: dict[str, Any] = {
     "x-request-id": {"description": "Names the request in the log.", "schema": {"type": "string", "pattern": "^req_[0-9a-f]{32}$"}},
+    "request-id": {
+        "description": "The same, as Anthropic's clients read it.",
+        "schema": {"type": "string", "pattern": "^req_[0-9a-f]{32}$"},
+    },
     "openai-processing-ms": {"description": "Milliseconds until the reply began.", "schema": {"type": "integer", "minimum": 0}},
     "retry-after": {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 1}},
     "retry-after-ms": {"description": "The same in milliseconds.", "schema": {"type": "integer", "minimum": 1}},

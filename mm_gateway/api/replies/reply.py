@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 import msgspec
 
 import mm_gateway
-from mm_gateway.api.errors import http_error
+from mm_gateway.api.errors import HttpError, http_error
 from mm_gateway.api.replies.message_fields import merge_choice_fields
 from mm_gateway.api.replies.token_details import RunningUsage
 from mm_gateway.core import GenerationEvent, PromptTokens, TextDelta
@@ -40,9 +40,11 @@ class Reply(Protocol):
 
     Attributes:
         stages: streams have chunks for the stages of a workflow, which begin the reply; otherwise stages are comments.
+        heartbeat: an event beside the comment that is sent while a stream waits; empty: none.
     """
 
     stages: bool
+    heartbeat: bytes
 
     def start(self) -> bytes:
         """What a stream begins with, sent with the first event."""
@@ -68,11 +70,16 @@ class Reply(Protocol):
         """A backend's error, whose `param` is a field of chat or completions, with the field of this endpoint's body."""
         ...
 
+    def in_envelope(self, found: HttpError) -> HttpError:
+        """An error in the envelope of the endpoint's API."""
+        ...
+
 
 class ChunkedReply(ABC):
     """How streams of chunks end, where replies are folded, and the names of fields, which are those that backends use."""
 
     stages = False
+    heartbeat = b""
 
     def field_for_client(self, path: str) -> str:
         return path
@@ -92,6 +99,9 @@ class ChunkedReply(ABC):
 
     def for_client(self, error: BaseException) -> BaseException:
         return error
+
+    def in_envelope(self, found: HttpError) -> HttpError:
+        return found
 
 
 class Template:

@@ -56,6 +56,7 @@ class ResponseReply:
     """
 
     stages = False
+    heartbeat = b""
 
     def __init__(
         self, response: ResponseObject, new_id: Callable[[Kind], str], *, logprobs: bool, obfuscate: bool, keep: Keep | None
@@ -105,6 +106,9 @@ class ResponseReply:
         if isinstance(error, InvalidRequestError | UpstreamError) and error.param is not None:
             error.param = _refor_client(error.param)
         return error
+
+    def in_envelope(self, found: HttpError) -> HttpError:
+        return found
 
     def _final(self) -> ResponseObject:
         output = self._output

@@ -1,0 +1,143 @@
+"""Anthropic's wire format of messages as msgspec structs: blocks, replies, models, errors; knows nothing of HTTP.
+
+Source of the shapes: the response types of Anthropic's published Python client. Blocks that clients send may have fields beyond
+those here: their clients add some with every release.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "model_context_window_exceeded"]
+
+
+class TextBlock(msgspec.Struct, tag_field="type", tag="text", omit_defaults=True):
+    text: str
+    citations: list[Any] | None = None
+
+
+class ToolUseBlock(msgspec.Struct, tag_field="type", tag="tool_use"):
+    """input: an object."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class ThinkingBlock(msgspec.Struct, tag_field="type", tag="thinking"):
+    thinking: str
+    signature: str = ""
+
+
+ReplyBlock = TextBlock | ToolUseBlock | ThinkingBlock
+
+
+class WebSearchCitation(msgspec.Struct, tag_field="type", tag="web_search_result_location"):
+    url: str
+    title: str
+    cited_text: str = ""
+    encrypted_index: str = ""
+
+
+class GivenSource(msgspec.Struct):
+    """Of an image or a document: `base64`, `url`, `text`, `content` or `file`."""
+
+    type: str
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+    content: str | list[dict[str, Any]] | None = None
+
+
+class GivenMedia(msgspec.Struct):
+    """An image or a document."""
+
+    source: GivenSource
+    title: str | None = None
+    context: str | None = None
+
+
+class GivenSearchResult(msgspec.Struct):
+    source: str
+    title: str
+    content: list[dict[str, Any]]
+
+
+class GivenToolResult(msgspec.Struct):
+    tool_use_id: str
+    content: str | list[dict[str, Any]] | None = None
+    is_error: bool | None = None
+
+
+class GivenTool(msgspec.Struct):
+    """input_schema: only tools without a type of Anthropic's have one."""
+
+    name: str | None = None
+    type: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    input_examples: list[Any] | None = None
+    defer_loading: bool | None = None
+    allowed_callers: list[str] | None = None
+    max_characters: int | None = None
+
+
+class OutputDetails(msgspec.Struct):
+    thinking_tokens: int = 0
+
+
+class MessageUsage(msgspec.Struct):
+    """The prompt has `input_tokens` and `cache_read_input_tokens` together; the latter were computed for an earlier one."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    output_tokens_details: OutputDetails = msgspec.field(default_factory=OutputDetails)
+
+
+class MessageReplyBody(msgspec.Struct, tag_field="type", tag="message"):
+    """The reply of `POST /v1/messages`."""
+
+    id: str
+    model: str
+    content: list[ReplyBlock] = []
+    stop_reason: StopReason | None = None
+    stop_sequence: str | None = None
+    usage: MessageUsage = msgspec.field(default_factory=MessageUsage)
+    role: Literal["assistant"] = "assistant"
+
+
+class MessageTokens(msgspec.Struct):
+    input_tokens: int
+
+
+class MessageModel(msgspec.Struct, tag_field="type", tag="model"):
+    """created_at: RFC 3339. max_input_tokens, max_tokens: of prompt and reply together; null: unknown."""
+
+    id: str
+    display_name: str
+    created_at: str
+    max_input_tokens: int | None = None
+    max_tokens: int | None = None
+    lifecycle: Literal["active"] = "active"
+
+
+class MessageModelList(msgspec.Struct):
+    data: list[MessageModel]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
+
+
+class MessageErrorBody(msgspec.Struct):
+    type: str
+    message: str
+
+
+class MessageError(msgspec.Struct, tag_field="type", tag="error"):
+    error: MessageErrorBody
+    request_id: str | None = None
