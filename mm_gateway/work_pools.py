@@ -5,36 +5,75 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from mm_gateway.freed_memory import give_back_memory
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+_abandoned: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("abandoned", default=None)
+
+
+class AbandonedError(Exception):
+    """Nobody waits for this piece of work any more."""
+
+
+def check_wanted() -> None:
+    """For work that takes long, between its parts.
+
+    Raises:
+        AbandonedError: whoever waited for it has left.
+    """
+    abandoned = _abandoned.get()
+    if abandoned is not None and abandoned.is_set():
+        raise AbandonedError
 
 
 class WorkPool:
     """Runs one kind of work, first come first served. Threads start when they are needed.
 
     Args:
-        kind: names the threads. threads: pieces of work at a time, >= 1.
+        kind: names the threads. threads: pieces of work at a time, >= 1. trims: it takes so much memory that what was freed is given back
+            to the system after each piece, which takes milliseconds.
     """
 
-    def __init__(self, kind: str, threads: int) -> None:
+    def __init__(self, kind: str, threads: int, *, trims: bool = False) -> None:
+        self._trims = trims
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=kind)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The function's result. Cancelled while it waits for a thread, it never begins; once begun, it is finished."""
-        work = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        """The function's result. Cancelled while it waits for a thread, it never begins; once begun, it ends at its next `check_wanted`."""
+        abandoned = threading.Event()
+        context = contextvars.copy_context()
+        context.run(_abandoned.set, abandoned)
+        work = functools.partial(context.run, function, *args, **kwargs)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._trimmed, work)
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
+
+    def _trimmed(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        finally:
+            if self._trims:
+                give_back_memory()
 
 
 BODIES = WorkPool("bodies", 1)
 """Decoding and checking large request bodies, folding large replies."""
 ENCODING = WorkPool("encoding", 2)
 """Rendering chat templates, tokenizing."""
-LONG_TEXTS = WorkPool("long-texts", 1)
-"""The same of texts that take a tenth of a second and more: a dozen of them must not be what a short question waits for."""
+LONG_TEXTS = WorkPool("long-texts", 1, trims=True)
+"""The same of texts that take a tenth of a second and more: a dozen of them must not be what a short question waits for. A tokenizer makes
+some 200 bytes of each token.
+"""
 LONG_TEXT_CHARACTERS = 32 * 2**10
 GRAMMARS = WorkPool("grammars", 2)
 STORAGE = WorkPool("storage", 2)

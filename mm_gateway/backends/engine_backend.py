@@ -40,7 +40,7 @@ from mm_gateway.runtime.grammars.sources import enforced_schema
 from mm_gateway.runtime.grammars.trials import TRIALS
 from mm_gateway.runtime.tokens.model_text import check_text_size
 from mm_gateway.stop_strings import StopStrings, TextStops
-from mm_gateway.work_pools import ENCODING, encoding
+from mm_gateway.work_pools import ENCODING, check_wanted, encoding
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
@@ -158,7 +158,11 @@ def _with_tool_calls(
 
 def count_tokens(engine: InferenceEngine, texts: Sequence[str]) -> tuple[int, ...]:
     """Tokens of each text for an engine's model, without control tokens; blocks."""
-    return tuple(len(engine.tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+    counts: list[int] = []
+    for text in texts:
+        check_wanted()
+        counts.append(len(engine.encode_whole(text)))
+    return tuple(counts)
 
 
 def _encode_chat(

@@ -283,6 +283,10 @@ class InferenceEngine:
         encode = functools.partial(self._text.encode, add_special_tokens=add_special_tokens)
         return (limit or self.token_limit()).encode(encode, text)
 
+    def encode_whole(self, text: str) -> list[int]:
+        """Token ids of a text, however long it is, with nothing put in front."""
+        return self._text.encode(text, add_special_tokens=False)
+
     def decode(self, ids: AbstractSequence[int]) -> str:
         """The text of token ids, special tokens included."""
         return self._text.decode(ids, skip_special_tokens=False)

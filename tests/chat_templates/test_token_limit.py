@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Mapping
 
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.token_limit import PIECE_CHARACTERS, TokenLimit
 from mm_gateway.core import Message
-from mm_gateway.errors import ContextLengthExceededError
+from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError
+from mm_gateway.work_pools import WorkPool
 
 
 class Words:
@@ -81,3 +84,28 @@ def test_control_tokens_are_found_wherever_they_stand_in_a_long_text() -> None:
     for before in range(PIECE_CHARACTERS - 8, PIECE_CHARACTERS + 2):
         ids = encoder.encode([Message("user", "x" * before + "<end>")])
         assert ids.count(1) == 1 and ids.count(2) == 1 and before + len("<end>") in ids
+
+
+def test_a_text_of_few_long_tokens_has_a_bound_in_bytes() -> None:
+    words = Words()
+    with pytest.raises(InvalidRequestError, match="holds a text of 1600001 bytes; at most 1600000 are tokenized") as caught:
+        limit(100_000, longest=10**6).encode(words.encode, "x" * 1_600_001)
+    assert caught.value.param == "messages" and not isinstance(caught.value, ContextLengthExceededError)
+
+
+async def test_a_text_is_read_no_further_once_its_client_has_left() -> None:
+    begun, left, words = threading.Event(), threading.Event(), Words()
+
+    def encode(text: str) -> list[int]:
+        begun.set()
+        left.wait(10)
+        return words.encode(text)
+
+    pool = WorkPool("test", 1)
+    asked = asyncio.create_task(pool.run(limit(10**6).encode, encode, "so " * (10 * PIECE_CHARACTERS)))
+    await asyncio.to_thread(begun.wait, 10)
+    asked.cancel()
+    await asyncio.wait([asked])
+    left.set()
+    await pool.run(lambda: None)  # the thread is free again
+    assert words.characters <= PIECE_CHARACTERS

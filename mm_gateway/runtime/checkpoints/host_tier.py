@@ -7,8 +7,8 @@ import gc
 import torch
 from transformers import PreTrainedModel
 
+from mm_gateway.freed_memory import give_back_memory
 from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
-from mm_gateway.runtime.checkpoints.trim import trim
 
 
 def can_move(loaded: LoadedModel) -> bool:
@@ -37,4 +37,4 @@ def reclaim() -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    trim()
+    give_back_memory()

@@ -12,8 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from mm_gateway.freed_memory import give_back_memory
 from mm_gateway.runtime.checkpoints.packed_linear import PackedEmbedding, PackedLinear, Weights, packed_linear
-from mm_gateway.runtime.checkpoints.trim import trim
 from mm_gateway.runtime.kernels.blocks import Blocks
 
 # Attribute names of projections that read the same input, in the order in which they are called.
@@ -105,7 +105,7 @@ def pack_layers(model: nn.Module, weights: Weights, reader: WeightReader) -> int
         job()
         freed += size
         if freed >= _TRIM_AFTER:
-            trim()
+            give_back_memory()
             freed = 0
     return groups
 

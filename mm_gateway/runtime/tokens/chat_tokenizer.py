@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from mm_gateway.runtime.tokens.token_ids import TokenIds
+
 
 class ChatTokenizer:
     """chat_templates.encoder.TemplateTokenizer over a tokenizer of transformers."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        self._ids = TokenIds(tokenizer)
         self.control_tokens: Mapping[str, int] = {
             token: index for token, index in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True) if token
         }
@@ -23,9 +26,11 @@ class ChatTokenizer:
         if backend is not None:
             self._plain = Tokenizer.from_str(backend.to_str())
             self._plain.encode_special_tokens = True
+            self._plain.no_truncation()
+            self._plain.no_padding()
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        return self._ids(text, add_special_tokens=False)
 
     def encode_plain(self, text: str) -> list[int]:
         if self._plain is not None:

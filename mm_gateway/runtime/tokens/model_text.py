@@ -13,8 +13,11 @@ from mm_gateway.runtime.tokens.token_text import TokenText
 if TYPE_CHECKING:  # seconds, which commands that only list models need not pay
     from transformers import PreTrainedTokenizerBase
 
-MAX_TEXT_BYTES = 1 << 20
-"""Of what is only to be tokenized, which may be longer than the context; for long contexts 16 bytes for each of their tokens."""
+MAX_TEXT_BYTES, MAX_TEXT_BYTES_PER_TOKEN = 256 << 10, 8
+"""Of what is only to be tokenized, which may be longer than the context: bytes, and for long contexts bytes for each of their tokens.
+That cannot be stopped, and has no bound in tokens: a text of digits takes 3 µs and 250 bytes of memory for each, so 256 KiB take 0.8 s and
+64 MiB.
+"""
 
 
 class ModelText:
@@ -75,6 +78,6 @@ def check_text_size(texts: Sequence[str], param: str, *, context_length: int) ->
         InvalidRequestError: they are longer than that may take.
     """
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-    limit = max(MAX_TEXT_BYTES, 16 * context_length)
+    limit = max(MAX_TEXT_BYTES, MAX_TEXT_BYTES_PER_TOKEN * context_length)
     if size > limit:
         raise InvalidRequestError(f"{param} holds {size} bytes of text; at most {limit} are tokenized for this model", param=param)

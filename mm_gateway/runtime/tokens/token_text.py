@@ -24,7 +24,10 @@ class TokenText:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        from mm_gateway.runtime.tokens.token_ids import TokenIds
+
         self._tokenizer = tokenizer
+        self._ids = TokenIds(tokenizer)
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         added = {index for index, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
         self._special = frozenset(tokenizer.all_special_ids) | added
@@ -44,7 +47,7 @@ class TokenText:
         Args:
             add_special_tokens: put in front what the tokenizer does (BOS), unless the text begins with it.
         """
-        ids: list[int] = self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]  # type: ignore[assignment]
+        ids = self._ids(text, add_special_tokens=add_special_tokens)
         bos, name = self._tokenizer.bos_token_id, self._tokenizer.bos_token
         spelled_out = add_special_tokens and isinstance(name, str) and text.startswith(name)
         return ids[1:] if spelled_out and ids[:2] == [bos, bos] else ids

@@ -102,7 +102,7 @@ async def _slow_readers(target: Target) -> list[int]:
 
 async def _unread_replies(target: Target) -> list[int]:
     """Whole replies of some MB that nobody reads."""
-    body = msgspec.json.encode({"model": "tiny-chat", "prompt": "word " * 200_000, "return_token_strs": True})
+    body = msgspec.json.encode({"model": "tiny-chat", "prompt": "word " * 52_000, "return_token_strs": True})
     head = f"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     connections = await asyncio.gather(*(target.connect() for _ in range(20)))
     try:

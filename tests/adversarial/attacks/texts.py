@@ -23,9 +23,16 @@ from tests.adversarial.attack import (
 MB = 1_000_000
 
 
-def _tokenize(name: str, text: Callable[[], str], answers: frozenset[int] = SERVED_OR_REFUSED, **rest: Any) -> Attack:
+def _tokenize(
+    name: str, text: Callable[[], str], answers: frozenset[int] = SERVED_OR_REFUSED, *, memory_mib: int = 96, **rest: Any
+) -> Attack:
     return posting(
-        f"/tokenize: {name}", lambda: {"model": "tiny-chat", "prompt": text(), "return_token_strs": True}, answers, path="/tokenize", **rest
+        f"/tokenize: {name}",
+        lambda: {"model": "tiny-chat", "prompt": text(), "return_token_strs": True},
+        answers,
+        path="/tokenize",
+        memory_mib=memory_mib,
+        **rest,
     )
 
 
@@ -37,7 +44,7 @@ async def _hang_ups(target: Target) -> list[int]:
 
 
 async def _hang_ups_of_tokenize(target: Target) -> list[int]:
-    body = {"model": "tiny-chat", "prompt": "aé漢 " * 200_000}
+    body = {"model": "tiny-chat", "prompt": "aé漢 " * 36_000}
     await asyncio.gather(*(target.hang_up("/tokenize", body, after_s=0.05) for _ in range(16)))
     return [await target.post(CHAT, asking())]
 
@@ -47,7 +54,7 @@ async def _a_few_in_a_row(target: Target) -> list[int]:
 
 
 async def _at_a_time(target: Target) -> list[int]:
-    return await target.posts("/tokenize", [{"model": "tiny-chat", "prompt": "word " * 200_000}] * 12)
+    return await target.posts("/tokenize", [{"model": "tiny-chat", "prompt": "word " * 52_000}] * 12)
 
 
 TEXTS = (
@@ -98,19 +105,19 @@ TEXTS = (
     ),
     Attack("S4 four of 15 MB in a row", _a_few_in_a_row, REFUSED),
     Attack("S5 six clients send 2 MB and hang up", _hang_ups, OK, quick=True, limit_s=30),
-    Attack("S5 sixteen clients have 1 MB tokenized and hang up", _hang_ups_of_tokenize, OK | {429}, limit_s=60),
-    Attack("S5 twelve texts of 1 MB tokenized at a time", _at_a_time, SERVED_OR_REFUSED, limit_s=180),
-    _tokenize("1 MiB of words", lambda: "word " * 209_000, quick=True),
-    _tokenize("1 MiB of one letter", lambda: "a" * 2**20),
-    _tokenize("1 MiB of spaces", lambda: " " * 2**20),
-    _tokenize("1 MiB of line ends", lambda: "\r\n" * 2**19),
-    _tokenize("1 MiB of digits", lambda: "0123456789" * 104_000),
-    _tokenize("1 MiB of combining marks on one letter", lambda: "e" + "\u0301" * 524_000),
-    _tokenize("1 MiB of joined emoji", lambda: "👩‍👩‍👧‍👦" * 41_000),
-    _tokenize("1 MiB of NUL", lambda: "\x00" * 170_000),
-    _tokenize("1 MiB of special tokens", lambda: "<|im_start|><|im_end|>" * 45_000),
-    _tokenize("1 MiB of Korean letters that compose", lambda: "\u1100\u1161\u11a8" * 116_000),
-    _tokenize("2 MiB", lambda: "word " * 420_000, REFUSED),
+    Attack("S5 sixteen clients have 250 kB tokenized and hang up", _hang_ups_of_tokenize, OK | {429}, limit_s=60),
+    Attack("S5 twelve texts of 260 kB tokenized at a time", _at_a_time, SERVED_OR_REFUSED, limit_s=180),
+    _tokenize("256 KiB of words", lambda: "word " * 52_000, quick=True),
+    _tokenize("256 KiB of one letter", lambda: "a" * 2**18),
+    _tokenize("256 KiB of spaces", lambda: " " * 2**18),
+    _tokenize("256 KiB of line ends", lambda: "\r\n" * 2**17),
+    _tokenize("256 KiB of digits", lambda: "0123456789" * 26_000),
+    _tokenize("256 KiB of combining marks on one letter", lambda: "e" + "\u0301" * 131_000),
+    _tokenize("256 KiB of joined emoji", lambda: "👩‍👩‍👧‍👦" * 10_000),
+    _tokenize("256 KiB of NUL", lambda: "\x00" * 260_000),
+    _tokenize("256 KiB of special tokens", lambda: "<|im_start|><|im_end|>" * 11_000),
+    _tokenize("256 KiB of Korean letters that compose", lambda: "\u1100\u1161\u11a8" * 29_000),
+    _tokenize("2 MiB", lambda: "word " * 420_000, REFUSED, memory_mib=64),
     posting(
         "/tokenize: 2,000 messages",
         lambda: {"model": "tiny-chat", "messages": [{"role": "user", "content": "word " * 40}] * 2000},

@@ -6,8 +6,8 @@ import ctypes
 import sys
 
 
-def trim() -> None:
-    """glibc keeps freed memory of smaller tensors for itself unless told otherwise; elsewhere nothing happens."""
+def give_back_memory() -> None:
+    """glibc keeps freed memory of smaller objects for itself unless told otherwise; elsewhere nothing happens."""
     if sys.platform == "linux":
         release = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if release is not None:
