@@ -234,15 +234,15 @@ class EnvelopeProtocol(PacedProtocol):
         self._refuse(400, "Bad Request", msg)
 
     def _refuse(self, status: int, reason: str, message: str, *, kind: str = "invalid_request_error", code: str | None = None) -> None:
-        cycle = self.cycle
+        unanswered = self._unanswered()
         self._forget_request()
-        if cycle is not None and not cycle.response_complete:
-            # The request before, or this one, whose body broke: to the application, its client is gone.
+        for cycle in unanswered:
+            # The requests before, or this one, whose body broke: to the application, their client is gone.
             cycle.disconnected = True
             cycle.message_event.set()
-            if cycle.response_started:  # what follows would be taken for a part of that reply
-                self.transport.close()
-                return
+        if any(cycle.response_started for cycle in unanswered):  # what follows would be taken for a part of that reply
+            self.transport.close()
+            return
         error = {"message": message, "type": kind, "param": None, "code": code}
         body = json.dumps({"error": error}).encode()
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"

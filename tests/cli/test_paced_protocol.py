@@ -41,6 +41,20 @@ class Application:
         self.left += 1
 
 
+class PatientApplication(Application):
+    """Answers once `answers` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        self.begun += 1
+        await self.answers.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
 class Wire(asyncio.Transport):
     """What a client is to its protocol."""
 
@@ -69,8 +83,8 @@ class Wire(asyncio.Transport):
 class Server:
     """Protocols of one application and their shared turns."""
 
-    def __init__(self, **turns: int) -> None:
-        self.app = Application()
+    def __init__(self, app: Application | None = None, /, **turns: int) -> None:
+        self.app = app or Application()
         self.turns = ProtocolTurns(**{name: Turns(per_turn) for name, per_turn in turns.items()})
         self._config = uvicorn.Config(self.app, ws="none", lifespan="off", log_config=None)
         self._state = ServerState()
@@ -200,3 +214,32 @@ async def test_who_asks_before_sending_is_told_to_go_on_unless_it_is_too_much(le
     assert wire.written == told
     await turns(3)
     assert server.app.begun == (0 if told else 1)
+
+
+LOOKUP = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def test_of_requests_that_are_sent_ahead_only_a_piece_waits_parsed_and_all_are_answered() -> None:
+    app = PatientApplication()
+    protocol, wire = Server(app).connect()
+    protocol.data_received(LOOKUP * 1000)
+    await turns(100)
+    assert app.begun == 1
+    assert len(protocol.pipeline) < PIECE_BYTES / len(LOOKUP)
+    assert not wire.reading
+    app.answers.set()
+    for _ in range(10_000):
+        await turns(1)
+    assert wire.written.count(b"HTTP/1.1 200 OK") == app.begun == 1000
+    assert wire.reading
+
+
+async def test_whoever_hangs_up_with_requests_sent_ahead_is_missed_by_the_one_that_runs() -> None:
+    server = Server()
+    protocol, wire = server.connect()
+    protocol.data_received(LOOKUP * 3)
+    await turns(5)
+    wire.close()
+    protocol.connection_lost(None)
+    await turns(5)
+    assert (server.app.begun, server.app.left) == (1, 1)

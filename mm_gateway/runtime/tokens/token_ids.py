@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
@@ -19,7 +20,7 @@ class TokenIds:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         ordinary = isinstance(tokenizer, TokenizersBackend) and type(tokenizer)._encode_plus is TokenizersBackend._encode_plus
-        self._backend = tokenizer.backend_tokenizer if ordinary else None
+        self._backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None) if ordinary else None
         if self._backend is not None:
             self._backend.no_truncation()  # which files of embedding models ask for
             self._backend.no_padding()
