@@ -142,6 +142,11 @@ FORMAT = """
 import json
 from safetensors.torch import load_file
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
+from mm_gateway.runtime.checkpoints.quantized.layer import StoredLayer
+
+class Half(StoredLayer):
+    def numbers(self, parts, dtype):
+        return (parts["stored"] / 2).to(dtype)
 
 class Doubled(WeightFormat):
     name = "doubled"
@@ -151,8 +156,8 @@ class Doubled(WeightFormat):
     def recognises(self, folder):
         return "doubled" in json.loads((folder / "config.json").read_text())
 
-    def read(self, folder, config, device, dtype, *, converts_weights):
-        return {name: (tensor / 2).to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    def layers(self, stored):
+        return {name: Half(header.shape, {"stored": name}) for name, header in stored.headers.items()}
 """
 
 
@@ -228,8 +233,9 @@ def test_a_format_of_weights_is_a_file_and_a_row(package: Path, tmp_path: Path, 
     row = made("doubled", "Doubled")()
     monkeypatch.setitem(FORMATS, row.name, row)
     assert torch.equal(logits_of(folder, quantization="doubled"), expected)
-    with pytest.raises(ModelLoadError, match="set quantization: doubled"):
-        logits_of(folder)
+    assert torch.equal(logits_of(folder), expected)
+    with pytest.raises(ModelLoadError, match="quantized with doubling already; set quantization: doubled, or leave it out"):
+        logits_of(folder, quantization="8bit")
 
 
 async def test_a_chat_template_and_a_tool_format_are_a_file_and_a_row_each(

@@ -32,7 +32,7 @@ from mm_gateway.configuration.search_settings import SearchSettings
 
 ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
-Quantization = Literal["8bit", "4bit", "gptq"]
+Quantization = Literal["8bit", "4bit", "gptq", "awq", "compressed-tensors", "fp8", "mxfp4", "bitsandbytes", "torchao"]
 ToolFormatName = Literal["hermes", "llama", "react", "plain"]
 Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
@@ -61,7 +61,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = "auto"
     quantization: Annotated[
         Quantization | None,
-        Meta(description="How the weights are packed: 8bit, 4bit, or gptq for a checkpoint that is packed already; null: not at all."),
+        Meta(
+            description="8bit or 4bit: how weights are packed at load. The others name what a checkpoint is quantized with already, which "
+            "its files say as well: null takes it from them."
+        ),
     ] = None
     trust_remote_code: Annotated[bool, Meta(description="Run the Python code that comes with the checkpoint.")] = False
     flash_attention: Annotated[bool, Meta(description="Use FlashAttention where the package and the device have it.")] = False

@@ -26,7 +26,7 @@ from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate
 from mm_gateway.runtime.checkpoints.packing import weight_bytes
-from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
+from mm_gateway.runtime.checkpoints.quantized.formats import format_of
 from mm_gateway.runtime.checkpoints.tokenizer import load_tokenizer
 from mm_gateway.runtime.checkpoints.weights import read_model
 from mm_gateway.runtime.memory_errors import is_out_of_memory
@@ -116,7 +116,7 @@ class ModelLoader:
         progress(Progress("loading", f"{name}: reading the weights"))
         stored = getattr(checkpoint, "dtype", None) or torch.float32
         dtype = stored if config.dtype == "auto" else _DTYPES[config.dtype]
-        packed = FORMATS[config.quantization].packed_as(dtype) if device.type == "cpu" else None
+        packed = format_of(folder, config).packed_as(dtype) if device.type == "cpu" else None
         if config.flash_attention:
             _check_flash_attention(device)
         model = read_model(

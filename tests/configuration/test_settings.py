@@ -117,7 +117,7 @@ def test_files_can_be_named_by_the_environment(tmp_path: Path) -> None:
         ("{model_name: x, model_type: falcon}", "model_type: got 'falcon', allowed is chatml, gpt2, llama, qwen-chat or null"),
         ("{model_name: x, device: tpu}", "device: got 'tpu', allowed is auto, cuda, cuda:N or cpu"),
         ("{model_name: x, dtype: int8}", "dtype: got 'int8', allowed is auto, bf16, fp16 or fp32"),
-        ("{model_name: x, quantization: 3bit}", "quantization: got '3bit', allowed is 4bit, 8bit, gptq or null"),
+        ("{model_name: x, quantization: 3bit}", "quantization: got '3bit', allowed is 4bit, 8bit, awq, bitsandbytes, "),
         ("{model_name: x, trust_remote_code: 'yes'}", "trust_remote_code: got 'yes', allowed is true or false"),
         ("{model_name: x, flash_attention: 1}", "flash_attention: got 1, allowed is true or false"),
         ("{model_name: x, max_context_length: 0}", "max_context_length: got 0, allowed is at least 1"),

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+
+from tests.support.quantized.checkpoint import as_int32, bit_stream
 
 
 def pack_rows(values: torch.Tensor, bits: int) -> torch.Tensor:
     """Unsigned integers [rows, columns], packed along the rows into int32, the first in the lowest bits."""
-    per_word = 32 // bits
-    words = values.to(torch.int64).view(-1, per_word, values.shape[1])
-    packed = sum(words[:, place] << (bits * place) for place in range(per_word))
-    assert isinstance(packed, torch.Tensor)
-    return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32).contiguous()
+    return as_int32(bit_stream(values.numpy().astype(np.int64).T, bits)).T.contiguous()
 
 
 def quantize_layer(
@@ -73,10 +72,12 @@ def quantize_checkpoint(
             if zero_biases and f"{layer}.bias" not in weights:
                 stored[f"{layer}.bias"] = torch.zeros(tensor.shape[0], dtype=torch.float16)
         else:
-            stored[name] = meant[name] = tensor
+            stored[name] = tensor.half()
+            meant[name] = stored[name].float()
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"bits": bits, "group_size": group_size, "desc_act": desc_act, "sym": sym, "quant_method": "gptq"}
+    config["dtype"] = "float16"
     config["quantization_config"]["checkpoint_format"] = "gptq_v2" if v2 else "gptq"
     (folder / "config.json").write_text(json.dumps(config))
     return meant

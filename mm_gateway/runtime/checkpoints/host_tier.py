@@ -13,7 +13,7 @@ from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
 
 def can_move(loaded: LoadedModel) -> bool:
     """Weights that bitsandbytes or a packing laid out for one device stay there."""
-    return loaded.device.type != "cpu" and loaded.config.quantization is None
+    return loaded.device.type != "cpu" and not loaded.is_quantized_by_transformers
 
 
 def to_host(model: PreTrainedModel) -> None:

@@ -82,6 +82,11 @@ class LoadedModel:
         """How far logits of the same tokens may differ from one order of computation to another, in their standard deviations."""
         if any(isinstance(module, PackedLinearBlocks) for module in self.model.modules()):
             return 0.25  # activations of 8 bits, of which the last place decides which of two values one takes
-        if self.config.quantization is not None and self.device.type != "cpu":
+        if self.is_quantized_by_transformers:
             return 0.5  # kernels of bitsandbytes and gptqmodel, whose results depend on the rows that they compute together
         return 0.02 if self.dtype == torch.float32 else 0.2
+
+    @property
+    def is_quantized_by_transformers(self) -> bool:
+        """Whether its layers are those of a package that transformers quantizes with, which lie on one device for good."""
+        return getattr(self.model, "hf_quantizer", None) is not None

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.runtime.checkpoints.context_length import configured_length, read_checkpoint_config
+from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.config import architecture_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor, read_header
-from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT_BITS, keeps_blocks
-from mm_gateway.runtime.checkpoints.packed_linear import block_bytes
-from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
-from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
+from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT_BITS
+from mm_gateway.runtime.checkpoints.packed_linear import block_bytes, keeps_blocks
+from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
+from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
+from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 _COUNT_BYTES = 3
 """For each running sequence and each token of the vocabulary."""
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 _STORED_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -62,22 +67,27 @@ def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, devic
 
 
 def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], *, device_type: str) -> int:
-    """Memory of the weights in the configured precision; from file sizes where the files are not safetensors."""
-    item, on_cpu, form = _item_bytes(config, checkpoint), device_type == "cpu", FORMATS[config.quantization]
+    """Memory of the weights in the configured precision; from file sizes where the files are not safetensors.
+
+    Raises:
+        ModelLoadError: what is configured contradicts the files, or they are of a format that is not read.
+    """
+    item, on_cpu, form = _item_bytes(config, checkpoint), device_type == "cpu", format_of(folder, config)
     linear = form.linear_bytes(on_cpu=on_cpu)
     if (file := gguf_file(folder)) is not None:
         return _gguf_bytes(read_header(file), config, item, on_cpu=on_cpu)
-    headers = [header for file in sorted(folder.glob("*.safetensors")) for header in read_headers(file)]
-    if not headers:
+    stored_tensors = StoredTensors(folder)
+    total, parts = 0.0, set[str]()
+    if is_unpacked(folder, form, device_type):
+        total, parts = _layers_bytes(stored_tensors, form, config, item, on_cpu=on_cpu)
+    headers = [header for name, header in stored_tensors.headers.items() if name not in parts]
+    if not stored_tensors.headers:
         stored = _STORED_BYTES.get(str(checkpoint.get("dtype") or checkpoint.get("torch_dtype")), 4)
         files = sum(file.stat().st_size for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern))
         return int(files / stored * (linear or item))
     embeddings = {header.name for header in headers if len(header.shape) == 2 and _is_embedding(header.name)}
-    total = 0.0
     for header in headers:
-        if (part_bytes := form.stored_bytes(header, item, checkpoint)) is not None:
-            total += part_bytes
-        elif header.dtype not in ("F64", "F32", "F16", "BF16"):
+        if header.dtype not in ("F64", "F32", "F16", "BF16"):
             total += header.items * _ITEM_BYTES.get(header.dtype, 4)  # quantized in the file: held as it is
         elif len(header.shape) != 2:
             total += header.items * (4 if on_cpu else item)  # norms and biases
@@ -86,10 +96,23 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
             total += header.items * (form.output_copy_bytes(item) if output else linear)
         else:
             total += header.items * form.embedding_bytes(item, on_cpu=on_cpu)
-    if on_cpu and checkpoint.get("tie_word_embeddings", True) and not any("lm_head" in header.name for header in headers):
+    if on_cpu and checkpoint.get("tie_word_embeddings", True) and not any("lm_head" in name for name in stored_tensors.headers):
         # Packing gives the output layer a copy of its own.
         total += max((h.items for h in headers if h.name in embeddings), default=0) * form.output_copy_bytes(item)
     return int(total)
+
+
+def _layers_bytes(stored: StoredTensors, form: WeightFormat, config: ModelConfig, item: int, *, on_cpu: bool) -> tuple[float, set[str]]:
+    """Of layers that a quantized checkpoint stores in parts, as they will be held; and the names of those parts."""
+    layers = form.layers(stored)
+    # Experts that transformers joins into one weight are numbers by then, and so is every other layer beside them.
+    keep = on_cpu and keeps_blocks(config) and family_of(stored.folder) is None and not any(_EXPERT.search(name) for name in layers)
+    total = 0.0
+    for layer in layers.values():
+        kept = layer.kept if keep else None
+        one = block_bytes(kept) if kept is not None else 4 if on_cpu and len(layer.shape) == 1 else item
+        total += math.prod(layer.shape) * one
+    return total, {part for layer in layers.values() for part in layer.parts.values()}
 
 
 def _gguf_bytes(header: GgufHeader, config: ModelConfig, item: int, *, on_cpu: bool) -> int:

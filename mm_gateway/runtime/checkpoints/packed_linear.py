@@ -12,11 +12,13 @@ from typing import Literal
 import torch
 from torch import nn
 
+from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.blocks import Blocks, quantize_4bit, quantize_8bit
 from mm_gateway.runtime.kernels.library import library
 
-Weights = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+BlockWeights = Literal["int8", "int4"]
+Weights = Literal["fp32", "fp16", "bf16"] | BlockWeights
 
 FP16_MAX = 65504.0
 # The largest magnitude that each kind can hold: scales and minimums of blocks are fp16, too.
@@ -128,11 +130,16 @@ _KINDS: dict[Weights, type[PackedLinear]] = {
 }
 
 
-def block_bytes(weights: Literal["int8", "int4"]) -> float:
+def block_bytes(weights: BlockWeights) -> float:
     """Memory of one weight on this machine, scales and minimums included."""
     if library() is None:
         return 2.0
     return {"int8": 1 + 2 / 32, "int4": 0.5 + 4 / 32}[weights]
+
+
+def keeps_blocks(config: ModelConfig) -> bool:
+    """Whether a CPU holds layers in the blocks that they are stored in: where the kernels are there, and no type is asked for by name."""
+    return config.dtype == "auto" and library() is not None
 
 
 class PackedEmbedding(nn.Module):

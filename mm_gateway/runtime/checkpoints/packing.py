@@ -146,11 +146,13 @@ def _concatenated(pieces: list[torch.Tensor | Blocks]) -> torch.Tensor | Blocks:
     blocks = [piece for piece in pieces if isinstance(piece, Blocks)]
     if len(blocks) == len(pieces) and len({piece.quants.dtype for piece in blocks}) == 1:
         minimums = [piece.minimums for piece in blocks if piece.minimums is not None]
+        scaled = any(piece.row_scales is not None for piece in blocks)
         return Blocks(
             torch.cat([piece.quants for piece in blocks]),
             torch.cat([piece.scales for piece in blocks]),
             torch.cat(minimums) if minimums else None,
             blocks[0].inputs,
+            torch.cat([torch.ones(len(p.quants)) if p.row_scales is None else p.row_scales for p in blocks]) if scaled else None,
         )
     return torch.cat([piece.dequantize() if isinstance(piece, Blocks) else piece for piece in pieces])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from mm_gateway.runtime.checkpoints.tensor_source import TensorSource
 from mm_gateway.runtime.kernels.blocks import Blocks
@@ -20,6 +22,9 @@ class NotStreamable(Exception):
 
 class StreamedWeights:
     """A model without weights, and where each of them is read from.
+
+    Attributes:
+        unused: names of tensors that the source has, and the model has no place for.
 
     Raises:
         NotStreamable: the model's weights are not stored under its own names and in its own shapes.
@@ -40,29 +45,43 @@ class StreamedWeights:
         prefix = f"{self.model.base_model_prefix}."
         self._names: dict[int, str] = {}
         self._buffers: dict[str, str] = {}
+        # GPT-2's layers have their weights as [in, out].
+        inputs_first = {id(module.weight) for module in self.model.modules() if isinstance(module, Conv1D)}
+        self._turned: set[int] = set()
         persistent = self.model.state_dict().keys()
         for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
             if name not in persistent:
                 continue
             # Checkpoints of a base model leave out the prefix.
-            stored = next((n for n in (name, name.removeprefix(prefix)) if shapes.get(n) == tuple(tensor.shape)), None)
-            if stored is None:
+            found = next((n for n in (name, name.removeprefix(prefix)) if n in shapes), None)
+            if found in source.outputs_first and id(tensor) in inputs_first:
+                self._turned.add(id(tensor))
+            if found is None or shapes[found] != tuple(tensor.shape)[:: -1 if id(tensor) in self._turned else 1]:
                 raise NotStreamable(f"{name} {list(tensor.shape)} is not stored as it is")
             if isinstance(tensor, nn.Parameter):
-                self._names[id(tensor)] = stored
+                self._names[id(tensor)] = found
             else:
-                self._buffers[name] = stored
+                self._buffers[name] = found
+        known = {*self._names.values(), *persistent, *(name.removeprefix(prefix) for name in persistent)}
+        self.unused = sorted(name for name in shapes.keys() - known if not self._is_ignored(name))
         self._items = sum(parameter.numel() for parameter in self.model.parameters())
 
     def read(self, parameter: torch.Tensor) -> torch.Tensor:
         """A parameter's numbers, in the model's type."""
         self._count(parameter)
-        return self._source.read(self._names[id(parameter)], self._dtype)
+        found = self._source.read(self._names[id(parameter)], self._dtype)
+        return found.T.contiguous() if id(parameter) in self._turned else found
 
     def read_layer(self, parameter: torch.Tensor) -> torch.Tensor | Blocks:
         """The weight of a linear layer: its numbers in the model's type, or blocks [out, in] that it is stored in."""
         self._count(parameter)
-        return self._source.read_layer(self._names[id(parameter)], self._dtype)
+        found = self._source.read_layer(self._names[id(parameter)], self._dtype)
+        return found.T if id(parameter) in self._turned and isinstance(found, torch.Tensor) else found
+
+    def _is_ignored(self, name: str) -> bool:
+        """Whether transformers leaves such a tensor unread, too: parts of the network that only training uses, and what is computed."""
+        patterns = [*(self.model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq$"]
+        return any(re.search(pattern, name) for pattern in patterns)
 
     def _count(self, parameter: torch.Tensor) -> None:
         self._read += parameter.numel()

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library allows."""
@@ -34,6 +35,20 @@ class TensorHeader:
 
 def read_headers(file: Path) -> Iterator[TensorHeader]:
     """The tensors of a safetensors file. Raises ValueError where it is cut off or no such file."""
+    entries, start_of_numbers = _header(file)
+    for name, entry in entries.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]), start_of_numbers + start, end - start)
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors. Raises ValueError as `read_headers`."""
+    return _header(file)[0].get("__metadata__", {})
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """The entries of the header, and where in the file the numbers begin."""
     with file.open("rb") as stream:
         prefix = stream.read(8)
         size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
@@ -41,10 +56,6 @@ def read_headers(file: Path) -> Iterator[TensorHeader]:
             raise ValueError(f"{file.name} is no safetensors file")
         header = stream.read(size)
     try:
-        entries = json.loads(header)
+        return json.loads(header), 8 + size
     except ValueError as error:
         raise ValueError(f"{file.name} is cut off or damaged") from error
-    for name, entry in entries.items():
-        if name != "__metadata__":
-            start, end = entry["data_offsets"]
-            yield TensorHeader(name, entry["dtype"], tuple(entry["shape"]), 8 + size + start, end - start)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import torch
 
 from mm_gateway.runtime.checkpoints.gguf.config import architecture_of
-from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
-from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor, read_header
+from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor
 from mm_gateway.runtime.checkpoints.gguf.tensors import read_kept, read_weight
-from mm_gateway.runtime.checkpoints.tensor_headers import TensorHeader, read_headers
+from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
 from mm_gateway.runtime.kernels.blocks import Blocks
 
-_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}
+_TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32")
 
 
 class TensorSource(Protocol):
-    """shapes: of every tensor, by the name that the model has for it."""
+    """shapes: of every tensor, by the name that the model has for it. outputs_first: weights that are [out, in], whatever class of layer
+    the model has for them."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    @property
+    def outputs_first(self) -> Collection[str]: ...
 
     def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         """A tensor in memory of its own, numbers with fractions in `dtype`. Raises ValueError where the file is cut off."""
@@ -34,28 +36,20 @@ class TensorSource(Protocol):
 
 
 class SafetensorsSource:
-    """The safetensors files of a folder. They are read, not mapped: pages of a mapped file count as the process's memory."""
+    """Safetensors files whose tensors are the model's weights as they are."""
 
-    def __init__(self, folder: Path) -> None:
-        self._found: dict[str, tuple[Path, TensorHeader]] = {
-            header.name: (file, header) for file in sorted(folder.glob("*.safetensors")) for header in read_headers(file)
-        }
+    outputs_first: Collection[str] = ()
+
+    def __init__(self, stored: StoredTensors) -> None:
+        self._stored = stored
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         # A type that only a quantizer knows is none that a model could take.
-        return {name: header.shape for name, (_, header) in self._found.items() if header.dtype in _TYPES}
+        return {name: header.shape for name, header in self._stored.headers.items() if header.dtype in _TYPES}
 
     def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        file, header = self._found[name]
-        with file.open("rb") as stream:
-            stream.seek(header.offset)
-            stored = bytearray(stream.read(header.nbytes))
-        if len(stored) != header.nbytes:
-            raise ValueError(f"{file.name} is cut off or damaged")
-        if not stored:
-            return torch.empty(header.shape, dtype=dtype)
-        return _typed(torch.frombuffer(stored, dtype=_TYPES[header.dtype]).reshape(header.shape), dtype)
+        return _typed(self._stored.read(name), dtype)
 
     def read_layer(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         return self.read(name, dtype)
@@ -67,6 +61,8 @@ class GgufSource:
     Args:
         keep_blocks: give layers in the blocks that they are stored in, where our kernels compute with such; else unpack them all.
     """
+
+    outputs_first: Collection[str] = ()
 
     def __init__(self, header: GgufHeader, *, keep_blocks: bool) -> None:
         self._header = header
@@ -93,17 +89,3 @@ class GgufSource:
 
 def _typed(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-def tensor_source(folder: Path, *, keep_blocks: bool) -> TensorSource | None:
-    """Where the weights of a folder are read from; None where they are in another format than safetensors and GGUF.
-
-    Args:
-        keep_blocks: see `GgufSource`.
-
-    Raises:
-        ValueError: a file is cut off or damaged.
-    """
-    if (file := gguf_file(folder)) is not None:
-        return GgufSource(read_header(file), keep_blocks=keep_blocks)
-    return SafetensorsSource(folder) if any(folder.glob("*.safetensors")) else None

@@ -17,12 +17,14 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
 from mm_gateway.runtime.checkpoints.gguf.header import read_header
-from mm_gateway.runtime.checkpoints.gguf.kept_blocks import keeps_blocks
-from mm_gateway.runtime.checkpoints.packed_linear import Weights
+from mm_gateway.runtime.checkpoints.packed_linear import Weights, keeps_blocks
 from mm_gateway.runtime.checkpoints.packing import norms_to_fp32, pack_layers, pack_model
-from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS, stored_format
+from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
+from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
+from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
+from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
 from mm_gateway.runtime.checkpoints.streamed import NotStreamable, streamed_weights
-from mm_gateway.runtime.checkpoints.tensor_source import tensor_source
+from mm_gateway.runtime.checkpoints.tensor_source import GgufSource, SafetensorsSource, TensorSource
 
 logger = logging.getLogger(__name__)
 
@@ -50,36 +52,70 @@ def read_model(
     Raises:
         ModelLoadError: files or packages are missing, weights are not the model's, or the quantization is another one.
     """
-    _check_quantization(folder, config)
-    model = _read_streamed(folder, config, checkpoint, device, dtype, packed, building, report)
+    form = format_of(folder, config)
+    source = _source(folder, config, checkpoint, form, device, packed)
+    if isinstance(source, QuantizedSource):
+        if hasattr(checkpoint, "quantization_config"):
+            delattr(checkpoint, "quantization_config")  # it must not look for what is no longer there
+        if device.type == "cuda":
+            logger.warning(
+                "%s: its %s weights are held as %s; what keeps them packed on a GPU is not installed (%s)",
+                config.model_name,
+                form.title,
+                str(dtype).removeprefix("torch."),
+                ", ".join(form.packages),
+            )
+    model = _read_streamed(folder, config, checkpoint, source, device, dtype, packed, building, report)
     if model is None:
         with building():
-            model = _read_whole(folder, config, checkpoint, device, dtype)
+            model = _read_whole(folder, config, checkpoint, form, source, device, dtype)
         if packed is not None:
             pack_model(model, packed)
     return model
+
+
+def _source(
+    folder: Path,
+    config: ModelConfig,
+    checkpoint: transformers.PreTrainedConfig,
+    form: WeightFormat,
+    device: torch.device,
+    packed: Weights | None,
+) -> TensorSource | None:
+    """Where the weights are read from; None: transformers reads them by itself."""
+    # A type that is asked for by name is what layers are held in; by default they stay in the blocks that they are stored in.
+    keep_blocks = packed is not None and keeps_blocks(config)
+    if (file := gguf_file(folder)) is not None:
+        return GgufSource(read_header(file), keep_blocks=keep_blocks)
+    if is_unpacked(folder, form, device.type):
+        if type(checkpoint) not in AutoModelForCausalLM._model_mapping:
+            raise ModelLoadError(
+                f"{config.model_name}: its weights are quantized with {form.title}, which is not read for a network that comes as code of "
+                "the checkpoint"
+            )
+        stored = StoredTensors(folder)
+        try:
+            return QuantizedSource(stored, form.layers(stored), keep_blocks=keep_blocks)
+        except ModelLoadError as error:
+            raise ModelLoadError(f"{config.model_name}: {error}") from error
+    # On a GPU transformers places tensor by tensor too, and knows which of them stay in fp32.
+    ordinary = packed is not None and not config.trust_remote_code and family_of(folder) is None
+    return SafetensorsSource(StoredTensors(folder)) if ordinary and any(folder.glob("*.safetensors")) else None
 
 
 def _read_streamed(
     folder: Path,
     config: ModelConfig,
     checkpoint: transformers.PreTrainedConfig,
+    source: TensorSource | None,
     device: torch.device,
     dtype: torch.dtype,
     packed: Weights | None,
     building: Building,
     report: Callable[[float], object],
 ) -> PreTrainedModel | None:
-    """None where transformers has to read the files."""
-    gguf = gguf_file(folder) is not None
-    family, form = family_of(folder), FORMATS[config.quantization]
-    # On a GPU transformers places tensor by tensor too, and knows which of them stay in fp32.
-    ordinary = packed is not None and not form.published and not config.trust_remote_code and family is None
-    if not gguf and not ordinary:
-        return None
-    # A type that is asked for by name is what layers are held in; by default they stay in the blocks that they are stored in.
-    source = tensor_source(folder, keep_blocks=keeps_blocks(config) and packed is not None)
-    if source is None:
+    """None where transformers has to read the files, or to rename or join what was read from them."""
+    if source is None or (isinstance(source, QuantizedSource) and family_of(folder) is not None):
         return None
     try:
         with building():
@@ -87,10 +123,12 @@ def _read_streamed(
     except ValueError as error:
         raise _refused(error, config, checkpoint) from error
     except NotStreamable as reason:
-        if gguf:
+        if isinstance(source, GgufSource):
             raise ModelLoadError(f"{config.model_name}: its GGUF file does not fit {checkpoint.model_type}: {reason}") from None
         logger.debug("%s is read by transformers: %s", config.model_name, reason)
         return None
+    if isinstance(source, QuantizedSource):
+        source.check_unused(streamed.unused)
     if packed is not None:
         pack_layers(streamed.model, packed, streamed)
     streamed.fill(device)
@@ -100,15 +138,19 @@ def _read_streamed(
 
 
 def _read_whole(
-    folder: Path, config: ModelConfig, checkpoint: transformers.PreTrainedConfig, device: torch.device, dtype: torch.dtype
+    folder: Path,
+    config: ModelConfig,
+    checkpoint: transformers.PreTrainedConfig,
+    form: WeightFormat,
+    source: TensorSource | None,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> PreTrainedModel:
-    form = FORMATS[config.quantization]
-    family = family_of(folder)
     quantizer = form.quantizer(config, device, dtype)
     options: dict[str, Any] = {} if quantizer is None else {"quantization_config": quantizer}
-    state = form.read(folder, config, device, dtype, converts_weights=family is not None and family.converts_weights)
-    if state is not None and hasattr(checkpoint, "quantization_config"):
-        delattr(checkpoint, "quantization_config")  # it must not look for what is no longer there
+    state = None
+    if isinstance(source, QuantizedSource):
+        state = {name: source.read(name, dtype) for name in source.shapes}
     model, report = _from_pretrained(folder, config, checkpoint, device, dtype, state, options)
     missing = sorted(report["missing_keys"])
     if missing:
@@ -116,8 +158,8 @@ def _read_whole(
             f"{config.model_name}: the checkpoint lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}…): "
             "files are missing, or it belongs to another architecture"
         )
-    if state is not None:
-        form.check_unexpected(sorted(report["unexpected_keys"]), state)
+    if isinstance(source, QuantizedSource):
+        source.check_unused(sorted(name for name in report["unexpected_keys"] if name in source.shapes))
         if (folder / "generation_config.json").is_file():  # which comes with a folder only
             model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     return model.eval().requires_grad_(False)
@@ -169,20 +211,3 @@ def _refused(error: ValueError, config: ModelConfig, checkpoint: transformers.Pr
     return ModelLoadError(
         f"{config.model_name}: {architecture} computes its attention in a way that the engine cannot take over, so it is not served"
     )
-
-
-def _check_quantization(folder: Path, config: ModelConfig) -> None:
-    wanted, stored = FORMATS[config.quantization], stored_format(folder)
-    if (file := gguf_file(folder)) is not None:
-        blocks = sorted({tensor.kind.name for tensor in read_header(file).tensors.values()} - {"F64", "F32", "F16", "BF16"})
-        if blocks and wanted.name is not None:
-            raise ModelLoadError(
-                f"{config.model_name}: quantization: {wanted.name} is configured, but its GGUF file is quantized already "
-                f"({', '.join(blocks)}); leave quantization out"
-            )
-    if wanted.published and stored is not wanted:
-        raise ModelLoadError(
-            f"{config.model_name}: quantization: {wanted.name} is configured, but the checkpoint is not quantized with {wanted.title}"
-        )
-    if stored is not None and stored is not wanted:
-        raise ModelLoadError(f"{config.model_name}: the checkpoint is quantized with {stored.title}; set quantization: {stored.name}")

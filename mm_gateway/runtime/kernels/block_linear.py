@@ -32,18 +32,19 @@ class BlockLinear:
         self._quants = _quants_in_panels(blocks)
         self._scales = _in_panels(blocks.scales)
         self._minimums = _in_panels(blocks.minimums) if blocks.minimums is not None else None
+        self._row_scales = blocks.row_scales.contiguous() if blocks.row_scales is not None else None
         self._bias = bias.detach().float().contiguous() if bias is not None else None
         self._layer = Layer(
             self.outputs,
             self.inputs,
-            *(None if t is None else t.data_ptr() for t in (self._quants, self._scales, self._minimums, self._bias)),
+            *(None if t is None else t.data_ptr() for t in (self._quants, self._scales, self._minimums, self._bias, self._row_scales)),
         )
         self._address = ctypes.addressof(self._layer)
 
     @property
     def nbytes(self) -> int:
         """Memory of the weights, scales included."""
-        return sum(tensor.nbytes for tensor in (self._quants, self._scales, self._minimums) if tensor is not None)
+        return sum(tensor.nbytes for tensor in (self._quants, self._scales, self._minimums, self._row_scales) if tensor is not None)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         x = x.float().contiguous()

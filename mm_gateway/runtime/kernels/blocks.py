@@ -19,19 +19,21 @@ _STEPS = (14.25, 15.0, 15.75, 16.5, 17.5)
 
 @dataclass(frozen=True)
 class Blocks:
-    """A weight [outputs, inputs]: scales * quants, plus minimums where there are any.
+    """A weight [outputs, inputs]: scales * quants, plus minimums where there are any, times the row's scale where there is one.
 
     Attributes:
         quants: [outputs, blocks, 32], int8 for 8 bits, uint8 of 0..15 for 4 bits.
         scales: [outputs, blocks] fp16.
         minimums: the same, 4 bits only.
         inputs: how many count; the rest of the last block is padding.
+        row_scales: [outputs] fp32, for weights whose scales fp16 does not hold.
     """
 
     quants: torch.Tensor
     scales: torch.Tensor
     minimums: torch.Tensor | None
     inputs: int
+    row_scales: torch.Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -42,6 +44,8 @@ class Blocks:
         weight = self.quants * self.scales.float()[..., None]
         if self.minimums is not None:
             weight += self.minimums.float()[..., None]
+        if self.row_scales is not None:
+            weight *= self.row_scales[:, None, None]
         return weight.flatten(1)[:, : self.inputs]
 
 

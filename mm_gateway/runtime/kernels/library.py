@@ -29,6 +29,7 @@ class Layer(ctypes.Structure):
         ("scales", ctypes.c_void_p),
         ("minimums", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
+        ("row_scales", ctypes.c_void_p),
     )
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -139,6 +140,15 @@ def test_what_is_no_number_stays_none_and_in_its_row(kernels: str, kind: str, va
         found = layer(broken)
         assert not torch.isfinite(found[2]).any()
         assert torch.equal(found[[0, 1, 3, 4]], clean[[0, 1, 3, 4]])
+
+
+def test_a_scale_of_a_row_is_for_its_weights_and_not_for_its_bias(kernels: str, kind: str) -> None:
+    torch.manual_seed(0)
+    plain, bias, of_rows = QUANTIZERS[kind](torch.randn(37, 96)), torch.randn(37), torch.rand(37) * 1e-6 + 1e-7
+    scaled, x = replace(plain, row_scales=of_rows), torch.randn(5, 96)
+    assert torch.equal(scaled.dequantize(), plain.dequantize() * of_rows[:, None])
+    expected = BlockLinear(plain, None)(x).double() * of_rows + bias
+    torch.testing.assert_close(BlockLinear(scaled, bias)(x).double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_callers_at_once_do_not_disturb_each_other(kind: str) -> None:

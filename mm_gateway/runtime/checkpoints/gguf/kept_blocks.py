@@ -11,9 +11,6 @@ import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType
 
-from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.runtime.kernels.library import library
-
 Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 """quants [blocks, 32], scales [blocks] fp16, minimums [blocks] fp16 or None."""
 
@@ -48,8 +45,3 @@ KEPT: Mapping[GGMLQuantizationType, Callable[[np.ndarray], Parts]] = {
 }
 
 KEPT_BITS: Mapping[GGMLQuantizationType, int] = {kind: 8 if kind == GGMLQuantizationType.Q8_0 else 4 for kind in KEPT}
-
-
-def keeps_blocks(config: ModelConfig) -> bool:
-    """Whether a CPU holds layers in their blocks: where the kernels are there, and no type is asked for by name."""
-    return config.dtype == "auto" and library() is not None

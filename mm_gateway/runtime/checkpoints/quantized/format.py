@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from mm_gateway.configuration.settings import ModelConfig, Quantization
 from mm_gateway.runtime.checkpoints.packed_linear import Weights
-from mm_gateway.runtime.checkpoints.tensor_headers import TensorHeader
+from mm_gateway.runtime.checkpoints.quantized.layer import StoredLayer
+from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
 
 _PACKED: dict[torch.dtype, Weights] = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -22,43 +25,43 @@ class WeightFormat:
     Attributes:
         name: as `quantization` of models.yaml names it; None: weights as they are.
         title: for people. published: checkpoints are stored in it; otherwise it is made at load.
+        methods: values of `quant_method` in config.json that mean it.
+        packages: what transformers needs to compute with its weights as they are stored, on a GPU; where one is missing, they are unpacked.
     """
 
     name: Quantization | None = None
     title = "unquantized"
     published = False
+    methods: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def recognises(self, folder: Path) -> bool:
         """Whether a checkpoint's files say that they are of this format. Raises ModelLoadError for a variant that is not read."""
-        return False
+        return quantization_of(folder).get("quant_method") in self.methods
+
+    def is_meant_by(self, quantization: Quantization, folder: Path) -> bool:
+        """Whether a `quantization` that is set beside such a checkpoint says the same."""
+        return quantization == self.name
 
     def quantizer(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> QuantizationConfigMixin | None:
         """What transformers quantizes with while it loads; None: nothing. Raises ModelLoadError where a package is missing."""
         return None
 
-    def read(
-        self, folder: Path, config: ModelConfig, device: torch.device, dtype: torch.dtype, *, converts_weights: bool
-    ) -> dict[str, torch.Tensor] | None:
-        """All weights by name, where this gateway reads the files itself; None: transformers does.
+    def stays_packed(self, device_type: str) -> bool:
+        """Whether transformers computes with the weights of a checkpoint as they are stored."""
+        return self.published and device_type == "cuda" and all(find_spec(package) is not None for package in self.packages)
 
-        Args:
-            dtype: in which to give them. converts_weights: transformers renames or splits them afterwards.
+    def layers(self, stored: StoredTensors) -> Mapping[str, StoredLayer]:
+        """The weights that are stored in parts, by their names.
 
         Raises:
-            ModelLoadError: parts of a layer are missing.
+            ModelLoadError: parts of one are missing, or it is of a variant that is not read.
         """
-        return None
-
-    def check_unexpected(self, names: Sequence[str], state: Mapping[str, torch.Tensor]) -> None:
-        """Raises ModelLoadError where weights that `read` gave, and the model has no place for, would have had an effect."""
+        return {}
 
     def packed_as(self, dtype: torch.dtype) -> Weights | None:
         """How a CPU's linear layers are packed after loading; None: not at all."""
         return _PACKED[dtype]
-
-    def stored_bytes(self, header: TensorHeader, item_bytes: int, checkpoint: Mapping[str, Any]) -> float | None:
-        """Memory for a stored tensor that is a part of this format; None: it is an ordinary one. checkpoint: its config.json."""
-        return None
 
     def linear_bytes(self, *, on_cpu: bool) -> float | None:
         """Of one weight of a linear layer, scales included; None: that of the dtype."""
@@ -71,3 +74,16 @@ class WeightFormat:
     def output_copy_bytes(self, item_bytes: int) -> float:
         """Of one number of the copy that packing makes of tied embeddings for the output layer."""
         return item_bytes
+
+
+def quantization_of(folder: Path) -> dict[str, Any]:
+    """What config.json says of how the weights are quantized; nothing where they are not."""
+    content = read_json(folder / "config.json")
+    found = content.get("quantization_config") or content.get("compression_config")
+    return found if isinstance(found, dict) else {}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file; an empty one where there is no such file."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found if isinstance(found, dict) else {}

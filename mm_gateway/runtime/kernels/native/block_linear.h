@@ -4,6 +4,8 @@
 //   8 bits: w = scale * q,            q in -128..127
 //   4 bits: w = scale * q + minimum,  q in 0..15
 //
+// times the scale of the output's row, where there is one: for weights whose scales fp16 does not hold.
+//
 // Activations are quantized for each row and block of 32 to 8 bits, so a block's dot product is one of integers, exact in int32; blocks
 // are added in fp32 in their order. A row's result depends on nothing but the row: not on the other rows, nor on the number of threads.
 //
@@ -27,6 +29,7 @@ struct Layer {
     const uint16_t* scales;
     const uint16_t* minimums;  // null: 8 bits
     const float* bias;         // [outputs] or null
+    const float* row_scales;   // [outputs] or null: 1
 };
 
 inline int64_t blocks_of(const Layer& layer) { return (layer.inputs + BLOCK - 1) / BLOCK; }

@@ -13,10 +13,9 @@ inline void store_row(const Layer& layer, const float (&values)[PANEL], float* y
     const int64_t left = layer.outputs - first;
     const int count = left < PANEL ? static_cast<int>(left) : PANEL;
     float* out = y + row * layer.outputs + first;
-    if (layer.bias == nullptr) {
-        std::memcpy(out, values, count * sizeof(float));
-    } else {
-        for (int i = 0; i < count; i++) out[i] = values[i] + layer.bias[first + i];
+    for (int i = 0; i < count; i++) {
+        const float value = layer.row_scales == nullptr ? values[i] : values[i] * layer.row_scales[first + i];
+        out[i] = layer.bias == nullptr ? value : value + layer.bias[first + i];
     }
 }
 

@@ -1,0 +1,68 @@
+"""The tensors of a folder's safetensors files, as they are stored."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from mm_gateway.runtime.checkpoints.tensor_headers import TensorHeader, read_headers, read_metadata
+
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+class StoredTensors:
+    """The files are read, not mapped: pages of a mapped file count as the process's memory.
+
+    Attributes:
+        headers: of all tensors by their names.
+
+    Raises:
+        ValueError: a file is cut off or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        found = sorted(folder.glob("*.safetensors"))
+        # Mistral publishes its weights a second time, for its own programs.
+        self._files = [file for file in found if not file.name.startswith("consolidated")] or found
+        self.headers: dict[str, TensorHeader] = {}
+        self._places: dict[str, Path] = {}
+        for file in self._files:
+            for header in read_headers(file):
+                self.headers[header.name] = header
+                self._places[header.name] = file
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """What the files say beside their tensors."""
+        return {key: value for file in self._files for key, value in read_metadata(file).items()}
+
+    def read(self, name: str) -> torch.Tensor:
+        """A tensor of its own type, in memory of its own. Raises ValueError where the file is cut off, or the type is not known."""
+        file, header = self._places[name], self.headers[name]
+        if header.dtype not in TYPES:
+            raise ValueError(f"{file.name}: {name} is of type {header.dtype}, which is not read")
+        with file.open("rb") as stream:
+            stream.seek(header.offset)
+            stored = bytearray(stream.read(header.nbytes))
+        if len(stored) != header.nbytes:
+            raise ValueError(f"{file.name} is cut off or damaged")
+        if not stored:
+            return torch.empty(header.shape, dtype=TYPES[header.dtype])
+        return torch.frombuffer(stored, dtype=TYPES[header.dtype]).reshape(header.shape)
