@@ -322,9 +322,9 @@ async def test_log_probabilities_name_tokens_by_their_ids(client: AsyncTestClien
 async def test_each_chunk_has_the_usage_so_far(client: AsyncTestClient, path: str, model: str) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     *others, last = await chunks(client, path, model=model, n=2, stream_options=options, ignore_eos=True)
-    counts = [chunk["usage"]["completion_tokens"] for chunk in others if chunk["usage"] is not None]
+    counts = [chunk["usage"]["completion_tokens"] for chunk in others]
     assert counts == sorted(counts) and counts[-1] == last["usage"]["completion_tokens"] == 32
-    assert {chunk["usage"]["prompt_tokens"] for chunk in others if chunk["usage"] is not None} == {last["usage"]["prompt_tokens"]}
+    assert {chunk["usage"]["prompt_tokens"] for chunk in others} == {last["usage"]["prompt_tokens"]}
     assert all(chunk["usage"]["total_tokens"] > chunk["usage"]["prompt_tokens"] for chunk in others[3:])
     plain = await chunks(client, path, model=model, stream_options={"continuous_usage_stats": True})
     assert not any("usage" in chunk for chunk in plain)

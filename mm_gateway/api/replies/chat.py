@@ -64,16 +64,21 @@ class ChatReply(ChunkedReply):
         self._template = Template(id, "chat.completion.chunk", created, model, with_usage=include_usage)
 
     def start(self) -> bytes:
-        return b"" if self._tokens.ids else self._roles()  # the prompt's tokens go with the first chunk, and are not there yet
+        return b"" if self._waits_for_prompt else self._roles()
 
     def chunk(self, event: GenerationEvent) -> bytes:
         if self._usage is not None:
             self._usage.add(event)
-        if self._begun or not self._tokens.ids:
+        if self._begun or not self._waits_for_prompt:
             return self._chunk(event)
         self._begun = True
-        ids = b',"prompt_token_ids":' + _encode(event.token_ids) if isinstance(event, PromptTokens) else b""
+        ids = b',"prompt_token_ids":' + _encode(event.token_ids) if isinstance(event, PromptTokens) and self._tokens.ids else b""
         return self._roles(ids) + self._chunk(event)
+
+    @property
+    def _waits_for_prompt(self) -> bool:
+        """Whether the first chunk tells of the prompt's tokens, which are not there when a stream begins."""
+        return self._tokens.ids or self._usage is not None
 
     def _chunk(self, event: GenerationEvent) -> bytes:
         match event:
