@@ -78,9 +78,11 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def start_gateway(folder: Path, models: Mapping[str, Mapping[str, object]], port: int, **environment: str) -> Gateway:
+def start_gateway(
+    folder: Path, models: Mapping[str, Mapping[str, object]], port: int, *, default_model: str | None = None, **environment: str
+) -> Gateway:
     """JSON is YAML, so the configuration needs no YAML library here."""
-    (folder / "models.yaml").write_text(json.dumps({"models": models}))
+    (folder / "models.yaml").write_text(json.dumps({"models": models, "default_model": default_model}))
     (folder / "gateway.yaml").write_text(json.dumps({"server": {"early_commit_s": 1.0, "heartbeat_s": 0.2, "max_body_bytes": "1MiB"}}))
     log = folder / "stderr.txt"
     command = [sys.executable, "-m", "mm_gateway.main", "serve", "--models", str(folder / "models.yaml")]
@@ -94,13 +96,15 @@ def start_gateway(folder: Path, models: Mapping[str, Mapping[str, object]], port
 def wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> Gateway:
     """The gateway once it answers."""
     address = f"http://127.0.0.1:{port}"
-    for _ in range(600):
+    deadline = time.monotonic() + 180
+    while True:
         if process.poll() is not None:
             raise AssertionError(log.read_text())
         try:
             urllib.request.urlopen(f"{address}/health", timeout=1).close()
             break
         except OSError:
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
     return Gateway(address, process, log, {})
 
