@@ -46,26 +46,20 @@ TEMPLATE = "{% for message in messages %}Arr, {{ message.role }} says {{ message
 TOOL_FORMAT = """
 import re
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
-from mm_gateway.chat_templates.tool_formats.format import call_rules, with_system
+from mm_gateway.chat_templates.tool_formats.format import ToolFormat, call_rules, with_system
 
-class Shout:
-    name = "shout"
-
-    def taught_by(self, template):
-        return "SHOUT" in template
+class Shout(ToolFormat):
+    name, families, source = "shout", "Parrots", "this test"
 
     def flatten(self, messages, tools):
         return with_system(messages, "SHOUT: " + " ".join(tool.name for tool in tools)), ""
 
-    def grammar(self, use, text):
+    def grammar(self, use, text, spell=None):
         rules, calls = call_rules(use, lambda tool: f"{tool.name}! ")
         return "\\n".join([f'start: "HEY " ({calls})', *rules])
 
-    def calls(self):
+    def calls(self, tools=()):
         return CallParser("HEY ", re.compile(r"HEY (?P<name>\\w+)! (?=\\{)"), re.compile(""))
-
-    def parser(self, begun=""):
-        return self.calls()
 """
 
 PROVIDER = """

@@ -1,4 +1,4 @@
-"""Writes the two reference pages of docs/ from the code: the settings, and the fields of the API.
+"""Writes the reference pages of docs/ from the code: the settings, the fields of the API, the tool formats.
 
 `python -m tools.reference_pages`, or `make docs`. The pages are committed, because they are also read in the repository and by
 search-qa from the wheel, where nothing generates them; tests/test_documentation.py fails when they are behind the code.
@@ -6,6 +6,7 @@ search-qa from the wheel, where nothing generates them; tests/test_documentation
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,8 +17,10 @@ from mm_gateway.api.app import create_app
 from mm_gateway.api.description.document import document
 from mm_gateway.api.description.words import in_words
 from mm_gateway.catalog import build_catalog
+from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.configuration.words import description, range_in_words, type_in_words
+from mm_gateway.core import Message, ToolCall
 from mm_gateway.protocol.fields import POLICY
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -27,7 +30,7 @@ _SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 def pages() -> dict[str, str]:
     """Name of the file in docs/ -> its text."""
-    return {"configuration-reference.md": configuration_reference(), "api-fields.md": api_fields()}
+    return {"configuration-reference.md": configuration_reference(), "api-fields.md": api_fields(), "tool-formats.md": tool_formats()}
 
 
 def configuration_reference() -> str:
@@ -47,6 +50,31 @@ def configuration_reference() -> str:
         if isinstance(settings, msgspec.Struct):
             variable = f"`MM_GATEWAY_{section.upper()}_<KEY>`"
             parts += [f"## gateway.yaml: `{section}`", f"From the environment: {variable}.", _settings_table(type(settings))]
+    return "\n\n".join(parts) + "\n"
+
+
+def tool_formats() -> str:
+    call = ToolCall("call00001", "get_weather", '{"city": "Ems", "days": 3}')
+    rows: list[tuple[str, ...]] = []
+    for form in TOOL_FORMATS.values():
+        turns, begun = form.flatten([Message("assistant", "", tool_calls=(call,))], ())
+        written = (turns[0].content if turns else begun).replace("\n", "⏎")
+        source = f"[source]({form.source})" if form.source.startswith("http") and " " not in form.source else form.source
+        rows.append((f"`{form.name}`", form.families, f"<code>{html.escape(written)}</code>", source))
+    parts = [
+        "# Tool formats",
+        _GENERATED,
+        "How a model is told of tools and calls them is its `tool_format`. It is found from the checkpoint's own chat template, which is\n"
+        "made to write a call; `tool_format` in models.yaml says it where a template does not show it. `mm-gateway show NAME` prints what\n"
+        "was found.",
+        "A grammar holds what the model writes to the format and to each function's schema, from the moment a call begins, whether it may\n"
+        "call or must: names and arguments are right by construction. Formats with JSON arguments follow the whole schema. Those that\n"
+        "write arguments one by one follow names, order, which ones are required, types, lists of values, and lengths and patterns of\n"
+        "strings; JSON values within them follow their schema. Python's literals follow types, lists of values, bounds, lengths, items\n"
+        "and properties.",
+        "A checkpoint's template that writes tools in none of these ways is refused with tools, unless `tool_format` names one that fits.",
+        _table(("`tool_format`", "models trained on it", "a call (⏎: line end)", "described"), rows),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

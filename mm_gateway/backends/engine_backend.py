@@ -101,6 +101,7 @@ async def _generate(
 ) -> AsyncGenerator[GenerationEvent]:
     stop_strings: Sequence[str] = ()
     stops_within: Callable[[StopStrings], TextStops] | None = None
+    shown: Sequence[str] = ()
     grammar: CompiledGrammar | None = None
     config = request.config
     assert not isinstance(request.input, EmbeddingInput)
@@ -111,7 +112,8 @@ async def _generate(
                 config = msgspec.structs.replace(config, grammar=tool_grammar)
                 if ignored:
                     yield Ignored(ignored)
-                stops_within = functools.partial(StopsOutsideCalls, chat.tool_format.calls)
+                stops_within = functools.partial(StopsOutsideCalls, functools.partial(chat.tool_format.calls, conversation.tools.tools))
+                shown = chat.tool_marks
             if unused := chat.unused_variables(conversation.rendering):
                 yield Ignored(tuple(f"chat_template_kwargs.{name}" for name in unused))
             encode = functools.partial(_encode_chat, engine, chat, conversation, config.required_room, truncate_history)
@@ -132,6 +134,7 @@ async def _generate(
         config,
         stop_strings=stop_strings,
         stops_within=stops_within,
+        shown=shown,
         grammar=grammar,
         bad_words=bad_words,
         echo_texts=echo if scored else None,
@@ -152,8 +155,9 @@ def _with_tool_calls(
     input = request.input
     if not isinstance(input, ChatInput) or input.tools is None:
         return events
-    begun = chat.begun(input.messages, input.tools.tools)
-    return read_tool_calls(events, input.tools, lambda: chat.tool_format.parser(begun), token_ids=request.config.return_token_ids)
+    tools = input.tools.tools
+    begun = chat.begun(input.messages, tools)
+    return read_tool_calls(events, input.tools, lambda: chat.tool_format.parser(begun, tools), token_ids=request.config.return_token_ids)
 
 
 def count_tokens(engine: InferenceEngine, texts: Sequence[str]) -> tuple[int, ...]:
@@ -208,7 +212,7 @@ def _grammar_of_calls(chat: ChatEncoder, use: ToolUse, schemas: Sequence[Enforce
     if answer is not None:
         check_size(answer)
         text = json_rule(enforced_schema(answer) if answer.kind == "json_schema" else {"type": "object"})
-    return Grammar("lark", chat.tool_format.grammar(use, text), "tools")
+    return Grammar("lark", chat.tool_format.grammar(use, text, chat.spelled), "tools")
 
 
 def _encode_all(

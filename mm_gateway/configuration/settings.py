@@ -33,7 +33,28 @@ from mm_gateway.configuration.search_settings import SearchSettings
 ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
 Quantization = Literal["8bit", "4bit", "gptq", "awq", "compressed-tensors", "fp8", "mxfp4", "bitsandbytes", "torchao"]
-ToolFormatName = Literal["hermes", "llama", "react", "plain"]
+ToolFormatName = Literal[
+    "cohere",
+    "deepseek-v3",
+    "deepseek-v3.1",
+    "glm",
+    "granite",
+    "hermes",
+    "hunyuan",
+    "kimi",
+    "lfm2",
+    "llama",
+    "minimax",
+    "mistral",
+    "mistral-call-id",
+    "mistral-list",
+    "phi4",
+    "plain",
+    "python",
+    "qwen3-xml",
+    "react",
+    "seed-xml",
+]
 Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
 

@@ -188,6 +188,7 @@ class InferenceEngine:
         *,
         stop_strings: AbstractSequence[str] = (),
         stops_within: Callable[[StopStrings], TextStops] | None = None,
+        shown: AbstractSequence[str] = (),
         echo_texts: AbstractSequence[str] | None = None,
         grammar: CompiledGrammar | None = None,
         bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
@@ -199,6 +200,7 @@ class InferenceEngine:
         Args:
             prompts: token ids of each prompt, at least one id each.
             config: what to do; `stop` of it and `stop_strings` (the chat template's) both end the text.
+            shown: special tokens that are part of the text, whatever `skip_special_tokens` says.
             stops_within: makes of what finds them in one choice what looks at a part of its text; None: they count wherever they are.
             grammar: in place of `config.grammar`, one that was compiled before: an event loop should not wait for it here.
             bad_words: `spellings` of `config.bad_words`, likewise.
@@ -222,6 +224,7 @@ class InferenceEngine:
             config,
             stop_strings=stop_strings,
             stops_within=stops_within,
+            shown=shown,
             bad_words=bad_words,
             echo_texts=echo_texts,
             grammar=grammar,

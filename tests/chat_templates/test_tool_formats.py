@@ -16,44 +16,17 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.chat_templates.tool_formats.call_parser import JsonScanner
 from mm_gateway.chat_templates.tool_formats.format import arguments_rule, json_rule
-from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS, tool_format_of
-from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser
+from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
+from mm_gateway.chat_templates.tool_formats.parsed import ParsedArguments, ParsedCall, ParsedText
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
+from tests.chat_templates.written_calls import ARGUMENTS, CALL, CLOCK, PYTHONIC, SECOND, TAGGED, WEATHER, read, reader, two, wrong
 from tests.support import checkpoints
 from tests.support.checkpoints import token_id
 
 TOKENIZER = checkpoints.make_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>")
 GUIDANCE = llguidance.hf.from_tokenizer(TOKENIZER, n_vocab=len(TOKENIZER), eos_token=[2])
-WEATHER = Tool(
-    "get_weather",
-    "Weather of a city.",
-    {
-        "type": "object",
-        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-        "required": ["city", "days"],
-        "additionalProperties": False,
-    },
-)
-CLOCK = Tool("clock")
-ARGUMENTS = '{"city": "Bad \\"Ems\\" {x}]", "days": 3}'
-
-# How each format writes: a call, two calls, and an answer after a text.
-CALL = {
-    "hermes": f'<tool_call>\n{{"name": "get_weather", "arguments": {ARGUMENTS}}}\n</tool_call>',
-    "react": f"Thought: I need it.\nAction: get_weather\nAction Input: {ARGUMENTS}",
-    "llama": f'{{"name": "get_weather", "parameters": {ARGUMENTS}}}',
-    "plain": f"CALL get_weather {ARGUMENTS}",
-}
-SECOND = {
-    "hermes": '\n<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>',
-    "llama": '; {"name": "clock", "parameters": {}}',
-    "plain": "\nCALL clock {}",
-}
-WRONG = {name: text.replace("get_weather", "get_money") for name, text in CALL.items()} | {
-    f"{name} arguments": text.replace('"days": 3', '"days": "3"') for name, text in CALL.items()
-}
 
 
 def accepts(name: str, use: ToolUse, text: str, answer: str | None = None) -> bool:
@@ -63,34 +36,12 @@ def accepts(name: str, use: ToolUse, text: str, answer: str | None = None) -> bo
     return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
 
 
-def read(parser: ToolParser, text: str, sizes: list[int] | None = None, **end: bool) -> tuple[str, list[tuple[str, str]]]:
-    """The answer's text and its calls, where `text` comes in pieces of the given sizes (one character each by default)."""
-    pieces: list[Parsed] = []
-    position = 0
-    for size in sizes or [1] * len(text):
-        pieces += parser.feed(text[position : position + size])
-        position += size
-    pieces += parser.feed(text[position:])
-    pieces += parser.end(**end)
-    answer, calls = "", []
-    for piece in pieces:
-        match piece:
-            case ParsedText(text):
-                answer += text
-            case ParsedCall(name):
-                calls.append((name, ""))
-            case ParsedArguments(text):
-                calls[-1] = (calls[-1][0], calls[-1][1] + text)
-    return answer, calls
-
-
 @pytest.mark.parametrize("name", TOOL_FORMATS)
 def test_a_required_call_is_allowed_and_nothing_else(name: str) -> None:
     use = ToolUse((WEATHER, CLOCK), required=True)
     assert accepts(name, use, CALL[name])
     assert not accepts(name, use, "It is sunny.")
-    assert not accepts(name, use, WRONG[name])
-    assert not accepts(name, use, WRONG[f"{name} arguments"])
+    assert not any(accepts(name, use, text) for text in wrong(name))
     assert accepts(name, ToolUse((WEATHER, CLOCK), required=True, only="get_weather"), CALL[name])
     assert not accepts(name, ToolUse((WEATHER, CLOCK), required=True, only="clock"), CALL[name])
 
@@ -100,8 +51,7 @@ def test_without_obligation_text_and_calls_are_allowed_and_calls_follow_the_sche
     use = ToolUse((WEATHER, CLOCK))
     for text in ("It is sunny.", "", "晴れ {not a call}", CALL[name]):
         assert accepts(name, use, text), text
-    assert not accepts(name, use, WRONG[name])
-    assert not accepts(name, use, WRONG[f"{name} arguments"])
+    assert not any(accepts(name, use, text) for text in wrong(name))
 
 
 def test_a_function_gets_no_arguments_that_it_does_not_list_unless_its_schema_invites_them() -> None:
@@ -117,22 +67,23 @@ def test_a_function_gets_no_arguments_that_it_does_not_list_unless_its_schema_in
 
 @pytest.mark.parametrize("name", SECOND)
 def test_parallel_calls_are_allowed_where_the_request_does(name: str) -> None:
-    text = CALL[name] + SECOND[name]
+    text = two(name)
     for required in (True, False):
         assert accepts(name, ToolUse((WEATHER, CLOCK), required=required), text)
         assert not accepts(name, ToolUse((WEATHER, CLOCK), required=required, parallel=False), text)
-    assert read(TOOL_FORMATS[name].parser(), text) == ("", [("get_weather", ARGUMENTS), ("clock", "{}")])
+    assert read(reader(name), text) == ("", [("get_weather", ARGUMENTS), ("clock", "{}")])
 
 
-@pytest.mark.parametrize("name", ["hermes", "plain", "react"])
+@pytest.mark.parametrize("name", sorted(set(TOOL_FORMATS) - {"llama", "python"}))
 def test_an_answer_may_have_to_be_json_where_it_is_no_call(name: str) -> None:
     answer = json_rule({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
     use = ToolUse((WEATHER,))
     assert accepts(name, use, '{"a":1}', answer)
     assert accepts(name, use, CALL[name], answer)
     assert not accepts(name, use, "It is sunny.", answer)
-    with pytest.raises(UnsupportedParameterError, match="response_format"):
-        accepts("llama", use, "", answer)
+    for plain in ("llama", "python"):
+        with pytest.raises(UnsupportedParameterError, match="response_format"):
+            accepts(plain, use, "", answer)
 
 
 @pytest.mark.parametrize("name", TOOL_FORMATS)
@@ -140,15 +91,15 @@ def test_an_answer_may_have_to_be_json_where_it_is_no_call(name: str) -> None:
 def test_calls_are_read_whatever_pieces_they_come_in(name: str, seed: int) -> None:
     random.seed(seed)
     sizes = [random.randrange(1, 12) for _ in range(40)]
-    answer, calls = read(TOOL_FORMATS[name].parser(), CALL[name], sizes)
+    answer, calls = read(reader(name), CALL[name], sizes)
     assert calls == [("get_weather", ARGUMENTS)]
     assert answer == ("I need it." if name == "react" else "")
 
 
-@pytest.mark.parametrize("name", ["hermes", "plain", "react"])
+@pytest.mark.parametrize("name", sorted(set(TOOL_FORMATS) - {"llama", "python"}))
 def test_text_before_a_call_is_the_content(name: str) -> None:
     text = "Let me see.\n\n" + CALL[name].removeprefix("Thought: I need it.\n")
-    assert read(TOOL_FORMATS[name].parser(), text) == ("Let me see.", [("get_weather", ARGUMENTS)])
+    assert read(reader(name), text) == ("Let me see.", [("get_weather", ARGUMENTS)])
 
 
 @pytest.mark.parametrize("name", TOOL_FORMATS)
@@ -157,7 +108,7 @@ def test_text_before_a_call_is_the_content(name: str) -> None:
     ["Plain answer.", " two  lines\n\nwith blanks \n", "a < b and {c}", "<tool", "CAL", '{"name', '<tool_call>{"nam": 1}', "\nAction: "],
 )
 def test_what_is_no_call_stays_text(name: str, text: str) -> None:
-    answer, calls = read(TOOL_FORMATS[name].parser(), text)
+    answer, calls = read(reader(name), text)
     assert answer.rstrip() == text.rstrip()
     assert calls == []
 
@@ -165,10 +116,10 @@ def test_what_is_no_call_stays_text(name: str, text: str) -> None:
 @pytest.mark.parametrize("required", [True, False])
 @pytest.mark.parametrize("name", TOOL_FORMATS)
 def test_a_call_that_is_cut_is_part_of_a_call_or_nothing(name: str, required: bool) -> None:
-    text = CALL[name] + SECOND.get(name, "")
-    whole, calls = read(TOOL_FORMATS[name].parser(), text)
+    text = two(name) if name in SECOND else CALL[name]
+    whole, calls = read(reader(name), text)
     for end in range(len(text) + 1):
-        answer, found = read(TOOL_FORMATS[name].parser(), text[:end], cut=True, required=required)
+        answer, found = read(reader(name), text[:end], cut=True, required=required)
         assert whole.startswith(answer) or (not required and answer == text[0]), (text[:end], answer)
         assert [name for name, _ in found] == [name for name, _ in calls[: len(found)]]
         assert all(known.startswith(arguments) for (_, known), (_, arguments) in zip(calls, found, strict=False))
@@ -176,9 +127,9 @@ def test_a_call_that_is_cut_is_part_of_a_call_or_nothing(name: str, required: bo
 
 @pytest.mark.parametrize("name", TOOL_FORMATS)
 def test_a_text_that_is_cut_keeps_what_is_no_beginning_of_a_call(name: str) -> None:
-    assert read(TOOL_FORMATS[name].parser(), " ", cut=True, required=True) == ("", [])
+    assert read(reader(name), " ", cut=True, required=True) == ("", [])
     for text in ("One <", "One C", "One <b> two", "Let me see.\nAnd", "A sentence"):
-        assert read(TOOL_FORMATS[name].parser(), text, cut=True) == (text, [])
+        assert read(reader(name), text, cut=True) == (text, [])
 
 
 def test_a_final_answer_that_is_cut_before_it_begins_is_none() -> None:
@@ -190,12 +141,12 @@ def test_a_final_answer_that_is_cut_before_it_begins_is_none() -> None:
 
 @pytest.mark.parametrize("name", TOOL_FORMATS)
 def test_text_is_not_held_back_longer_than_needed(name: str) -> None:
-    assert TOOL_FORMATS[name].parser().feed("Hello there") == [ParsedText("Hello there")]
+    assert reader(name).feed("Hello there") == [ParsedText("Hello there")]
 
 
-@pytest.mark.parametrize("name", TOOL_FORMATS)
+@pytest.mark.parametrize("name", sorted(set(TOOL_FORMATS) - {*TAGGED, *PYTHONIC}))
 def test_arguments_stream_while_they_come(name: str) -> None:
-    parser = TOOL_FORMATS[name].parser()
+    parser = reader(name)
     head, _, _ = CALL[name].partition(ARGUMENTS)
     assert [piece for piece in parser.feed(head) + parser.feed(ARGUMENTS[:10]) if not isinstance(piece, ParsedText)] == [
         ParsedCall("get_weather"),
@@ -204,12 +155,11 @@ def test_arguments_stream_while_they_come(name: str) -> None:
 
 
 def test_a_final_answer_leaves_the_thought_out() -> None:
-    react = TOOL_FORMATS["react"]
-    assert read(react.parser(), "Thought: I know.\nFinal Answer: It is 3.") == ("It is 3.", [])
+    assert read(reader("react"), "Thought: I know.\nFinal Answer: It is 3.") == ("It is 3.", [])
     begun = "Observation: 3\nThought:"
-    assert read(react.parser(begun), " I now know.\nFinal Answer: It is 3.") == ("It is 3.", [])
-    assert read(react.parser(begun), f" Once more.\nAction: clock\nAction Input: {ARGUMENTS}") == ("Once more.", [("clock", ARGUMENTS)])
-    assert read(react.parser(), "Thought: nothing follows") == ("nothing follows", [])
+    assert read(reader("react", begun), " I now know.\nFinal Answer: It is 3.") == ("It is 3.", [])
+    assert read(reader("react", begun), f" Once more.\nAction: clock\nAction Input: {ARGUMENTS}") == ("Once more.", [("clock", ARGUMENTS)])
+    assert read(reader("react"), "Thought: nothing follows") == ("nothing follows", [])
 
 
 JSON = st.recursive(
@@ -296,17 +246,6 @@ def test_a_template_that_knows_tools_gets_them_and_no_text_of_theirs_becomes_a_c
     ids = own.encode(messages, (evil,))
     assert TOKENIZER.decode(ids) == own.render(messages, (evil,))
     assert ids.count(token_id(TOKENIZER, "<|im_end|>")) == len(messages)
-
-
-def test_the_format_of_a_template_is_recognized_or_tools_are_refused() -> None:
-    assert tool_format_of("{{ messages }}") is TOOL_FORMATS["hermes"]
-    assert tool_format_of(NATIVE) is TOOL_FORMATS["hermes"]
-    assert tool_format_of('{{ tools }}<|python_tag|>{"name": f, "parameters": p}') is TOOL_FORMATS["llama"]
-    assert tool_format_of("{{ tools }}<tool_call><function=f>") is None
-    other = ChatEncoder("{{ tools }}[TOOL_CALLS]", ChatTokenizer(TOKENIZER))
-    with pytest.raises(UnsupportedParameterError, match="tool_format"):
-        other.encode([Message("user", "Hi")], (CLOCK,))
-    assert other.encode([Message("user", "Hi")])
 
 
 @pytest.mark.parametrize("parameters", [{"properties": 5}, {"properties": {}, "required": 5}, {"properties": [1], "required": "a"}])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Protocol
 
 from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedArguments, ParsedCall, ParsedText
 
@@ -17,6 +19,8 @@ class CallParser:
         opening: literal that begins a call.
         header: matches from the opening up to the arguments; its group `name` is the function's.
         closing: matches what follows the arguments.
+        end: literal that ends a section of calls, of which the opening begins the first alone; empty: each call has its own opening.
+        arguments: makes what reads the arguments of the function of a name, where they are no JSON.
         only_at_start: calls only begin where the text begins or the call before has ended.
         between: characters that may stand between calls, and are no text there.
 
@@ -25,15 +29,24 @@ class CallParser:
     """
 
     def __init__(
-        self, opening: str, header: re.Pattern[str], closing: re.Pattern[str], *, only_at_start: bool = False, between: str = " \n"
+        self,
+        opening: str,
+        header: re.Pattern[str],
+        closing: re.Pattern[str],
+        *,
+        end: str = "",
+        only_at_start: bool = False,
+        between: str = " \n",
+        arguments: Callable[[str], ArgumentsReader] | None = None,
     ) -> None:
-        self._opening, self._header, self._closing = opening, header, closing
+        self._opening, self._header, self._closing, self._end = opening, header, closing, end
+        self._reader_of = arguments or _json_arguments
         self._between = between
         self._only_at_start = only_at_start
         self._state = self._text
         self._buffer = ""
         self.position = 0
-        self._scanner = JsonScanner()
+        self._reader = self._reader_of("")
         self._started = False  # text came out that is more than white space
         self._calls = 0
 
@@ -48,7 +61,7 @@ class CallParser:
         parsed: list[Parsed] = []
         if cut and self._state == self._text:
             self._end_cut(parsed, required)
-        ended_in_call = self._state == self._close or (cut and self._state == self._head)
+        ended_in_call = self._state in (self._arguments, self._close, self._within) or (cut and self._state == self._head)
         if not ended_in_call and not (self._calls and not self._buffer.strip(self._between)):
             self._emit(parsed, self._buffer)
         self._take(len(self._buffer))
@@ -96,7 +109,7 @@ class CallParser:
             parsed.append(ParsedCall(match["name"]))
             self._calls += 1
             self._take(match.end())
-            self._scanner = JsonScanner()
+            self._reader = self._reader_of(match["name"])
             self._state = self._arguments
             return True
         if len(self._buffer) > MAX_HEADER:
@@ -107,12 +120,13 @@ class CallParser:
         return False
 
     def _arguments(self, parsed: list[Parsed]) -> bool:
-        size = self._scanner.feed(self._buffer)
-        if size:
-            parsed.append(ParsedArguments(self._take(size)))
-        if self._scanner.complete:
+        size, arguments = self._reader.read(self._buffer)
+        self._take(size)
+        if arguments:
+            parsed.append(ParsedArguments(arguments))
+        if self._reader.complete:
             self._state = self._close
-        return self._scanner.complete
+        return self._reader.complete
 
     def _close(self, _: list[Parsed]) -> bool:
         match = self._closing.match(self._buffer)
@@ -121,8 +135,22 @@ class CallParser:
         if match is not None:
             self._take(match.end())
         self._started = False
-        self._state = self._text
+        self._state = self._within if self._end else self._text
         return bool(self._buffer)
+
+    def _within(self, _: list[Parsed]) -> bool:
+        """Between the calls of a section, and at its end."""
+        self._take(len(self._buffer) - len(self._buffer.lstrip(self._between)))
+        if self._buffer.startswith(self._end):
+            self._take(len(self._end))
+            self._state = self._text
+        elif self._header.match(self._buffer):
+            self._state = self._head
+        elif len(self._buffer) > MAX_HEADER:
+            self._state = self._text
+        else:
+            return False
+        return True
 
     def _take(self, size: int) -> str:
         """Removes what is decided from the beginning of the buffer."""
@@ -137,6 +165,20 @@ class CallParser:
             self._started = self._started or bool(text.strip())
 
 
+class ArgumentsReader(Protocol):
+    """Reads the arguments of one call as they come.
+
+    Attributes:
+        complete: they have ended.
+    """
+
+    complete: bool
+
+    def read(self, text: str) -> tuple[int, str]:
+        """Characters of `text` that are done with, and what they add to the JSON of the arguments."""
+        ...
+
+
 class JsonScanner:
     """Finds where a JSON object or array ends, without building it."""
 
@@ -145,6 +187,10 @@ class JsonScanner:
         self._in_string = False
         self._escaped = False
         self.complete = False
+
+    def read(self, text: str) -> tuple[int, str]:
+        size = self.feed(text)
+        return size, text[:size]
 
     def feed(self, text: str) -> int:
         """How many characters of `text` still belong to the value."""
@@ -166,3 +212,7 @@ class JsonScanner:
                     self.complete = True
                     return position + 1
         return len(text)
+
+
+def _json_arguments(_: str) -> ArgumentsReader:
+    return JsonScanner()

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
+from mm_gateway.chat_templates.tool_formats.frame import Spell, quoted
 from mm_gateway.chat_templates.tool_formats.parsed import ToolParser
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 
 
-class ToolFormat(Protocol):
-    """One format. Adding one is a module here and a row in `formats.py`."""
+class ToolFormat(ABC):
+    """One format. Adding one is a row in `formats.py`, and a module here where no other is like it.
+
+    Attributes:
+        families: of models that are trained on it. source: where it is described.
+        literals: the texts that calls are written with, in which control tokens may be.
+    """
 
     name: str
+    families: str
+    source: str
+
+    @property
+    def literals(self) -> Iterable[str]:
+        return ()
+
+    def recognizes(self, rendered: str) -> bool:
+        """Whether a prompt, in which the template has written the call `PROBE`, has it in this format."""
+        return False
 
     def taught_by(self, template: str) -> bool:
-        """Whether a checkpoint's own chat template, which writes tools, teaches this format."""
-        ...
+        """Whether a checkpoint's own chat template, which writes tools but not the calls of a history, teaches this format."""
+        return False
 
+    def written_id(self, call_id: str, name: str, number: int) -> str:
+        """The id of a call as templates of this format want it. number: counts the calls of the conversation, from 0."""
+        return call_id
+
+    @abstractmethod
     def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
         """The conversation for a template that knows no tools.
 
@@ -30,24 +52,31 @@ class ToolFormat(Protocol):
         """
         ...
 
-    def grammar(self, use: ToolUse, text: str | None) -> str:
+    @abstractmethod
+    def grammar(self, use: ToolUse, text: str | None, spell: Spell = quoted) -> str:
         """What may be answered, in llguidance's dialect of Lark.
 
         Args:
             text: the rule body of an answer without calls; None: any text.
+            spell: writes a literal text, whose control tokens have to be named as such.
 
         Raises:
             UnsupportedParameterError: the format cannot tell such an answer from a call.
         """
         ...
 
-    def calls(self) -> CallParser:
-        """Tells calls from the text around them."""
+    @abstractmethod
+    def calls(self, tools: Sequence[Tool] = ()) -> CallParser:
+        """Tells calls from the text around them. tools: may be called."""
         ...
 
-    def parser(self, begun: str = "") -> ToolParser:
+    def parser(self, begun: str = "", tools: Sequence[Tool] = ()) -> ToolParser:
         """begun: what `flatten` says that the assistant's turn has begun with."""
-        ...
+        return self.calls(tools)
+
+
+PROBE = ToolCall("probe0001", "probe_call", '{"probe_key": "probe_value"}')
+"""The call that a template is asked to write, to see how."""
 
 
 def declaration(tool: Tool) -> dict[str, Any]:
@@ -116,11 +145,6 @@ def call_rules(use: ToolUse, opened: Callable[[Tool], str]) -> tuple[list[str], 
     tools = [tool for tool in use.tools if use.only is None or tool.name == use.only]
     rules = [f"arguments_{i}: {arguments_rule(tool)}" for i, tool in enumerate(tools)]
     return rules, " | ".join(f"{quoted(opened(tool))} arguments_{i}" for i, tool in enumerate(tools))
-
-
-def quoted(text: str) -> str:
-    """A text as a Lark literal."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def with_system(messages: Sequence[Message], text: str) -> list[Message]:

@@ -1,30 +1,34 @@
-"""Hermes: JSON within <tool_call> tags, the format that Qwen2.5, Qwen3 and the Hermes models are trained on.
-
-Source: https://github.com/NousResearch/Hermes-Function-Calling
-"""
+"""Hermes: JSON within <tool_call> tags, the format that Qwen2.5, Qwen3 and the Hermes models are trained on."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
-from mm_gateway.chat_templates.tool_formats.format import (
-    arguments_of,
-    as_turns,
-    call_rules,
-    declaration,
-    with_system,
-    write_json,
-)
-from mm_gateway.core import Message, Tool, ToolCall, ToolUse
+from mm_gateway.chat_templates.tool_formats.format import PROBE, arguments_of, as_turns, declaration, with_system, write_json
+from mm_gateway.chat_templates.tool_formats.frame import Place
+from mm_gateway.chat_templates.tool_formats.framed import JsonCalls
+from mm_gateway.core import Message, Tool, ToolCall
 
-_HEADER = re.compile(r'<tool_call>\s*\{\s*"name"\s*:\s*"(?P<name>[^"]*)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=[{\[])')
-_CLOSING = re.compile(r"\s*\}\s*</tool_call>")
+_PROBE = re.compile(rf'<tool_call>\s*\{{[^<]*"name"\s*:\s*"{PROBE.name}"')
 
 
-class Hermes:
-    name = "hermes"
+class Hermes(JsonCalls):
+    """The format for templates that know no tools, too: the most widely trained one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "hermes",
+            "Qwen 2.5, Qwen 3, Hermes; all whose template knows no tools",
+            "https://github.com/NousResearch/Hermes-Function-Calling",
+            opening="<tool_call>",
+            head=('<tool_call>\n{"name": "', Place.NAME, '", "arguments": '),
+            tail=("}\n</tool_call>",),
+            between="\n",
+        )
+
+    def recognizes(self, rendered: str) -> bool:
+        return _PROBE.search(rendered) is not None
 
     def taught_by(self, template: str) -> bool:
         # Others put XML or arguments one by one between the same tags.
@@ -38,23 +42,6 @@ class Hermes:
             turns.insert(0, Message(role="system", content="You are a helpful assistant."))
         return with_system(turns, _describe(tools)), ""
 
-    def grammar(self, use: ToolUse, text: str | None) -> str:
-        more = '("\\n<tool_call>" call)*' if use.several else ""
-        rules, calls = call_rules(use, _opened)
-        rules.append(f'call: "\\n" ({calls}) "}}\\n</tool_call>"')
-        if use.required:
-            return "\n".join([f'start: "<tool_call>" call {more}', *rules])
-        if text is not None:
-            return "\n".join([f'start: answer | "<tool_call>" call {more}', f"answer: {text}", *rules])
-        rules.append('before[suffix="<tool_call>"]: /(?s:.*)/')
-        return "\n".join([f"start: TEXT | before call {more}", "TEXT: /(?s:.*)/ & ~/(?s:.*)<tool_call>(?s:.*)/", *rules])
-
-    def calls(self) -> CallParser:
-        return CallParser("<tool_call>", _HEADER, _CLOSING)
-
-    def parser(self, begun: str = "") -> CallParser:
-        return self.calls()
-
 
 def _describe(tools: Sequence[Tool]) -> str:
     listed = "\n".join(write_json(declaration(tool)) for tool in tools)
@@ -64,10 +51,6 @@ def _describe(tools: Sequence[Tool]) -> str:
         "To call a function, write a JSON object with its name and arguments within <tool_call></tool_call>:\n"
         '<tool_call>\n{"name":"…","arguments":{…}}\n</tool_call>'
     )
-
-
-def _opened(tool: Tool) -> str:
-    return f'{{"name": {write_json(tool.name)}, "arguments": '
 
 
 def _call(call: ToolCall) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
 from mm_gateway.chat_templates.tool_formats.format import (
+    PROBE,
+    ToolFormat,
     arguments_of,
     as_turns,
     call_rules,
@@ -17,15 +19,22 @@ from mm_gateway.chat_templates.tool_formats.format import (
     with_system,
     write_json,
 )
+from mm_gateway.chat_templates.tool_formats.frame import Spell, quoted
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 
 _HEADER = re.compile(r'\{\s*"name"\s*:\s*"(?P<name>[^"]*)"\s*,\s*"(?:parameters|arguments)"\s*:\s*(?=[{\[])')
 _CLOSING = re.compile(r"\s*\}")
+_PROBE = re.compile(rf'(?<![\[\s])\s*\{{\s*"name"\s*:\s*"{PROBE.name}"\s*,\s*"parameters"\s*:\s*\{{')
 
 
-class LlamaJson:
+class LlamaJson(ToolFormat):
     name = "llama"
+    families = "Llama 3.1 to 3.3"
+    source = "https://www.llama.com/docs/model-cards-and-prompt-formats/llama3_1"
+
+    def recognizes(self, rendered: str) -> bool:
+        return _PROBE.search(rendered) is not None
 
     def taught_by(self, template: str) -> bool:
         return '"parameters":' in template.replace(" ", "") and "python_tag" in template
@@ -34,7 +43,7 @@ class LlamaJson:
         turns = as_turns(messages, _call, lambda name, content: write_json({"function": name, "output": content}))
         return (with_system(turns, _describe(tools)) if tools else turns), ""
 
-    def grammar(self, use: ToolUse, text: str | None) -> str:
+    def grammar(self, use: ToolUse, text: str | None, spell: Spell = quoted) -> str:
         rules, calls = call_rules(use, _opened)
         more = '("; " call)*' if use.several else ""
         rules.append(f'call: ({calls}) "}}"')
@@ -47,11 +56,8 @@ class LlamaJson:
             )
         return "\n".join([f"start: TEXT? | call {more}", "TEXT: /[^{](?s:.*)/", *rules])
 
-    def calls(self) -> CallParser:
+    def calls(self, tools: Sequence[Tool] = ()) -> CallParser:
         return CallParser('{"name"', _HEADER, _CLOSING, only_at_start=True, between=" ;\n")
-
-    def parser(self, begun: str = "") -> CallParser:
-        return self.calls()
 
 
 def _describe(tools: Sequence[Tool]) -> str:

@@ -7,29 +7,30 @@ from collections.abc import Sequence
 
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
 from mm_gateway.chat_templates.tool_formats.format import (
+    ToolFormat,
     arguments_of,
     as_turns,
     call_rules,
     with_system,
     write_json,
 )
+from mm_gateway.chat_templates.tool_formats.frame import Spell, quoted
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 
 _HEADER = re.compile(r"CALL (?P<name>[A-Za-z0-9_.-]+) (?=[{\[])")
 _CLOSING = re.compile(r"\n?")
 
 
-class Plain:
+class Plain(ToolFormat):
     name = "plain"
-
-    def taught_by(self, template: str) -> bool:
-        return False  # no checkpoint is trained on it
+    families = "none: for models that were trained on no format, GPT-2 above all"
+    source = "this project"
 
     def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
         turns = as_turns(messages, _call, lambda name, content: f"RESULT {name} {content}")
         return (with_system(turns, _describe(tools)) if tools else turns), ""
 
-    def grammar(self, use: ToolUse, text: str | None) -> str:
+    def grammar(self, use: ToolUse, text: str | None, spell: Spell = quoted) -> str:
         rules, calls = call_rules(use, lambda tool: f"{tool.name} ")
         rules.append(f"call: {calls}")
         more = '("\\nCALL " call)*' if use.several else ""
@@ -40,11 +41,8 @@ class Plain:
         rules.append('before[suffix="CALL "]: /(?s:.*)/')
         return "\n".join([f"start: TEXT | before call {more}", "TEXT: /(?s:.*)/ & ~/(?s:.*)CALL (?s:.*)/", *rules])
 
-    def calls(self) -> CallParser:
+    def calls(self, tools: Sequence[Tool] = ()) -> CallParser:
         return CallParser("CALL ", _HEADER, _CLOSING)
-
-    def parser(self, begun: str = "") -> CallParser:
-        return self.calls()
 
 
 def _describe(tools: Sequence[Tool]) -> str:

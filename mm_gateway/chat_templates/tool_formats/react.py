@@ -12,10 +12,12 @@ import msgspec
 
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
 from mm_gateway.chat_templates.tool_formats.format import (
+    ToolFormat,
     arguments_of,
     call_rules,
     write_json,
 )
+from mm_gateway.chat_templates.tool_formats.frame import Spell, quoted
 from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedCall, ParsedText
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 
@@ -26,11 +28,10 @@ _FINAL = "Final Answer:"
 _ACTION = "\nAction: "
 
 
-class React:
+class React(ToolFormat):
     name = "react"
-
-    def taught_by(self, template: str) -> bool:
-        return False  # such checkpoints have no template of their own
+    families = "Qwen 1"
+    source = "https://arxiv.org/abs/2210.03629"
 
     def flatten(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], str]:
         turns: list[Message] = []
@@ -61,7 +62,7 @@ class React:
                 turns[last] = msgspec.structs.replace(turns[last], content=f"{_describe(tools)}\n\nQuestion: {turns[last].content}")
         return turns, open_turn
 
-    def grammar(self, use: ToolUse, text: str | None) -> str:
+    def grammar(self, use: ToolUse, text: str | None, spell: Spell = quoted) -> str:
         rules, calls = call_rules(use, lambda tool: f"{tool.name}\nAction Input: ")
         rules.append(f"call: {calls}")
         if use.required:
@@ -72,10 +73,10 @@ class React:
         rules.append('before[suffix="\\nAction: "]: /(?s:.*)/')
         return "\n".join(["start: TEXT | before call", "TEXT: /(?s:.*)/ & ~/(?s:.*)\\nAction: (?s:.*)/", *rules])
 
-    def calls(self) -> CallParser:
+    def calls(self, tools: Sequence[Tool] = ()) -> CallParser:
         return CallParser(_ACTION, _HEADER, _CLOSING)
 
-    def parser(self, begun: str = "") -> ReactParser:
+    def parser(self, begun: str = "", tools: Sequence[Tool] = ()) -> ReactParser:
         return ReactParser(self.calls(), thinking=begun.endswith(_THOUGHT))
 
 

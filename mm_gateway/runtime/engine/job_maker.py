@@ -52,6 +52,7 @@ class JobMaker:
         *,
         stop_strings: AbstractSequence[str] = (),
         stops_within: Callable[[StopStrings], TextStops] | None = None,
+        shown: AbstractSequence[str] = (),
         bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
         echo_texts: AbstractSequence[str] | None = None,
         grammar: CompiledGrammar | None = None,
@@ -66,6 +67,7 @@ class JobMaker:
         ends = ends_of(config, self.text, own=self.stop_token_ids, of_template=stop_strings, follows_grammar=grammar is not None)
         words = self.text.spellings(config.bad_words, "bad_words") if bad_words is None else bad_words
         barred = BarredTokens(min_tokens=config.min_tokens, ends=ends.tokens, words=words) or None
+        marks = {token: name for name in shown if (token := self.text.special_token(name)) is not None}
         texts: dict[int, SequenceText] = {}
         echo: dict[int, str] = {}
         for position, prompt in enumerate(prompts):
@@ -84,7 +86,7 @@ class JobMaker:
                     barred=barred,
                 )
                 stops = StopStrings(ends.strings, shown=ends.shown)
-                texts[seq.id] = SequenceText(index, seq, self.text, ends, stops if stops_within is None else stops_within(stops))
+                texts[seq.id] = SequenceText(index, seq, self.text, ends, stops if stops_within is None else stops_within(stops), marks)
                 if echo_texts is not None:
                     echo[seq.id] = echo_texts[position]
         return TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar)

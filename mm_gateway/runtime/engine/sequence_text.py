@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
+from collections.abc import Mapping
 from collections.abc import Sequence as AbstractSequence
 
 import msgspec
@@ -17,6 +18,7 @@ from mm_gateway.runtime.tokens.token_text import TokenText
 from mm_gateway.stop_strings import TextStops
 
 _PROMPT_TAIL = 6
+NOTHING: Mapping[int, str] = {}
 
 
 class SequenceText:
@@ -26,9 +28,12 @@ class SequenceText:
         index: the choice's number in its request.
         seq: its tokens; `add` is called after a token was appended.
         ends: what ends the text. stops: finds the strings among it.
+        shown: names of special tokens that are part of the text, whatever `skip_special_tokens` says.
     """
 
-    def __init__(self, index: int, seq: Sequence, text: TokenText, ends: Ends, stops: TextStops) -> None:
+    def __init__(
+        self, index: int, seq: Sequence, text: TokenText, ends: Ends, stops: TextStops, shown: Mapping[int, str] = NOTHING
+    ) -> None:
         self.index = index
         self.seq = seq
         self.begun = False
@@ -37,6 +42,7 @@ class SequenceText:
         self._detokenizer = Detokenizer(decode, seq.tokens[max(0, seq.prompt_len - _PROMPT_TAIL) : seq.prompt_len])
         self._ends = ends
         self._stops = stops
+        self._shown = shown
         self._decoded = 0  # characters that came out of the detokenizer
         self._sent = 0  # characters that went out in events
         self._pending: deque[tuple[int, int, TokenLogprob | None]] = deque()  # (end of its text, id, scores) of tokens held back
@@ -117,7 +123,10 @@ class SequenceText:
 
     def _text_of(self, token_id: int) -> str:
         """What becomes certain with a token."""
-        return "" if self._is_silent(token_id) else self._detokenizer.add(token_id)
+        if not self._is_silent(token_id):
+            return self._detokenizer.add(token_id)
+        name = self._shown.get(token_id, "")
+        return self._detokenizer.flush() + name if name else ""
 
     def _spelled(self, token_id: int) -> tuple[str, tuple[int, ...]]:
         raw = self._text.token_bytes(token_id)

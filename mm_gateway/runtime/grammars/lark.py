@@ -29,6 +29,7 @@ _TOKEN = re.compile(
     |(?P<sign>[^\s])""",
     re.VERBOSE | re.DOTALL,
 )
+_TOKEN_IDS = re.compile(r"<\[\d+\]>")
 _HEAD = re.compile(r"[ \t]*(?:::\s*_|\{[^}\n]*\}|\.-?\d+|\[[^\]\n]*\])*[ \t]*:")
 _NEXT_ALTERNATIVE = re.compile(r"\s*\|")
 
@@ -110,6 +111,11 @@ class _Body:
 
     def _close(self) -> None:
         self.grammar.alternatives.append((self.groups.pop(), self.alternatives.pop()))
+
+
+def without_token_ids(text: str) -> str:
+    """The same grammar with all references to tokens by their ids as one to token 0, which every vocabulary has."""
+    return _TOKEN.sub(lambda match: "<[0]>" if match.lastgroup == "literal" and _TOKEN_IDS.fullmatch(match[0]) else match[0], text)
 
 
 def _read(text: str, param: str, grammar: _Grammar) -> Iterator[int]:

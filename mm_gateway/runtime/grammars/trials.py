@@ -11,8 +11,11 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future
 
+import msgspec
+
 from mm_gateway.core import Grammar
 from mm_gateway.errors import InvalidRequestError, ModelUnavailableError
+from mm_gateway.runtime.grammars.lark import without_token_ids
 from mm_gateway.runtime.grammars.measuring import check_size
 from mm_gateway.runtime.grammars.sources import source_of
 from mm_gateway.runtime.grammars.trial import try_out
@@ -73,7 +76,7 @@ class GrammarTrials:
             if (running := self._running.get(key)) is not None:
                 return running
         check_size(grammar)
-        source = source_of(grammar)
+        source = source_of(_for_bytes(grammar))
         with self._lock:
             trial = self._running.get(key)
             if trial is None:
@@ -91,6 +94,13 @@ class GrammarTrials:
             self._outcomes[key] = trial.result()
             if len(self._outcomes) > _REMEMBERED:
                 self._outcomes.popitem(last=False)
+
+
+def _for_bytes(grammar: Grammar) -> Grammar:
+    """As it can be tried out over bytes, whatever the model's tokens are."""
+    if grammar.kind != "lark" or "<[" not in grammar.text:
+        return grammar
+    return msgspec.structs.replace(grammar, text=without_token_ids(grammar.text))
 
 
 def content_key(grammar: Grammar) -> bytes:
