@@ -11,6 +11,7 @@ from mm_gateway.core import GenerationConfig, Grammar
 from mm_gateway.core.limits import MAX_LOGPROB_ENTRIES, MAX_PROMPTS
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest, GenerationFields, SamplingFields, StructuredOutputs
+from mm_gateway.runtime.grammars.gbnf import is_gbnf
 
 _DURATION = re.compile(r"(?P<number>-?\d+(?:\.\d+)?)(?P<unit>ms|s|m|h)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -25,6 +26,7 @@ def generation_config(
     n: int | None = None,
     logprobs: int | None,
     grammar: Grammar | None,
+    end_logprobs: bool = False,
     prompt_logprobs: int | None = None,
     return_token_ids: bool = False,
 ) -> GenerationConfig:
@@ -50,6 +52,7 @@ def generation_config(
         n=1 if n is None else n,
         logprobs=logprobs,
         grammar=grammar,
+        end_logprobs=end_logprobs,
         prompt_logprobs=prompt_logprobs,
         return_token_ids=return_token_ids,
         return_tokens_as_token_ids=isinstance(body, GenerationFields) and bool(body.return_tokens_as_token_ids),
@@ -130,7 +133,7 @@ def _grammars(fields: StructuredOutputs, prefix: str) -> list[Grammar]:
             raise InvalidRequestError(f"{prefix}choice must hold at least one text", param=f"{prefix}choice")
         found.append(Grammar("choice", msgspec.json.encode(fields.choice).decode(), f"{prefix}choice"))
     if fields.grammar is not None:
-        found.append(Grammar("lark", fields.grammar, f"{prefix}grammar"))
+        found.append(Grammar("gbnf" if is_gbnf(fields.grammar) else "lark", fields.grammar, f"{prefix}grammar"))
     if fields.json_object:
         found.append(Grammar("json_object", param=f"{prefix}json_object"))
     return found

@@ -96,11 +96,11 @@ class Grammar(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: `json_schema` (text: the schema as JSON), `json_object` (any JSON object), `regex`, `choice` (text: a JSON list of the
-            texts), `lark` (text: a grammar in llguidance's dialect of Lark).
+            texts), `lark` (text: a grammar in llguidance's dialect of Lark), `gbnf` (text: one as llama.cpp and xgrammar write it).
         param: the field of the request that asked for it, to be named in errors.
     """
 
-    kind: Literal["json_schema", "json_object", "regex", "choice", "lark"]
+    kind: Literal["json_schema", "json_object", "regex", "choice", "lark", "gbnf"]
     text: str = ""
     param: str = "response_format"
 
@@ -159,8 +159,10 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """Only tokens that keep the output within it can be sampled; the text ends when it is complete, whatever `ignore_eos` says."""
     prompt_logprobs: TopLogprobs | None = None
     """As `logprobs`, of the prompt's tokens; None: none. They come with the prompt that is echoed, else as `PromptTokens`."""
+    end_logprobs: bool = False
+    """With `logprobs`: also of the tokens that end the text and are not part of it, so that there is one for each that was sampled."""
     return_token_ids: bool = False
-    """Also report the prompt's tokens, and at the end those that end the text and are not part of it."""
+    """Also report the prompt's tokens, and at the end those that end the text and are not part of it; `end_logprobs` is meant too."""
     return_tokens_as_token_ids: bool = False
     """Log-probabilities name tokens as `token_id:<id>`, so that those stay different that have the same text."""
 

@@ -44,6 +44,8 @@ from mm_gateway.protocol.conversation import (
 )
 from mm_gateway.protocol.fields import AddressedBody, KeepAlive, Metadata, User, about, extension, no_effect, refused
 
+_GRAMMAR = "A grammar that the output follows: in llguidance's dialect of Lark, or as llama.cpp and xgrammar write it (`root ::= …`)."
+
 TokenIds = Annotated[list[int], Meta(max_length=MAX_TOKEN_IDS)]
 
 
@@ -75,7 +77,7 @@ class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
     choice: Annotated[
         Annotated[list[str], Meta(min_length=1, max_length=MAX_GUIDED_CHOICES)] | None, about("The output is one of these texts.")
     ] = None
-    grammar: Annotated[str | None, about("A grammar in llguidance's dialect of Lark that the output follows.")] = None
+    grammar: Annotated[str | None, about(_GRAMMAR)] = None
     json_object: Annotated[bool | None, about("The output is any JSON object.")] = None
     disable_any_whitespace: Annotated[bool | None, no_effect("JSON is written without white space as it is.")] = None
     disable_additional_properties: Annotated[bool | None, refused("Use `additionalProperties: false`.", off=(False,))] = None
@@ -159,7 +161,7 @@ class GenerationFields(SamplingFields, kw_only=True, forbid_unknown_fields=True)
     guided_choice: Annotated[
         Annotated[list[str], Meta(min_length=1, max_length=MAX_GUIDED_CHOICES)] | None, extension("The output is one of these texts.")
     ] = None
-    guided_grammar: Annotated[str | None, extension("A grammar in llguidance's dialect of Lark that the output follows.")] = None
+    guided_grammar: Annotated[str | None, extension(_GRAMMAR)] = None
     truncate_prompt_tokens: Annotated[
         Annotated[int, Meta(ge=-1)] | None,
         extension("Read the last tokens of the prompt alone, so many of them; -1: as many as the context holds beside the reply."),

@@ -135,7 +135,7 @@ def tools_body(use: ToolUse) -> dict[str, Any]:
 
 def _parameters(config: GenerationConfig) -> dict[str, Any]:
     renamed = {"max_new_tokens": "max_tokens"}
-    apart = {"logprobs", "prompt_logprobs", "logit_bias", "stop", "grammar", "clamp_to_context"}
+    apart = {"logprobs", "end_logprobs", "prompt_logprobs", "logit_bias", "stop", "grammar", "clamp_to_context"}
     defaults = GenerationConfig()
     body: dict[str, Any] = {
         renamed.get(name, name): getattr(config, name)
@@ -165,5 +165,5 @@ def _grammar(grammar: Grammar) -> dict[str, Any]:
             return {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}}
         case "json_schema" | "choice":
             return {grammar.param: msgspec.json.decode(grammar.text)}
-        case "regex" | "lark":
+        case "regex" | "lark" | "gbnf":
             return {grammar.param: grammar.text}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from mm_gateway.core import Grammar
+from mm_gateway.runtime.grammars.gbnf import as_lark
 from mm_gateway.runtime.grammars.json_schema import check_schema_text
 from mm_gateway.runtime.grammars.lark import check_lark
 from mm_gateway.runtime.grammars.limits import MAX_BYTES, MAX_CHOICES, check
@@ -18,6 +19,9 @@ def check_size(grammar: Grammar) -> None:
             check_schema_text(grammar.text, grammar.param)
         case "lark":
             check_lark(grammar.text, grammar.param)
+        case "gbnf":
+            check(grammar.param, "bytes", len(grammar.text.encode()), MAX_BYTES)
+            check_lark(as_lark(grammar.text, grammar.param), grammar.param)
         case "regex":
             check_regex(grammar.text, grammar.param)
         case "choice":
