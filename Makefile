@@ -30,7 +30,7 @@ clients: $(VENV)/.installed-dev
 adversarial: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 0 tests/adversarial --adversarial --tb=short $(ARGS)
 
-compat: $(VENV)/.installed-dev $(ENVIRONMENTS) $(NODE)/node_modules/.installed
+compat: $(VENV)/.installed-dev $(ENVIRONMENTS) $(NODE)/node_modules/.installed .compat/openai-examples/.downloaded
 	$(BIN)/python -m pytest -m 'environments or not environments' compat_tests $(ARGS)
 
 lint: $(VENV)/.installed-dev
@@ -76,6 +76,12 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 .compat/%/.installed: compat_tests/environments/%.txt
 	$(PYTHON) -m venv .compat/$*
 	.compat/$*/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	touch $@
+
+# The source archive of the openai package that the constraints name; its examples are run as they are.
+.compat/openai-examples/.downloaded: constraints.txt | $(VENV)/.installed-dev
+	rm -rf $(@D)
+	$(PIP) download --quiet --no-deps --no-binary :all: --dest $(@D) $(shell grep '^openai==' constraints.txt)
 	touch $@
 
 # npm comes with the node that runs pyright.
