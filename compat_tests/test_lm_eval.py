@@ -39,4 +39,4 @@ def test_evaluations_equal_those_in_process(gateway: Gateway, family: str, tmp_p
     for way in ("tokens", "text"):
         for task, responses in found[way].items():
             for ours, theirs in zip(flat(responses), flat(expected[task]), strict=True):
-                assert ours == (pytest.approx(theirs, abs=1e-4) if isinstance(theirs, float) else theirs), (way, task)
+                assert ours == (pytest.approx(theirs, abs=1e-4, rel=1e-6) if isinstance(theirs, float) else theirs), (way, task)

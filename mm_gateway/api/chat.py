@@ -15,7 +15,7 @@ from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import Asked, forwarded_body, includes_usage, serve
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, read_grammar
 from mm_gateway.api.replies.chat import ChatReply
-from mm_gateway.api.replies.token_details import token_details
+from mm_gateway.api.replies.token_details import TokenDetails, running_usage, token_details
 from mm_gateway.api.tools import read_tools
 from mm_gateway.core import ChatInput, GenerationRequest
 from mm_gateway.errors import InvalidRequestError
@@ -62,6 +62,7 @@ def _forwarded(model: str, body: ForwardedChat, fields: ForwardedFields) -> Aske
         choices=choices,
         logprobs=bool(body.logprobs),
         include_usage=includes_usage(body),
+        tokens=TokenDetails(running_usage=running_usage(body.stream_options)),
     )
     return Asked(forwarded_body("chat/completions", model, fields, choices, limit), reply, stream=bool(body.stream))
 
@@ -99,7 +100,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str
         input=ChatInput(
             messages,
             tools,
-            read_rendering(body, messages, tools),
+            read_rendering(body, messages),
             echo=bool(body.echo),
             truncate=None if body.truncation is None else body.truncation == "auto",
             truncate_prompt_tokens=body.truncate_prompt_tokens,

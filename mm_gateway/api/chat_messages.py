@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from mm_gateway.core import Message, Rendering, ToolCall, ToolUse
+from mm_gateway.core import Message, Rendering, ToolCall
 from mm_gateway.core.limits import MAX_CONVERSATION_TOOL_CALLS
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import ChatCompletionRequest, ChatMessage, ContentPart, TokenizeRequest
@@ -25,7 +25,7 @@ def read_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     return conversation
 
 
-def read_rendering(body: ChatCompletionRequest | TokenizeRequest, conversation: Sequence[Message], tools: ToolUse | None) -> Rendering:
+def read_rendering(body: ChatCompletionRequest | TokenizeRequest, conversation: Sequence[Message]) -> Rendering:
     """How the conversation is to become a prompt.
 
     Raises:
@@ -34,8 +34,6 @@ def read_rendering(body: ChatCompletionRequest | TokenizeRequest, conversation: 
     if body.continue_final_message:
         if body.add_generation_prompt:
             raise _not_continued("continue_final_message and add_generation_prompt exclude each other")
-        if tools is not None:
-            raise _not_continued("continue_final_message and tools exclude each other")
         if conversation[-1].tool_calls or conversation[-1].role == "tool":
             raise _not_continued("continue_final_message: the last message must be a text, not a call or its result")
     return Rendering(

@@ -21,7 +21,7 @@ from mm_gateway.api.generation_config import (
     texts_or_tokens,
 )
 from mm_gateway.api.replies.completion import CompletionReply
-from mm_gateway.api.replies.token_details import token_details
+from mm_gateway.api.replies.token_details import TokenDetails, running_usage, token_details
 from mm_gateway.core import CompletionInput, GenerationRequest
 from mm_gateway.core.limits import MAX_CHOICES
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
@@ -77,6 +77,7 @@ def _forwarded(model: str, body: ForwardedCompletion, fields: ForwardedFields) -
         choices=prompts * n,
         logprobs=logprobs,
         include_usage=includes_usage(body),
+        tokens=TokenDetails(running_usage=running_usage(body.stream_options)),
     )
     return Asked(forwarded_body("completions", model, fields, prompts * n, body.max_tokens), reply, stream=bool(body.stream))
 
@@ -122,6 +123,8 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
             n=body.n,
             max_new_tokens=max_tokens,
             logprobs=body.logprobs,
+            # As in vLLM, and clients count on it: lm-eval takes the last entry for the token that it had to let be generated.
+            end_logprobs=body.logprobs is not None,
             grammar=read_grammar(body),
             prompt_logprobs=body.logprobs if scored else body.prompt_logprobs,
             return_token_ids=token_details(body).wanted,

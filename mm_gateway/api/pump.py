@@ -20,6 +20,7 @@ from mm_gateway.core import (
     TextDelta,
     ToolCallDelta,
     Usage,
+    UsageSoFar,
     WorkflowStep,
 )
 from mm_gateway.errors import GatewayError
@@ -29,7 +30,7 @@ MAX_BUFFERED_EVENTS = 64
 MAX_BUFFERED_CHARACTERS = 256 * 2**10
 """Likewise; one event more, however large it is."""
 
-PRELIMINARY = (Progress, WorkflowStep, ReplyFields)
+PRELIMINARY = (Progress, WorkflowStep, ReplyFields, UsageSoFar)
 """Events that are no part of the text: an error after them can still have its own status."""
 
 

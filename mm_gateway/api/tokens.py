@@ -72,7 +72,7 @@ def _tokenize_input(body: TokenizeRequest, ignored: list[str]) -> str | ChatInpu
     if not body.messages:
         raise InvalidRequestError("messages must hold at least one message", param="messages", code="empty_array")
     messages, tools = read_messages(body.messages), read_tools(body, ignored)
-    return ChatInput(messages, tools, read_rendering(body, messages, tools))
+    return ChatInput(messages, tools, read_rendering(body, messages))
 
 
 def tokenizing_backend(request: HTTPRequest, state: State, model: str) -> TokenizingBackend:

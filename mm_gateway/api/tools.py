@@ -158,8 +158,10 @@ def function_tool(at: str, function: FunctionDefinition) -> Tool:
             param=f"{at}.parameters",
             code="invalid_function_parameters",
         )
-    # Without a type any JSON would do, but arguments are an object.
-    parameters = {"type": "object", **function.parameters} if function.parameters is not None else None
+    parameters = function.parameters
+    if parameters is not None and "type" not in parameters:
+        # Without a type any JSON would do, but arguments are an object. One that is there keeps its place, as templates write it.
+        parameters = {"type": "object", **parameters}
     return Tool(function.name, function.description or "", parameters, bool(function.strict))
 
 

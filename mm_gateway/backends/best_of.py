@@ -26,7 +26,7 @@ async def with_best_of(
             async for event in events:
                 yield event
         return
-    wider = msgspec.structs.replace(config, n=best_of, logprobs=config.logprobs or 0)
+    wider = msgspec.structs.replace(config, n=best_of, logprobs=config.logprobs or 0, end_logprobs=True)
     prompts = len(request.input.prompts) if isinstance(request.input, CompletionInput) else 1
     events = generate(msgspec.structs.replace(request, config=wider, best_of=None))
     async with contextlib.aclosing(_keep_best(events, prompts, best_of, config.n, shows_logprobs=config.logprobs is not None)) as best:

@@ -156,7 +156,7 @@ def _with_tool_calls(
     if not isinstance(input, ChatInput) or input.tools is None:
         return events
     tools = input.tools.tools
-    begun = chat.begun(input.messages, tools)
+    begun = "" if input.rendering.continue_final_message else chat.begun(input.messages, tools)
     return read_tool_calls(events, input.tools, lambda: chat.tool_format.parser(begun, tools), token_ids=request.config.return_token_ids)
 
 

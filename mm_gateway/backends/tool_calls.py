@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+import msgspec
+
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
 from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, ToolUse
@@ -40,7 +42,7 @@ async def read_tool_calls(
                 rest = choice.parser.end(cut=reason == "length", required=use.required)
                 for found in choice.read(rest):
                     yield found
-                yield ChoiceFinished(index, finish_reason(use, reason, called=choice.calls > 0), event.stop)
+                yield msgspec.structs.replace(event, finish_reason=finish_reason(use, reason, called=choice.calls > 0))
             case _:
                 yield event
 

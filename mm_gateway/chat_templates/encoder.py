@@ -164,6 +164,9 @@ class ChatEncoder:
         boundary, mark, end = unused_characters(list(all_texts((turns, declared, variables))))
         if rendering.continue_final_message:
             turns, _ = self._prompt.turns([*messages[:-1], _ended(messages[-1], end)], tools)
+            if tools and messages[-1].content and not turns[-1]["content"].endswith(end):
+                text = "continue_final_message: the tools would be described behind the last message. Let it be the assistant's, to a user"
+                raise InvalidRequestError(text, param="continue_final_message")
         begins = rendering.add_generation_prompt and not rendering.continue_final_message
         change = functools.partial(self._mark, mark=mark)
         turns, declared = each_text((turns, declared), change, names=("role", "type"))

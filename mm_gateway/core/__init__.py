@@ -29,6 +29,7 @@ from mm_gateway.core.events import (
     ToolCallDelta,
     UrlCitation,
     Usage,
+    UsageSoFar,
     WorkflowOutcome,
     WorkflowStep,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "ToolUse",
     "UrlCitation",
     "Usage",
+    "UsageSoFar",
     "WorkflowOutcome",
     "WorkflowStep",
 ]

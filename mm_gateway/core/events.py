@@ -204,11 +204,28 @@ class WorkflowOutcome(msgspec.Struct, frozen=True, tag="outcome"):
 
 
 class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
-    """The last event of one choice. stop: the request's stop string that ended it, where one did and that is known."""
+    """The last event of one choice.
+
+    Attributes:
+        stop, stop_token: the request's stop string or stop token that ended it, where one did and that is known.
+    """
 
     index: int
     finish_reason: FinishReason
     stop: str | None = None
+    stop_token: int | None = None
+
+    @property
+    def stop_reason(self) -> str | int | None:
+        """As vLLM tells it."""
+        return self.stop if self.stop is not None else self.stop_token
+
+
+class UsageSoFar(msgspec.Struct, frozen=True, tag="usage_so_far"):
+    """Tokens of the request until now, where a remote server tells them with its chunks; before the text that it counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class StageUsage(msgspec.Struct, frozen=True):
@@ -249,5 +266,6 @@ GenerationEvent = (
     | WorkflowStep
     | WorkflowOutcome
     | ChoiceFinished
+    | UsageSoFar
     | Usage
 )

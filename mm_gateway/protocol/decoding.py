@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -21,6 +21,8 @@ _PLACE = re.compile(r"^(?P<what>.*?) - at `(?P<key>key` in `)?\$(?P<path>.*)`$",
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$", re.DOTALL)
 _MAX_SHOWN = 200
+_MAX_KEY_SHOWN = 50
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _MAX_LISTED = 24
 """Fields of a struct up to which an unknown one is answered with the list of them."""
 
@@ -88,8 +90,19 @@ def _explained(message: str, kind: type, at: str, value: Callable[[], Any]) -> I
             return found
     param = path.replace("[...]", "") or None
     if of_key:
-        return InvalidRequestError(f"Invalid key in '{param}': {what[:300]}", param=param)
+        return InvalidRequestError(f"Invalid key {_wrong_key(value(), path)}in '{param}': {what[:300]}", param=param)
     return InvalidRequestError(f"Invalid value for '{param}': {what[:300]}" if param else what[:300], param=param)
+
+
+def _wrong_key(value: Any, path: str) -> str:
+    """Of an object whose keys are whole numbers the first that is none, with a blank behind it; "": none was found."""
+    for name in path.split("."):
+        value = _entries(value).get(name)
+    return next((f"'{key[:_MAX_KEY_SHOWN]}' " for key in _entries(value) if _NUMBER.fullmatch(key) is None), "")
+
+
+def _entries(value: Any) -> dict[str, Any]:
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
 def measure(body: bytes) -> None:

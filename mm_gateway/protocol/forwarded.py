@@ -17,6 +17,7 @@ ForwardedFields = Mapping[str, msgspec.Raw]
 
 class ForwardedStreamOptions(msgspec.Struct):
     include_usage: bool | None = None
+    continuous_usage_stats: Any = None
 
 
 class _Generating(msgspec.Struct, kw_only=True):

@@ -34,7 +34,7 @@ class CompletionLogprobs(msgspec.Struct):
 
     tokens: list[str]
     token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None] | None
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -102,12 +102,15 @@ PromptLogprobs = list[dict[str, PromptLogprob] | None]
 
 
 class ChatChoice(msgspec.Struct):
-    """token_ids: with `return_token_ids`, all that were sampled."""
+    """stop_reason: the stop string or token of the request that ended it, as vLLM tells it. token_ids: with `return_token_ids`, all that
+    were sampled.
+    """
 
     index: int
     message: AssistantMessage
     finish_reason: str
     logprobs: ChatLogprobs | None = None
+    stop_reason: str | int | None = None
     token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -166,10 +169,13 @@ class ChatCompletionChunk(msgspec.Struct):
 
 
 class CompletionChoice(msgspec.Struct):
+    """stop_reason, token_ids: as of ChatChoice."""
+
     index: int
     text: str
     finish_reason: str | None
     logprobs: CompletionLogprobs | None = None
+    stop_reason: str | int | None = None
     token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
     prompt_token_ids: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
     prompt_logprobs: PromptLogprobs | msgspec.UnsetType = msgspec.UNSET

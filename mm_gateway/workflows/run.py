@@ -25,6 +25,7 @@ from mm_gateway.core import (
     TextDelta,
     TokenizingBackend,
     Usage,
+    UsageSoFar,
     WorkflowOutcome,
     WorkflowStep,
 )
@@ -256,6 +257,8 @@ class ModelCall:
                         continue
                     case Usage():
                         run.count(stage, event)
+                        continue
+                    case UsageSoFar():  # of this call alone
                         continue
                     case TextDelta(index=0):
                         self._pieces.append(event.text)

@@ -91,6 +91,7 @@ async def test_ends_reach_the_engine_from_every_endpoint(client: AsyncTestClient
         ({"regex": "a{3}b"}, "aaab"),
         ({"choice": ["only this"]}, "only this"),
         ({"grammar": 'start: "x" "y"'}, "xy"),
+        ({"grammar": 'root ::= [x-x] rest\nrest ::= "y"'}, "xy"),
         ({"json": {"const": 7}}, "7"),
         ({"json": '{"const": 7}', "disable_any_whitespace": True, "disable_additional_properties": False}, "7"),
     ],
@@ -117,6 +118,7 @@ async def test_completions_take_a_response_format_as_in_vllm(client: AsyncTestCl
         ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
         ({"structured_outputs": {"regex": "a", "whitespace_pattern": " "}}, "structured_outputs.whitespace_pattern"),
         ({"structured_outputs": {"json": "{"}}, "structured_outputs.json"),
+        ({"structured_outputs": {"grammar": "root ::= rest"}}, "structured_outputs.grammar"),
         ({"allowed_token_ids": []}, "allowed_token_ids"),
         ({"cache_salt": "s"}, "cache_salt"),
         ({"priority": 1}, "priority"),
@@ -151,6 +153,7 @@ async def tokens(client: AsyncTestClient, **fields: Any) -> list[int]:
     return reply.json()["tokens"]
 
 
+SYSTEM_ALONE = [{"role": "system", "content": "Be "}]
 TURN = [*MESSAGES, {"role": "assistant", "content": "Hello to "}]
 
 
@@ -205,7 +208,10 @@ async def test_variables_that_the_template_does_not_know_are_named_in_the_header
     ("fields", "param"),
     [
         ({"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
-        ({"continue_final_message": True, "tools": [{"type": "function", "function": {"name": "f"}}]}, "continue_final_message"),
+        (
+            {"continue_final_message": True, "tools": [{"type": "function", "function": {"name": "f"}}], "messages": SYSTEM_ALONE},
+            "continue_final_message",
+        ),
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
         ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
         ({"documents": [{"text": "a"}]}, "documents"),
@@ -315,6 +321,109 @@ async def test_log_probabilities_name_tokens_by_their_ids(client: AsyncTestClien
     streamed = await chunks(client, COMPLETIONS, logprobs=1, **fields)
     told = [name for chunk in streamed for choice in chunk["choices"] if choice["logprobs"] for name in choice["logprobs"]["tokens"]]
     assert told == completion["logprobs"]["tokens"]
+
+
+@pytest.mark.parametrize("model", ["m", "mock"])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("end", ["stop", "stop_token_ids", "the end of text"])
+async def test_token_ids_and_log_probabilities_tell_the_same_tokens_to_the_end(
+    client: AsyncTestClient, path: str, model: str, end: str
+) -> None:
+    fields: dict[str, Any] = {"model": model, "return_token_ids": True, "seed": 1}
+    first = (await post(client, path, **fields, ignore_eos=True)).json()["choices"][0]
+    written = (await client.post("/detokenize", json={"model": model, "tokens": first["token_ids"][2:4]})) if model == "m" else None
+    match end:
+        case "stop":
+            fields["stop"] = written.json()["prompt"] if written else (first.get("text") or first["message"]["content"]).split(" ")[3]
+        case "stop_token_ids":
+            fields["stop_token_ids"] = [first["token_ids"][3]]
+        case _:
+            fields["logit_bias"] = {"2": 100} if model == "m" else {}
+    scored = {"logprobs": True} if path == CHAT else {"logprobs": 0}
+    whole = (await post(client, path, **fields, **scored, return_tokens_as_token_ids=True)).json()["choices"][0]
+    names = [f"token_id:{id}" for id in whole["token_ids"]]
+    told = whole["logprobs"]
+    assert ([entry["token"] for entry in told["content"]] if path == CHAT else told["tokens"]) == names
+    for chunk in await chunks(client, path, **fields, **scored, return_tokens_as_token_ids=True):
+        for choice in chunk["choices"]:
+            told = choice["logprobs"] or {}
+            found = [entry["token"] for entry in told.get("content", ())] or told.get("tokens", [])
+            assert found == [f"token_id:{id}" for id in choice.get("token_ids", ())]
+
+
+async def test_what_ended_a_text_is_told(client: AsyncTestClient) -> None:
+    async def reason(path: str, **fields: Any) -> Any:
+        whole = (await post(client, path, **fields)).json()["choices"][0]
+        streamed = [choice for chunk in await chunks(client, path, **fields) for choice in chunk["choices"] if choice["finish_reason"]]
+        assert [choice["stop_reason"] for choice in streamed] == [whole["stop_reason"]], fields
+        return whole["finish_reason"], whole["stop_reason"]
+
+    letter = (await tokens(client, prompt="x"))[0]
+    for path in (CHAT, COMPLETIONS):
+        biased: dict[str, Any] = {"logit_bias": {str(letter): 100}, "ignore_eos": True}
+        assert await reason(path, **biased) == ("length", None)
+        assert await reason(path, **biased, stop=["y", "xx"]) == ("stop", "xx")
+        assert await reason(path, **biased, stop_token_ids=[letter]) == ("stop", letter)
+        assert await reason(path, logit_bias={"2": 100}) == ("stop", None)  # the end of text
+        assert await reason(path, logit_bias={"2": 100}, stop=["<|im_end|>"]) == ("stop", "<|im_end|>")
+        assert await reason(path, model="mock", max_tokens=100) == ("stop", None)
+        assert await reason(path, model="mock", stop=["o", "e"], max_tokens=100) in (("stop", "o"), ("stop", "e"))
+        assert await reason(path, model="mock", max_tokens=1) == ("length", None)
+    best = (await post(client, COMPLETIONS, best_of=2, logit_bias={str(letter): 100}, stop="xx")).json()["choices"][0]
+    assert best["stop_reason"] == "xx"
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {}, "additionalProperties": False}}}
+    called: dict[str, Any] = {
+        "tools": [tool],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "max_tokens": 100,
+        "truncate_prompt_tokens": 100,
+    }
+    assert await reason(CHAT, **called) == ("tool_calls", None)
+
+
+async def test_the_tokens_own_log_probability_is_among_the_top_ones(client: AsyncTestClient) -> None:
+    def check(logprobs: dict[str, Any], most: int) -> None:
+        for token, logprob, top in zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True):
+            assert len(top) in (max(most, 1), most + 1) and top[token] == logprob
+
+    fields: dict[str, Any] = {"temperature": 2, "seed": 3, "ignore_eos": True, "return_tokens_as_token_ids": True}
+    for count in (0, 1, 5):
+        whole = (await post(client, COMPLETIONS, logprobs=count, **fields)).json()["choices"][0]["logprobs"]
+        check(whole, count)
+        for chunk in await chunks(client, COMPLETIONS, logprobs=count, **fields):
+            for choice in chunk["choices"]:
+                if choice["logprobs"]:
+                    check(choice["logprobs"], count)
+
+
+@pytest.mark.parametrize("best_of", [1, 2])
+async def test_completions_tell_the_log_probability_of_every_token_that_was_sampled(client: AsyncTestClient, best_of: int) -> None:
+    letter = (await tokens(client, prompt="x"))[0]
+    for fields in ({"logit_bias": {"2": 100}}, {"logit_bias": {str(letter): 100}, "stop": "xxx"}, {"max_tokens": 3}):
+        for echo in (False, True):
+            reply = (await post(client, COMPLETIONS, logprobs=0, echo=echo, best_of=best_of, **fields)).json()
+            told, usage = reply["choices"][0]["logprobs"], reply["usage"]
+            sizes = {len(entries) for entries in told.values()}
+            assert sizes == {usage["completion_tokens"] // best_of + (usage["prompt_tokens"] if echo else 0)}
+            assert told["text_offset"][-1] <= len(reply["choices"][0]["text"])
+    # A chat's are those of its text, as OpenAI's.
+    chat = (await post(client, CHAT, logprobs=True, logit_bias={"2": 100})).json()
+    assert (chat["usage"]["completion_tokens"], chat["choices"][0]["logprobs"]["content"]) == (1, [])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_message_can_be_continued_where_tools_may_be_called(client: AsyncTestClient, stream: bool) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {}, "additionalProperties": False}}}
+    # The context has no room for the description of a tool: its end is read.
+    fields: dict[str, Any] = {"messages": TURN, "continue_final_message": True, "tools": [tool], "truncate_prompt_tokens": 100}
+    read = await tokens(client, messages=TURN, continue_final_message=True, tools=[tool])
+    free = {"max_tokens": 12, "stream": stream, "return_token_ids": True}
+    reply = await post(client, CHAT, **fields, **free)
+    first = json.loads(reply.text.split("data: ")[1]) if stream else reply.json()
+    assert first["prompt_token_ids"] == read[-100:]
+    called = (await post(client, CHAT, **{**fields, "max_tokens": 100}, tool_choice="required")).json()["choices"][0]["message"]
+    assert called["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
 
 
 @pytest.mark.parametrize("model", ["m", "mock"])

@@ -51,7 +51,7 @@ async def test_chat_chunks_come_in_the_order_of_the_contract() -> None:
         [{"index": 0, "delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None, "finish_reason": None}],
         [{"index": 0, "delta": {"content": 'He"l'}, "logprobs": None, "finish_reason": None}],
         [{"index": 0, "delta": {"content": "lo 世"}, "logprobs": None, "finish_reason": None}],
-        [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}],
+        [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop", "stop_reason": None}],
     ]
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     for same in ("id", "created", "model", "system_fingerprint"):
@@ -99,11 +99,12 @@ async def test_whole_replies_are_the_fold_of_the_same_events() -> None:
             "message": {"role": "assistant", "content": 'He"llo 世', "refusal": None},
             "logprobs": None,
             "finish_reason": "stop",
+            "stop_reason": None,
         }
     ]
     assert chat["usage"]["prompt_tokens"] == 3
     completion = await reply_of(HELLO, "/v1/completions", COMPLETION)
-    assert completion["choices"] == [{"index": 0, "text": 'He"llo 世', "logprobs": None, "finish_reason": "stop"}]
+    assert completion["choices"] == [{"index": 0, "text": 'He"llo 世', "logprobs": None, "finish_reason": "stop", "stop_reason": None}]
 
 
 async def test_logprobs_have_the_shape_of_their_endpoint() -> None:

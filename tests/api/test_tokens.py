@@ -23,18 +23,27 @@ TALK: list[Any] = [
     {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "clock", "arguments": "{}"}}]},
     {"role": "tool", "tool_call_id": "a", "content": "noon"},
 ]
+BEGUN = {"role": "assistant", "content": "Sure, "}
+TEACHING = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}<tool_call>{% endfor %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+"""A template that writes tools."""
 
 
 @pytest.fixture(scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncTestClient]:
     llama = checkpoints.llama(tmp_path_factory.mktemp("llama"), max_position_embeddings=2048)
     qwen2 = checkpoints.qwen2(tmp_path_factory.mktemp("qwen2"), max_position_embeddings=2048)
+    teaching = tmp_path_factory.mktemp("template") / "chat.jinja"
+    teaching.write_text(TEACHING)
     shared: Any = {"device": "cpu", "dtype": "fp32"}
     models = {
         "llama": ModelConfig(model_name="llama", path=str(llama), model_type="llama", **shared),
         "qwen2": ModelConfig(model_name="qwen2", path=str(qwen2), **shared),
         "react": ModelConfig(model_name="react", path=str(qwen2), chat_template="qwen-chat", **shared),
         "plain": ModelConfig(model_name="plain", path=str(llama), model_type="gpt2", **shared),
+        "teaching": ModelConfig(model_name="teaching", path=str(qwen2), chat_template=str(teaching), **shared),
         "mock": ModelConfig(model_name="mock", backend="mock"),
         "missing": ModelConfig(model_name="missing", path="/nowhere"),
     }
@@ -83,6 +92,23 @@ async def test_a_conversation_is_encoded_as_chat_completions_encode_it(client: A
     assert again.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == counted["count"] - 1
 
 
+@pytest.mark.parametrize("rendering", [{}, {"add_generation_prompt": False}, {"continue_final_message": True}])
+@pytest.mark.parametrize("schema", [{"properties": {"b": {}}, "type": "object"}, {"type": "object", "properties": {}, "required": []}])
+async def test_tools_are_encoded_as_transformers_writes_them(
+    client: AsyncTestClient, qwen2_checkpoint: Path, rendering: dict[str, bool], schema: dict[str, Any]
+) -> None:
+    tool = {"type": "function", "function": {"name": "clock", "description": "The time.", "parameters": schema}}
+    messages = [*TALK[:1], {"role": "user", "content": "What time is it?"}, BEGUN]
+    found = await tokenize(client, model="teaching", messages=messages, tools=[tool], **rendering)
+    tokenizer = AutoTokenizer.from_pretrained(qwen2_checkpoint)
+    goes_on = rendering.get("continue_final_message", False)
+    options: Any = {"add_generation_prompt": False if goes_on else rendering.get("add_generation_prompt", True)}
+    written = tokenizer.apply_chat_template(
+        messages, tools=[tool], chat_template=TEACHING, tokenize=False, continue_final_message=goes_on, **options
+    )
+    assert found["tokens"] == tokenizer(written, add_special_tokens=False)["input_ids"]
+
+
 async def test_without_the_generation_prompt_the_assistants_turn_has_not_begun(client: AsyncTestClient) -> None:
     whole = await tokenize(client, model="qwen2", messages=TALK[:2])
     short = await tokenize(client, model="qwen2", messages=TALK[:2], add_generation_prompt=False)
@@ -108,6 +134,12 @@ async def test_the_mock_takes_words_for_tokens_and_gives_them_back(client: Async
         ("/tokenize", {"model": "llama", "prompt": "a", "continue_final_message": True}, 400, "continue_final_message"),
         ("/tokenize", {"model": "llama", "prompt": "a", "chat_template_kwargs": {"a": 1}}, 400, "chat_template_kwargs"),
         ("/tokenize", {"model": "llama", "messages": TALK, "continue_final_message": True, "tools": [TOOL]}, 400, "continue_final_message"),
+        (
+            "/tokenize",
+            {"model": "react", "messages": [BEGUN], "continue_final_message": True, "tools": [TOOL]},
+            400,
+            "continue_final_message",
+        ),
         ("/tokenize", {"model": "llama", "messages": TALK[:1], "chat_template": "x"}, 400, "chat_template"),
         ("/tokenize", {"model": "nothing", "prompt": "a"}, 404, "model"),
         ("/tokenize", {"model": "missing", "prompt": "a"}, 503, None),

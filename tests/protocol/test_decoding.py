@@ -53,7 +53,8 @@ decoder = msgspec.json.Decoder(Body)
         ({"words": ["a", ""]}, "words[1]", "words[1] must have at least 1 characters, got 0"),
         ({"words": ["a"] * 4}, "words", "words must have at most 3 entries, got 4"),
         ({"biases": {"1": 0, "7": 2}}, "biases", "biases[7] must be between -1 and 1, got 2"),
-        ({"biases": {"x": 0}}, "biases", "Invalid key in 'biases': Expected `int`, got `str`"),
+        ({"biases": {"5": 0, "x": 0}}, "biases", "Invalid key 'x' in 'biases': Expected `int`, got `str`"),
+        ({"biases": {"5": 0, "1.5": 0}}, "biases", "Invalid key '1.5' in 'biases': Expected `int`, got `str`"),
     ],
     ids=str,
 )

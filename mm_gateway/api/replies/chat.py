@@ -10,7 +10,7 @@ import msgspec
 from mm_gateway.api.replies.folded import Folded, usage_reply, workflow_event
 from mm_gateway.api.replies.logprobs import chat_logprobs, prompt_logprobs
 from mm_gateway.api.replies.message_fields import merge_fields
-from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template, with_fields
+from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template, finish, with_fields
 from mm_gateway.api.replies.token_details import RunningUsage, TokenDetails
 from mm_gateway.core import (
     ChoiceFields,
@@ -89,8 +89,8 @@ class ChatReply(ChunkedReply):
                 return self._choice(index, b'{"content":%b}' % _encode(text), logprobs=logprobs, ids=ids)
             case ToolCallDelta():
                 return self._choice(event.index, b'{"tool_calls":[%b]}' % _call_delta(event))
-            case ChoiceFinished(index=index, finish_reason=reason):
-                return self._choice(index, b"{}", reason=_encode(reason))
+            case ChoiceFinished(index=index):
+                return self._choice(index, b"{}", end=event)
             case UrlCitation(index=index):
                 return self._choice(index, b'{"annotations":[%b]}' % _encode(annotation(event)))
             case MessageFields(index=index, fields=fields):
@@ -119,13 +119,13 @@ class ChatReply(ChunkedReply):
         delta: bytes,
         *,
         logprobs: bytes = b"null",
-        reason: bytes = b"null",
+        end: ChoiceFinished | None = None,
         ids: tuple[int, ...] = (),
         more: bytes = b"",
     ) -> bytes:
         """A chunk with one choice; all but its number are JSON."""
         token_ids = b',"token_ids":' + _encode(ids) if ids and self._tokens.ids else b""
-        body = b'"delta":%b,"logprobs":%b,"finish_reason":%b%b' % (delta, logprobs, reason, token_ids)
+        body = b'"delta":%b,"logprobs":%b,%b%b' % (delta, logprobs, finish(end), token_ids)
         return self._template.choice(index, body, more=more, usage=self._usage)
 
     def _rest(self) -> bytes:
@@ -140,6 +140,7 @@ class ChatReply(ChunkedReply):
                     _assistant_message("".join(folded.texts[index]), folded.calls(index), folded.citations[index], folded.fields[index]),
                     folded.reasons[index],
                     chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
+                    folded.stop_reasons[index],
                     folded.token_ids[index] if self._tokens.ids else msgspec.UNSET,
                 ),
                 folded.choice_fields(index),

@@ -8,7 +8,7 @@ import msgspec
 
 from mm_gateway.api.replies.folded import Folded, usage_reply
 from mm_gateway.api.replies.logprobs import completion_logprobs, prompt_logprobs
-from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template, with_fields
+from mm_gateway.api.replies.reply import FINGERPRINT, ChunkedReply, Template, finish, with_fields
 from mm_gateway.api.replies.token_details import RunningUsage, TokenDetails
 from mm_gateway.core import ChoiceFields, ChoiceFinished, GenerationEvent, PromptTokens, ReplyFields, TextDelta, TokenLogprob, Usage
 from mm_gateway.protocol import Completion, CompletionChoice
@@ -56,8 +56,8 @@ class CompletionReply(ChunkedReply):
                 return b""
             case TextDelta(index=index, text=text, token_ids=ids, logprobs=tokens):
                 return self._choice(index, text, tokens, ids=ids)
-            case ChoiceFinished(index=index, finish_reason=reason):
-                return self._choice(index, "", (), reason)
+            case ChoiceFinished(index=index):
+                return self._choice(index, "", (), event)
             case ChoiceFields(index=index, fields=fields):
                 self._template.choice_fields(index, fields)
                 return b""
@@ -76,7 +76,8 @@ class CompletionReply(ChunkedReply):
                 index,
                 "".join(folded.texts[index]),
                 folded.reasons[index],
-                completion_logprobs(folded.logprobs[index], offset=0, top=self._logprobs > 0) if self._logprobs is not None else None,
+                completion_logprobs(folded.logprobs[index], offset=0) if self._logprobs is not None else None,
+                folded.stop_reasons[index],
                 folded.token_ids[index] if self._tokens.ids else msgspec.UNSET,
             )
             for index in range(self._choices)
@@ -93,16 +94,16 @@ class CompletionReply(ChunkedReply):
         return self._template.rest(b'"text":"","logprobs":null,"finish_reason":null')
 
     def _choice(
-        self, index: int, text: str, tokens: tuple[TokenLogprob, ...], reason: str | None = None, *, ids: tuple[int, ...] = ()
+        self, index: int, text: str, tokens: tuple[TokenLogprob, ...], end: ChoiceFinished | None = None, *, ids: tuple[int, ...] = ()
     ) -> bytes:
         logprobs = b"null"
         if self._logprobs is not None and tokens:
-            logprobs = _encode(completion_logprobs(tokens, offset=self._offsets[index], top=self._logprobs > 0))
+            logprobs = _encode(completion_logprobs(tokens, offset=self._offsets[index]))
             self._offsets[index] += sum(token.characters for token in tokens)
         more = b""
         if self._tokens.ids:
             more = b',"token_ids":' + _encode(ids) if ids else b""
             if (prompt := self._prompts.pop(index, None)) is not None:  # with the choice's first chunk
                 more += b',"prompt_token_ids":' + _encode(prompt.token_ids)
-        body = b'"text":%b,"logprobs":%b,"finish_reason":%b%b' % (_encode(text), logprobs, _encode(reason), more)
+        body = b'"text":%b,"logprobs":%b,%b%b' % (_encode(text), logprobs, finish(end), more)
         return self._template.choice(index, body, usage=self._usage)

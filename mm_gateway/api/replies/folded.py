@@ -49,6 +49,7 @@ class Folded:
         self._reply_fields: dict[str, Any] = {}
         self.workflow: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
         self.reasons = ["stop"] * choices
+        self.stop_reasons: list[str | int | None] = [None] * choices
         self.usage = UsageReply()
         for event in events:
             self._add(event)
@@ -76,7 +77,7 @@ class Folded:
             case WorkflowOutcome():
                 self.workflow = workflow_outcome(event)
             case ChoiceFinished(index=index, finish_reason=reason):
-                self.reasons[index] = reason
+                self.reasons[index], self.stop_reasons[index] = reason, event.stop_reason
             case Usage():
                 self.usage = usage_reply(event)
             case _:

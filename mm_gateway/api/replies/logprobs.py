@@ -29,7 +29,7 @@ def _chat_logprob(entry: TokenLogprob) -> ChatLogprob:
     return ChatLogprob(entry.token, _finite(entry.logprob) or 0.0, list(entry.bytes), top)
 
 
-def completion_logprobs(tokens: Sequence[TokenLogprob], *, offset: int, top: bool) -> CompletionLogprobs:
+def completion_logprobs(tokens: Sequence[TokenLogprob], *, offset: int) -> CompletionLogprobs:
     """In the shape of completions. offset: characters of the text before the first of these tokens."""
     offsets: list[int] = []
     for entry in tokens:
@@ -38,7 +38,7 @@ def completion_logprobs(tokens: Sequence[TokenLogprob], *, offset: int, top: boo
     return CompletionLogprobs(
         [_name(entry.token, entry.bytes) for entry in tokens],
         [_finite(entry.logprob) for entry in tokens],
-        [_raw(_top(entry)) for entry in tokens] if top else None,
+        [_raw(_top(entry)) for entry in tokens],
         offsets,
     )
 
@@ -62,9 +62,12 @@ def _prompt_logprob(token_id: int, entry: TokenLogprob) -> dict[str, PromptLogpr
 
 
 def _top(entry: TokenLogprob) -> dict[str, float] | None:
+    """The most probable tokens, and the token itself where it is none of them."""
     if entry.logprob is None:
         return None
-    return {_name(token, raw): _finite(logprob) or 0.0 for token, raw, logprob in entry.top}
+    found = {_name(token, raw): max(logprob, LOWEST) for token, raw, logprob in entry.top}
+    found.setdefault(_name(entry.token, entry.bytes), max(entry.logprob, LOWEST))
+    return found
 
 
 def _raw(value: Shape) -> Shape:

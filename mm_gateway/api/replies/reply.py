@@ -12,7 +12,7 @@ import mm_gateway
 from mm_gateway.api.errors import HttpError, http_error
 from mm_gateway.api.replies.message_fields import merge_choice_fields
 from mm_gateway.api.replies.token_details import RunningUsage
-from mm_gateway.core import GenerationEvent, PromptTokens, TextDelta
+from mm_gateway.core import ChoiceFinished, GenerationEvent, PromptTokens, TextDelta
 from mm_gateway.protocol import UsageReply
 from mm_gateway.work_pools import BODIES
 
@@ -159,6 +159,13 @@ class Template:
 
     def _encode_head(self) -> bytes:
         return b"data: " + _encode(self._always)[:-1] + b',"choices":['
+
+
+def finish(end: ChoiceFinished | None) -> bytes:
+    """How a choice ended, as fields of its chunk; None: it has not."""
+    if end is None:
+        return b'"finish_reason":null'
+    return b'"finish_reason":%b,"stop_reason":%b' % (_encode(end.finish_reason), _encode(end.stop_reason))
 
 
 def with_fields(value: Shape, fields: Mapping[str, Any]) -> Shape:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mm_gateway.core import GenerationEvent, PromptTokens, TextDelta
+from mm_gateway.core import GenerationEvent, PromptTokens, TextDelta, UsageSoFar
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest
+from mm_gateway.protocol.forwarded import ForwardedStreamOptions
+from mm_gateway.protocol.generation import StreamOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,16 @@ def token_details(body: ChatCompletionRequest | CompletionRequest) -> TokenDetai
     """
     if body.stream and body.prompt_logprobs is not None:
         raise InvalidRequestError("prompt_logprobs cannot be streamed", param="prompt_logprobs")
-    options = body.stream_options
     return TokenDetails(
         ids=bool(body.return_token_ids),
         prompt_logprobs=body.prompt_logprobs is not None,
-        running_usage=options is not None and bool(options.include_usage) and bool(options.continuous_usage_stats),
+        running_usage=running_usage(body.stream_options),
     )
+
+
+def running_usage(options: StreamOptions | ForwardedStreamOptions | None) -> bool:
+    """Whether each chunk is to have the usage so far."""
+    return options is not None and bool(options.include_usage) and bool(options.continuous_usage_stats)
 
 
 class RunningUsage:
@@ -57,6 +63,8 @@ class RunningUsage:
                 self._prompt_tokens = (self._prompt_tokens or 0) + len(ids)
             case TextDelta(token_ids=ids):
                 self._completion_tokens += len(ids)
+            case UsageSoFar(prompt_tokens=prompt, completion_tokens=completion):
+                self._prompt_tokens, self._completion_tokens = prompt, completion
             case _:
                 pass
 

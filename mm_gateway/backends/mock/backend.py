@@ -11,8 +11,8 @@ The last message (or the prompt) may hold directives: `!mock tokens=50 delay=0.1
 
 Functions are called in turn: each of the tools once, then comes the text. Arguments, and texts that follow a grammar, are examples of it.
 A script (`script:` of the entry) says what to reply in place of that.
-A token is a word with the space before it. Log-probabilities are made up, and always the same. All choices of a request together
-have at most 2**20 tokens, the inputs of an embedding request at most 300,000.
+A token is a word with the space before it, in texts that follow a grammar a shorter piece. Log-probabilities are made up, and
+always the same. All choices of a request together have at most 2**20 tokens, the inputs of an embedding request at most 300,000.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mm_gateway.backends.mock.directives import HANG, Directives, failure, read_
 from mm_gateway.backends.mock.form import Form, form_of
 from mm_gateway.backends.mock.script import Script
 from mm_gateway.backends.mock.vectors import MockVocabulary, mock_vector, word_ids
-from mm_gateway.backends.mock.words import count_words, words_of
+from mm_gateway.backends.mock.words import count_words, pieces_of, words_of
 from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.chat_templates.history import encode_fitting, reply_room
@@ -191,8 +191,9 @@ class MockBackend:
         param = "messages" if isinstance(request.input, ChatInput) else "prompt"
         if room < max(limit, 1):
             raise ContextLengthExceededError(self._context_length, max(sizes), config.required_room, param=param)
-        script = list(words_of(form.text)) if form.text is not None else None
-        calls = [(name, list(words_of(arguments)) or [""]) for name, arguments in form.calls]
+        split = words_of if config.grammar is None else pieces_of
+        script = list(split(form.text)) if form.text is not None else None
+        calls = [(name, pieces_of(arguments) or [""]) for name, arguments in form.calls]
         if script is not None:
             length = len(script) + sum(len(arguments) for _, arguments in calls)
             if length < config.min_tokens:

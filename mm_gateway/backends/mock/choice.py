@@ -67,7 +67,8 @@ class MockChoice:
         ids = word_ids([word]) if config.return_token_ids or config.stop_token_ids else ()
         told = ids if config.return_token_ids else ()
         if may_end and ids and ids[0] in config.stop_token_ids:
-            return self._end("stop", self._stops.flush() + (word if config.include_stop_str_in_output else ""), (), told)
+            shown = word if config.include_stop_str_in_output else ""
+            return self._end("stop", self._stops.flush() + shown, logprobs if told or config.end_logprobs else (), told, ids[0])
         text, stopped = self._stops.add(word, may_end=may_end)
         if stopped:
             return self._end("stop", text, logprobs, told)
@@ -84,10 +85,15 @@ class MockChoice:
         return word if self.generated == 0 else " " + word
 
     def _end(
-        self, reason: FinishReason, text: str, logprobs: tuple[TokenLogprob, ...] = (), ids: tuple[int, ...] = ()
+        self,
+        reason: FinishReason,
+        text: str,
+        logprobs: tuple[TokenLogprob, ...] = (),
+        ids: tuple[int, ...] = (),
+        stop_token: int | None = None,
     ) -> list[GenerationEvent]:
         self.finished = True
-        end = ChoiceFinished(self.index, reason, self._stops.found)
+        end = ChoiceFinished(self.index, reason, self._stops.found, stop_token)
         return [TextDelta(self.index, text, ids, logprobs), end] if text or ids or logprobs else [end]
 
 

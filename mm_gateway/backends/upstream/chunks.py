@@ -12,7 +12,17 @@ from mm_gateway.backends.upstream.protocol import Choice, Chunk, Delta, Logprobs
 from mm_gateway.backends.upstream.protocol import Usage as WireUsage
 from mm_gateway.backends.upstream.reported_errors import error_in
 from mm_gateway.backends.upstream.tool_calls import CallReader
-from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, MessageFields, TextDelta, TokenLogprob, UrlCitation, Usage
+from mm_gateway.core import (
+    ChoiceFinished,
+    FinishReason,
+    GenerationEvent,
+    MessageFields,
+    TextDelta,
+    TokenLogprob,
+    UrlCitation,
+    Usage,
+    UsageSoFar,
+)
 
 _REASONS: dict[str, FinishReason] = {
     "length": "length",
@@ -52,6 +62,10 @@ class ChunkReader:
         """
         if (reply := self._further.of_reply(chunk)) is not None:
             yield reply
+        usage = usage_of(chunk)
+        if usage is not None and chunk.get("choices"):
+            yield UsageSoFar(usage.prompt_tokens, usage.completion_tokens)
+        self._usage = usage or self._usage
         for given in chunk.get("choices") or ():
             choice = msgspec.convert(given, Choice)
             index = choice.index or 0
@@ -74,9 +88,9 @@ class ChunkReader:
                 if choice.finish_reason.lower() in _FAILURES:
                     raise ValueError(f"the finish_reason {choice.finish_reason[:50]}")
                 reason = self._reasons[index] = _REASONS.get(choice.finish_reason.lower(), "stop")
-                stop = given.get("stop_reason")  # as vLLM has it; a number is a token
-                yield ChoiceFinished(index, reason, stop if isinstance(stop, str) else None)
-        self._usage = usage_of(chunk) or self._usage
+                end = given.get("stop_reason")  # as vLLM has it; a number is a token
+                stop, token = end if isinstance(end, str) else None, end if isinstance(end, int) else None
+                yield ChoiceFinished(index, reason, stop, token)
 
     def end(self) -> Usage:
         """The usage, once the stream has ended.

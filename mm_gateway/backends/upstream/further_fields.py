@@ -10,7 +10,7 @@ from mm_gateway.core import ChoiceFields, ReplyFields
 
 _OF_REPLY = frozenset({"id", "object", "created", "model", "obfuscation", *Chunk.__struct_fields__})
 """Understood, or replaced: a reply has our id and the name that the client asked for; padding is for the way to us."""
-_OF_CHOICE = frozenset(Choice.__struct_fields__)
+_OF_CHOICE = frozenset({"stop_reason", *Choice.__struct_fields__})
 _OF_CALL = frozenset({"type", *ToolCall.__struct_fields__})
 _OF_USAGE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens"})
 

@@ -19,6 +19,7 @@ class Ends:
         shows_token: the token that ends the text is part of it, where it has a text.
         names: special tokens that the request named as strings. With `shows_token` their names are shown, though the text leaves other
             special tokens out.
+        asked: tokens that the request named and the model would not have ended with.
     """
 
     tokens: frozenset[int]
@@ -26,6 +27,7 @@ class Ends:
     shown: frozenset[str] = frozenset()
     shows_token: bool = False
     names: Mapping[int, str] = field(default_factory=dict)
+    asked: frozenset[int] = frozenset()
 
 
 def ends_of(
@@ -35,11 +37,12 @@ def ends_of(
     template."""
     # The text leaves special tokens out, so that one that is to end it has to be found among the tokens.
     names = {token: stop for stop in config.stop if (token := text.special_token(stop)) is not None}
-    ignored = config.ignore_eos and not follows_grammar
+    own = frozenset() if config.ignore_eos and not follows_grammar else own
     return Ends(
-        tokens=(frozenset() if ignored else own) | names.keys() | frozenset(config.stop_token_ids),
+        tokens=own | names.keys() | frozenset(config.stop_token_ids),
         strings=(*config.stop, *(stop for stop in of_template if stop not in config.stop)),
         shown=frozenset(config.stop) if config.include_stop_str_in_output else frozenset(),
         shows_token=config.include_stop_str_in_output,
         names=names,
+        asked=frozenset(config.stop_token_ids) - own,
     )

@@ -52,15 +52,16 @@ class SequenceText:
         if token_id in self._ends.tokens:
             name = self._ends.names.get(token_id, "") if self._ends.shows_token else ""
             new = self._text_of(token_id) if self._ends.shows_token and not name else ""
-            return self._end("stop", new=new, last=name, unshown=[token_id], stop=self._ends.names.get(token_id)), True
+            unshown = [(token_id, self._scored(token_id, scores))]
+            return self._end("stop", new=new, last=name, unshown=unshown, ended_by=token_id), True
         new = self._text_of(token_id)
         self._decoded += len(new)
-        self._pending.append((self._decoded, token_id, self.logprob(token_id, scores) if scores else None))
+        self._pending.append((self._decoded, token_id, self._scored(token_id, scores)))
         free, stopped = self._stops.add(new, may_end=self._may_end)
         if stopped:
             cut = self._sent + len(free)
             kept = [entry for entry in self._pending if entry[0] <= cut]
-            unshown = [token for _, token, _ in self._pending][len(kept) :]
+            unshown = [(token, scored) for _, token, scored in self._pending][len(kept) :]
             return [*self._delta(free, kept, unshown), ChoiceFinished(self.index, "stop", self._found())], True
         if self.seq.output_len >= self.seq.max_tokens:
             return self._end("length", free=free), True
@@ -118,6 +119,9 @@ class SequenceText:
         """Whether there are more tokens than those before which nothing ends the text."""
         return self.seq.output_len > self.seq.config.min_tokens
 
+    def _scored(self, token_id: int, scores: TokenScores | None) -> TokenLogprob | None:
+        return None if scores is None else self.logprob(token_id, scores)
+
     def _is_silent(self, token_id: int) -> bool:
         return self._text.is_silent(token_id, skip_special_tokens=self.seq.config.skip_special_tokens)
 
@@ -141,13 +145,19 @@ class SequenceText:
         return released
 
     def _delta(
-        self, text: str, entries: list[tuple[int, int, TokenLogprob | None]], unshown: AbstractSequence[int] = ()
+        self,
+        text: str,
+        entries: list[tuple[int, int, TokenLogprob | None]],
+        unshown: AbstractSequence[tuple[int, TokenLogprob | None]] = (),
     ) -> list[GenerationEvent]:
-        """unshown: tokens at the end that are no part of the text, and are told only where token ids are."""
+        """unshown: tokens at the end that are no part of the text, and are told only where that was asked for."""
         self._sent += len(text)
-        logprobs = tuple(logprob for _, _, logprob in entries if logprob is not None)
-        ids = (*(token for _, token, _ in entries), *(unshown if self.seq.config.return_token_ids else ()))
-        if not text and not ids:
+        config, shown = self.seq.config, [(token, scored) for _, token, scored in entries]
+        ids = tuple(token for token, _ in (*shown, *(unshown if config.return_token_ids else ())))
+        logprobs = tuple(scored for _, scored in shown if scored is not None)
+        if config.return_token_ids or config.end_logprobs:
+            logprobs += tuple(msgspec.structs.replace(scored, in_text=False) for _, scored in unshown if scored is not None)
+        if not text and not ids and not logprobs:
             return []
         return [TextDelta(self.index, text, ids, logprobs)]
 
@@ -158,15 +168,19 @@ class SequenceText:
         free: str = "",
         new: str = "",
         last: str = "",
-        unshown: AbstractSequence[int] = (),
-        stop: str | None = None,
+        unshown: AbstractSequence[tuple[int, TokenLogprob | None]] = (),
+        ended_by: int | None = None,
     ) -> list[GenerationEvent]:
-        """free: text to send. new: text in which a stop string may be. last: what the text ends with, whatever it is. stop: the request's
-        stop string that a token stands for, which ends it."""
+        """free: text to send. new: text in which a stop string may be. last: what the text ends with, whatever it is. ended_by: the token
+        that ends it."""
         more, stopped = self._stops.end(new + self._detokenizer.flush(), may_end=self._may_end)
         text = free + more + ("" if stopped else last)
         rest, self._pending = list(self._pending), deque()
-        end = ChoiceFinished(self.index, "stop", self._found()) if stopped else ChoiceFinished(self.index, reason, stop)
+        if stopped:
+            end = ChoiceFinished(self.index, "stop", self._found())
+        else:
+            stop = None if ended_by is None else self._ends.names.get(ended_by)
+            end = ChoiceFinished(self.index, reason, stop, ended_by if stop is None and ended_by in self._ends.asked else None)
         return [*self._delta(text, rest, unshown), end]
 
     def _found(self) -> str | None:

@@ -148,6 +148,13 @@ async def test_a_schema_gives_an_example_of_it() -> None:
     assert text_of(cut) == "one two" and ChoiceFinished(0, "length") in cut
 
 
+async def test_a_text_that_follows_a_grammar_comes_in_pieces_like_any_other() -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}, "email": {"type": "string", "format": "email"}}}
+    events = await events_of(chat("Hi", grammar=Grammar("json_schema", json.dumps(schema))))
+    pieces = [event.text for event in events if isinstance(event, TextDelta)]
+    assert len(pieces) > 8 and all(pieces) and json.loads("".join(pieces))
+
+
 async def test_what_it_cannot_follow_is_refused_by_name() -> None:
     assert text_of(await events_of(chat("Hi", grammar=Grammar("regex", "a", "guided_regex")))) == "a"
     with pytest.raises(UnsupportedParameterError) as caught:

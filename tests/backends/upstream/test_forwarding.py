@@ -19,6 +19,14 @@ CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = "/v1/chat/completions", "/v1/completi
 USER = {"role": "user", "content": "Hi"}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "low"}}
 SOUND = {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}
+PICTURE_ITEM = {"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": "low"}
+A_FILE, FILE = {"type": "input_file", "file_id": "f"}, {"type": "file", "file": {"file_id": "f"}}
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+CALLED = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+}
 SCHEMA = {"name": "n", "description": "d", "strict": False, "schema": {"type": "object", "uniqueItems": True}}
 TOOL = {"type": "function", "function": {"name": "f", "strict": False, "parameters": {"type": "object"}}}
 END = [
@@ -165,6 +173,14 @@ RESPONSE_FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "data:"}]}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:"}}]}]},
     ),
+    (
+        {"input": [{"role": "user", "content": [SOUND, {"type": "input_file", "filename": "a.pdf", "file_data": "data:"}, A_FILE]}]},
+        {"messages": [{"role": "user", "content": [SOUND, {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:"}}, FILE]}]},
+    ),
+    (
+        {"input": [USER, CALL, {"type": "function_call_output", "call_id": "c", "output": [PICTURE_ITEM]}]},
+        {"messages": [USER, CALLED, {"role": "tool", "content": [PICTURE], "tool_call_id": "c"}]},
+    ),
 ]
 
 
@@ -185,6 +201,7 @@ async def test_a_response_is_asked_for_in_the_words_of_chat(fields: dict[str, An
         ({"truncation": "auto"}, "truncation"),
         ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input[0].content[0].file_id"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "http://x/a.pdf"}]}]}, "input[0].content[0].file_url"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -119,7 +119,27 @@ async def test_fields_beside_the_text_of_a_completion_arrive() -> None:
     whole, chunks = await told(script, reply)
     assert (whole["provider"], whole["choices"][0]["stop_reason"]) == ("P", "x")
     assert {chunk["provider"] for chunk in chunks} == {"P"}
-    assert chunks[0]["choices"][0]["stop_reason"] == "x"
+    assert [choice.get("stop_reason") for chunk in chunks for choice in chunk["choices"]] == [None, "x"]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_the_usage_that_a_server_tells_with_each_chunk_is_told_to_who_asked_for_it(asked: bool) -> None:
+    def chunk(delta: dict[str, Any], tokens: int, reason: str | None = None) -> dict[str, Any]:
+        usage = {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens}
+        return {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}], "usage": usage}
+
+    script = [chunk({"role": "assistant", "content": ""}, 0), chunk({"content": "a"}, 1), chunk({"content": "b"}, 4), chunk({}, 4, "stop")]
+    script.append({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}})
+    async with upstream(kept_alive(sse_body(script))) as (backend, _):
+        transport = httpx.ASGITransport(create_app(Settings(), Catalog({"far": backend})))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            options = {"include_usage": True, "continuous_usage_stats": asked}
+            body = {"model": "far", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "stream_options": options}
+            lines = (await client.post("/v1/chat/completions", json=body)).text.splitlines()
+    *chunks, last = [json.loads(line[6:])["usage"] for line in lines if line.startswith("data: {")]
+    assert last["total_tokens"] == 9
+    assert [usage and usage["completion_tokens"] for usage in chunks[1:]] == ([1, 4, 4] if asked else [None] * 3)
+    assert not asked or all(usage["total_tokens"] == 5 + usage["completion_tokens"] for usage in chunks[1:])
 
 
 async def test_a_fingerprint_of_another_server_is_in_every_chunk() -> None:
