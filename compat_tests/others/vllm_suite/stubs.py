@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Collection
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType, SimpleNamespace
+from types import ModuleType, SimpleNamespace, new_class
 from typing import Any
 
 PACKAGES = {"vllm", "anthropic", "fastapi", "starlette", "lm_eval", "mteb", "openai_harmony", "outlines_core", "rapidfuzz", "tblib"}
@@ -49,8 +49,7 @@ class Anything(metaclass=_AnyType):
 
 
 def _stand_in(name: str) -> type:
-    base: tuple[type, ...] = (Exception,) if name.endswith(("Error", "Exception")) else (Anything,)
-    return type(base[0])(name, base, {})
+    return new_class(name, (Exception if name.endswith(("Error", "Exception")) else Anything,))
 
 
 class Validated(SimpleNamespace):
