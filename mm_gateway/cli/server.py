@@ -16,6 +16,11 @@ from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
 from mm_gateway.errors import ConfigurationError
 
+SWITCH_INTERVAL_S = 0.0005
+"""For which a thread keeps the interpreter that another waits for. Python's own 5 ms are what an engine would wait for after each kernel,
+and the event loop after each system call, while somebody else computes.
+"""
+
 
 def serve(settings: Settings) -> None:
     """Listen and serve until SIGTERM or SIGINT; the process ends with status 0 when running requests have ended or their grace is over.
@@ -35,6 +40,7 @@ def serve(settings: Settings) -> None:
     # What is loaded by now lives as long as the process. Left out of garbage collections, it does not stop every request for each of them.
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     _banner(settings, [info.id for info in catalog.infos() if info.id not in settings.models], listener)
     GatewayServer(app, settings.server, settings.limits).run(sockets=[listener])
     leave(0)
