@@ -91,7 +91,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str
     )
     tools = read_tools(body, ignored)
     grammar = read_grammar(body)
-    if tools is not None and grammar is not None and not grammar.param.startswith("response_format"):
+    if tools is not None and grammar is not None and (grammar.kind == "structural_tag" or not grammar.param.startswith("response_format")):
         raise InvalidRequestError(f"tools and {grammar.param} exclude each other", param=grammar.param)
     messages = read_messages(body.messages)
     return GenerationRequest(

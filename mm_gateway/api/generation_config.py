@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -92,6 +93,9 @@ def read_grammar(body: ChatCompletionRequest | CompletionRequest) -> Grammar | N
         schema = form.json_schema.schema
         kind = "json_object" if schema is None else "json_schema"
         found.append(Grammar(kind, msgspec.json.encode(schema).decode(), "response_format.json_schema.schema"))
+    elif form is not None and form.type == "structural_tag":
+        parts = {"format": form.format, "structures": form.structures, "triggers": form.triggers}
+        found.append(_structural_tag({name: value for name, value in parts.items() if value is not None}, "response_format"))
     guided = StructuredOutputs(json=body.guided_json, regex=body.guided_regex, choice=body.guided_choice, grammar=body.guided_grammar)
     return only_grammar([*found, *_grammars(guided, "guided_"), *structured_outputs(body.structured_outputs)])
 
@@ -106,7 +110,7 @@ def structured_outputs(field: StructuredOutputs | None) -> list[Grammar]:
         return []
     found = _grammars(field, "structured_outputs.")
     if not found:
-        text = "structured_outputs must hold one of json, regex, choice, grammar and json_object"
+        text = "structured_outputs must hold one of json, regex, choice, grammar, json_object and structural_tag"
         raise InvalidRequestError(text, param="structured_outputs")
     return found
 
@@ -134,9 +138,15 @@ def _grammars(fields: StructuredOutputs, prefix: str) -> list[Grammar]:
         found.append(Grammar("choice", msgspec.json.encode(fields.choice).decode(), f"{prefix}choice"))
     if fields.grammar is not None:
         found.append(Grammar("gbnf" if is_gbnf(fields.grammar) else "lark", fields.grammar, f"{prefix}grammar"))
+    if fields.structural_tag is not None:
+        found.append(_structural_tag(fields.structural_tag, f"{prefix}structural_tag"))
     if fields.json_object:
         found.append(Grammar("json_object", param=f"{prefix}json_object"))
     return found
+
+
+def _structural_tag(tag: str | Mapping[str, Any], param: str) -> Grammar:
+    return Grammar("structural_tag", tag if isinstance(tag, str) else msgspec.json.encode(tag).decode(), param)
 
 
 def texts_or_tokens(given: str | list[str | int | list[int]] | None, param: str) -> tuple[str | tuple[int, ...], ...]:

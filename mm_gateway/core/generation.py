@@ -96,11 +96,12 @@ class Grammar(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: `json_schema` (text: the schema as JSON), `json_object` (any JSON object), `regex`, `choice` (text: a JSON list of the
-            texts), `lark` (text: a grammar in llguidance's dialect of Lark), `gbnf` (text: one as llama.cpp and xgrammar write it).
+            texts), `lark` (text: a grammar in llguidance's dialect of Lark), `gbnf` (text: one as llama.cpp and xgrammar write it),
+            `structural_tag` (text: vLLM's and xgrammar's, as JSON).
         param: the field of the request that asked for it, to be named in errors.
     """
 
-    kind: Literal["json_schema", "json_object", "regex", "choice", "lark", "gbnf"]
+    kind: Literal["json_schema", "json_object", "regex", "choice", "lark", "gbnf", "structural_tag"]
     text: str = ""
     param: str = "response_format"
 

@@ -57,6 +57,9 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
 
 
+_TAG = "free text with structured parts, as vLLM and xgrammar describe them."
+
+
 class JsonSchemaFormat(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     schema: Annotated[dict[str, Any] | bool | None, about("JSON schema; null: any object.")] = None
@@ -65,8 +68,13 @@ class JsonSchemaFormat(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
-    type: Literal["text", "json_object", "json_schema"]
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: Annotated[JsonSchemaFormat | None, about("With `type: json_schema`.")] = None
+    format: Annotated[dict[str, Any] | None, extension(f"With `type: structural_tag`: {_TAG}")] = None
+    structures: Annotated[
+        list[Any] | None, extension("With `type: structural_tag`, in place of `format`: `begin`, `schema` and `end` of each.")
+    ] = None
+    triggers: Annotated[list[str] | None, extension("With `structures`: each text that begins some of them.")] = None
 
 
 class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,7 +90,7 @@ class StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
     disable_any_whitespace: Annotated[bool | None, no_effect("JSON is written without white space as it is.")] = None
     disable_additional_properties: Annotated[bool | None, refused("Use `additionalProperties: false`.", off=(False,))] = None
     whitespace_pattern: Annotated[str | None, refused()] = None
-    structural_tag: Annotated[Any, refused("Use `grammar`.")] = None
+    structural_tag: Annotated[dict[str, Any] | str | None, about(f"As such or as JSON text: {_TAG}")] = None
 
 
 class SamplingFields(AddressedBody, kw_only=True, forbid_unknown_fields=True):

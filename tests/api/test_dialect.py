@@ -92,6 +92,7 @@ async def test_ends_reach_the_engine_from_every_endpoint(client: AsyncTestClient
         ({"choice": ["only this"]}, "only this"),
         ({"grammar": 'start: "x" "y"'}, "xy"),
         ({"grammar": 'root ::= [x-x] rest\nrest ::= "y"'}, "xy"),
+        ({"structural_tag": {"type": "structural_tag", "format": {"type": "const_string", "value": "xyz"}}}, "xyz"),
         ({"json": {"const": 7}}, "7"),
         ({"json": '{"const": 7}', "disable_any_whitespace": True, "disable_additional_properties": False}, "7"),
     ],
@@ -103,6 +104,10 @@ async def test_structured_outputs_are_followed(client: AsyncTestClient, path: st
 async def test_completions_take_a_response_format_as_in_vllm(client: AsyncTestClient) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"const": [1]}}}
     assert await text(client, "/v1/completions", response_format=form) == "[1]"
+    content = {"type": "regex", "pattern": "[7]"}
+    tag = {"type": "structural_tag", "format": {"type": "tag", "begin": "<n>", "content": content, "end": "</n>"}}
+    for path in ("/v1/completions", "/v1/chat/completions"):
+        assert await text(client, path, response_format=tag) == "<n>7</n>"
     said = await text(client, "/v1/completions", structured_outputs={"json_object": True}, max_tokens=100, seed=1)
     assert said.startswith("{")
 

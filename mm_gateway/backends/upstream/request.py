@@ -155,7 +155,7 @@ def _grammar(grammar: Grammar) -> dict[str, Any]:
     """In the words of the field that asked for it, so that a server refuses what it does not know."""
     name, _, kind = grammar.param.partition(".")
     if name == "structured_outputs":
-        as_json = grammar.kind in ("json_schema", "choice")
+        as_json = grammar.kind in ("json_schema", "choice")  # a structural tag is JSON as text there
         return {name: {kind: msgspec.json.decode(grammar.text) if as_json else grammar.text or True}}
     match grammar.kind:
         case "json_object":
@@ -165,5 +165,7 @@ def _grammar(grammar: Grammar) -> dict[str, Any]:
             return {"response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}}
         case "json_schema" | "choice":
             return {grammar.param: msgspec.json.decode(grammar.text)}
+        case "structural_tag":
+            return {"response_format": {"type": "structural_tag", **msgspec.json.decode(grammar.text)}}
         case "regex" | "lark" | "gbnf":
             return {grammar.param: grammar.text}

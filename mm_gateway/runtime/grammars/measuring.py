@@ -10,6 +10,7 @@ from mm_gateway.runtime.grammars.json_schema import check_schema_text
 from mm_gateway.runtime.grammars.lark import check_lark
 from mm_gateway.runtime.grammars.limits import MAX_BYTES, MAX_CHOICES, check
 from mm_gateway.runtime.grammars.regex import check_regex
+from mm_gateway.runtime.grammars.structural_tags import structural_tags_as_lark
 
 
 def check_size(grammar: Grammar) -> None:
@@ -22,6 +23,9 @@ def check_size(grammar: Grammar) -> None:
         case "gbnf":
             check(grammar.param, "bytes", len(grammar.text.encode()), MAX_BYTES)
             check_lark(as_lark(grammar.text, grammar.param), grammar.param)
+        case "structural_tag":
+            check(grammar.param, "bytes", len(grammar.text.encode()), MAX_BYTES)
+            check_lark(structural_tags_as_lark(grammar.text, grammar.param), grammar.param)
         case "regex":
             check_regex(grammar.text, grammar.param)
         case "choice":

@@ -11,6 +11,7 @@ from mm_gateway.core import Grammar
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.grammars.enforceable import as_enforced
 from mm_gateway.runtime.grammars.gbnf import as_lark
+from mm_gateway.runtime.grammars.structural_tags import structural_tags_as_lark
 
 LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 """llguidance's own, but for the states of the lexer: 1 to 2 kB each, in every choice of every request that has a grammar.
@@ -40,6 +41,8 @@ def source_of(grammar: Grammar) -> str:
             return LLMatcher.grammar_from_lark(grammar.text)
         case "gbnf":
             return LLMatcher.grammar_from_lark(as_lark(grammar.text, grammar.param))
+        case "structural_tag":
+            return LLMatcher.grammar_from_lark(structural_tags_as_lark(grammar.text, grammar.param))
 
 
 def enforced_schema(grammar: Grammar) -> dict[str, Any]:
