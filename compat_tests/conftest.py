@@ -34,7 +34,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "missing": {"model_name": "missing", "path": str(folder / "nowhere")},
         **local,
     }
-    started = start_gateway(folder, models, port, UPSTREAM_KEY="secret", XDG_DATA_HOME=str(folder / "data"))
+    environment = {"UPSTREAM_KEY": "secret", "XDG_DATA_HOME": str(folder / "data"), "MM_GATEWAY_ANTHROPIC_MODELS": "claude-*=mock"}
+    started = start_gateway(folder, models, port, **environment)
     started.checkpoints = checkpoints
     yield started
     stop_gateway(started)

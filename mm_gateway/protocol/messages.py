@@ -133,9 +133,16 @@ class MessageModelList(msgspec.Struct):
     has_more: bool = False
 
 
-class MessageErrorBody(msgspec.Struct):
+class MessageErrorDetails(msgspec.Struct):
+    error_code: str
+
+
+class MessageErrorBody(msgspec.Struct, omit_defaults=True):
+    """details: a code, where the error has one."""
+
     type: str
     message: str
+    details: MessageErrorDetails | None = None
 
 
 class MessageError(msgspec.Struct, tag_field="type", tag="error"):

@@ -7,7 +7,7 @@ import msgspec
 from mm_gateway.api.connection import HTTPConnection
 from mm_gateway.api.errors import HttpError
 from mm_gateway.errors import ContextLengthExceededError
-from mm_gateway.protocol.messages import MessageError, MessageErrorBody
+from mm_gateway.protocol.messages import MessageError, MessageErrorBody, MessageErrorDetails
 
 OVERLOADED = 529
 _TYPES = {
@@ -34,7 +34,9 @@ def message_error(found: HttpError, request_id: str | None) -> HttpError:
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     param, message = found.body.param, found.body.message
     text = message if param is None or param in message else f"{param}: {message}"
-    return HttpError(status, found.body, found.headers, msgspec.json.encode(MessageError(MessageErrorBody(kind, text), request_id)))
+    details = None if found.body.code is None else MessageErrorDetails(found.body.code)
+    content = msgspec.json.encode(MessageError(MessageErrorBody(kind, text, details), request_id))
+    return HttpError(status, found.body, found.headers, content)
 
 
 def too_long(error: ContextLengthExceededError) -> str:

@@ -12,7 +12,7 @@ from mm_gateway.api.messages.conversation import read_messages, read_system
 from mm_gateway.api.messages.signature import Signer
 from mm_gateway.api.messages.tools import read_tools
 from mm_gateway.core import ChatInput, Effort, GenerationConfig, GenerationRequest, Grammar, Message, Reasoning, Rendering, ToolUse
-from mm_gateway.errors import InvalidRequestError
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol.message_request import CountTokensRequest, MessageRequest
 from mm_gateway.protocol.policy import refuse_unserved
 
@@ -28,6 +28,11 @@ def message_request(
     Raises:
         InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
     """
+    if body.thread is not None:
+        # The code on which Anthropic's client sends the whole conversation in place of it.
+        raise UnsupportedParameterError(
+            "thread: conversations are not kept by this server. Send the whole of it", param="thread", code="thread_unsupported_request"
+        )
     return GenerationRequest(
         request_id=request_id,
         model=body.model,

@@ -292,7 +292,8 @@ def _last_text(request: GenerationRequest) -> str:
     """Where directives are looked for: an earlier turn's have been followed, and would have an agent call its tool for ever."""
     match request.input:
         case ChatInput(messages):
-            return messages[-1].content
+            # An agent may end a request with a system message of its own.
+            return next((message for message in reversed(messages) if message.role not in ("system", "developer")), messages[-1]).content
         case CompletionInput(prompts=prompts) | EmbeddingInput(inputs=prompts):
             last = prompts[-1]
             return last if isinstance(last, str) else ""

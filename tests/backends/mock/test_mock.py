@@ -271,3 +271,9 @@ async def test_a_schema_that_asks_for_too_much_is_refused(schema: dict[str, Any]
     with pytest.raises(InvalidRequestError) as caught:  # by the engine's own limits, or the mock's
         await events_of(chat("Hi", grammar=Grammar("json_schema", json.dumps(schema))))
     assert caught.value.param == "response_format"
+
+
+async def test_a_system_message_at_the_end_is_not_the_one_that_gives_orders() -> None:
+    messages = (Message("user", "!mock tokens=3"), Message("system", "Be brief."))
+    request = msgspec.structs.replace(chat("Hi"), input=ChatInput(messages))
+    assert len(text_of(await events_of(request)).split()) == 3

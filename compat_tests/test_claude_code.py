@@ -1,0 +1,111 @@
+"""Claude Code as a process, headless, against a gateway: it answers, and it works on files as the model tells it to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
+
+pytestmark = pytest.mark.environments
+
+MODULES = Path(__file__).parent / "agents" / "node_modules" / "@anthropic-ai"
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Path]]:
+    """A gateway whose model follows a script, and the script's path."""
+    folder = tmp_path_factory.mktemp("gateway")
+    script = folder / "script.yaml"
+    script.write_text("[Nothing.]")
+    models = {
+        "scripted": {"model_name": "scripted", "backend": "mock", "script": str(script), "max_context_length": 200_000},
+        "mock": {"model_name": "mock", "backend": "mock"},
+    }
+    gateway = start_gateway(folder, models, free_port(), XDG_DATA_HOME=str(folder / "data"), MM_GATEWAY_ANTHROPIC_MODELS="claude-*=mock")
+    yield gateway, script
+    stop_gateway(gateway)
+
+
+def claude(gateway: Gateway, folder: Path, prompt: str, *options: str, status: int = 0) -> Any:
+    """Run it in a folder; its result as JSON. What it writes about itself stays in the folder's neighbour `home`."""
+    programs = sorted(MODULES.glob("claude-code-*/claude"))  # the one of this platform
+    assert programs, f"nothing is installed in {MODULES}: run `make compat`"
+    home = folder.parent / "home"
+    home.mkdir(exist_ok=True)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "CLAUDE_"))}
+    own = {
+        "HOME": str(home),
+        "ANTHROPIC_BASE_URL": gateway.address,
+        "ANTHROPIC_API_KEY": "none",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+    }
+    done = subprocess.run(
+        [str(programs[0]), "-p", prompt, "--output-format", "json", *options],
+        cwd=folder,
+        env={**clean, **own},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == status, done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("line one\n")
+    return folder
+
+
+def test_it_answers_a_question(scripted: tuple[Gateway, Path], project: Path) -> None:
+    gateway, script = scripted
+    script.write_text("[It is a small file.]")
+    result = claude(gateway, project, "What is in notes.txt?", "--model", "scripted")
+    assert (result["is_error"], result["result"], result["stop_reason"]) == (False, "It is a small file.", "end_turn")
+
+
+def test_it_reads_edits_and_runs_as_the_model_tells_it(scripted: tuple[Gateway, Path], project: Path) -> None:
+    gateway, script = scripted
+    notes = str(project / "notes.txt")
+    script.write_text(
+        json.dumps(
+            [
+                {"text": "I look at the file.", "calls": [{"name": "Read", "arguments": {"file_path": notes}}]},
+                {"calls": [{"name": "Edit", "arguments": {"file_path": notes, "old_string": "one", "new_string": "two"}}]},
+                {
+                    "calls": [
+                        {"name": "Write", "arguments": {"file_path": str(project / "new.txt"), "content": "new\n"}},
+                        {"name": "Bash", "arguments": {"command": f"cat {notes} > {project}/copy.txt", "description": "Copy the notes"}},
+                    ]
+                },
+                "All is done.",
+            ]
+        )
+    )
+    result = claude(gateway, project, "Change one to two.", "--model", "scripted", "--allowedTools", "Read", "Edit", "Write", "Bash")
+    assert (result["is_error"], result["result"], result["num_turns"]) == (False, "All is done.", 5)
+    assert (project / "notes.txt").read_text() == (project / "copy.txt").read_text() == "line two\n"
+    assert (project / "new.txt").read_text() == "new\n"
+    assert result["usage"]["input_tokens"] > 1000 and result["permission_denials"] == []
+
+
+def test_a_name_of_anthropics_leads_to_the_model_that_is_configured(scripted: tuple[Gateway, Path], project: Path) -> None:
+    result = claude(scripted[0], project, "!mock tokens=5", "--model", "claude-sonnet-5")
+    assert len(result["result"].split()) == 5
+
+
+def test_an_error_is_shown_and_is_the_exit_status(scripted: tuple[Gateway, Path], project: Path) -> None:
+    result = claude(scripted[0], project, "!mock error=400", "--model", "mock", status=1)
+    assert result["is_error"] and "The mock was told to refuse this request" in result["result"]
