@@ -22,6 +22,8 @@ from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.configuration.words import description, range_in_words, type_in_words
 from mm_gateway.core import Message, ToolCall
 from mm_gateway.protocol.fields import POLICY
+from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
+from tests.support.quantized.rows import ROWS
 
 DOCS = Path(__file__).parent.parent / "docs"
 _GENERATED = "<!-- Made from the code by `make docs`; changes here are lost. -->"
@@ -30,7 +32,35 @@ _SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 def pages() -> dict[str, str]:
     """Name of the file in docs/ -> its text."""
-    return {"configuration-reference.md": configuration_reference(), "api-fields.md": api_fields(), "tool-formats.md": tool_formats()}
+    return {
+        "configuration-reference.md": configuration_reference(),
+        "api-fields.md": api_fields(),
+        "tool-formats.md": tool_formats(),
+        "models.md": models(),
+    }
+
+
+def models() -> str:
+    """The page with its tables of what tests prove, each between two comments."""
+    return _with_section((DOCS / "models.md").read_text(encoding="utf-8"), "variants", _variants())
+
+
+def _with_section(page: str, name: str, table: str) -> str:
+    before, begins, rest = page.partition(f": {name} -->\n")
+    _, ends, after = rest.partition(f"<!-- end: {name} -->")
+    if not (begins and ends):
+        raise ValueError(f"the page has no section {name}")
+    return f"{before}{begins}\n{table}\n\n{ends}{after}"
+
+
+def _variants() -> str:
+    """Of quantized checkpoints: which are read, how they are held, and what was proved."""
+    rows = []
+    for row in ROWS:
+        packages = ", ".join(f"`{package}`" for package in FORMATS[row.format].packages)
+        proved = ", ".join(row.proofs.values()) + (f" ({'; '.join(row.families)})" if row.families else "")
+        rows.append((f"`{row.format}`", row.variant, row.held, proved, f"{packages}, {row.on_cuda}"))
+    return _table(("`quantization`", "variant", "layers on a CPU", "proved on a CPU", "on CUDA"), rows)
 
 
 def configuration_reference() -> str:

@@ -59,11 +59,12 @@ def read_model(
             delattr(checkpoint, "quantization_config")  # it must not look for what is no longer there
         if device.type == "cuda":
             logger.warning(
-                "%s: its %s weights are held as %s; what keeps them packed on a GPU is not installed (%s)",
+                "%s: its %s weights are held as %s; what keeps them packed on a GPU is not there (%s%s)",
                 config.model_name,
                 form.title,
                 str(dtype).removeprefix("torch."),
                 ", ".join(form.packages),
+                ", USE_HUB_KERNELS=1" if form.hub_kernels else "",
             )
     model = _read_streamed(folder, config, checkpoint, source, device, dtype, packed, building, report)
     if model is None:

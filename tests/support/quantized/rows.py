@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from tests.support.quantized.awq import write_awq
 from tests.support.quantized.bitsandbytes import write_bitsandbytes
 from tests.support.quantized.compressed import write_float, write_mixed, write_packed, write_w8a8
 from tests.support.quantized.fp8 import write_fp8
+from tests.support.quantized.mxfp4 import write_mxfp4
 from tests.support.quantized.torchao import write_torchao
 
 Family = Literal["Llama", "Llama, tied", "GPT-2"]
@@ -28,6 +29,7 @@ class Row:
     Attributes:
         format: as `quantization` names it. variant: for people. held: how a CPU holds its layers by default.
         write: quantizes the checkpoint in a folder, and returns what it stands for. families: of the checkpoints that it is tried with.
+        proofs: by the test that gives each, `module.function`. on_cuda: what is known of it there.
     """
 
     format: Quantization
@@ -35,12 +37,32 @@ class Row:
     write: Callable[[Path], dict[str, torch.Tensor]]
     held: Literal["int4", "int8", "16 bits", "int4, int8"]
     families: tuple[Family, ...] = ("Llama",)
+    proofs: Mapping[str, str] = field(default_factory=lambda: PROOFS)
+    on_cuda: Literal["untested", "tested where there is a GPU"] = "untested"
 
+
+_TESTS = "tests.runtime.checkpoints.quantized"
+PROOFS: Mapping[str, str] = {
+    f"{_TESTS}.test_published.test_blocks_and_numbers_are_those_that_are_meant": "every weight",
+    f"{_TESTS}.test_published.test_in_fp32_it_computes_and_writes_what_is_meant": "logits and greedy text",
+    f"{_TESTS}.test_published.test_by_default_it_is_held_as_it_is_stored_and_takes_the_memory_that_was_foreseen": "memory within 5 %",
+}
+_OF_EXPERTS: Mapping[str, str] = {
+    f"{_TESTS}.test_mxfp4.test_experts_are_what_their_blocks_and_exponents_stand_for": "every weight, memory within 5 %",
+    f"{_TESTS}.test_mxfp4.test_its_attention_is_the_reason_that_it_is_refused_for": "that gpt-oss itself is refused",
+}
 
 _BNB4 = {"load_in_4bit": True, "bnb_4bit_compute_dtype": torch.bfloat16}
 
 ROWS: tuple[Row, ...] = (
-    Row("gptq", "4 bits, symmetric", partial(quantize_checkpoint, group_size=96), "int4", ("Llama", "Llama, tied")),
+    Row(
+        "gptq",
+        "4 bits, symmetric",
+        partial(quantize_checkpoint, group_size=96),
+        "int4",
+        ("Llama", "Llama, tied"),
+        on_cuda="tested where there is a GPU",
+    ),
     Row("gptq", "4 bits, zero points", partial(quantize_checkpoint, group_size=96, sym=False), "int8"),
     Row("gptq", "4 bits, inputs reordered (`desc_act`)", partial(quantize_checkpoint, group_size=96, desc_act=True), "16 bits"),
     Row("gptq", "3 bits", partial(quantize_checkpoint, group_size=32, bits=3), "int4"),
@@ -70,6 +92,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("bitsandbytes", "fp4", partial(write_bitsandbytes, **_BNB4, bnb_4bit_quant_type="fp4"), "16 bits"),
     Row("bitsandbytes", "int8", partial(write_bitsandbytes, load_in_8bit=True), "int8", ("Llama", "GPT-2")),
+    Row("mxfp4", "experts of gpt-oss", write_mxfp4, "16 bits", (), _OF_EXPERTS),
     Row("torchao", "Int8Tensor", partial(write_torchao, kind="Int8Tensor"), "int8", ("Llama", "Llama, tied")),
     Row("torchao", "IntxUnpackedToInt8Tensor, 4 bits", partial(write_torchao, kind="IntxUnpackedToInt8Tensor"), "int4"),
     Row("torchao", "Int4Tensor", partial(write_torchao, kind="Int4Tensor"), "16 bits"),

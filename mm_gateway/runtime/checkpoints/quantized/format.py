@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import ENV_VARS_TRUE_VALUES
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from mm_gateway.configuration.settings import ModelConfig, Quantization
@@ -27,6 +29,7 @@ class WeightFormat:
         title: for people. published: checkpoints are stored in it; otherwise it is made at load.
         methods: values of `quant_method` in config.json that mean it.
         packages: what transformers needs to compute with its weights as they are stored, on a GPU; where one is missing, they are unpacked.
+        hub_kernels: it needs kernels of the hub as well, which is code from there; who wants that sets USE_HUB_KERNELS=1.
     """
 
     name: Quantization | None = None
@@ -34,6 +37,7 @@ class WeightFormat:
     published = False
     methods: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    hub_kernels = False
 
     def recognises(self, folder: Path) -> bool:
         """Whether a checkpoint's files say that they are of this format. Raises ModelLoadError for a variant that is not read."""
@@ -49,7 +53,9 @@ class WeightFormat:
 
     def stays_packed(self, device_type: str) -> bool:
         """Whether transformers computes with the weights of a checkpoint as they are stored."""
-        return self.published and device_type == "cuda" and all(find_spec(package) is not None for package in self.packages)
+        if not self.published or device_type != "cuda" or (self.hub_kernels and not _hub_kernels_are_allowed()):
+            return False
+        return all(find_spec(package) is not None for package in self.packages)
 
     def layers(self, stored: StoredTensors) -> Mapping[str, StoredLayer]:
         """The weights that are stored in parts, by their names.
@@ -74,6 +80,10 @@ class WeightFormat:
     def output_copy_bytes(self, item_bytes: int) -> float:
         """Of one number of the copy that packing makes of tied embeddings for the output layer."""
         return item_bytes
+
+
+def _hub_kernels_are_allowed() -> bool:
+    return os.environ.get("USE_HUB_KERNELS", "").upper() in ENV_VARS_TRUE_VALUES
 
 
 def quantization_of(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class Fp8(WeightFormat):
     published = True
     methods = ("fp8", "fbgemm_fp8", "mxfp8")
     packages = ("kernels",)
+    hub_kernels = True
 
     def layers(self, stored: StoredTensors) -> Mapping[str, StoredLayer]:
         size = quantization_of(stored.folder).get("weight_block_size")

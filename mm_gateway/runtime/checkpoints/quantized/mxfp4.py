@@ -41,6 +41,7 @@ class Mxfp4(WeightFormat):
     published = True
     methods = ("mxfp4",)
     packages = ("kernels", "triton")
+    hub_kernels = True
 
     def layers(self, stored: StoredTensors) -> Mapping[str, StoredLayer]:
         found: dict[str, StoredLayer] = {}

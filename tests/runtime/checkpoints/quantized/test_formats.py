@@ -158,6 +158,17 @@ def test_on_a_gpu_weights_count_as_they_are_stored_where_their_package_is_there(
     assert unpacked > 1.4 * need()
 
 
+@pytest.mark.parametrize("stored", ["fp8", "mxfp4"])
+def test_kernels_of_the_hub_are_used_by_who_asks_for_them(tmp_path: Path, stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = format_of(say(tmp_path, SAID[stored]), config_of(tmp_path))
+    monkeypatch.setattr("mm_gateway.runtime.checkpoints.quantized.format.find_spec", lambda name: object())
+    for value, packed in (("0", False), ("1", True)):  # the loader itself sets 0
+        monkeypatch.setenv("USE_HUB_KERNELS", value)
+        assert form.stays_packed("cuda") is packed
+        assert is_unpacked(tmp_path, form, "cuda") is not packed
+        assert not form.stays_packed("cpu")
+
+
 def test_experts_that_transformers_joins_are_unpacked_and_foreseen_so(tmp_path: Path) -> None:
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
