@@ -125,6 +125,8 @@ def _in_yaml(name: str, value: object) -> str:
     if name.endswith("_bytes") and isinstance(value, int):
         value = next((f"{value // size}{unit}" for size, unit in _SIZES if value and value % size == 0), value)
     words = {None: "null", True: "true", False: "false"}
+    if isinstance(value, msgspec.Struct):
+        return "`{}`"
     if value is None or isinstance(value, bool):
         return f"`{words[value]}`"
     return "`[]`" if value == () else f"`{value:.15g}`" if isinstance(value, float) else f"`{value}`"

@@ -22,6 +22,7 @@ from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.api.errors import http_error
 from mm_gateway.api.messages.endpoints import Signatures
 from mm_gateway.api.messages.errors import message_error, speaks_anthropic
+from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
@@ -120,6 +121,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "server": settings.server,
                 "responses": responses,
                 "signatures": Signatures(settings.storage),
+                "sealed_thoughts": SealedThoughts(settings.storage),
                 "admission": admission,
                 "draining": False,
             },

@@ -14,6 +14,7 @@ from mm_gateway.api.chat_messages import read_messages, read_rendering
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import Asked, forwarded_body, includes_usage, serve
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, read_grammar
+from mm_gateway.api.reasoning import chat_reasoning, tells_thoughts
 from mm_gateway.api.replies.chat import ChatReply
 from mm_gateway.api.replies.token_details import TokenDetails, running_usage, token_details
 from mm_gateway.api.tools import read_tools
@@ -48,6 +49,7 @@ def _asked(body: ChatCompletionRequest, ignored: list[str]) -> Asked:
         include_usage=includes_usage(body),
         stages=(body.workflow or {}).get("events") is True,
         tokens=token_details(body),
+        thoughts=tells_thoughts(body),
     )
     return Asked(generation, reply, stream=bool(body.stream))
 
@@ -104,6 +106,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str
             echo=bool(body.echo),
             truncate=None if body.truncation is None else body.truncation == "auto",
             truncate_prompt_tokens=body.truncate_prompt_tokens,
+            reasoning=chat_reasoning(body),
         ),
         config=generation_config(
             body,

@@ -69,7 +69,11 @@ def _message(at: str, message: ChatMessage) -> Message:
         raise InvalidRequestError(f"You must provide the parameter: {at}.tool_call_id", param=f"{at}.tool_call_id")
     if message.tool_call_id is not None and message.role != "tool":
         raise InvalidRequestError("Only messages of role tool can have a tool_call_id", param=f"{at}.tool_call_id")
-    if message.content is None and not message.tool_calls:
+    reasoning = message.reasoning_content or message.reasoning
+    if reasoning and message.role != "assistant":
+        name = "reasoning_content" if message.reasoning_content else "reasoning"
+        raise InvalidRequestError(f"Only messages of role assistant can have {name}", param=f"{at}.{name}")
+    if message.content is None and not message.tool_calls and not reasoning:
         raise InvalidRequestError(f"{at}.content must be a string or a list of text parts", param=f"{at}.content")
     for position, call in enumerate(message.tool_calls or ()):
         check_depth(f"{at}.tool_calls[{position}].function.arguments", call.function.arguments)
@@ -79,6 +83,7 @@ def _message(at: str, message: ChatMessage) -> Message:
         name=message.name,
         tool_calls=tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()),
         tool_call_id=message.tool_call_id,
+        reasoning=reasoning or None,
     )
 
 

@@ -16,6 +16,7 @@ from mm_gateway.core import (
     Ignored,
     MessageFields,
     Progress,
+    ReasoningDelta,
     ReplyFields,
     TextDelta,
     ToolCallDelta,
@@ -165,7 +166,7 @@ class Pump:
 def _size(event: GenerationEvent) -> int:
     """Characters of an event, roughly."""
     match event:
-        case TextDelta(text=text, logprobs=logprobs):
+        case TextDelta(text=text, logprobs=logprobs) | ReasoningDelta(text=text, logprobs=logprobs):
             return len(text) + sum(50 * (1 + len(token.top)) for token in logprobs or ())
         case ToolCallDelta(arguments=arguments):
             return len(arguments)

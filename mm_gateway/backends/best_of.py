@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
-from mm_gateway.core import ChoiceFinished, CompletionInput, GenerationEvent, GenerationRequest, TextDelta, TokenLogprob
+from mm_gateway.core import ChoiceFinished, CompletionInput, GenerationEvent, GenerationRequest, ReasoningDelta, TextDelta, TokenLogprob
 
 
 async def with_best_of(
@@ -43,6 +43,8 @@ async def _keep_best(
     async with contextlib.aclosing(source) as events:
         async for event in events:
             match event:
+                case ReasoningDelta():
+                    candidates[event.index].thoughts.append(event)
                 case TextDelta():
                     candidates[event.index].add(event, shows_logprobs)
                 case ChoiceFinished():
@@ -54,6 +56,8 @@ async def _keep_best(
                         best = sorted(of_prompt, key=lambda index: -candidates[index].mean)[:n]
                         for place, chosen in enumerate(best):
                             index = prompt * n + place
+                            for thought in candidates[chosen].thoughts:
+                                yield msgspec.structs.replace(thought, index=index)
                             yield candidates[chosen].delta(index)
                             yield msgspec.structs.replace(finished[chosen], index=index)
                 case _:
@@ -66,6 +70,7 @@ class _Candidate:
     """
 
     def __init__(self) -> None:
+        self.thoughts: list[ReasoningDelta] = []
         self._text = io.StringIO()
         self._token_ids = array.array("q")
         self._logprobs: list[TokenLogprob] = []

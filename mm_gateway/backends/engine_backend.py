@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,12 +18,14 @@ from mm_gateway.backends.tool_calls import StopsOutsideCalls, read_tool_calls
 from mm_gateway.backends.tool_schemas import read_schemas, tried
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.history import Fitting, encode_fitting, reply_room
+from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.chat_templates.tool_formats.format import json_rule
 from mm_gateway.configuration.settings import ModelType
 from mm_gateway.core import (
     ChatInput,
     CompletionInput,
+    Effort,
     EmbeddingInput,
     GenerationEvent,
     GenerationRequest,
@@ -45,6 +47,11 @@ from mm_gateway.work_pools import ENCODING, check_wanted, encoding
 if TYPE_CHECKING:
     from mm_gateway.runtime.inference_engine import InferenceEngine
     from mm_gateway.runtime.sampling.structured_output import CompiledGrammar
+
+
+NO_BUDGETS: Mapping[Effort, int] = {}
+_END_TOKENS = 24
+"""Of a prompt, which show whether its template has opened a thought."""
 
 
 class EngineBackend:
@@ -84,25 +91,36 @@ class EngineBackend:
 
 
 def generate(
-    engine: InferenceEngine, chat: ChatEncoder, request: GenerationRequest, *, truncate_history: bool
+    engine: InferenceEngine,
+    chat: ChatEncoder,
+    request: GenerationRequest,
+    *,
+    truncate_history: bool,
+    thinking_budgets: Mapping[Effort, int] = NO_BUDGETS,
 ) -> AsyncGenerator[GenerationEvent]:
     """A request's events from an engine; tokenizing and grammars stay off the event loop.
 
     Args:
         chat: renders conversations for the engine's model. truncate_history: leave out oldest turns that do not fit.
+        thinking_budgets: tokens of thought by effort, in place of those that are usual.
     """
     if isinstance(request.input, EmbeddingInput):
         return embed(engine, request.input)
-    return with_best_of(functools.partial(_generate, engine, chat, truncate_history), request)
+    return with_best_of(functools.partial(_generate, engine, chat, truncate_history, thinking_budgets), request)
 
 
 async def _generate(
-    engine: InferenceEngine, chat: ChatEncoder, truncate_history: bool, request: GenerationRequest
+    engine: InferenceEngine,
+    chat: ChatEncoder,
+    truncate_history: bool,
+    thinking_budgets: Mapping[Effort, int],
+    request: GenerationRequest,
 ) -> AsyncGenerator[GenerationEvent]:
     stop_strings: Sequence[str] = ()
     stops_within: Callable[[StopStrings], TextStops] | None = None
     shown: Sequence[str] = ()
     grammar: CompiledGrammar | None = None
+    thoughts: ThoughtPlan | None = None
     config = request.config
     assert not isinstance(request.input, EmbeddingInput)
     match request.input:
@@ -120,6 +138,10 @@ async def _generate(
             fitting = await encoding(conversation.characters).run(encode)
             if fitting.left_out:
                 yield Ignored(fitting.ignored)
+            if chat.thoughts is not None:
+                thoughts = chat.thoughts.plan(conversation, engine.decode(fitting.ids[-_END_TOKENS:]), thinking_budgets)
+            elif conversation.reasoning.fields:
+                yield Ignored(conversation.reasoning.fields)
             prompts, echo = [fitting.ids], echo_of_chat(conversation)
             stop_strings, param, scored = chat.stop_strings, "messages", False
         case CompletionInput() as completion:
@@ -137,6 +159,7 @@ async def _generate(
         shown=shown,
         grammar=grammar,
         bad_words=bad_words,
+        thoughts=thoughts,
         echo_texts=echo if scored else None,
         param=param,
         loop=asyncio.get_running_loop(),
@@ -173,7 +196,7 @@ def _encode_chat(
     engine: InferenceEngine, chat: ChatEncoder, conversation: ChatInput, reply_tokens: int | None, truncate_history: bool
 ) -> Fitting:
     tools = conversation.tools.tools if conversation.tools is not None else ()
-    encode = functools.partial(chat.encode, tools=tools, rendering=conversation.rendering)
+    encode = functools.partial(chat.encode, tools=tools, rendering=conversation.rendering, reasoning=conversation.reasoning)
     if conversation.truncate_prompt_tokens is not None:
         check_text_size([message.content for message in conversation.messages], "messages", context_length=engine.context_length)
         return Fitting(_last(encode(conversation.messages), conversation.truncate_prompt_tokens, engine, reply_tokens))

@@ -88,9 +88,15 @@ class LocalBackend:
             abandon(future)
             raise
         with future.result() as lease:
-            chat, truncate = lease.loaded.chat, self.config.truncate_history
+            running = engine.generate(
+                lease.engine,
+                lease.loaded.chat,
+                request,
+                truncate_history=self.config.truncate_history,
+                thinking_budgets=self.config.thinking_budgets.by_effort(),
+            )
             # Closed here, before the lease ends: what runs must not outlive the right to the model.
-            async with contextlib.aclosing(engine.generate(lease.engine, chat, request, truncate_history=truncate)) as events:
+            async with contextlib.aclosing(running) as events:
                 async for event in events:
                     yield event
 

@@ -29,6 +29,7 @@ from mm_gateway.configuration.ranges import (
     Share,
 )
 from mm_gateway.configuration.search_settings import SearchSettings
+from mm_gateway.core import DEFAULT_BUDGETS, Effort
 
 ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
@@ -55,11 +56,27 @@ ToolFormatName = Literal[
     "react",
     "seed-xml",
 ]
+ReasoningFormatName = Literal["think", "mistral", "seed", "kimi", "cohere", "gemma", "harmony"]
 Pooling = Literal["mean", "last"]
 BackendName = Literal["local", "mock", "remote"]
 
 WORKFLOW_PREFIX = "mm-orch/"
 """Before the name of a workflow as a model."""
+
+
+class ThinkingBudgets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`thinking_budgets` of an entry of `models.yaml`: tokens by effort; None: the default."""
+
+    minimal: AtLeastZero | None = None
+    low: AtLeastZero | None = None
+    medium: AtLeastZero | None = None
+    high: AtLeastZero | None = None
+    xhigh: AtLeastZero | None = None
+
+    def by_effort(self) -> Mapping[Effort, int]:
+        """Those that are set."""
+        found: dict[Effort, int | None] = msgspec.structs.asdict(self)  # type: ignore[assignment]
+        return {effort: tokens for effort, tokens in found.items() if tokens is not None}
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +120,16 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tool_format: Annotated[
         ToolFormatName | None, Meta(description="How tools are written for the model and its calls read back; null: by the chat template.")
     ] = None
+    reasoning_format: Annotated[
+        ReasoningFormatName | None, Meta(description="How the model writes its thoughts; null: as its chat template shows.")
+    ] = None
+    thinking_budgets: Annotated[
+        ThinkingBudgets,
+        Meta(
+            description="Tokens of thought at most, by the effort of a request. Default, where the chat template knows no efforts: "
+            f"{', '.join(f'{effort} {tokens}' for effort, tokens in DEFAULT_BUDGETS.items())}; no limit for the others."
+        ),
+    ] = ThinkingBudgets()
     embedding_pooling: Annotated[
         Pooling | None,
         Meta(

@@ -6,6 +6,7 @@ import types
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import msgspec
 from msgspec import Meta
 
 _NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
@@ -21,6 +22,8 @@ def type_in_words(hint: Any) -> str:
         return "a list of texts"
     if get_origin(hint) is Mapping:
         return "a mapping of texts to texts"
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return f"keys and values: {', '.join(hint.__struct_fields__)}"
     if get_origin(hint) is Literal:
         return _either([str(value) for value in get_args(hint)])
     return " or ".join(type_in_words(argument) for argument in get_args(hint))

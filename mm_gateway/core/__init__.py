@@ -48,9 +48,10 @@ from mm_gateway.core.generation import (
     ToolCall,
     ToolUse,
 )
-from mm_gateway.core.reasoning import EFFORTS, Effort, Reasoning, ThinkingBudget
+from mm_gateway.core.reasoning import DEFAULT_BUDGETS, EFFORTS, Effort, Reasoning, ThinkingBudget
 
 __all__ = [
+    "DEFAULT_BUDGETS",
     "EFFORTS",
     "Backend",
     "ChatInput",

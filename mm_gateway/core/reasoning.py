@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -12,6 +13,8 @@ from mm_gateway.core.ranges import check_ranges
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 """OpenAI's words, from no thought at all to the longest."""
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
+DEFAULT_BUDGETS: Mapping[Effort, int] = {"minimal": 512, "low": 2048, "medium": 8192}
+"""Tokens of thought at most, for a model whose chat template knows no efforts. Others have no limit."""
 ThinkingBudget = Annotated[int, Meta(ge=0)]
 """Tokens."""
 
@@ -31,9 +34,17 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of thought in each choice, >= 0; the thought is closed when it has had so many. None: what the effort's is."""
     param: str = "reasoning_effort"
     """The field that gave the effort, to be named where it is left out."""
+    budget_param: str = "thinking_budget"
+    """The field that gave the budget."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields of the request that ask for a thought."""
+        asked = ((self.effort not in (None, "none"), self.param), (bool(self.thinking_budget), self.budget_param))
+        return tuple(name for given, name in asked if given)
 
     @property
     def wanted(self) -> bool | None:

@@ -94,7 +94,10 @@ class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
     refusal: str | None = None
     audio: Annotated[Any, refused()] = None
     annotations: list[Any] | None = None
-    reasoning_content: str | None = None
+    reasoning_content: Annotated[
+        str | None, extension("Of an assistant: what it thought. The model's template decides which thoughts are read again.")
+    ] = None
+    reasoning: Annotated[str | None, extension("vLLM's name of `reasoning_content`.")] = None
 
 
 Messages = Annotated[list[ChatMessage], Meta(max_length=MAX_MESSAGES)]

@@ -43,6 +43,7 @@ from mm_gateway.protocol.conversation import (
     Tools,
 )
 from mm_gateway.protocol.fields import AddressedBody, KeepAlive, Metadata, User, about, extension, no_effect, refused
+from mm_gateway.protocol.reasoning import BudgetField, ChatReasoning, EffortField, TokenBudgetField
 
 _GRAMMAR = "A grammar that the output follows: in llguidance's dialect of Lark, or as llama.cpp and xgrammar write it (`root ::= …`)."
 
@@ -200,6 +201,12 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     ] = None
     workflow: Annotated[dict[str, Any] | None, extension("Parameters of a workflow; only for models that are workflows.")] = None
 
+    reasoning_effort: EffortField = None
+    reasoning: Annotated[ChatReasoning | None, extension("The same as an object.")] = None
+    thinking_budget: BudgetField = None
+    thinking_token_budget: TokenBudgetField = None
+    include_reasoning: Annotated[bool | None, extension("False: leave thoughts out of the reply, though the model thinks.")] = None
+
     chat_template_kwargs: TemplateVariables = None
     add_generation_prompt: AddGenerationPrompt = None
     continue_final_message: ContinueFinalMessage = None
@@ -214,7 +221,6 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     chat_template: ChatTemplateField = None
     mm_processor_kwargs: Annotated[Any, refused()] = None
     media_io_kwargs: Annotated[Any, refused()] = None
-    include_reasoning: Annotated[bool | None, refused(off=(True,))] = None
 
     tools: Tools = None
     tool_choice: ToolChoiceField = None
@@ -236,7 +242,6 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     modalities: Annotated[list[str] | None, refused(off=(["text"],))] = None
     audio: Annotated[Any, refused()] = None
     prediction: Annotated[Any, refused()] = None
-    reasoning_effort: Annotated[str | None, refused(off=("none",))] = None
     verbosity: Annotated[str | None, refused(off=("medium",))] = None
     web_search_options: Annotated[Any, refused()] = None
     moderation: Annotated[Any, refused()] = None

@@ -87,6 +87,9 @@ class AssistantMessage(msgspec.Struct):
     refusal: None = None
     annotations: list[Annotation] | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[FunctionToolCall] | msgspec.UnsetType = msgspec.UNSET
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    """Extension: what the model thought before it answered. `reasoning` is the same under vLLM's name."""
+    reasoning: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class PromptLogprob(msgspec.Struct, gc=False):
@@ -144,6 +147,8 @@ class ChunkDelta(msgspec.Struct):
     content: str | msgspec.UnsetType | None = msgspec.UNSET
     refusal: msgspec.UnsetType | None = msgspec.UNSET
     tool_calls: list[ChunkToolCall] | msgspec.UnsetType = msgspec.UNSET
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    reasoning: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChunkChoice(msgspec.Struct):

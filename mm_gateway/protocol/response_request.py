@@ -11,6 +11,7 @@ from mm_gateway.core.limits import MAX_ITEMS, MAX_TOOLS, MaxTokens, TopLogprobs
 from mm_gateway.protocol.conversation import AllowedTool, ParallelToolCalls, TemplateVariables
 from mm_gateway.protocol.fields import Metadata, about, extension, no_effect, refused
 from mm_gateway.protocol.generation import SamplingFields
+from mm_gateway.protocol.reasoning import BudgetField, EffortField, TokenBudgetField
 
 Includable = Literal[
     "file_search_call.results",
@@ -44,9 +45,12 @@ class TextConfig(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReasoningConfig(msgspec.Struct, forbid_unknown_fields=True):
-    effort: Annotated[str | None, refused(off=("none",))] = None
-    summary: Annotated[str | None, refused(off=("none", "auto"))] = None
-    generate_summary: Annotated[str | None, refused(off=("none", "auto"))] = None
+    effort: EffortField = None
+    summary: Annotated[
+        Literal["none", "auto", "concise", "detailed"] | None,
+        no_effect("Thoughts are told whole, as `content` of a reasoning item; there is nothing that sums them up."),
+    ] = None
+    generate_summary: Annotated[Literal["none", "auto", "concise", "detailed"] | None, no_effect("The older name of `summary`.")] = None
     context: Annotated[str | None, refused(off=("auto",))] = None
     mode: Annotated[str | None, refused(off=("standard",))] = None
 
@@ -89,6 +93,9 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     stream: Annotated[bool | None, about("Send the reply as server-sent events while it is generated.")] = None
     stream_options: Annotated[ResponseStreamOptions | None, about("Only with `stream`.")] = None
     workflow: Annotated[dict[str, Any] | None, extension("Parameters of a workflow; only for models that are workflows.")] = None
+    reasoning: Annotated[ReasoningConfig | None, about("How much to think before the answer.")] = None
+    thinking_budget: BudgetField = None
+    thinking_token_budget: TokenBudgetField = None
     chat_template_kwargs: TemplateVariables = None
 
     # without effect on the reply
@@ -111,4 +118,3 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     image: Annotated[Any, refused()] = None
     moderation: Annotated[Any, refused()] = None
     prompt: Annotated[Any, refused()] = None
-    reasoning: Annotated[ReasoningConfig | None, about("Models here do not say how they reason.")] = None

@@ -94,7 +94,7 @@ class ReasoningText(msgspec.Struct, tag_field="type", tag="reasoning_text"):
 
 
 class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
-    """What a model of another server thought before it answered."""
+    """What a model thought before it answered. `encrypted_content`: the same, for clients that bring it back and store nothing here."""
 
     id: str
     summary: list[Any] = []

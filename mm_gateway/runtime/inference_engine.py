@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.configuration.settings import EngineSettings, ModelType
 from mm_gateway.core import GenerationConfig
@@ -192,6 +193,7 @@ class InferenceEngine:
         echo_texts: AbstractSequence[str] | None = None,
         grammar: CompiledGrammar | None = None,
         bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
+        thoughts: ThoughtPlan | None = None,
         param: str = "prompt",
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> Generation:
@@ -204,6 +206,7 @@ class InferenceEngine:
             stops_within: makes of what finds them in one choice what looks at a part of its text; None: they count wherever they are.
             grammar: in place of `config.grammar`, one that was compiled before: an event loop should not wait for it here.
             bad_words: `spellings` of `config.bad_words`, likewise.
+            thoughts: how the model thinks before it answers; None: all that it writes is the answer.
             echo_texts: with `prompt_logprobs`, the text that each choice begins with: its prompt's.
             param: the field to name in errors about the prompts.
             loop: the event loop that will iterate the result; None for a thread.
@@ -228,6 +231,7 @@ class InferenceEngine:
             bad_words=bad_words,
             echo_texts=echo_texts,
             grammar=grammar,
+            thoughts=thoughts,
             param=param,
         )
         self._thread.submit(job)

@@ -184,6 +184,7 @@ def _chat_encoder(
         model_type=config.model_type,
         chat_template=config.chat_template,
         tool_format=config.tool_format,
+        reasoning_format=config.reasoning_format,
     )
 
 

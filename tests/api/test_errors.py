@@ -132,7 +132,11 @@ async def test_a_body_beyond_the_limit_is_413_and_one_within_it_is_served() -> N
         ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex", None),
         ({"guided_choice": []}, "guided_choice", None),
         ({"modalities": ["audio"]}, "modalities", "unsupported_parameter"),
-        ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort", None),
+        ({"reasoning_effort": "low", "reasoning": {"effort": "high"}}, "reasoning.effort", None),
+        ({"thinking_budget": 5, "thinking_token_budget": 6}, "thinking_token_budget", None),
+        ({"thinking_budget": -1}, "thinking_budget", None),
+        ({"messages": [{"role": "user", "content": "Hi", "reasoning_content": "Hm"}]}, "messages[0].reasoning_content", None),
     ],
     ids=str,
 )

@@ -57,11 +57,10 @@ COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
         (ChatCompletionRequest, CHAT, {"web_search_options": {}}, "web_search_options"),
         (ChatCompletionRequest, CHAT, {"functions": []}, "functions"),
         (ChatCompletionRequest, CHAT, {"modalities": []}, "modalities"),
-        (ChatCompletionRequest, CHAT, {"reasoning_effort": ""}, "reasoning_effort"),
         (ChatCompletionRequest, CHAT, {"moderation": {}}, "moderation"),
         (ResponseRequest, RESPONSE, {"prompt": {}}, "prompt"),
         (ResponseRequest, RESPONSE, {"text": {"verbosity": ""}}, "text.verbosity"),
-        (ResponseRequest, RESPONSE, {"reasoning": {"effort": ""}}, "reasoning.effort"),
+        (ResponseRequest, RESPONSE, {"reasoning": {"mode": ""}}, "reasoning.mode"),
     ],
 )
 def test_what_is_not_served_is_refused_by_name_however_empty(

@@ -96,7 +96,7 @@ def _reasoning(body: CountTokensRequest) -> Reasoning:
             raise InvalidRequestError("You must provide the parameter: thinking.budget_tokens", param="thinking.budget_tokens")
         if isinstance(body, MessageRequest) and body.max_tokens is not None and thinking.budget_tokens >= body.max_tokens:
             raise InvalidRequestError("max_tokens must be greater than thinking.budget_tokens", param="max_tokens")
-        return Reasoning(effort=effort, thinking_budget=thinking.budget_tokens, param="output_config.effort")
+        return Reasoning(effort=effort, thinking_budget=thinking.budget_tokens, param="output_config.effort", budget_param="thinking")
     return Reasoning(effort=effort, param="output_config.effort")
 
 

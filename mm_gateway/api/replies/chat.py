@@ -19,6 +19,7 @@ from mm_gateway.core import (
     MessageFields,
     Progress,
     PromptTokens,
+    ReasoningDelta,
     ReplyFields,
     TextDelta,
     ToolCallDelta,
@@ -39,6 +40,7 @@ class ChatReply(ChunkedReply):
         id, created, model: the same in all of it. choices: how many there are. logprobs: whether they were asked for.
         include_usage: whether a stream ends with a chunk of usage.
         stages: whether a stream carries a workflow's stages as `delta.workflow`. tokens: what is told of them.
+        thoughts: whether they are told.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class ChatReply(ChunkedReply):
         include_usage: bool,
         stages: bool = False,
         tokens: TokenDetails | None = None,
+        thoughts: bool = True,
     ) -> None:
         self._id, self._created, self._model = id, created, model
         self._choices = choices
         self._logprobs = logprobs
         self.stages = stages
         self._include_usage = include_usage
+        self._thoughts = thoughts
         self._tokens = tokens or TokenDetails()
         self._usage = RunningUsage() if self._tokens.running_usage else None
         self._begun = False
@@ -87,6 +91,10 @@ class ChatReply(ChunkedReply):
             case TextDelta(index=index, text=text, token_ids=ids, logprobs=tokens):
                 logprobs = _encode(chat_logprobs(tokens)) if self._logprobs and tokens else b"null"
                 return self._choice(index, b'{"content":%b}' % _encode(text), logprobs=logprobs, ids=ids)
+            case ReasoningDelta(index=index, text=text, token_ids=ids):
+                if not (text and self._thoughts):
+                    return self._choice(index, b"{}", ids=ids) if ids and self._tokens.ids else b""
+                return self._choice(index, b'{"reasoning_content":%b,"reasoning":%b}' % (thought := _encode(text), thought), ids=ids)
             case ToolCallDelta():
                 return self._choice(event.index, b'{"tool_calls":[%b]}' % _call_delta(event))
             case ChoiceFinished(index=index):
@@ -95,11 +103,8 @@ class ChatReply(ChunkedReply):
                 return self._choice(index, b'{"annotations":[%b]}' % _encode(annotation(event)))
             case MessageFields(index=index, fields=fields):
                 return self._choice(index, _encode(fields))
-            case ChoiceFields(index=index, fields=fields):
-                self._template.choice_fields(index, fields)
-                return b""
-            case ReplyFields(fields=fields):
-                self._template.reply_fields(fields)
+            case ChoiceFields() | ReplyFields():
+                self._template.keep(event)
                 return b""
             case Progress() | WorkflowStep() | WorkflowOutcome() if self.stages:
                 return self._choice(0, b'{"workflow":%b}' % _encode(workflow_event(event)))
@@ -137,7 +142,13 @@ class ChatReply(ChunkedReply):
             with_fields(
                 ChatChoice(
                     index,
-                    _assistant_message("".join(folded.texts[index]), folded.calls(index), folded.citations[index], folded.fields[index]),
+                    _assistant_message(
+                        "".join(folded.texts[index]),
+                        folded.calls(index),
+                        folded.citations[index],
+                        folded.fields[index],
+                        "".join(folded.thoughts[index]) if self._thoughts else "",
+                    ),
                     folded.reasons[index],
                     chat_logprobs(folded.logprobs[index]) if self._logprobs else None,
                     folded.stop_reasons[index],
@@ -163,10 +174,13 @@ def _call_delta(event: ToolCallDelta) -> bytes:
 
 
 def _assistant_message(
-    text: str, calls: list[FunctionToolCall], citations: list[UrlCitation], fields: list[Mapping[str, Any]]
+    text: str, calls: list[FunctionToolCall], citations: list[UrlCitation], fields: list[Mapping[str, Any]], thought: str
 ) -> AssistantMessage:
     annotations = [annotation(citation) for citation in citations] if citations else msgspec.UNSET
-    message = AssistantMessage(text or None, tool_calls=calls) if calls else AssistantMessage(text, annotations=annotations)
+    content = text or None if calls or thought else text
+    message = AssistantMessage(content, tool_calls=calls) if calls else AssistantMessage(content, annotations=annotations)
+    if thought:
+        message.reasoning_content = message.reasoning = thought
     if not fields:
         return message
     body, more = msgspec.to_builtins(message), merge_fields(fields)

@@ -58,11 +58,8 @@ class CompletionReply(ChunkedReply):
                 return self._choice(index, text, tokens, ids=ids)
             case ChoiceFinished(index=index):
                 return self._choice(index, "", (), event)
-            case ChoiceFields(index=index, fields=fields):
-                self._template.choice_fields(index, fields)
-                return b""
-            case ReplyFields(fields=fields):
-                self._template.reply_fields(fields)
+            case ChoiceFields() | ReplyFields():
+                self._template.keep(event)
                 return b""
             case Usage() if self._include_usage:
                 return self._template.usage(usage_reply(event))

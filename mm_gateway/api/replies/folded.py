@@ -15,6 +15,7 @@ from mm_gateway.core import (
     MessageFields,
     Progress,
     PromptTokens,
+    ReasoningDelta,
     ReplyFields,
     TextDelta,
     TokenLogprob,
@@ -39,6 +40,7 @@ class Folded:
 
     def __init__(self, events: Iterable[GenerationEvent], choices: int) -> None:
         self.texts: list[list[str]] = [[] for _ in range(choices)]
+        self.thoughts: list[list[str]] = [[] for _ in range(choices)]
         self.logprobs: list[list[TokenLogprob]] = [[] for _ in range(choices)]
         self.token_ids: list[list[int]] = [[] for _ in range(choices)]
         self.prompts: dict[int, PromptTokens] = {}
@@ -58,10 +60,8 @@ class Folded:
         match event:
             case PromptTokens(prompt=prompt):
                 self.prompts[prompt] = event
-            case TextDelta(index=index, text=text, token_ids=ids, logprobs=tokens):
-                self.texts[index].append(text)
-                self.token_ids[index] += ids
-                self.logprobs[index] += tokens
+            case TextDelta() | ReasoningDelta():
+                self._add_text(event)
             case ToolCallDelta(index=index, id=id, name=name, arguments=arguments):
                 if id is not None:
                     self._calls[index].append((id, name or "", []))
@@ -82,6 +82,14 @@ class Folded:
                 self.usage = usage_reply(event)
             case _:
                 pass
+
+    def _add_text(self, event: TextDelta | ReasoningDelta) -> None:
+        self.token_ids[event.index] += event.token_ids
+        if isinstance(event, ReasoningDelta):
+            self.thoughts[event.index].append(event.text)
+            return
+        self.texts[event.index].append(event.text)
+        self.logprobs[event.index] += event.logprobs
 
     def calls(self, index: int) -> list[FunctionToolCall]:
         """Of one choice."""

@@ -12,7 +12,7 @@ import mm_gateway
 from mm_gateway.api.errors import HttpError, http_error
 from mm_gateway.api.replies.message_fields import merge_choice_fields
 from mm_gateway.api.replies.token_details import RunningUsage
-from mm_gateway.core import ChoiceFinished, GenerationEvent, PromptTokens, TextDelta
+from mm_gateway.core import ChoiceFields, ChoiceFinished, GenerationEvent, PromptTokens, ReasoningDelta, ReplyFields, TextDelta
 from mm_gateway.protocol import UsageReply
 from mm_gateway.work_pools import BODIES
 
@@ -32,7 +32,7 @@ def is_large(events: Collection[GenerationEvent]) -> bool:
 
 
 def _logprobs(event: GenerationEvent) -> int:
-    return len(event.logprobs) if isinstance(event, TextDelta | PromptTokens) else 0
+    return len(event.logprobs) if isinstance(event, TextDelta | ReasoningDelta | PromptTokens) else 0
 
 
 class Reply(Protocol):
@@ -138,13 +138,14 @@ class Template:
     def usage(self, usage: UsageReply) -> bytes:
         return self._chunk(b"", b',"usage":' + _encode(usage))
 
-    def reply_fields(self, fields: Mapping[str, Any]) -> None:
-        for name, value in fields.items():
+    def keep(self, event: ChoiceFields | ReplyFields) -> None:
+        """What goes with the next chunks."""
+        if isinstance(event, ChoiceFields):
+            self._of_choice.setdefault(event.index, []).append(event.fields)
+            return
+        for name, value in event.fields.items():
             (self._once if isinstance(value, list | dict) else self._always)[name] = value
         self._head = self._encode_head()
-
-    def choice_fields(self, index: int, fields: Mapping[str, Any]) -> None:
-        self._of_choice.setdefault(index, []).append(fields)
 
     def rest(self, nothing: bytes) -> bytes:
         """Chunks of what waits for a next one. nothing: the fields of a choice that says nothing."""

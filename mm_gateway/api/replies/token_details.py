@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mm_gateway.core import GenerationEvent, PromptTokens, TextDelta, UsageSoFar
+from mm_gateway.core import GenerationEvent, PromptTokens, ReasoningDelta, TextDelta, UsageSoFar
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest
 from mm_gateway.protocol.forwarded import ForwardedStreamOptions
@@ -61,7 +61,7 @@ class RunningUsage:
         match event:
             case PromptTokens(token_ids=ids):
                 self._prompt_tokens = (self._prompt_tokens or 0) + len(ids)
-            case TextDelta(token_ids=ids):
+            case TextDelta(token_ids=ids) | ReasoningDelta(token_ids=ids):
                 self._completion_tokens += len(ids)
             case UsageSoFar(prompt_tokens=prompt, completion_tokens=completion):
                 self._prompt_tokens, self._completion_tokens = prompt, completion

@@ -9,14 +9,16 @@ import msgspec
 
 from mm_gateway.api.responses.request import LEFT_OUT, function_definition, wants_logprobs
 from mm_gateway.api.tools import unserved_choice
-from mm_gateway.backends.upstream.request import message_body
+from mm_gateway.backends.upstream.request import messages_body
 from mm_gateway.core import ForwardedBody, Message
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.protocol import ChatCompletionRequest
 from mm_gateway.protocol.forwarded import ForwardedFields
 from mm_gateway.protocol.response_request import ResponseRequest, ResponseToolChoice, TextFormat
 
-_READ_HERE = frozenset({"model", "stream", "stream_options", "store", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"})
+_READ_HERE = frozenset(
+    {"model", "reasoning", "stream", "stream_options", "store", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}
+)
 _SAME = tuple(sorted({*ResponseRequest.__struct_fields__} & {*ChatCompletionRequest.__struct_fields__} - _READ_HERE))
 """Fields that mean the same in both, and pass as they came."""
 
@@ -43,7 +45,7 @@ def as_chat(
             code="unsupported_value",
         )
     fields: dict[str, Any] = {name: given[name] for name in _SAME if name in given}
-    fields["messages"] = [message_body(message) for message in messages]
+    fields["messages"] = messages_body(messages)
     if body.max_output_tokens is not None:
         fields["max_tokens"] = body.max_output_tokens
     if wants_logprobs(body):
@@ -55,9 +57,10 @@ def as_chat(
     if body.reasoning is not None and body.reasoning.effort is not None:
         fields["reasoning_effort"] = body.reasoning.effort
     fields |= _tools(body, ignored, unknown)
-    # Chat has no message for a reasoning; servers do without those of turns that are over.
+    # Of turns that are over no server is told what was thought.
     items = body.input if isinstance(body.input, list) else []
-    ignored += [f"input[{index}]" for index, item in enumerate(items) if item.get("type") == "reasoning"]
+    last = max((index for index, item in enumerate(items) if item.get("role") == "user"), default=-1)
+    ignored += [f"input[{index}]" for index, item in enumerate(items[: max(last, 0)]) if item.get("type") == "reasoning"]
     return ForwardedBody(model=body.model, endpoint="chat/completions", fields=fields, output_tokens=body.max_output_tokens or 0)
 
 

@@ -56,6 +56,7 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
     waiting: dict[str, _Turn] = {}
     seen: set[str] = set()
     before: Item | None = None
+    thought: str | None = None
     for item in items:
         if item.id in seen:
             raise InvalidRequestError(
@@ -64,15 +65,20 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
         seen.add(item.id)
         match item:
             case MessageItem():
-                turns.append(_Turn(Message(item.role, _texts(item.content), parts=_media(item.content))))
+                used = thought if item.role == "assistant" else None
+                turns.append(_Turn(Message(item.role, _texts(item.content), reasoning=used, parts=_media(item.content))))
+                thought = None
             case ReasoningItem():
-                continue  # of a turn that is over; the calls after it still belong to the message before it
+                text = "".join(part.text for part in item.content or ())
+                thought = f"{thought}\n{text}" if thought and text else text or thought
+                continue  # the calls after one without a text still belong to the message before it
             case FunctionCallItem(call_id=call_id):
                 if call_id in waiting:
                     raise InvalidRequestError(f"Duplicate function call with call_id {call_id[:_MAX_SHOWN]}.", param="input")
                 calls = isinstance(before, FunctionCallItem) or (isinstance(before, MessageItem) and before.role == "assistant")
-                if not calls:
-                    turns.append(_Turn(Message("assistant", "")))
+                if not calls or thought:
+                    turns.append(_Turn(Message("assistant", "", reasoning=thought)))
+                    thought = None
                 turns[-1].calls.append(ToolCall(call_id, item.name, item.arguments))
                 waiting[call_id] = turns[-1]
             case FunctionCallOutputItem(call_id=call_id, output=output):

@@ -8,6 +8,8 @@ continued. Refused before its first event, or left by its client, nothing of it 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 from litestar import delete, get, post
@@ -21,9 +23,10 @@ from mm_gateway.api.connection import HTTPRequest, while_connected
 from mm_gateway.api.endpoint import LARGE_BODY_BYTES, Asked, receive, respond
 from mm_gateway.api.responses.as_chat import as_chat
 from mm_gateway.api.responses.conversation import carried, conversation
-from mm_gateway.api.responses.items import ItemIds, read_items, referenced
+from mm_gateway.api.responses.items import ItemIds, has_encrypted, read_items, referenced
 from mm_gateway.api.responses.reply import ResponseReply
-from mm_gateway.api.responses.request import check, new_response, response_request, wants_logprobs
+from mm_gateway.api.responses.request import ENCRYPTED, check, new_response, response_request, wants_logprobs
+from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.api.tokens import tokenizing_backend
 from mm_gateway.core import ChatInput, ForwardedBody, GenerationRequest
@@ -63,12 +66,18 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
     async def keep(final: ResponseObject) -> bool:
         return await store.put(owner, StoredResponse(final, items))
 
+    sealed: SealedThoughts = state.sealed_thoughts
+    wanted = ENCRYPTED in (body.include or ())
+    encrypts = wanted and await sealed.ready()
+    if wanted and not encrypts:
+        ignored.append("include")
     reply = ResponseReply(
         response,
         ids.new,
         logprobs=wants_logprobs(body),
         obfuscate=body.stream_options is not None and bool(body.stream_options.include_obfuscation),
         keep=keep if response.store else None,
+        encrypt=partial(sealed.seal, owner) if encrypts else None,
     )
     return await respond(request, state, Asked(asked, reply, stream=bool(body.stream)), ignored)
 
@@ -104,9 +113,14 @@ async def _read(
     previous = await _previous(store, owner, body.previous_response_id)
     wanted = referenced(body.input)
     stored = await store.items(owner, wanted) if wanted else {}
+    sealed: SealedThoughts = state.sealed_thoughts
+    if has_encrypted(body.input):
+        await sealed.ready()
 
     def read() -> tuple[list[Item], GenerationRequest | ForwardedBody]:
-        given = () if body.input is None else read_items(body.input, ids, stored, forwarded=forwarded, unknown=unknown)
+        given: Sequence[Item] = ()
+        if body.input is not None:
+            given = read_items(body.input, ids, stored, partial(sealed.open, owner), forwarded=forwarded, unknown=unknown)
         items = [*previous, *given]
         messages = conversation(items, body.instructions)
         if forwarded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -113,10 +113,21 @@ def referenced(given: str | Sequence[Mapping[str, Any]] | None) -> set[str]:
     return {entry["id"] for entry in entries if _kind(entry) == "item_reference" and isinstance(entry.get("id"), str)}
 
 
+def has_encrypted(given: str | Sequence[Mapping[str, Any]] | None) -> bool:
+    """Whether an input brings back encrypted thoughts."""
+    entries = () if given is None or isinstance(given, str) else given
+    return any(entry.get("encrypted_content") is not None for entry in entries)
+
+
+class Open(Protocol):
+    def __call__(self, sealed: str, *, param: str) -> str: ...
+
+
 def read_items(
     given: str | Sequence[Mapping[str, Any]],
     ids: ItemIds,
     stored: Mapping[str, Item],
+    open: Open,
     *,
     forwarded: bool = False,
     unknown: list[str] | None = None,
@@ -125,7 +136,7 @@ def read_items(
 
     Args:
         ids: for items that came without. stored: those that the input refers to, as far as they were found.
-        forwarded: for a model of another server, which may read more than text and have reasoned before.
+        open: reads encrypted thoughts. forwarded: for a model of another server, which may read more than text.
         unknown: as for `decode`.
 
     Raises:
@@ -134,7 +145,7 @@ def read_items(
     """
     if isinstance(given, str):
         return [MessageItem(ids.new("msg"), "user", [InputText(given)])]
-    read = _Reading(ids, stored, forwarded, unknown)
+    read = _Reading(ids, stored, open, forwarded, unknown)
     return [read.item(f"input[{index}]", entry) for index, entry in enumerate(given)]
 
 
@@ -152,8 +163,9 @@ _MEDIA: _Kinds = {**_TEXT, "input_image": InputImage, "input_file": InputFile, "
 class _Reading:
     """Makes items of the entries of one input; arguments as for `read_items`."""
 
-    def __init__(self, ids: ItemIds, stored: Mapping[str, Item], forwarded: bool, unknown: list[str] | None) -> None:
+    def __init__(self, ids: ItemIds, stored: Mapping[str, Item], open: Open, forwarded: bool, unknown: list[str] | None) -> None:
         self._ids = ids
+        self._open = open
         self._stored = stored
         self._forwarded = forwarded
         self._unknown = unknown
@@ -191,25 +203,22 @@ class _Reading:
                         param="input",
                     )
                 return found
-            case "reasoning" if self._forwarded:
-                thought = self._convert(at, entry, _GivenReasoning)
-                return ReasoningItem(
-                    thought.id or ids.new("rs"), thought.summary, thought.content, thought.encrypted_content, thought.status
-                )
             case "reasoning":
-                raise UnsupportedParameterError(
-                    "Reasoning input items can only be provided to a reasoning or computer use model. "
-                    "Remove reasoning items from your input and try again.",
-                    param=at,
-                    code="unsupported_value",
-                )
+                return self._thought(at, self._convert(at, entry, _GivenReasoning))
             case kind:
                 raise UnsupportedParameterError(
                     f"Items of type '{str(kind)[:50]}' are not supported by this server, only 'message', 'function_call', "
-                    "'function_call_output' and 'item_reference'",
+                    "'function_call_output', 'reasoning' and 'item_reference'",
                     param=f"{at}.type",
                     code="unsupported_value",
                 )
+
+    def _thought(self, at: str, given: _GivenReasoning) -> ReasoningItem:
+        """With its text, which those who store nothing here bring back encrypted."""
+        content, encrypted = given.content, given.encrypted_content
+        if encrypted is not None:
+            content = [ReasoningText(self._open(encrypted, param=f"{at}.encrypted_content"))]
+        return ReasoningItem(given.id or self._ids.new("rs"), given.summary, content, encrypted, given.status)
 
     def _parts(self, at: str, content: str | Sequence[Mapping[str, Any]], allowed: _Kinds) -> list[Part]:
         if isinstance(content, str):

@@ -17,6 +17,7 @@ from mm_gateway.core import (
     FinishReason,
     GenerationEvent,
     MessageFields,
+    ReasoningDelta,
     ReplyFields,
     TextDelta,
     TokenLogprob,
@@ -106,13 +107,18 @@ class _Refusal:
 
 
 class _Reasoning:
-    def __init__(self, index: int, id: str) -> None:
+    def __init__(self, index: int, id: str, encrypt: Callable[[str], str] | None) -> None:
         self.index, self.id = index, id
         self.status: ItemStatus = "in_progress"
         self.texts: list[str] = []
+        self._encrypt = encrypt
+        self._encrypted: str | None = None
 
     def item(self) -> ReasoningItem:
-        return ReasoningItem(self.id, content=[ReasoningText("".join(self.texts))], status=self.status)
+        text = "".join(self.texts)
+        if self._encrypted is None and self._encrypt is not None and self.status != "in_progress":
+            self._encrypted = self._encrypt(text)
+        return ReasoningItem(self.id, content=[ReasoningText(text)], encrypted_content=self._encrypted, status=self.status)
 
 
 class _Call:
@@ -134,9 +140,11 @@ class Output:
 
     Args:
         new_id: makes an item's id. logprobs: whether log-probabilities are kept.
+        encrypt: what a reasoning item also holds its text as, for clients that bring it back; None: only the text.
     """
 
-    def __init__(self, new_id: Callable[[Kind], str], *, logprobs: bool) -> None:
+    def __init__(self, new_id: Callable[[Kind], str], *, logprobs: bool, encrypt: Callable[[str], str] | None = None) -> None:
+        self._encrypt = encrypt
         self.reason: FinishReason = "stop"
         self.usage: Usage | None = None
         self.service_tier: str | None = None
@@ -157,6 +165,8 @@ class Output:
         match event:
             case TextDelta():
                 return self._text(event)
+            case ReasoningDelta(text=text):
+                return self._think(text) if text else ()
             case ToolCallDelta():
                 return self._call(event)
             case UrlCitation():
@@ -202,16 +212,18 @@ class Output:
         changes.append(Opened(message.index, MessageItem(message.id, "assistant", [], "in_progress"), OutputText("")))
         return message
 
-    def _fields(self, fields: Mapping[str, Any]) -> Iterable[Change]:
-        """What the Responses API has items for; servers call their reasoning by one of two names, or by both."""
+    def _think(self, text: str) -> Iterable[Change]:
         changes: list[Change] = []
-        reasoning = fields.get("reasoning_content") or fields.get("reasoning")
-        if isinstance(reasoning, str) and reasoning:
-            if not isinstance(self._open, _Reasoning):
-                self._close(changes, "completed")
-                thought = _Reasoning(len(self._items), self._new_id("rs"))
-                self._begin(thought, changes, ReasoningItem(thought.id, status="in_progress"), ReasoningText(""))
-            changes.append(self._add_piece(reasoning))
+        if not isinstance(self._open, _Reasoning):
+            self._close(changes, "completed")
+            thought = _Reasoning(len(self._items), self._new_id("rs"), self._encrypt)
+            self._begin(thought, changes, ReasoningItem(thought.id, status="in_progress"), ReasoningText(""))
+        changes.append(self._add_piece(text))
+        return changes
+
+    def _fields(self, fields: Mapping[str, Any]) -> Iterable[Change]:
+        """What the Responses API has items for."""
+        changes: list[Change] = []
         refusal = fields.get("refusal")
         if isinstance(refusal, str) and refusal:
             if not isinstance(self._open, _Refusal):

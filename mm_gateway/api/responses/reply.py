@@ -52,6 +52,7 @@ class ResponseReply:
     Args:
         response: as it is before the first event. new_id: makes an item's id.
         logprobs: whether they were asked for. obfuscate: whether deltas are padded, so that their sizes tell nothing of the text.
+        encrypt: makes the `encrypted_content` of thoughts; None: they have none.
         keep: called with the response once it is final; None: it is not stored.
     """
 
@@ -59,10 +60,17 @@ class ResponseReply:
     heartbeat = b""
 
     def __init__(
-        self, response: ResponseObject, new_id: Callable[[Kind], str], *, logprobs: bool, obfuscate: bool, keep: Keep | None
+        self,
+        response: ResponseObject,
+        new_id: Callable[[Kind], str],
+        *,
+        logprobs: bool,
+        obfuscate: bool,
+        keep: Keep | None,
+        encrypt: Callable[[str], str] | None = None,
     ) -> None:
         self._response = response
-        self._output = Output(new_id, logprobs=logprobs)
+        self._output = Output(new_id, logprobs=logprobs, encrypt=encrypt)
         self._obfuscate = obfuscate
         self._keep = keep
         self._sequence_number = 0

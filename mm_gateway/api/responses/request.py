@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, only_grammar, structured_outputs
+from mm_gateway.api.reasoning import response_reasoning
 from mm_gateway.api.tools import (
     SERVER_TOOLS,
     OneFunction,
@@ -26,11 +27,11 @@ from mm_gateway.protocol.response_request import ResponseRequest, ResponseToolCh
 from mm_gateway.protocol.responses import FunctionToolReply, ReasoningReply, ResponseObject
 
 LOGPROBS = "message.output_text.logprobs"
-
+ENCRYPTED = "reasoning.encrypted_content"
 
 LEFT_OUT = SERVER_TOOLS | {"apply_patch", "custom", "local_shell", "namespace", "shell", "tool_search"}
 """Types of tools that a model here cannot be given."""
-FORWARDED = ("reasoning.effort", "text.verbosity")
+FORWARDED = ("text.verbosity",)
 """Paths of fields that only models of other servers have."""
 
 
@@ -86,6 +87,7 @@ def response_request(
             _tool_use(body, ignored, unknown),
             Rendering(variables=body.chat_template_kwargs or {}),
             truncate=body.truncation == "auto",
+            reasoning=response_reasoning(body),
         ),
         config=generation_config(
             body,

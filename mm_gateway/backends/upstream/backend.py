@@ -23,7 +23,7 @@ from mm_gateway.backends.upstream.request import (
     as_embedding_request,
     as_streaming_request,
     body_of,
-    message_body,
+    messages_body,
     rendering_body,
     tools_body,
 )
@@ -87,7 +87,7 @@ class RemoteBackend:
             case str():
                 body |= {"prompt": input, "add_special_tokens": add_special_tokens}
             case ChatInput(messages, tools, rendering):
-                body |= {"messages": [message_body(message) for message in messages], **rendering_body(rendering)}
+                body |= {"messages": messages_body(messages), **rendering_body(rendering)}
                 body |= {"tools": tools_body(tools)["tools"]} if tools is not None else {}
         return await self._ask_about_tokens("/tokenize", body, tokenized)
 

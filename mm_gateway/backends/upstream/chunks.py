@@ -17,6 +17,7 @@ from mm_gateway.core import (
     FinishReason,
     GenerationEvent,
     MessageFields,
+    ReasoningDelta,
     TextDelta,
     TokenLogprob,
     UrlCitation,
@@ -77,7 +78,10 @@ class ChunkReader:
             if (beside := self._further.of_choice(index, given)) is not None:
                 yield beside
             known = msgspec.convert(delta, Delta)
-            # Reasoning comes before the text that it is for, whatever the order of the fields.
+            # A thought comes before the text that it is for, whatever the order of the fields.
+            if thought := _thought(known):
+                self._deltas += 1
+                yield ReasoningDelta(index, thought)
             if fields := _further(delta, known):
                 yield MessageFields(index, fields)
             yield from self._delta(index, known, choice.text or "", _logprobs(choice.logprobs))
@@ -126,9 +130,16 @@ def text_of(content: str | list[dict[str, Any]] | None) -> str:
     return content or ""
 
 
+def _thought(known: Delta) -> str:
+    """Some send it under both names."""
+    return next((text for text in (known.reasoning_content, known.reasoning) if isinstance(text, str) and text), "")
+
+
 def _further(delta: Mapping[str, Any], known: Delta) -> dict[str, Any]:
     """What of a delta no event stands for, as it came; parts of the content that are no text as `content_parts`."""
-    fields = {name: value for name, value in delta.items() if name not in _UNDERSTOOD and value is not None}
+    thoughts = {"reasoning_content": known.reasoning_content, "reasoning": known.reasoning}
+    others = {name for name, value in thoughts.items() if not isinstance(value, str)}
+    fields = {name: value for name, value in delta.items() if (name not in _UNDERSTOOD or name in others) and value is not None}
     if isinstance(known.content, list) and (parts := [part for part in known.content if part.get("type") != "text"]):
         fields["content_parts"] = parts
     return fields

@@ -34,6 +34,9 @@ class Delta(msgspec.Struct):
 
     content: str | list[dict[str, Any]] | None = None
     """As a list: parts, of which those of type `text` are the text."""
+    reasoning_content: Any = None
+    reasoning: Any = None
+    """Either is a piece of a thought where it is a text."""
     annotations: list[Annotation] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     """Each a ToolCall; what else it has is passed on, too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -72,13 +72,17 @@ def body_of(request: GenerationRequest) -> ForwardedBody:
 
 
 def _chat_fields(input: ChatInput, config: GenerationConfig) -> dict[str, Any]:
-    body: dict[str, Any] = {"messages": [message_body(message) for message in input.messages], **rendering_body(input.rendering)}
+    body: dict[str, Any] = {"messages": messages_body(input.messages), **rendering_body(input.rendering)}
     if input.echo:
         body["echo"] = True
     if input.truncate_prompt_tokens is not None:
         body["truncate_prompt_tokens"] = input.truncate_prompt_tokens
     if input.tools is not None:
         body |= tools_body(input.tools)
+    if input.reasoning.effort is not None:
+        body["reasoning_effort"] = input.reasoning.effort
+    if input.reasoning.thinking_budget is not None:
+        body["thinking_token_budget"] = input.reasoning.thinking_budget
     if input.truncate:
         raise UnsupportedParameterError(
             "truncation: a remote model cannot be told to leave out the oldest turns. Send the conversation without them",
@@ -107,8 +111,16 @@ def rendering_body(rendering: Rendering) -> dict[str, Any]:
     return body
 
 
-def message_body(message: Message) -> dict[str, Any]:
+def messages_body(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """A conversation. Thoughts go with what followed the last question: some servers refuse those of turns that are over."""
+    last = max((index for index, message in enumerate(messages) if message.role == "user"), default=-1)
+    return [_message_body(message, thought=index > last) for index, message in enumerate(messages)]
+
+
+def _message_body(message: Message, *, thought: bool) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.to_builtins(message)
+    if body.pop("reasoning", None) is not None and thought:
+        body["reasoning_content"] = message.reasoning
     if body.pop("parts", None):
         body["content"] = list(message.parts)
     if message.tool_calls:

@@ -83,3 +83,16 @@ class ReasoningFormat:
     def is_open(self, text: str) -> bool:
         """Whether a text ends within a thought."""
         return text.rfind(self.opening) > text.rfind(self.closing)
+
+
+@dataclass(frozen=True)
+class ThoughtPlan:
+    """How the replies to one request think.
+
+    Attributes:
+        state: where each of them begins. budget: tokens of thought in each; None: no limit but that of the reply.
+    """
+
+    format: ReasoningFormat
+    state: State
+    budget: int | None = None

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mm_gateway.chat_templates.reasoning_formats.format import ReasoningFormat
+from mm_gateway.chat_templates.reasoning_formats.format import ReasoningFormat, ThoughtPlan
 from mm_gateway.chat_templates.reasoning_formats.formats import REASONING_FORMATS
-from mm_gateway.core import EFFORTS, Effort, Reasoning
+from mm_gateway.core import DEFAULT_BUDGETS, EFFORTS, ChatInput, Effort, Reasoning
 from mm_gateway.errors import InvalidRequestError
 
 Turn = dict[str, Any]
@@ -72,6 +72,28 @@ class TemplateThoughts:
         """Whether an effort makes a difference to the prompt."""
         return self._nearest(effort) is not None
 
+    def plan(self, input: ChatInput, prompt: str, budgets: Mapping[Effort, int]) -> ThoughtPlan:
+        """How the replies to a conversation think.
+
+        Args:
+            prompt: the end of the rendered conversation, of a few dozen characters at least. budgets: configured ones.
+        """
+        final = input.messages[-1]
+        if not input.rendering.continue_final_message:
+            state = self.format.state_after(prompt)
+        else:
+            state = "thought" if (final.reasoning and not final.content) or self.format.is_open(final.content) else "answer"
+        return ThoughtPlan(self.format, state, self.budget(input.reasoning, budgets))
+
+    def budget(self, reasoning: Reasoning, configured: Mapping[Effort, int]) -> int | None:
+        """Tokens of thought in each reply; None: no limit."""
+        effort = reasoning.effort
+        if effort == "none" or reasoning.thinking_budget is not None:
+            return 0 if effort == "none" else reasoning.thinking_budget
+        if effort is None or effort in configured:
+            return configured[effort] if effort is not None else None
+        return None if self.knows(effort) else DEFAULT_BUDGETS.get(effort)
+
     def turn(self, thought: str, content: str) -> Turn:
         """The fields of an assistant's turn that say what it thought and wrote."""
         return {"content": content} if self.way is None else _WAYS[self.way](thought, content)
@@ -104,7 +126,7 @@ def find_thoughts(render: Render, names: Collection[str], *, configured: str | N
     if form is None:
         return None
     words: tuple[Effort, ...] = (form.efforts or EFFORTS) if _EFFORT in names else ()
-    takes = [word for word in words if not (word == "none" and switch) and probe.prompt({_EFFORT: word}) is not None]
+    takes: list[Effort] = [word for word in words if not (word == "none" and switch) and probe.prompt({_EFFORT: word}) is not None]
     changes = len({probe.prompt({_EFFORT: effort}) for effort in takes}) > 1
     return TemplateThoughts(form, way, switch, tuple(takes) if changes else (), _BUDGET in names)
 

@@ -14,8 +14,9 @@ MARKS = (START, CHANNEL, MESSAGE, END, "<|constrain|>", "<|call|>", "<|return|>"
 
 _MAX_HEADER = 200
 """Characters after which what has no end is taken for no header."""
-_ENDS = re.compile("|".join(map(re.escape, (END, START, "<|call|>", "<|return|>"))))
-_LONGEST = max(map(len, MARKS))
+_CLOSINGS = (END, START, "<|call|>", "<|return|>")
+_ENDS = re.compile("|".join(map(re.escape, _CLOSINGS)))
+_LONGEST = max(map(len, _CLOSINGS))
 
 
 class HarmonyReader:
@@ -90,7 +91,7 @@ class HarmonyReader:
         """Characters at the end of what waits that may become the end of the message."""
         tail = self._buffer[-_LONGEST:]
         at = tail.rfind("<")
-        return len(tail) - at if at >= 0 and any(mark.startswith(tail[at:]) for mark in MARKS) else 0
+        return len(tail) - at if at >= 0 and any(mark.startswith(tail[at:]) for mark in _CLOSINGS) else 0
 
     def _take(self, pieces: list[Piece], part: str, size: int) -> None:
         if size:

@@ -14,7 +14,7 @@ class Ends:
     """The same for all choices of a request.
 
     Attributes:
-        tokens: end the text. strings: the same, as text.
+        tokens: end the text. strings: the same, as text. own: those of the tokens that are the model's, and end a thought too.
         shown: those of the strings that are part of the text.
         shows_token: the token that ends the text is part of it, where it has a text.
         names: special tokens that the request named as strings. With `shows_token` their names are shown, though the text leaves other
@@ -28,6 +28,7 @@ class Ends:
     shows_token: bool = False
     names: Mapping[int, str] = field(default_factory=dict)
     asked: frozenset[int] = frozenset()
+    own: frozenset[int] = frozenset()
 
 
 def ends_of(
@@ -45,4 +46,5 @@ def ends_of(
         shows_token=config.include_stop_str_in_output,
         names=names,
         asked=frozenset(config.stop_token_ids) - own,
+        own=own,
     )

@@ -8,7 +8,6 @@ import torch
 
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, EngineError, GatewayError, InvalidRequestError, OutOfMemoryError
 from mm_gateway.runtime.memory_errors import is_out_of_memory
-from mm_gateway.runtime.sampling.structured_output import GrammarState
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
 logger = logging.getLogger(__name__)
@@ -33,11 +32,11 @@ def failed_request(error: Exception) -> GatewayError:
     return EngineError("The engine failed while serving this request")
 
 
-def no_tokens_left(seq: Sequence, grammar: GrammarState | None) -> InvalidRequestError:
-    """For a request of which every token that may come next is barred. grammar: that it has to follow."""
-    within = f" in {grammar.param}" if grammar is not None else ""
-    if seq.output_len < seq.config.min_tokens:
-        text = f"min_tokens: after {seq.output_len} of {seq.config.min_tokens} tokens nothing but the end can follow{within}"
+def no_tokens_left(seq: Sequence, param: str) -> InvalidRequestError:
+    """For a request of which every token that may come next is barred. param: field of the grammar that it has to follow; "": none."""
+    within = f" in {param}" if param else ""
+    if seq.answer_len < seq.config.min_tokens:
+        text = f"min_tokens: after {seq.answer_len} of {seq.config.min_tokens} tokens nothing but the end can follow{within}"
         return InvalidRequestError(text, param="min_tokens")
     return InvalidRequestError(f"bad_words: the output cannot go on without one of them{within}", param="bad_words")
 

@@ -7,7 +7,7 @@ import queue
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from mm_gateway.core import GenerationEvent, TextDelta, Usage
+from mm_gateway.core import GenerationEvent, ReasoningDelta, TextDelta, Usage
 
 Item = GenerationEvent | BaseException
 
@@ -95,7 +95,7 @@ def approximate_bytes(item: Item) -> int:
     The rare events above 64 KiB (an echoed prompt) count as that: the request itself bounds them, so one of them is no sign
     of a slow reader.
     """
-    if not isinstance(item, TextDelta):
+    if not isinstance(item, TextDelta | ReasoningDelta):
         return 256
     entries = sum(1 + len(token.top) for token in item.logprobs)
     return min(256 + len(item.text) + 32 * len(item.token_ids) + 256 * entries, _MAX_EVENT_BYTES)

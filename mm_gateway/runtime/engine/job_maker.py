@@ -9,15 +9,17 @@ from collections.abc import Callable
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass, field
 
+from mm_gateway.chat_templates.reasoning_formats.format import ReasoningFormat, ThoughtPlan
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults
 from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob, check_embedding
-from mm_gateway.runtime.engine.ends import ends_of
+from mm_gateway.runtime.engine.ends import Ends, ends_of
 from mm_gateway.runtime.engine.generation import Generation
 from mm_gateway.runtime.engine.prompt_limits import PromptLimits
 from mm_gateway.runtime.engine.sequence_text import SequenceText
 from mm_gateway.runtime.engine.text_job import TextJob
+from mm_gateway.runtime.engine.thinking import Thinking, ThoughtTokens
 from mm_gateway.runtime.sampling.structured_output import CompiledGrammar
 from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -43,6 +45,8 @@ class JobMaker:
     embedding_size: int
     max_sequences: int = WINDOW
     ids: itertools.count[int] = field(default_factory=itertools.count)
+    thought_tokens: dict[str, ThoughtTokens] = field(default_factory=dict[str, ThoughtTokens])
+    """By the name of the format; kept from one request to the next."""
 
     def text_job(
         self,
@@ -56,6 +60,7 @@ class JobMaker:
         bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
         echo_texts: AbstractSequence[str] | None = None,
         grammar: CompiledGrammar | None = None,
+        thoughts: ThoughtPlan | None = None,
         param: str = "prompt",
     ) -> TextJob:
         """As `InferenceEngine.submit` says; the grammar is the compiled one alone."""
@@ -66,7 +71,8 @@ class JobMaker:
         group = next(self.ids)
         ends = ends_of(config, self.text, own=self.stop_token_ids, of_template=stop_strings, follows_grammar=grammar is not None)
         words = self.text.spellings(config.bad_words, "bad_words") if bad_words is None else bad_words
-        barred = BarredTokens(min_tokens=config.min_tokens, ends=ends.tokens, words=words) or None
+        answers = grammar is not None and thoughts is not None
+        barred = BarredTokens(min_tokens=config.min_tokens, ends=ends.tokens, words=words, answers=answers) or None
         marks = {token: name for name in shown if (token := self.text.special_token(name)) is not None}
         texts: dict[int, SequenceText] = {}
         echo: dict[int, str] = {}
@@ -85,11 +91,17 @@ class JobMaker:
                     seed=seed + index * 0x9E3779B97F4A7C15,
                     barred=barred,
                 )
-                stops = StopStrings(ends.strings, shown=ends.shown)
-                texts[seq.id] = SequenceText(index, seq, self.text, ends, stops if stops_within is None else stops_within(stops), marks)
+                thinking = Thinking(thoughts, self._tokens_of(thoughts.format), grammar) if thoughts is not None else None
+                texts[seq.id] = SequenceText(index, seq, self.text, ends, _stops(ends, stops_within), thinking, marks)
                 if echo_texts is not None:
                     echo[seq.id] = echo_texts[position]
         return TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar)
+
+    def _tokens_of(self, form: ReasoningFormat) -> ThoughtTokens:
+        found = self.thought_tokens.get(form.name)
+        if found is None:
+            found = self.thought_tokens[form.name] = ThoughtTokens(form, self.text)
+        return found
 
     def embedding_job(
         self, generation: Generation, inputs: AbstractSequence[AbstractSequence[int]], *, dimensions: int | None, param: str
@@ -104,3 +116,13 @@ class JobMaker:
             for index, tokens in enumerate(inputs)
         )
         return EmbeddingJob(generation, backlog, dimensions, sum(map(len, inputs)), min(WINDOW, self.max_sequences))
+
+
+def _stops(ends: Ends, within: Callable[[StopStrings], TextStops] | None) -> Callable[[], TextStops]:
+    """Makes what finds the strings that end a text. within: as `stops_within` of `submit`."""
+
+    def new() -> TextStops:
+        stops = StopStrings(ends.strings, shown=ends.shown)
+        return stops if within is None else within(stops)
+
+    return new

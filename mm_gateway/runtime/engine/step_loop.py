@@ -24,6 +24,7 @@ from mm_gateway.runtime.engine.hidden_states import Pooler, unit_vector
 from mm_gateway.runtime.engine.model_runner import ModelRunner, StepLogits, current_device
 from mm_gateway.runtime.engine.sequence_text import SequenceText
 from mm_gateway.runtime.engine.text_job import TextJob
+from mm_gateway.runtime.engine.thinking import Thinking
 from mm_gateway.runtime.sampling.sampler import Sampled, Sampler, TokenScores, score_tokens
 from mm_gateway.runtime.sampling.structured_output import GrammarState, TokenMasks
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
@@ -66,7 +67,7 @@ class StepLoop:
         self._jobs: dict[Generation, TextJob | EmbeddingJob] = {}
         # By sequence id:
         self._job_of: dict[int, TextJob | EmbeddingJob] = {}
-        self._grammars: dict[int, GrammarState] = {}
+        self._rules: dict[int, GrammarState | Thinking] = {}
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._released = 0  # sequences since the last step
         self._next_report_s = 0.0
@@ -135,10 +136,15 @@ class StepLoop:
         if isinstance(job, EmbeddingJob):
             self._queue_inputs(job)
             return
-        for seq in job.sequences:
+        for text in job.texts.values():
+            seq = text.seq
             self._job_of[seq.id] = job
-            if job.grammar is not None:
-                self._grammars[seq.id] = job.grammar.new_state()
+            if text.thinking is not None:
+                text.thinking.begin()
+                text.follow()
+                self._rules[seq.id] = text.thinking
+            elif job.grammar is not None:
+                self._rules[seq.id] = job.grammar.new_state()
             self._scheduler.add(seq)
 
     def _queue_inputs(self, job: EmbeddingJob) -> None:
@@ -166,7 +172,7 @@ class StepLoop:
         self._pooler.forget(seq)
         self._job_of.pop(seq.id, None)
         self._prompt_scores.pop(seq.id, None)
-        self._grammars.pop(seq.id, None)
+        self._rules.pop(seq.id, None)
 
     def _report(self) -> None:
         """Tell those without a token yet where they stand."""
@@ -206,8 +212,9 @@ class StepLoop:
 
     def _forward(self, step: list[ScheduledSequence]) -> tuple[StepLogits, dict[int, torch.Tensor], list[Sampled]]:
         """Logits, complete hidden states by sequence id, and the tokens drawn."""
-        constrained = [scheduled.seq.id for scheduled in step if scheduled.sample and scheduled.seq.id in self._grammars]
-        masks = self._masks.start([self._grammars[id] for id in constrained]) if constrained else None
+        ruled = [scheduled.seq.id for scheduled in step if scheduled.sample and scheduled.seq.id in self._rules]
+        constrained = {id: allowed for id in ruled if (allowed := self._rules[id].allowed()) is not None}
+        masks = self._masks.start([*constrained.values()]) if constrained else None
         result = self._runner.execute(step)
         self._score_prompts(result)
         pooled = self._pooler.add(result.hidden)
@@ -257,22 +264,24 @@ class StepLoop:
         if text.index % job.choices_per_prompt == 0:  # every prompt counts once, by its first choice
             job.cached_tokens += seq.cached or 0
             self._cached_tokens += seq.cached or 0
+        job.reasoning_tokens += seq.thought_len
         del job.texts[seq.id]
         self._release(seq)
         if not job.texts:
             del self._jobs[job.generation]
-            self._outbox.add(job.generation, [Usage(job.prompt_tokens, job.completion_tokens, cached_tokens=job.cached_tokens)])
+            usage = Usage(job.prompt_tokens, job.completion_tokens, cached_tokens=job.cached_tokens, reasoning_tokens=job.reasoning_tokens)
+            self._outbox.add(job.generation, [usage])
 
     def _events_of(self, job: TextJob, text: SequenceText, draw: Sampled) -> tuple[list[GenerationEvent], bool]:
         """What a draw says, and whether the text ends with it."""
         seq = text.seq
-        grammar = self._grammars.get(seq.id)
+        rules = self._rules.get(seq.id)
         if draw.token is None:
-            raise no_tokens_left(seq, grammar) if draw.all_barred else no_numbers()
+            raise no_tokens_left(seq, rules.param if rules is not None else "") if draw.all_barred else no_numbers()
         if job.generation.is_read_too_slowly:
             raise SlowReaderError("The client reads this reply more slowly than the model writes it, beyond what is kept for it")
-        if grammar is not None:
-            grammar.advance(draw.token)
+        if rules is not None:
+            rules.advance(draw.token)
         events: list[GenerationEvent] = []
         if not text.begun:
             seq.score_prompt = False  # once is enough, however often the prompt is computed again

@@ -31,6 +31,7 @@ class TextJob:
     echo: dict[int, str]
     grammar: CompiledGrammar | None = None
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
     cached_tokens: int = 0
     reported: Progress | None = None
 

@@ -186,7 +186,9 @@ class _Batch:
 
 
 def _barred(seq: Sequence) -> set[int]:
-    return seq.barred.next(seq.tokens, seq.prompt_len) if seq.barred is not None else set()
+    if seq.barred is None or seq.is_forced:
+        return set()
+    return seq.barred.next(seq.tokens, seq.prompt_len, thought_len=seq.thought_len, in_thought=seq.in_thought)
 
 
 def score_tokens(logits: torch.Tensor, tokens: list[int], top: int) -> list[TokenScores]:

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import llguidance
 import numpy as np
@@ -46,15 +46,15 @@ class CompiledGrammar:
 
     def __init__(self, start: llguidance.LLMatcher, param: str, size_bytes: int) -> None:
         self._start = start
-        self._param = param
+        self.param = param
         self.size_bytes = size_bytes
 
     def new_state(self) -> GrammarState:
-        return GrammarState(self._start.deep_copy(), self._param)
+        return GrammarState(self._start.deep_copy(), self.param)
 
     def named(self, param: str) -> CompiledGrammar:
         """The same grammar, as that of another field."""
-        return self if param == self._param else CompiledGrammar(self._start, param, self.size_bytes)
+        return self if param == self.param else CompiledGrammar(self._start, param, self.size_bytes)
 
 
 class GrammarState:
@@ -71,6 +71,14 @@ class GrammarState:
         self.matcher = matcher
         self.fault: BaseException | None = None
         self.param = param
+
+    def allowed(self) -> Allowed:
+        """What may come next."""
+        return Allowed(self)
+
+    def accepts(self, token: int) -> bool:
+        """Whether it may come next."""
+        return self.fault is None and self.matcher.validate_tokens([token]) == 1
 
     def advance(self, token: int) -> None:
         """A token was sampled.
@@ -89,6 +97,13 @@ class GrammarState:
         if "forced bytes" in reason:
             reason = "it asks for text that this model's tokenizer can only read as a control token"
         raise InvalidRequestError(f"{self.param}: the output cannot go on in this grammar: {reason}", param=self.param)
+
+
+class Allowed(NamedTuple):
+    """Tokens that may come next in one output: those that a grammar allows, and some besides. state: None: these alone."""
+
+    state: GrammarState | None
+    besides: tuple[int, ...] = ()
 
 
 class GrammarCompiler:
@@ -184,33 +199,39 @@ class TokenMasks:
         self._executor: Any = None
         self._thread: ThreadPoolExecutor | None = None
 
-    def start(self, states: list[GrammarState]) -> Future[torch.Tensor]:
-        """Begin; the result is [len(states), vocabulary] bool on the host, True for tokens that may come next.
+    def start(self, outputs: list[Allowed]) -> Future[torch.Tensor]:
+        """Begin; the result is [len(outputs), vocabulary] bool on the host, True for tokens that may come next.
 
         The row of a state whose mask cannot be computed means nothing; what is wrong is the state's `fault`.
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammar")
             self._executor = llguidance.LLExecutor()
-        return self._thread.submit(self._compute, states)
+        return self._thread.submit(self._compute, outputs)
 
     def close(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
 
-    def _compute(self, states: list[GrammarState]) -> torch.Tensor:
-        bits = allocate_token_bitmask(len(states), self._vocab_size)
+    def _compute(self, outputs: list[Allowed]) -> torch.Tensor:
+        states = [(row, output.state) for row, output in enumerate(outputs) if output.state is not None]
+        bits = allocate_token_bitmask(len(outputs), self._vocab_size)
+        if len(states) < len(outputs):
+            bits[:] = 0
         try:
-            self._fill(bits, list(enumerate(states)))
+            self._fill(bits, states)
         except BaseException:  # noqa: BLE001 - a panic of Rust is no Exception, and it is not said whose mask it was
-            for row, state in enumerate(states):
+            for row, state in states:
                 try:
                     self._fill(bits, [(row, state)])
                 except BaseException as error:  # noqa: BLE001 - it fails the request of this state, in `advance`
                     state.fault = error
         # Little-endian words, so the bits of the bytes are those of the words in order.
         allowed = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, : self._vocab_size]
+        for row, output in enumerate(outputs):
+            allowed[row, list(output.besides)] = 1
         return torch.from_numpy(allowed.view(np.bool_))
 
     def _fill(self, bits: np.ndarray, states: list[tuple[int, GrammarState]]) -> None:
-        fill_next_token_bitmask_par(self._executor, [(state.matcher, row) for row, state in states], bits)
+        if states:
+            fill_next_token_bitmask_par(self._executor, [(state.matcher, row) for row, state in states], bits)

@@ -21,6 +21,8 @@ class Sequence:
         reuse_prefix: False where every prompt position must run: for `score_prompt`, or because its hidden state was asked for.
         pooling: of its hidden states, for a sequence that is to be embedded instead of continued; else None.
         barred: tokens that must not come next; None: all may.
+        thought_len: output tokens that are thoughts, not the answer. in_thought: the next one is of a thought.
+        is_forced: the next one is settled, whatever is barred.
     """
 
     __slots__ = (
@@ -30,11 +32,14 @@ class Sequence:
         "config",
         "group",
         "id",
+        "in_thought",
+        "is_forced",
         "max_tokens",
         "pooling",
         "prompt_len",
         "score_prompt",
         "seed",
+        "thought_len",
         "tokens",
     )
 
@@ -60,6 +65,8 @@ class Sequence:
         self.score_prompt = config.prompt_logprobs is not None
         self.pooling = pooling
         self.barred = barred
+        self.thought_len = 0
+        self.in_thought = self.is_forced = False
         self.computed = 0
         self.cached: int | None = None
         """Prompt tokens found in the cache at first admission; None before."""
@@ -76,3 +83,8 @@ class Sequence:
     @property
     def output_len(self) -> int:
         return len(self.tokens) - self.prompt_len
+
+    @property
+    def answer_len(self) -> int:
+        """Output tokens without those of thoughts."""
+        return self.output_len - self.thought_len

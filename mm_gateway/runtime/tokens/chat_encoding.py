@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.templates import BUILT_IN, built_in_for
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
-from mm_gateway.configuration.settings import ModelType, ToolFormatName
+from mm_gateway.configuration.settings import ModelType, ReasoningFormatName, ToolFormatName
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
 
 
@@ -20,12 +20,13 @@ def chat_encoder_of(
     model_type: ModelType | None = None,
     chat_template: str | None = None,
     tool_format: ToolFormatName | None = None,
+    reasoning_format: ReasoningFormatName | None = None,
 ) -> tuple[ChatEncoder, tuple[str, ...]]:
     """The encoder, and the tokens that end a turn.
 
     Args:
         architecture: `model_type` of the checkpoint's configuration.
-        model_type, chat_template, tool_format: as in `models.yaml`.
+        model_type, chat_template, tool_format, reasoning_format: as in `models.yaml`.
     """
     built_in = BUILT_IN.get(chat_template) if chat_template else None
     source = None
@@ -49,8 +50,10 @@ def chat_encoder_of(
             stop_strings=built_in.stop_strings,
             default_system=built_in.default_system,
             tool_format=form or TOOL_FORMATS[built_in.tool_format],
+            reasoning_format=reasoning_format,
         )
         return encoder, built_in.stop_tokens
     # Tokens of its type that the checkpoint's own template writes end a turn in it as well.
     stop_tokens = tuple(token for token in (by_type.stop_tokens if by_type else ()) if source and token in source)
-    return ChatEncoder(source, chat_tokenizer, variables=variables, tool_format=form), stop_tokens
+    encoder = ChatEncoder(source, chat_tokenizer, variables=variables, tool_format=form, reasoning_format=reasoning_format)
+    return encoder, stop_tokens

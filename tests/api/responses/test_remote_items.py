@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from mm_gateway.core import ChoiceFinished, MessageFields, ReplyFields, TextDelta, Usage
+from mm_gateway.core import ChoiceFinished, MessageFields, ReasoningDelta, ReplyFields, TextDelta, Usage
 from tests.api.responses.test_streams import stream_of, types, whole
 from tests.support.scripted_backend import Step
 
 FILE = {"type": "file_citation", "file_id": "f", "filename": "x", "index": 1}
 THOUGHT: list[Step] = [
     ReplyFields({"service_tier": "flex"}),
-    MessageFields(0, {"reasoning_content": "H", "reasoning": "H"}),
-    MessageFields(0, {"reasoning": "m"}),
+    ReasoningDelta(0, "H"),
+    ReasoningDelta(0, "m"),
     TextDelta(0, "4"),
     MessageFields(0, {"annotations": [FILE]}),
     ChoiceFinished(0, "stop"),

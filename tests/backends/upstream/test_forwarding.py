@@ -195,7 +195,7 @@ async def test_a_response_is_asked_for_in_the_words_of_chat(fields: dict[str, An
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
+        ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
         ({"background": True}, "background"),
         ({"conversation": "c"}, "conversation"),
         ({"truncation": "auto"}, "truncation"),
@@ -222,3 +222,14 @@ async def test_a_turn_after_one_that_was_thought_about_is_asked_without_the_thou
     assert (stored.status_code, sent_back.status_code) == (200, 200), sent_back.text
     assert [request[2]["messages"] for request in seen.requests[1:]] == [[USER, {"role": "assistant", "content": "a"}, USER]] * 2
     assert sent_back.headers["x-mm-gateway-ignored"] == "input[1]"
+
+
+async def test_a_thought_goes_with_what_followed_the_last_question(tmp_path: Any) -> None:
+    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm"}]}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    async with gateway(stream(END), tmp_path) as (client, seen):
+        items = [USER, thought, call, {"type": "function_call_output", "call_id": "c", "output": "1"}]
+        reply = await client.post(RESPONSES, json={"model": "far", "input": items})
+    assert reply.status_code == 200, reply.text
+    assert seen.requests[0][2]["messages"][1]["reasoning_content"] == "Hm"
+    assert "x-mm-gateway-ignored" not in reply.headers

@@ -304,7 +304,7 @@ class Case:
         for received, expected in self.cancelled:
             for index, text in outcome_of(received.items).texts.items():
                 assert expected.texts[index].startswith(text)
-        for name in ("_jobs", "_job_of", "_grammars", "_prompt_scores"):
+        for name in ("_jobs", "_job_of", "_rules", "_prompt_scores"):
             assert not getattr(self.loop, name), name
         assert self.kv.free_tokens >= self.kv.max_tokens
 

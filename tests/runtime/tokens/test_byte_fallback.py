@@ -103,7 +103,7 @@ def test_tokens_without_text_between_words_do_not_cost_the_space() -> None:
 def choice(output: str, *, stop: tuple[str, ...] = ()) -> tuple[str, list[TextDelta], str | None]:
     """The text of a sequence that samples `output`, its events, and why it ended."""
     seq = Sequence(0, 0, [1, *encoded("hello")], GenerationConfig(stop=stop, logprobs=0), max_tokens=1000, seed=0)
-    text = SequenceText(0, seq, TokenText(FALLBACK), Ends(frozenset([2]), stop), StopStrings(stop))
+    text = SequenceText(0, seq, TokenText(FALLBACK), Ends(frozenset([2]), stop), lambda: StopStrings(stop))
     deltas: list[TextDelta] = []
     for token in [*encoded(output)[1:], 2]:
         seq.tokens.append(token)

@@ -1,0 +1,81 @@
+"""Thoughts as `encrypted_content`, which clients that store nothing here bring back: readable for this installation alone.
+
+AES-256-GCM (NIST SP 800-38D) under a key of the installation, with a random nonce. What one client was given is no use to another: the
+owner is authenticated with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+from mm_gateway.configuration.settings import StorageSettings
+from mm_gateway.errors import InvalidRequestError
+from mm_gateway.storage.installation_key import installation_key
+from mm_gateway.work_pools import STORAGE
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+logger = logging.getLogger(__name__)
+
+_VERSION = b"\x01"
+_NONCE_BYTES = 12
+
+
+class SealedThoughts:
+    """Seals and opens; `ready` comes first. The key's file is made at the first use."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self._settings = settings
+        self._cipher: AESGCM | None = None
+
+    async def ready(self) -> bool:
+        """Whether thoughts can be sealed: not where the library is missing.
+
+        Raises:
+            StorageError: the key cannot be read or made.
+        """
+        if self._cipher is None:
+            self._cipher = await STORAGE.run(self._load)
+        return self._cipher is not None
+
+    def seal(self, owner: str, text: str) -> str:
+        """What only `open` of this installation makes a text of, for the same owner."""
+        assert self._cipher is not None
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), _VERSION + owner.encode())
+        return base64.urlsafe_b64encode(_VERSION + nonce + sealed).decode()
+
+    def open(self, owner: str, sealed: str, *, param: str) -> str:
+        """The text.
+
+        Raises:
+            InvalidRequestError: it was not sealed here for this owner, or was changed since.
+        """
+        if self._cipher is None:
+            raise InvalidRequestError("This server cannot read encrypted content: its package cryptography is missing", param=param)
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            raw = base64.b64decode(sealed.encode(), altchars=b"-_", validate=True)
+            nonce, content = raw[1 : 1 + _NONCE_BYTES], raw[1 + _NONCE_BYTES :]
+            return self._cipher.decrypt(nonce, content, raw[:1] + owner.encode()).decode("utf-8", "surrogatepass")
+        except (InvalidTag, binascii.Error, ValueError):
+            raise InvalidRequestError(
+                "The encrypted content of this reasoning item could not be verified: it is not from this server, or was changed. "
+                "Leave the item out of the input",
+                param=param,
+                code="invalid_encrypted_content",
+            ) from None
+
+    def _load(self) -> AESGCM | None:
+        try:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        except ImportError:
+            logger.error("thoughts cannot be encrypted: the package cryptography is missing")
+            return None
+        return AESGCM(installation_key(self._settings.path("installation.key"), "reasoning"))
