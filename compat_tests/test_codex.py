@@ -1,0 +1,94 @@
+"""Codex CLI as a process, headless, against a gateway: it answers, and it works on files as the model tells it to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
+
+pytestmark = pytest.mark.environments
+
+PROGRAM = Path(__file__).parent / "agents" / "node_modules" / ".bin" / "codex"
+CONFIG = """\
+model = "scripted"
+model_provider = "local"
+
+[model_providers.local]
+name = "mm_gateway"
+base_url = "{address}/v1"
+env_key = "LOCAL_KEY"
+wire_api = "responses"
+"""
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Path]]:
+    """A gateway whose model follows a script, and the script's path."""
+    folder = tmp_path_factory.mktemp("gateway")
+    script = folder / "script.yaml"
+    script.write_text("[Nothing.]")
+    models = {"scripted": {"model_name": "scripted", "backend": "mock", "script": str(script), "max_context_length": 200_000}}
+    gateway = start_gateway(folder, models, free_port(), XDG_DATA_HOME=str(folder / "data"))
+    yield gateway, script
+    stop_gateway(gateway)
+
+
+def codex(gateway: Gateway, folder: Path, prompt: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run it in a folder. What it keeps for itself stays in the folder's neighbour `home`."""
+    assert PROGRAM.exists(), f"nothing is installed in {PROGRAM.parent}: run `make compat`"
+    home = folder.parent / "home"
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(CONFIG.format(address=gateway.address))
+    return subprocess.run(
+        [str(PROGRAM), "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", *options, prompt],
+        cwd=folder,
+        env={**os.environ, "HOME": str(home), "CODEX_HOME": str(home), "LOCAL_KEY": "none"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("line one\n")
+    return folder
+
+
+def test_it_answers_a_question(scripted: tuple[Gateway, Path], project: Path) -> None:
+    gateway, script = scripted
+    script.write_text("[It is a small file.]")
+    done = codex(gateway, project, "What is in notes.txt?")
+    assert (done.returncode, done.stdout.strip()) == (0, "It is a small file."), done.stderr
+
+
+def test_it_reads_and_edits_as_the_model_tells_it(scripted: tuple[Gateway, Path], project: Path) -> None:
+    gateway, script = scripted
+    edit = "sed -i s/one/two/ notes.txt && cp notes.txt copy.txt"
+    script.write_text(
+        json.dumps(
+            [
+                {"text": "I look at the file.", "calls": [{"name": "exec_command", "arguments": {"cmd": "cat notes.txt"}}]},
+                {"calls": [{"name": "exec_command", "arguments": {"cmd": edit}}]},
+                "All is done.",
+            ]
+        )
+    )
+    done = codex(gateway, project, "Change one to two.")
+    assert (done.returncode, done.stdout.strip()) == (0, "All is done."), done.stderr
+    assert (project / "notes.txt").read_text() == (project / "copy.txt").read_text() == "line two\n"
+    assert "line one" in done.stderr  # what its command printed, in the account of the work
+
+
+def test_an_error_of_the_gateway_is_shown(scripted: tuple[Gateway, Path], project: Path) -> None:
+    done = codex(scripted[0], project, "Hello", "--model", "nothing-of-this-name")
+    assert done.returncode != 0 and "nothing-of-this-name" in done.stderr
