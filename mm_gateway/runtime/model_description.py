@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mm_gateway.chat_templates.reasoning_formats.found import TemplateThoughts
 from mm_gateway.chat_templates.templates import built_in_for
 from mm_gateway.configuration.settings import MemorySettings, ModelConfig, Settings
 from mm_gateway.errors import UnsupportedParameterError
@@ -31,6 +32,7 @@ class ModelDescription:
         context_length: tokens. files: of weights, with their bytes; none: they are not downloaded. stored: how weights are written.
         device: that it would be loaded on. budget_bytes: for all models there. need: None where there are no weights.
         chat_template: where it comes from. tool_format: None: tools are refused, for `tools_refused`.
+        thoughts: how the model writes them and what controls them.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class ModelDescription:
     need: MemoryNeed | None
     chat_template: str
     tool_format: str | None
+    thoughts: str = "none, as far as the chat template shows"
     tools_refused: str = ""
 
 
@@ -80,7 +83,14 @@ def describe(config: ModelConfig, settings: Settings) -> ModelDescription:
         chat_template=_template(config, text.has_own_template, checkpoint),
         tool_format=tool_format,
         tools_refused=refused,
+        **({"thoughts": _in_words(text.chat.thoughts)} if text.chat.thoughts is not None else {}),
     )
+
+
+def _in_words(thoughts: TemplateThoughts) -> str:
+    told = thoughts.told()
+    controls = ", ".join(told["controls"]) or "a budget alone"
+    return f"{told['format']}, controlled by {controls}; {'' if told['history'] else 'not '}read again in later turns"
 
 
 def _budget(memory: MemorySettings, device: str) -> int:

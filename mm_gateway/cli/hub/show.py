@@ -40,7 +40,7 @@ def show_model(settings: Settings, name: str, url: str | None, key: str | None) 
         weights, kv_cache = size_in_words(found.need.weight_bytes), size_in_words(found.need.kv_cache_bytes)
         budget = size_in_words(found.budget_bytes)
         rows.append(("memory", f"{weights} of weights and up to {kv_cache} of KV cache on {found.device}, where models may take {budget}"))
-    rows += [("chat template", found.chat_template), ("tools", found.tool_format or found.tools_refused)]
+    rows += [("chat template", found.chat_template), ("tools", found.tool_format or found.tools_refused), ("thoughts", found.thoughts)]
     if (state := _running(settings, name, config, url, key)) is not None:
         rows.append(("running", state))
     click.echo(name)
