@@ -11,23 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import gguf
 import httpx
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 from transformers import PreTrainedTokenizerFast
 
 from compat_tests.support.gateways import environment, free_port
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.checkpoints.gguf.header import read_header
-from mm_gateway.runtime.checkpoints.gguf.tensors import read_tensor
 from mm_gateway.runtime.checkpoints.gguf.tokenizer import tokenizer_of
 from mm_gateway.runtime.model_loader import ModelLoader
 from tests.runtime.checkpoints.gguf.test_architectures import configurations, random_model
 from tests.support.byte_fallback import make_byte_fallback_tokenizer
 from tests.support.checkpoints import make_tokenizer
-from tests.support.gguf_checkpoint import write_gguf
+from tests.support.gguf_checkpoint import rewrite_gguf, write_gguf
 
 pytestmark = pytest.mark.environments
 
@@ -156,18 +155,4 @@ def largest_difference(server: LlamaCpp, model: Any, tokens: list[int]) -> float
 
 def as_numbers(file: Path, target: Path) -> Path:
     """The same model with every block unpacked to fp32."""
-    header = read_header(file)
-    reader = gguf.GGUFReader(str(file))
-    writer = gguf.GGUFWriter(str(target), header.architecture)
-    for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name == "general.architecture":
-            continue
-        kind, inner = field.types[0], field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name, field.contents(), kind, sub_type=inner)
-    for tensor in header.tensors.values():
-        writer.add_tensor(tensor.name, read_tensor(header, tensor).float().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return target
+    return rewrite_gguf(file, target, lambda name, numbers: (numbers, GGMLQuantizationType.F32))

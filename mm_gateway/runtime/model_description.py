@@ -17,7 +17,7 @@ from mm_gateway.configuration.settings import MemorySettings, ModelConfig, Setti
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder, weight_files
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
-from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.header import weights_header
 from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate
 from mm_gateway.runtime.model_loader import load_model_text, resolve_device
 from mm_gateway.runtime.residency.factories import DeviceBudgets
@@ -120,7 +120,7 @@ def _stored(checkpoint: dict[str, Any]) -> str:
 def _stored_in(file: Path) -> str:
     """The format that takes most of a GGUF file's bytes."""
     sizes: Counter[str] = Counter()
-    for tensor in read_header(file).tensors.values():
+    for tensor in weights_header(file).tensors.values():
         sizes[tensor.kind.name] += tensor.nbytes
     return f"GGUF, {sizes.most_common(1)[0][0]}"
 

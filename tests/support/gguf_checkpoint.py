@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from gguf import MODEL_ARCH, GGMLQuantizationType, TokenType
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.tensors import read_tensor
 
 ARCHITECTURES = {
     "llama": MODEL_ARCH.LLAMA,
@@ -69,6 +72,29 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return file
+
+
+def rewrite_gguf(file: Path, target: Path, encode: Callable[[str, np.ndarray], tuple[np.ndarray, GGMLQuantizationType]]) -> Path:
+    """A copy of a GGUF file with other blocks.
+
+    Args:
+        encode: from a tensor's name and fp32 numbers to what is written: bytes of blocks [rows, bytes], or numbers, and their kind.
+    """
+    header = read_header(file)
+    writer = gguf.GGUFWriter(str(target), header.architecture)
+    for name, field in gguf.GGUFReader(str(file)).fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=inner)
+    for tensor in header.tensors.values():
+        data, kind = encode(tensor.name, read_tensor(header, tensor).float().numpy())
+        writer.add_tensor(tensor.name, data, raw_dtype=None if kind == GGMLQuantizationType.F32 else kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
 
 
 def gguf_of(checkpoint: Path, folder: Path) -> bytes:

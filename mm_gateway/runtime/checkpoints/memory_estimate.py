@@ -13,9 +13,9 @@ from mm_gateway.runtime.checkpoints.context_length import configured_length, rea
 from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.config import architecture_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
-from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor, read_header
-from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT_BITS
-from mm_gateway.runtime.checkpoints.packed_linear import block_bytes, keeps_blocks
+from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor, weights_header
+from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
+from mm_gateway.runtime.checkpoints.packed_linear import BITS, block_bytes, keeps_blocks
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
@@ -75,7 +75,7 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
     item, on_cpu, form = _item_bytes(config, checkpoint), device_type == "cpu", format_of(folder, config)
     linear = form.linear_bytes(on_cpu=on_cpu)
     if (file := gguf_file(folder)) is not None:
-        return _gguf_bytes(read_header(file), config, item, on_cpu=on_cpu)
+        return _gguf_bytes(weights_header(file), config, item, on_cpu=on_cpu)
     stored_tensors = StoredTensors(folder)
     total, parts = 0.0, set[str]()
     if is_unpacked(folder, form, device_type):
@@ -86,19 +86,21 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
         files = sum(file.stat().st_size for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern))
         return int(files / stored * (linear or item))
     embeddings = {header.name for header in headers if len(header.shape) == 2 and _is_embedding(header.name)}
+    # Tied embeddings are looked up in the output layer.
+    tied = on_cpu and checkpoint.get("tie_word_embeddings", True) and not any("lm_head" in name for name in stored_tensors.headers)
+    shared = {max((h for h in headers if h.name in embeddings), key=lambda h: h.items).name} if tied and embeddings else set()
     for header in headers:
-        if header.dtype not in ("F64", "F32", "F16", "BF16"):
+        if header.name in shared:
+            total += header.items * form.output_bytes(item)
+        elif header.dtype not in ("F64", "F32", "F16", "BF16"):
             total += header.items * _ITEM_BYTES.get(header.dtype, 4)  # quantized in the file: held as it is
         elif len(header.shape) != 2:
             total += header.items * (4 if on_cpu else item)  # norms and biases
         elif linear is not None and header.name not in embeddings:
             output = header.name.endswith("lm_head.weight") and on_cpu
-            total += header.items * (form.output_copy_bytes(item) if output else linear)
+            total += header.items * (form.output_bytes(item) if output else linear)
         else:
             total += header.items * form.embedding_bytes(item, on_cpu=on_cpu)
-    if on_cpu and checkpoint.get("tie_word_embeddings", True) and not any("lm_head" in name for name in stored_tensors.headers):
-        # Packing gives the output layer a copy of its own.
-        total += max((h.items for h in headers if h.name in embeddings), default=0) * form.output_copy_bytes(item)
     return int(total)
 
 
@@ -110,19 +112,19 @@ def _layers_bytes(stored: StoredTensors, form: WeightFormat, config: ModelConfig
     total = 0.0
     for layer in layers.values():
         kept = layer.kept if keep else None
-        one = block_bytes(kept) if kept is not None else 4 if on_cpu and len(layer.shape) == 1 else item
+        one = block_bytes(BITS[kept]) if kept is not None else 4 if on_cpu and len(layer.shape) == 1 else item
         total += math.prod(layer.shape) * one
     return total, {part for layer in layers.values() for part in layer.parts.values()}
 
 
 def _gguf_bytes(header: GgufHeader, config: ModelConfig, item: int, *, on_cpu: bool) -> int:
-    """Of a GGUF file's weights: layers in the blocks that our kernels compute with, or unpacked; embeddings always unpacked."""
+    """Of a GGUF file's weights: in the blocks that our kernels compute with, or unpacked."""
     architecture = architecture_of(header)
     keep = on_cpu and keeps_blocks(config)
 
     def of_layer(tensor: GgufTensor) -> float:
-        bits = KEPT_BITS.get(tensor.kind) if keep else None
-        return tensor.items * (item if bits is None else block_bytes("int8" if bits == 8 else "int4"))
+        kept = KEPT.get(tensor.kind) if keep else None
+        return tensor.items * (item if kept is None else block_bytes(kept.bits, fine=kept.fine))
 
     total = 0.0
     for stored, tensor in header.tensors.items():
@@ -131,10 +133,6 @@ def _gguf_bytes(header: GgufHeader, config: ModelConfig, item: int, *, on_cpu: b
             continue
         if len(tensor.shape) != 2:
             total += tensor.items * (4 if on_cpu else item)
-        elif _is_embedding(name):
-            total += tensor.items * item
-            if on_cpu and stored == "token_embd.weight" and "output.weight" not in header.tensors:
-                total += of_layer(tensor)  # the output layer's own
         else:
             total += of_layer(tensor)
     return int(total)

@@ -1,12 +1,13 @@
 """Linear layers for a CPU whose weights are laid out for its matrix kernels once, at load; arithmetic and results are fp32.
 
-16 and 32 bits by kernels that torch ships, oneDNN for fp32 and FBGEMM (https://arxiv.org/abs/2101.05615) for fp16; 8 and 4 bits by
-our own (runtime/kernels). The packed copy is the only one: the parameter it was made from goes.
+32 bits by oneDNN, which torch ships; 16 bits and blocks of fewer by our own kernels (runtime/kernels), 16 bits without them by FBGEMM
+(https://arxiv.org/abs/2101.05615). The packed copy is the only one: the parameter it was made from goes, and embeddings that are the
+output layer's weights are looked up in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -19,6 +20,8 @@ from mm_gateway.runtime.kernels.library import library
 
 BlockWeights = Literal["int8", "int4"]
 Weights = Literal["fp32", "fp16", "bf16"] | BlockWeights
+
+BITS: Mapping[BlockWeights, int] = {"int8": 8, "int4": 4}
 
 FP16_MAX = 65504.0
 # The largest magnitude that each kind can hold: scales and minimums of blocks are fp16, too.
@@ -66,75 +69,59 @@ class PackedLinearFp16(PackedLinear):
         return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
 
 
-class PackedLinearBlocks(PackedLinear):
-    """Weights in blocks of 32 inputs; activations are quantized to 8 bits for each row and block.
+class KernelLinear(PackedLinear):
+    """By our own kernels: numbers of 16 or 32 bits, or blocks, whose activations are quantized to 8 bits for each row and block.
 
-    Where no kernels could be compiled, the values that the blocks stand for are held in 16 bits.
+    Args:
+        weight: fp16 stays so, other numbers are held in fp32.
     """
 
-    def _hold(self, blocks: Blocks) -> None:
-        self._linear: Callable[[torch.Tensor], torch.Tensor]
-        if library() is None:
-            self._linear = packed_linear(blocks.dequantize(), self._bias, "fp16")
-            self.packed_bytes = 0  # counted as that layer's
-        else:
-            self._linear = BlockLinear(blocks, self._bias)
-            self.packed_bytes = self._linear.nbytes
+    def _pack(self, weight: torch.Tensor | Blocks) -> None:
+        self._linear = BlockLinear(weight if isinstance(weight, Blocks) else weight.detach(), self._bias)
+        self.packed_bytes = self._linear.nbytes
+        self.rounds_activations = isinstance(weight, Blocks)
+        self.bits = weight.bits if isinstance(weight, Blocks) else 8 * weight.dtype.itemsize
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._linear(x)
 
-
-class PackedLinearInt8(PackedLinearBlocks):
-    """w = scale * q with q in -128..127."""
-
-    def _pack(self, weight: torch.Tensor | Blocks) -> None:
-        self._hold(weight if isinstance(weight, Blocks) else quantize_8bit(weight.detach()))
-
-    @classmethod
-    def from_blocks(cls, quants: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None = None) -> PackedLinearInt8:
-        """Of weights that are stored so: quants [out, in / 32, 32] int8, scales [out, in / 32] fp16."""
-        return cls(Blocks(quants, scales, None, quants[0].numel()), bias)
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """The weights of some outputs, ids [...] -> [..., in_features] fp32."""
+        return self._linear.rows(ids)
 
 
-class PackedLinearInt4(PackedLinearBlocks):
-    """w = scale * q + minimum with q in 0..15."""
+def packed_linear(weight: torch.Tensor | Blocks, bias: torch.Tensor | None, weights: Weights, *, with_rows: bool = False) -> PackedLinear:
+    """The packed form of a layer: blocks as they are; numbers as `weights`, or at fp32 where that kind cannot hold them.
 
-    def _pack(self, weight: torch.Tensor | Blocks) -> None:
-        self._hold(weight if isinstance(weight, Blocks) else quantize_4bit(weight.detach()))
+    Without compiled kernels what has few bits is held in 16.
 
-    @classmethod
-    def from_blocks(
-        cls, quants: torch.Tensor, scales: torch.Tensor, minimums: torch.Tensor, bias: torch.Tensor | None = None
-    ) -> PackedLinearInt4:
-        """Of weights that are stored so: quants [out, in / 32, 32] uint8 of 0..15, scales and minimums [out, in / 32] fp16."""
-        return cls(Blocks(quants, scales, minimums, quants[0].numel()), bias)
-
-
-def packed_linear(weight: torch.Tensor | Blocks, bias: torch.Tensor | None, weights: Weights) -> PackedLinear:
-    """The packed form of a layer: blocks as they are; numbers as `weights`, or at fp32 where that kind cannot hold them."""
+    Args:
+        with_rows: the layer's rows will be looked up, where kernels are there.
+    """
+    if library() is None:
+        return (PackedLinear if _needs_fp32(weight, weights) else PackedLinearFp16)(weight, bias)
     if isinstance(weight, Blocks):
-        return PackedLinearInt8(weight, bias) if weight.minimums is None else PackedLinearInt4(weight, bias)
-    kind = _KINDS[weights]
-    if weights in _LARGEST and not weight.abs().max() <= _LARGEST[weights]:
-        kind = PackedLinear
-    return kind(weight, bias)
+        return KernelLinear(weight, bias)
+    if _needs_fp32(weight, weights):
+        return KernelLinear(weight.float(), bias) if with_rows else PackedLinear(weight, bias)
+    if weights == "int8":
+        return KernelLinear(quantize_8bit(weight.detach()), bias)
+    return KernelLinear(quantize_4bit(weight.detach()) if weights == "int4" else weight.half(), bias)
 
 
-_KINDS: dict[Weights, type[PackedLinear]] = {
-    "fp32": PackedLinear,
-    "fp16": PackedLinearFp16,
-    "bf16": PackedLinearFp16,
-    "int8": PackedLinearInt8,
-    "int4": PackedLinearInt4,
-}
+def _needs_fp32(weight: torch.Tensor | Blocks, weights: Weights) -> bool:
+    return not isinstance(weight, Blocks) and not (weights in _LARGEST and weight.abs().max() <= _LARGEST[weights])
 
 
-def block_bytes(weights: BlockWeights) -> float:
-    """Memory of one weight on this machine, scales and minimums included."""
+def block_bytes(bits: int, *, fine: bool = False) -> float:
+    """Memory of one weight in blocks on this machine, scales and minimums included."""
     if library() is None:
         return 2.0
-    return {"int8": 1 + 2 / 32, "int4": 0.5 + 4 / 32}[weights]
+    if bits == 8:
+        return 1 + 2 / 32
+    if bits == 6:
+        return 6 / 8 + 1 / 16 + 2 / 256
+    return bits / 8 + (2 / 32 + 4 / 256 if fine else 4 / 32)
 
 
 def keeps_blocks(config: ModelConfig) -> bool:
@@ -143,15 +130,47 @@ def keeps_blocks(config: ModelConfig) -> bool:
 
 
 class PackedEmbedding(nn.Module):
-    """Token embeddings stored as they were saved (16-bit where the model is), given out as fp32.
+    """Token embeddings given out as fp32; by `forward` of a subclass, which transformers calls with ids [...].
+
+    Args:
+        scale: what an embedding layer that scales multiplies with.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, scale: torch.Tensor | float | None) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self._scale = None if scale is None else float(scale)
+
+    def _rows(self, ids: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        found = self._rows(ids)
+        return found if self._scale is None else found * self._scale
+
+
+class StoredEmbedding(PackedEmbedding):
+    """In numbers of their own, 16-bit where the model is.
 
     Keeps the name `weight`, which transformers asks for when it looks up the model's dtype and vocabulary.
     """
 
-    def __init__(self, weight: torch.Tensor, dtype: torch.dtype) -> None:
-        super().__init__()
+    def __init__(self, weight: torch.Tensor, dtype: torch.dtype, scale: torch.Tensor | float | None = None) -> None:
+        super().__init__(weight.shape[0], weight.shape[1], scale)
         self.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
-        self.num_embeddings, self.embedding_dim = self.weight.shape
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+    def _rows(self, ids: torch.Tensor) -> torch.Tensor:
         return nn.functional.embedding(ids, self.weight).float()
+
+
+class LayerEmbedding(PackedEmbedding):
+    """The rows of a layer: of the output layer where both share their weights, else of one that is there for nothing else."""
+
+    def __init__(self, layer: KernelLinear, *, is_shared: bool, scale: torch.Tensor | float | None = None) -> None:
+        super().__init__(layer.out_features, layer.in_features, scale)
+        if not is_shared:
+            self.layer = layer  # counted with the model's weights
+        self._rows_of = layer.rows
+
+    def _rows(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._rows_of(ids)

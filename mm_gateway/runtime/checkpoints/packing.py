@@ -13,8 +13,15 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from mm_gateway.freed_memory import give_back_memory
-from mm_gateway.runtime.checkpoints.packed_linear import PackedEmbedding, PackedLinear, Weights, packed_linear
-from mm_gateway.runtime.kernels.blocks import Blocks
+from mm_gateway.runtime.checkpoints.packed_linear import (
+    KernelLinear,
+    LayerEmbedding,
+    PackedLinear,
+    StoredEmbedding,
+    Weights,
+    packed_linear,
+)
+from mm_gateway.runtime.kernels.blocks import Blocks, joined
 
 # Attribute names of projections that read the same input, in the order in which they are called.
 _JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value"))
@@ -39,7 +46,7 @@ class WeightReader(Protocol):
     def read(self, parameter: torch.Tensor, /) -> torch.Tensor: ...
 
     def read_layer(self, parameter: torch.Tensor, /) -> torch.Tensor | Blocks:
-        """The weight of a linear layer; blocks are [out, in], whatever the parameter's shape."""
+        """The weight of a linear layer or embedding; blocks are [out, in], whatever the parameter's shape."""
         ...
 
 
@@ -93,13 +100,15 @@ def pack_layers(model: nn.Module, weights: Weights, reader: WeightReader) -> int
                 grouped.update(linears)
                 groups += 1
                 jobs.append((sum(_size(member) for member in linears), partial(_join, module, names, linears, weights, reader)))
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    tied = _tied_to(head, model)
     # The output layer decides between tokens: it keeps 8 bits where the others have 4, as llama.cpp's mixtures keep it higher.
-    output = model.get_output_embeddings() if weights == "int4" and isinstance(model, PreTrainedModel) else None
     for module in model.modules():
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear | Conv1D | nn.Embedding) and child not in grouped:
-                kind: Weights = "int8" if child is output else weights
-                jobs.append((_size(child), partial(_replace, module, name, child, kind, reader)))
+            if isinstance(child, nn.Linear | Conv1D | nn.Embedding) and child not in grouped and child is not tied:
+                kind: Weights = "int8" if child is head and weights == "int4" else weights
+                shares_with = model if child is head and tied and isinstance(model, PreTrainedModel) else None
+                jobs.append((_size(child), partial(_replace, module, name, child, kind, reader, shares_with)))
     freed = 0
     for size, job in sorted(jobs, key=lambda entry: -entry[0]):
         job()
@@ -111,20 +120,70 @@ def pack_layers(model: nn.Module, weights: Weights, reader: WeightReader) -> int
 
 
 def _join(module: nn.Module, names: tuple[str, ...], members: list[nn.Linear], weights: Weights, reader: WeightReader) -> None:
-    group = _JoinedLinear(members, weights, reader)
-    for index, name in enumerate(names):
-        setattr(module, name, _Member(group, index))
+    read = [reader.read_layer(member.weight) for member in members]
+    # A GGUF file may have one of them in other blocks than the rest.
+    kinds = [weight.kind if isinstance(weight, Blocks) else None for weight in read]
+    for kind in dict.fromkeys(kinds):
+        chosen = [index for index, each in enumerate(kinds) if each == kind]
+        biases = [_bias(members[index], reader) for index in chosen]
+        if len(chosen) == 1:
+            setattr(module, names[chosen[0]], packed_linear(read[chosen[0]], biases[0], weights))
+            continue
+        group = _JoinedLinear([read[index] for index in chosen], biases, weights)
+        for place, index in enumerate(chosen):
+            setattr(module, names[index], _Member(group, place))
 
 
-def _replace(module: nn.Module, name: str, layer: nn.Linear | Conv1D | nn.Embedding, weights: Weights, reader: WeightReader) -> None:
+def _tied_to(head: nn.Module | None, model: nn.Module) -> nn.Embedding | None:
+    """The embeddings whose weights are the output layer's too."""
+    if not isinstance(head, nn.Linear) or not isinstance(model, PreTrainedModel):
+        return None
+    embeddings = model.get_input_embeddings()
+    return embeddings if isinstance(embeddings, nn.Embedding) and embeddings.weight is head.weight and _is_ordinary(embeddings) else None
+
+
+def _is_ordinary(layer: nn.Embedding) -> bool:
+    """Gives the rows of its ids, or those times its scale; other classes compute with the ids before."""
+    return type(layer) is nn.Embedding or hasattr(layer, "embed_scale")
+
+
+def _replace(
+    module: nn.Module,
+    name: str,
+    layer: nn.Linear | Conv1D | nn.Embedding,
+    weights: Weights,
+    reader: WeightReader,
+    shares_with: PreTrainedModel | None,
+) -> None:
+    """shares_with: the model whose embeddings are looked up in this layer."""
     if isinstance(layer, nn.Embedding):
-        if weights != "fp32":
-            setattr(module, name, PackedEmbedding(reader.read(layer.weight), _stored_dtype(weights)))
+        if not _is_ordinary(layer):
+            layer.weight = nn.Parameter(reader.read(layer.weight).float(), requires_grad=False)
+            return
+        weight = reader.read_layer(layer.weight)
+        if isinstance(weight, Blocks):
+            embedding = KernelLinear(weight, None)
+            setattr(module, name, LayerEmbedding(embedding, is_shared=False, scale=_scale(layer)))
+        else:
+            setattr(module, name, StoredEmbedding(weight, _stored_dtype(weights), _scale(layer)))
         return
     weight = reader.read_layer(layer.weight)
     if isinstance(layer, Conv1D) and isinstance(weight, torch.Tensor):
         weight = weight.T  # GPT-2's layers keep their weights transposed
-    setattr(module, name, packed_linear(weight, _bias(layer, reader), weights))
+    packed = packed_linear(weight, _bias(layer, reader), weights, with_rows=shares_with is not None)
+    if shares_with is not None:
+        embeddings = shares_with.get_input_embeddings()
+        shared = isinstance(packed, KernelLinear)
+        scale = _scale(embeddings)
+        numbers = weight.dequantize() if isinstance(weight, Blocks) else weight
+        shares_with.set_input_embeddings(
+            LayerEmbedding(packed, is_shared=True, scale=scale) if shared else StoredEmbedding(numbers, _stored_dtype(weights), scale)
+        )
+    setattr(module, name, packed)
+
+
+def _scale(embeddings: nn.Module) -> torch.Tensor | float | None:
+    return getattr(embeddings, "embed_scale", None)  # type: ignore[return-value]
 
 
 def _size(layer: nn.Linear | Conv1D | nn.Embedding) -> int:
@@ -142,23 +201,13 @@ def _bias(layer: nn.Linear | Conv1D, reader: WeightReader) -> torch.Tensor | Non
 
 
 def _concatenated(pieces: list[torch.Tensor | Blocks]) -> torch.Tensor | Blocks:
-    """Layers one below the other; in blocks where all of them are in blocks of one kind."""
+    """Layers one below the other, all in blocks of one kind or none."""
     blocks = [piece for piece in pieces if isinstance(piece, Blocks)]
-    if len(blocks) == len(pieces) and len({piece.quants.dtype for piece in blocks}) == 1:
-        minimums = [piece.minimums for piece in blocks if piece.minimums is not None]
-        scaled = any(piece.row_scales is not None for piece in blocks)
-        return Blocks(
-            torch.cat([piece.quants for piece in blocks]),
-            torch.cat([piece.scales for piece in blocks]),
-            torch.cat(minimums) if minimums else None,
-            blocks[0].inputs,
-            torch.cat([torch.ones(len(p.quants)) if p.row_scales is None else p.row_scales for p in blocks]) if scaled else None,
-        )
-    return torch.cat([piece.dequantize() if isinstance(piece, Blocks) else piece for piece in pieces])
+    return joined(blocks) if blocks else torch.cat([piece for piece in pieces if isinstance(piece, torch.Tensor)])
 
 
 def _stored_dtype(weights: Weights) -> torch.dtype:
-    return torch.bfloat16 if weights == "bf16" else torch.float16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}.get(weights, torch.float16)
 
 
 class _JoinedLinear:
@@ -167,15 +216,13 @@ class _JoinedLinear:
     # No nn.Module: setting an attribute of one costs microseconds, and this is set several times a layer and step.
     __slots__ = ("_input", "_linear", "_sizes", "_slices", "linear")
 
-    def __init__(self, members: list[nn.Linear], weights: Weights, reader: WeightReader) -> None:
-        weight = _concatenated([reader.read_layer(member.weight) for member in members])
+    def __init__(self, pieces: list[torch.Tensor | Blocks], biases: list[torch.Tensor | None], weights: Weights) -> None:
+        self._sizes = [piece.shape[0] for piece in pieces]
         bias = None
-        if any(member.bias is not None for member in members):
-            biases = [_bias(member, reader) for member in members]
-            bias = torch.cat([b if b is not None else torch.zeros(m.out_features) for b, m in zip(biases, members, strict=True)])
-        self.linear = packed_linear(weight, bias, weights)
+        if any(each is not None for each in biases):
+            bias = torch.cat([each if each is not None else torch.zeros(size) for each, size in zip(biases, self._sizes, strict=True)])
+        self.linear = packed_linear(_concatenated(pieces), bias, weights)
         self._linear = self.linear.forward
-        self._sizes = [member.out_features for member in members]
         self._input: torch.Tensor | None = None
         self._slices: list[torch.Tensor | None] = []
 

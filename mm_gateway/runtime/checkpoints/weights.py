@@ -16,7 +16,7 @@ from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
-from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.header import weights_header
 from mm_gateway.runtime.checkpoints.packed_linear import Weights, keeps_blocks
 from mm_gateway.runtime.checkpoints.packing import norms_to_fp32, pack_layers, pack_model
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
@@ -87,7 +87,7 @@ def _source(
     # A type that is asked for by name is what layers are held in; by default they stay in the blocks that they are stored in.
     keep_blocks = packed is not None and keeps_blocks(config)
     if (file := gguf_file(folder)) is not None:
-        return GgufSource(read_header(file), keep_blocks=keep_blocks)
+        return GgufSource(weights_header(file), keep_blocks=keep_blocks)
     if is_unpacked(folder, form, device.type):
         if type(checkpoint) not in AutoModelForCausalLM._model_mapping:
             raise ModelLoadError(

@@ -1,4 +1,4 @@
-"""A linear layer over blocks: lays the weights out for the kernels and calls them."""
+"""A linear layer over blocks or numbers: lays the weights out for the kernels and calls them."""
 
 from __future__ import annotations
 
@@ -7,49 +7,62 @@ import ctypes
 import torch
 
 from mm_gateway.runtime.kernels.blocks import BLOCK, Blocks
-from mm_gateway.runtime.kernels.library import Layer, library
+from mm_gateway.runtime.kernels.library import Kind, Layer, library
 
 _PANEL = 16  # outputs that are computed together: native/block_linear.h
+_KINDS = {(8, False): Kind.Q8, (4, False): Kind.Q4, (5, False): Kind.Q5, (4, True): Kind.Q4F, (5, True): Kind.Q5F, (6, True): Kind.Q6F}
 
 
 class BlockLinear:
     """y = x W^T + b for x [..., inputs] -> [..., outputs] fp32. A row's result does not depend on the rows beside it.
 
     Args:
-        blocks: the weight. bias: [outputs] fp32 or None.
+        weight: blocks, or numbers [outputs, inputs], fp16 or fp32. bias: [outputs] fp32 or None.
 
     Raises:
         RuntimeError: there are no kernels on this machine (`library()` is None).
     """
 
-    def __init__(self, blocks: Blocks, bias: torch.Tensor | None) -> None:
+    def __init__(self, weight: Blocks | torch.Tensor, bias: torch.Tensor | None) -> None:
         loaded = library()
         if loaded is None:
             raise RuntimeError("no compiled kernels")
-        self._function = loaded.block_linear
-        self.outputs, self.inputs = blocks.shape
+        self._function, self._rows = loaded.block_linear, loaded.block_linear_rows
+        self.outputs, self.inputs = weight.shape
         # The library reads these by their addresses, so they live as long as the layer does.
-        self._quants = _quants_in_panels(blocks)
-        self._scales = _in_panels(blocks.scales)
-        self._minimums = _in_panels(blocks.minimums) if blocks.minimums is not None else None
-        self._row_scales = blocks.row_scales.contiguous() if blocks.row_scales is not None else None
+        if isinstance(weight, Blocks):
+            kind = _KINDS[weight.kind]
+            self._weights = _blocks_in_panels(weight)
+        else:
+            kind = Kind.FP16 if weight.dtype == torch.float16 else Kind.FP32
+            self._weights = [_in_panels(weight.to(torch.float16 if kind == Kind.FP16 else torch.float32)), *[None] * 6]
         self._bias = bias.detach().float().contiguous() if bias is not None else None
-        self._layer = Layer(
-            self.outputs,
-            self.inputs,
-            *(None if t is None else t.data_ptr() for t in (self._quants, self._scales, self._minimums, self._bias, self._row_scales)),
-        )
+        tensors = (*self._weights, self._bias)
+        self._layer = Layer(kind, self.outputs, self.inputs, *(None if t is None else t.data_ptr() for t in tensors))
         self._address = ctypes.addressof(self._layer)
 
     @property
     def nbytes(self) -> int:
         """Memory of the weights, scales included."""
-        return sum(tensor.nbytes for tensor in (self._quants, self._scales, self._minimums, self._row_scales) if tensor is not None)
+        return sum(tensor.nbytes for tensor in self._weights if tensor is not None)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         x = x.float().contiguous()
         y = x.new_empty((*x.shape[:-1], self.outputs))
         self._function(self._address, x.data_ptr(), y.data_ptr(), x.numel() // self.inputs, torch.get_num_threads())
+        return y
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """The weights of outputs: ids [...] int64 -> [..., inputs] fp32.
+
+        Raises:
+            IndexError: there is no such output.
+        """
+        ids = ids.contiguous()
+        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= self.outputs):
+            raise IndexError("index out of range")
+        y = torch.empty((*ids.shape, self.inputs))
+        self._rows(self._address, ids.data_ptr(), y.data_ptr(), ids.numel(), torch.get_num_threads())
         return y
 
 
@@ -58,15 +71,32 @@ def _whole_panels(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing else tensor
 
 
-def _in_panels(scales: torch.Tensor) -> torch.Tensor:
-    """[outputs, blocks] -> [panels, blocks, 16]."""
-    return _whole_panels(scales).unflatten(0, (-1, _PANEL)).transpose(1, 2).contiguous()
+def _in_panels(rows: torch.Tensor) -> torch.Tensor:
+    """[outputs, n] -> [panels, n, 16]."""
+    return _whole_panels(rows).unflatten(0, (-1, _PANEL)).transpose(1, 2).contiguous()
 
 
-def _quants_in_panels(blocks: Blocks) -> torch.Tensor:
-    """[outputs, blocks, 32] -> [panels, blocks, groups, 16, 4]: 8 groups of 4 inputs, or 4 bytes of two groups each."""
-    panels = _whole_panels(blocks.quants).unflatten(0, (-1, _PANEL)).unflatten(-1, (BLOCK // 4, 4)).permute(0, 2, 3, 1, 4)
-    if blocks.minimums is None:
-        return panels.contiguous()
-    low, high = panels.chunk(2, dim=2)
-    return (low | (high << 4)).contiguous()
+def _blocks_in_panels(blocks: Blocks) -> list[torch.Tensor | None]:
+    """Quants, highest bits, scales, minimums, fine scales, fine minimums, row scales: as native/block_linear.h says."""
+    # [panels, blocks, groups of 4 inputs: 8, 16, 4]
+    groups = _whole_panels(blocks.quants).unflatten(0, (-1, _PANEL)).unflatten(-1, (BLOCK // 4, 4)).permute(0, 2, 3, 1, 4)
+    quants, more = groups, None
+    if blocks.bits != 8:
+        low, high = groups.chunk(2, dim=2)
+        quants = (low & 15) | ((high & 15) << 4)
+    if blocks.bits == 5:
+        more = _together([(groups[:, :, group] >> 4) << group for group in range(8)])
+    elif blocks.bits == 6:
+        halves = [[(groups[:, :, first + group] >> 4) << (2 * group) for group in range(4)] for first in (0, 4)]
+        more = torch.stack([_together(half) for half in halves], dim=2)
+    scales = [blocks.scales, blocks.minimums, blocks.fine_scales, blocks.fine_minimums]
+    rest = [None if part is None else _in_panels(part) for part in scales]
+    row_scales = None if blocks.row_scales is None else _whole_panels(blocks.row_scales).contiguous()
+    return [quants.contiguous(), more.contiguous() if more is not None else None, *rest, row_scales]
+
+
+def _together(parts: list[torch.Tensor]) -> torch.Tensor:
+    found = parts[0].clone()
+    for part in parts[1:]:
+        found |= part
+    return found

@@ -1,31 +1,34 @@
-"""Weights in blocks of 32 inputs with a scale each: the formats Q8_0 and Q4_1 of llama.cpp (https://github.com/ggml-org/llama.cpp)."""
+"""Weights in blocks of 32 inputs with a scale each, as the formats of llama.cpp have them (https://github.com/ggml-org/llama.cpp)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-BLOCK = 32
+from mm_gateway.runtime.kernels.library import library
 
-# Weights quantized at once: few enough that intermediate tensors stay in the processor's cache, and that torch starts no threads,
-# whose meeting after each of many small operations would cost more than they save.
-_CHUNK = 1 << 15
-# The range of a block is divided into so many steps, and the number that fits best is taken: above 15 the extremes are cut off.
-_STEPS = (14.25, 15.0, 15.75, 16.5, 17.5)
+BLOCK = 32
+FINE = 8
+"""Blocks that share a scale where scales are fine."""
+
+# Weights quantized at once by one thread: they are made fp32 for it.
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
 class Blocks:
     """A weight [outputs, inputs]: scales * quants, plus minimums where there are any, times the row's scale where there is one.
 
+    Where scales are fine, a scale is that of 8 blocks times the fine one of its block or, with 6 bits, of half its block; so are minimums.
+
     Attributes:
-        quants: [outputs, blocks, 32], int8 for 8 bits, uint8 of 0..15 for 4 bits.
-        scales: [outputs, blocks] fp16.
-        minimums: the same, 4 bits only.
+        quants: [outputs, blocks, 32]: int8 for 8 bits, uint8 of 0..15 or 0..31 for 4 or 5 bits; for 6 bits uint8 that stand for q - 32.
+        scales: [outputs, blocks] fp16, or [outputs, blocks / 8]. minimums: the same, 4 and 5 bits only.
         inputs: how many count; the rest of the last block is padding.
+        fine_scales: [outputs, blocks] uint8, or for 6 bits [outputs, 2 * blocks] int8. fine_minimums: [outputs, blocks] uint8.
         row_scales: [outputs] fp32, for weights whose scales fp16 does not hold.
     """
 
@@ -33,90 +36,96 @@ class Blocks:
     scales: torch.Tensor
     minimums: torch.Tensor | None
     inputs: int
+    bits: int
+    fine_scales: torch.Tensor | None = None
+    fine_minimums: torch.Tensor | None = None
     row_scales: torch.Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.quants), self.inputs
 
+    @property
+    def kind(self) -> tuple[int, bool]:
+        """Bits, and whether scales are fine: of one kind, weights can be joined."""
+        return self.bits, self.fine_scales is not None
+
+    def of_rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Blocks:
+        """With every tensor's first dimension, which is that of the outputs, changed in one way."""
+        parts = {name: change(part) for name in _PARTS if (part := getattr(self, name)) is not None}
+        return replace(self, **parts)
+
     def dequantize(self) -> torch.Tensor:
         """[outputs, inputs] fp32."""
-        weight = self.quants * self.scales.float()[..., None]
-        if self.minimums is not None:
-            weight += self.minimums.float()[..., None]
+        scales, minimums = self.scales.float(), self.minimums.float() if self.minimums is not None else None
+        quants = self.quants
+        if self.fine_scales is not None:
+            each = self.fine_scales.shape[1] // scales.shape[1]
+            scales = scales.repeat_interleave(each, 1) * self.fine_scales
+            if minimums is not None and self.fine_minimums is not None:
+                minimums = minimums.repeat_interleave(FINE, 1) * self.fine_minimums
+            quants = self.quants.float() - 32 if self.bits == 6 else self.quants
+            quants = quants.reshape(*scales.shape, -1)
+        weight = quants * scales[..., None]
+        if minimums is not None:
+            weight += minimums[..., None]
         if self.row_scales is not None:
             weight *= self.row_scales[:, None, None]
         return weight.flatten(1)[:, : self.inputs]
 
 
+_PARTS = ("quants", "scales", "minimums", "fine_scales", "fine_minimums", "row_scales")
+
+
+def joined(pieces: Sequence[Blocks]) -> Blocks:
+    """Weights of one kind and the same inputs, one below the other."""
+
+    if any(piece.row_scales is not None for piece in pieces):
+        pieces = [replace(piece, row_scales=torch.ones(len(piece.quants))) if piece.row_scales is None else piece for piece in pieces]
+
+    def below(name: str) -> torch.Tensor | None:
+        parts = [getattr(piece, name) for piece in pieces]
+        return None if parts[0] is None else torch.cat(parts)
+
+    return replace(pieces[0], **{name: below(name) for name in _PARTS})
+
+
 def quantize_8bit(weight: torch.Tensor) -> Blocks:
-    """Nearest values of [outputs, inputs], any float type."""
-    return _quantize(weight, _quantize_8bit, torch.int8)
+    """Nearest values of [outputs, inputs], any float type.
+
+    Raises:
+        RuntimeError: there are no kernels on this machine (`library()` is None).
+    """
+    return _quantize(weight, 8)
 
 
 def quantize_4bit(weight: torch.Tensor) -> Blocks:
-    """Of some ranges for each block, the one with the smallest squared error, as llama.cpp's make_qkx2_quants searches it."""
-    return _quantize(weight, _quantize_4bit, torch.uint8)
+    """Of scale and minimum of each block those with the smallest squared error that a search finds: native/quantize.cpp.
+
+    Raises:
+        RuntimeError: there are no kernels on this machine.
+    """
+    return _quantize(weight, 4)
 
 
-def _quantize_8bit(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-    scales = (rows.abs().amax(-1) / 127).half()
-    return (rows / _divisor(scales)).round_().clamp_(-127, 127), scales, None
-
-
-def _quantize_4bit(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    low, high = rows.aminmax(dim=-1)
-    spread = (high - low).clamp_min(1e-30)
-    mean = rows.mean(-1)
-    centred = rows - mean[..., None]
-    from_low = rows - low[..., None]
-    best = torch.full_like(low, -1.0)
-    scales, minimums = torch.zeros_like(low), mean.clone()
-    for steps in _STEPS:
-        quants = (from_low * (steps / spread)[..., None]).round_().clamp_(0, 15)
-        # The line through (quant, weight) by least squares; what it explains of the weights' variance is to be largest.
-        average = quants.mean(-1)
-        variance = torch.linalg.vecdot(quants, quants) - BLOCK * average * average
-        covariance = torch.linalg.vecdot(quants, centred)
-        slope = covariance / variance.clamp_min(1e-30)
-        explained = slope * covariance
-        better = explained > best
-        best = torch.where(better, explained, best)
-        scales = torch.where(better, slope, scales)
-        minimums = torch.where(better, mean - slope * average, minimums)
-    scales, minimums = scales.half(), minimums.half()
-    quants = ((rows - minimums.float()[..., None]) / _divisor(scales)).round_().clamp_(0, 15)
-    return quants, scales, minimums
-
-
-def _divisor(scales: torch.Tensor) -> torch.Tensor:
-    """[..., 1] fp32; blocks of zeros are divided by something that leaves them zeros."""
-    return torch.where(scales == 0, 1.0, scales.float())[..., None]
-
-
-def _quantize(
-    weight: torch.Tensor, quantize: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]], dtype: torch.dtype
-) -> Blocks:
+def _quantize(weight: torch.Tensor, bits: int) -> Blocks:
+    loaded = library()
+    if loaded is None:
+        raise RuntimeError("no compiled kernels")
     outputs, inputs = weight.shape
     count = -(-inputs // BLOCK)
-    quants = torch.empty(outputs, count, BLOCK, dtype=dtype)
+    quants = torch.empty(outputs, count, BLOCK, dtype=torch.int8 if bits == 8 else torch.uint8)
     scales = torch.empty(outputs, count, dtype=torch.float16)
-    minimums = torch.empty_like(scales) if dtype == torch.uint8 else None
+    minimums = torch.empty_like(scales) if bits == 4 else None
 
-    @torch.inference_mode()
     def convert(rows: slice) -> None:
-        part = weight[rows].float()
-        if inputs % BLOCK:
-            part = torch.nn.functional.pad(part, (0, count * BLOCK - inputs))
-        found, scales[rows], least = quantize(part.unflatten(1, (count, BLOCK)))
-        quants[rows] = found.to(dtype)
-        if minimums is not None and least is not None:
-            minimums[rows] = least
+        part = weight[rows].float().contiguous()
+        found = (quants[rows], scales[rows], minimums[rows] if minimums is not None else None)
+        loaded.block_linear_quantize(bits, part.data_ptr(), len(part), inputs, *(None if t is None else t.data_ptr() for t in found))
 
-    size = max(1, _CHUNK // (count * BLOCK))
+    size = max(1, _CHUNK // inputs)
     chunks = [slice(first, first + size) for first in range(0, outputs, size)]
-    # Threads of our own, as many as torch has: a chunk is many operations that release the GIL, each too small for torch's to share.
     with ThreadPoolExecutor(min(torch.get_num_threads(), len(chunks)), thread_name_prefix="quantize") as pool:
         for _ in pool.map(convert, chunks):
             pass
-    return Blocks(quants, scales, minimums, inputs)
+    return Blocks(quants, scales, minimums, inputs, bits)

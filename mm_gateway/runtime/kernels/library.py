@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import threading
+from enum import IntEnum
 from pathlib import Path
 
 import torch
@@ -23,14 +24,31 @@ class Layer(ctypes.Structure):
     """`struct Layer` of native/block_linear.h."""
 
     _fields_ = (
+        ("kind", ctypes.c_int64),
         ("outputs", ctypes.c_int64),
         ("inputs", ctypes.c_int64),
         ("quants", ctypes.c_void_p),
+        ("more", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
         ("minimums", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
+        ("fine_scales", ctypes.c_void_p),
+        ("fine_minimums", ctypes.c_void_p),
         ("row_scales", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
     )
+
+
+class Kind(IntEnum):
+    """`enum Kind` of native/block_linear.h: bits of a quant, F for fine scales; numbers."""
+
+    Q8 = 0
+    Q4 = 1
+    Q5 = 2
+    Q4F = 3
+    Q5F = 4
+    Q6F = 5
+    FP16 = 6
+    FP32 = 7
 
 
 # Several models can load at once, and only one of them is to compile.
@@ -57,17 +75,21 @@ def _load() -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(_library_file()))
     except (CompilationError, OSError) as error:
-        logger.warning("no kernels for 8-bit and 4-bit weights: %s. They are held in 16 bits instead. docs/install.md says more", error)
+        logger.warning("no kernels for quantized weights: %s. They are held in 16 bits instead. docs/install.md says more", error)
         return None
     loaded.block_linear.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
     loaded.block_linear.restype = None
+    loaded.block_linear_rows.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    loaded.block_linear_rows.restype = None
+    loaded.block_linear_quantize.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 3]
+    loaded.block_linear_quantize.restype = None
     loaded.block_linear_start.argtypes = [ctypes.c_void_p]
     loaded.block_linear_start.restype = None
     loaded.block_linear_use.argtypes = [ctypes.c_char_p]
     loaded.block_linear_name.restype = ctypes.c_char_p
     loaded.block_linear_start(_gomp_parallel())
     use_kernels(loaded, choice)
-    logger.info("8-bit and 4-bit weights are computed by the %s kernels", loaded.block_linear_name().decode())
+    logger.info("linear layers of 16 bits and fewer are computed by the %s kernels", loaded.block_linear_name().decode())
     return loaded
 
 

@@ -8,20 +8,30 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 from transformers.pytorch_utils import Conv1D
 
 import mm_gateway.runtime.checkpoints.packed_linear
 from mm_gateway.runtime.checkpoints.packed_linear import (
-    PackedEmbedding,
+    KernelLinear,
+    LayerEmbedding,
     PackedLinear,
     PackedLinearFp16,
-    PackedLinearInt4,
-    PackedLinearInt8,
+    StoredEmbedding,
     block_bytes,
     packed_linear,
 )
 from mm_gateway.runtime.checkpoints.packing import pack_model, weight_bytes
+from mm_gateway.runtime.kernels.blocks import Blocks
 
 TOLERANCE: dict[Any, float] = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1e-2, "int8": 3e-2, "int4": 0.15}
 
@@ -46,16 +56,21 @@ def test_a_packed_layer_gives_what_the_layer_gave(weights: Any, shape: tuple[int
 def test_values_beyond_fp16_stay_fp32() -> None:
     weight = torch.randn(8, 8)
     weight[0, 0] = 1e6
-    assert isinstance(packed_linear(weight, None, "fp16"), PackedLinear)
-    assert isinstance(packed_linear(weight.clamp(-1, 1), None, "fp16"), PackedLinearFp16)
-    assert isinstance(packed_linear(weight, None, "int8"), PackedLinearInt8)
-    assert not isinstance(packed_linear(weight, None, "int4"), PackedLinearInt4)
-    assert not isinstance(packed_linear(weight * 100, None, "int8"), PackedLinearInt8)
+
+    def bits(weight: torch.Tensor, weights: Any) -> int:
+        packed = packed_linear(weight, None, weights)
+        return packed.bits if isinstance(packed, KernelLinear) else 32
+
+    assert bits(weight, "fp16") == 32
+    assert bits(weight.clamp(-1, 1), "fp16") == 16
+    assert bits(weight, "int8") == 8
+    assert bits(weight, "int4") == 32
+    assert bits(weight * 100, "int8") == 32
 
 
 def test_embeddings_are_stored_as_saved_and_given_as_fp32() -> None:
     embedding = nn.Embedding(10, 4)
-    packed = PackedEmbedding(embedding.weight, torch.float16)
+    packed = StoredEmbedding(embedding.weight, torch.float16)
     assert packed.weight.dtype == torch.float16
     rows = packed(torch.tensor([3, 1]))
     assert rows.dtype == torch.float32
@@ -65,7 +80,7 @@ def test_embeddings_are_stored_as_saved_and_given_as_fp32() -> None:
 def llama(**more: Any) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=100,
+        vocab_size=more.pop("vocab_size", 100),
         hidden_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -129,24 +144,67 @@ def test_stored_blocks_are_taken_as_they_are() -> None:
     scales, minimums = torch.rand(48, 3).half(), -torch.rand(48, 3).half()
     q8, q4 = torch.randint(-127, 128, (48, 3, 32), dtype=torch.int8), torch.randint(0, 16, (48, 3, 32), dtype=torch.uint8)
     bias, x = torch.randn(48), torch.randn(5, 96)
-    eight = PackedLinearInt8.from_blocks(q8, scales, bias)
-    four = PackedLinearInt4.from_blocks(q4, scales, minimums)
-    assert (eight.in_features, eight.out_features, four.in_features, four.out_features) == (96, 48, 96, 48)
-    weight8 = (q8 * scales.float()[..., None]).flatten(1)
-    weight4 = (q4 * scales.float()[..., None] + minimums.float()[..., None]).flatten(1)
-    assert relative_error(eight(x), x @ weight8.T + bias) < 0.02
-    assert relative_error(four(x), x @ weight4.T) < 0.02
+    for blocks in (Blocks(q8, scales, None, 96, 8), Blocks(q4, scales, minimums, 96, 4)):
+        layer = packed_linear(blocks, bias, "fp32")
+        assert (layer.in_features, layer.out_features) == (96, 48)
+        assert relative_error(layer(x), x @ blocks.dequantize().T + bias) < 0.02
+
+
+@pytest.mark.parametrize("weights", TOLERANCE)
+@torch.inference_mode()
+def test_tied_embeddings_are_looked_up_in_the_output_layer(weights: Any) -> None:
+    model = llama(tie_word_embeddings=True, vocab_size=112)  # whole panels of 16, so that nothing is padded
+    reference = copy.deepcopy(model)
+    pack_model(model, weights)
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert isinstance(embeddings, LayerEmbedding)
+    assert isinstance(head, KernelLinear)
+    assert (embeddings.num_embeddings, embeddings.embedding_dim) == (112, 48)
+    ids = torch.tensor([[0, 111, 7]])
+    assert torch.equal(embeddings(ids), head(torch.eye(48)).T[ids]) or head.rounds_activations
+    assert relative_error(embeddings(ids), reference.get_input_embeddings()(ids)) < TOLERANCE[weights]
+    assert not any(parameter.numel() == 112 * 48 for parameter in model.parameters())  # no second copy
+    untied = llama(vocab_size=112)
+    pack_model(untied, weights)
+    table = untied.get_input_embeddings()
+    assert isinstance(table, StoredEmbedding)
+    assert weight_bytes(model) == weight_bytes(untied) - table.weight.nbytes
+
+
+def gemma(**more: Any) -> nn.Module:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"vocab_size": 100, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "query_pre_attn_scalar": 16, "initializer_range": 0.1}
+    return Gemma3ForCausalLM(Gemma3TextConfig(**shape, **more)).eval()
+
+
+def opt() -> nn.Module:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"vocab_size": 100, "hidden_size": 64, "ffn_dim": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return OPTForCausalLM(OPTConfig(**shape, word_embed_proj_dim=64, max_position_embeddings=32, init_std=0.1)).eval()
+
+
+@pytest.mark.parametrize("weights", TOLERANCE)
+@pytest.mark.parametrize("make", [gemma, lambda: gemma(tie_word_embeddings=False), opt])
+@torch.inference_mode()
+def test_embeddings_that_scale_or_shift_what_they_are_asked_for_still_do(weights: Any, make: Any) -> None:
+    model = make()
+    ids = torch.randint(0, 100, (2, 12))
+    expected = copy.deepcopy(model)(ids).logits
+    pack_model(model, weights)
+    assert relative_error(model(ids).logits, expected) < 3 * TOLERANCE[weights]
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 @torch.inference_mode()
-def test_without_compiled_kernels_the_same_values_are_held_in_16_bits(weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_compiled_kernels_few_bits_are_held_in_16(weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     linear, x = nn.Linear(64, 80), torch.randn(5, 64)
     compiled = packed_linear(linear.weight, linear.bias, weights)
     monkeypatch.setattr(mm_gateway.runtime.checkpoints.packed_linear, "library", lambda: None)
     model = nn.Sequential(linear)
     pack_model(model, weights)
-    assert relative_error(model(x), compiled(x)) < 0.02  # the activations of the kernels have 8 bits
+    assert isinstance(model[0], PackedLinearFp16)
+    assert relative_error(model(x), compiled(x)) < TOLERANCE[weights]
     assert weight_bytes(model) == 2 * 64 * 80
-    assert block_bytes(weights) == 2
+    assert block_bytes(4) == 2

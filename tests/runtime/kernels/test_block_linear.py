@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,12 +12,38 @@ import pytest
 import torch
 
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
-from mm_gateway.runtime.kernels.blocks import Blocks, quantize_4bit, quantize_8bit
+from mm_gateway.runtime.kernels.blocks import Blocks, joined, quantize_4bit, quantize_8bit
 from mm_gateway.runtime.kernels.library import library, use_kernels
 
-QUANTIZERS = {"int8": quantize_8bit, "int4": quantize_4bit}
 LIBRARY = library()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no C++ compiler")
+
+
+def random_blocks(bits: int, *, fine: bool) -> Callable[[int, int], Blocks]:
+    """Of any outputs and inputs; fine ones have whole groups of 8 blocks."""
+
+    def make(outputs: int, inputs: int) -> Blocks:
+        inputs = -(-inputs // 256) * 256 if fine else inputs
+        count = -(-inputs // 32)
+        quants = torch.randint(0, 2**bits, (outputs, count, 32), dtype=torch.uint8)
+        scales = torch.rand(outputs, count // 8 if fine else count).half() / 2**bits
+        if bits == 6:
+            return Blocks(quants, scales / 64, None, inputs, bits, torch.randint(-128, 128, (outputs, 2 * count), dtype=torch.int8))
+        parts = [torch.randint(0, 64, (outputs, count), dtype=torch.uint8) for _ in range(2)] if fine else [None, None]
+        scales = scales / 32 if fine else scales
+        return Blocks(quants, scales, -scales * 2 ** (bits - 1), inputs, bits, *parts)
+
+    return make
+
+
+MAKERS: dict[str, Callable[[int, int], Blocks]] = {
+    "Q8": lambda outputs, inputs: quantize_8bit(torch.randn(outputs, inputs)),
+    "Q4": lambda outputs, inputs: quantize_4bit(torch.randn(outputs, inputs)),
+    "Q5": random_blocks(5, fine=False),
+    "Q4F": random_blocks(4, fine=True),
+    "Q5F": random_blocks(5, fine=True),
+    "Q6F": random_blocks(6, fine=True),
+}
 
 
 @pytest.fixture(params=["avx512_vnni", "avx_vnni", "avx2", "portable"])
@@ -32,7 +58,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     use_kernels(LIBRARY, "")
 
 
-@pytest.fixture(params=QUANTIZERS)
+@pytest.fixture(params=MAKERS)
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -52,10 +78,7 @@ def expected(blocks: Blocks, x: torch.Tensor) -> torch.Tensor:
     scales = parts.abs().amax(-1, keepdim=True) / 127
     inverse = torch.where(scales > 0, 1 / scales, 0)
     quantized = (parts * inverse).round().double() * scales.double()
-    weight = blocks.quants.double() * blocks.scales.double()[..., None]
-    if blocks.minimums is not None:
-        weight += blocks.minimums.double()[..., None]
-    return quantized.flatten(-2) @ weight.flatten(1).T
+    return quantized.flatten(-2) @ torch.nn.functional.pad(blocks.dequantize().double(), (0, padding)).T
 
 
 def relative_error(found: torch.Tensor, reference: torch.Tensor) -> float:
@@ -66,37 +89,81 @@ def relative_error(found: torch.Tensor, reference: torch.Tensor) -> float:
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 32), (16, 32), (17, 96), (40, 64), (576, 160), (31, 48), (3, 5)])
 def test_results_are_those_of_float64(kernels: str, kind: str, outputs: int, inputs: int) -> None:
     torch.manual_seed(0)
-    weight, bias = torch.randn(outputs, inputs), torch.randn(outputs)
-    blocks = QUANTIZERS[kind](weight)
+    blocks, bias = MAKERS[kind](outputs, inputs), torch.randn(outputs)
     layer = BlockLinear(blocks, bias if outputs % 2 else None)
     more = bias.double() if outputs % 2 else 0
-    for rows in (*range(1, 18), 33, 70) if outputs < 100 else (1, 8, 70):
-        x = torch.randn(rows, inputs)
+    for rows in (*range(1, 10), 33) if outputs < 100 else (1, 33):
+        x = torch.randn(rows, blocks.inputs)
         found = layer(x)
-        size = float((x.abs() @ weight.abs().T).norm())  # of the sums' terms: a sum itself can be near zero
+        size = float((x.abs() @ blocks.dequantize().abs().T).norm())  # of the sums' terms: a sum itself can be near zero
         # An activation halfway between two quants may be rounded to either, since 127 / largest is rounded itself.
         assert float((found - expected(blocks, x) - more).norm()) < 1e-4 * size
-        assert float((found - x.double() @ weight.double().T - more).norm()) < {"int8": 0.006, "int4": 0.05}[kind] * size
+        assert float((found - x.double() @ blocks.dequantize().double().T - more).norm()) < 0.006 * size
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (17, 96), (40, 33), (576, 160), (3, 2000)])
+def test_numbers_are_multiplied_as_they_are(kernels: str, dtype: torch.dtype, outputs: int, inputs: int) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(outputs, inputs).to(dtype), torch.randn(outputs)
+    weight[0, 0] = 3e-7  # subnormal in fp16
+    layer = BlockLinear(weight, bias)
+    x = torch.randn(70, inputs)
+    together = layer(x)
+    for rows in (1, 2, 3, 4, 5, 7, 11, 13):
+        assert torch.equal(torch.cat([layer(part) for part in x.split(rows)]), together)
+    size = float((x.abs() @ weight.float().abs().T + bias.abs()).norm())
+    assert float((together - x.double() @ weight.double().T - bias.double()).norm()) < 1e-6 * size
+    assert layer.nbytes == -(-outputs // 16) * 16 * inputs * dtype.itemsize
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_rows_are_the_numbers_that_the_weights_stand_for(kind: str) -> None:
+    torch.manual_seed(0)
+    blocks = MAKERS[kind](40, 300)
+    layer = BlockLinear(blocks, None)
+    ids = torch.tensor([[3, 39, 0], [16, 15, 3]])
+    assert torch.allclose(layer.rows(ids), blocks.dequantize()[ids], rtol=1e-6, atol=1e-9)
+    assert layer.rows(ids[:0]).shape == (0, 3, blocks.inputs)
+    many = torch.randint(0, 40, (700,))
+    assert torch.equal(layer.rows(many)[-1], layer.rows(many[-1:])[0])
+    for wrong in (-1, 40):
+        with pytest.raises(IndexError):
+            layer.rows(torch.tensor([wrong]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_rows_of_numbers_are_the_numbers(dtype: torch.dtype) -> None:
+    weight = torch.randn(20, 33).to(dtype)
+    weight[2, 1] = -3e-7
+    assert torch.equal(BlockLinear(weight, None).rows(torch.arange(20)), weight.float())
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_integers_are_computed_exactly(kernels: str, kind: str) -> None:
     """Scales of one, and the largest quants everywhere: nothing is rounded, so nothing may overflow or be lost."""
-    least, most = (-128, 127) if kind == "int8" else (0, 15)
-    quants = torch.randint(least, most + 1, (48, 4, 32), dtype=torch.int16)
-    quants[:16], quants[16:32, 1] = most, least
-    ones = torch.ones(48, 4, dtype=torch.float16)
-    blocks = Blocks(quants.to(torch.int8 if kind == "int8" else torch.uint8), ones, None if kind == "int8" else -2 * ones, 128)
-    x = torch.randint(-127, 128, (9, 128)).float()
+    made = MAKERS[kind](48, 256)
+    least, most = (-128, 127) if kind == "Q8" else (0, 2**made.bits - 1)
+    quants = torch.randint(least, most + 1, made.quants.shape, dtype=torch.int16)
+    quants[:16], quants[16:32, 1], quants[32:40] = most, least, least
+    largest = -128 if kind == "Q6F" else 63
+    fine = [None if part is None else torch.full_like(part, largest) for part in (made.fine_scales, made.fine_minimums)]
+    ones = torch.ones_like(made.scales)
+    minimums = None if made.minimums is None else -2 * ones
+    blocks = Blocks(quants.to(made.quants.dtype), ones, minimums, 256, made.bits, *fine)
+    x = torch.randint(-127, 128, (9, 256)).float()
     x[:, ::32] = 127  # every block's largest, so that its scale is one
     x[3], x[4] = 127, -127
-    assert torch.equal(BlockLinear(blocks, None)(x).double(), x.double() @ blocks.dequantize().double().T)
+    # What is summed over the blocks in fp32 stays a multiple of a power of two that is not too small.
+    found, reference = BlockLinear(blocks, None)(x).double(), x.double() @ blocks.dequantize().double().T
+    assert torch.equal(found, reference) if made.fine_scales is None else torch.allclose(found, reference, rtol=1e-6)
 
 
 def test_a_row_does_not_depend_on_the_others(kernels: str, kind: str, two_threads: None) -> None:
     torch.manual_seed(0)
-    layer = BlockLinear(QUANTIZERS[kind](torch.randn(200, 352)), torch.randn(200))
-    x = torch.randn(70, 352) * torch.logspace(-3, 3, 70)[:, None]
+    layer = BlockLinear(MAKERS[kind](200, 512), torch.randn(200))
+    x = torch.randn(70, 512) * torch.logspace(-3, 3, 70)[:, None]
     together = layer(x)
     for rows in (1, 2, 3, 5, 7, 8, 9, 33):
         apart = torch.cat([layer(part) for part in x.split(rows)])
@@ -107,7 +174,7 @@ def test_a_row_does_not_depend_on_the_others(kernels: str, kind: str, two_thread
 
 def test_many_rows_pass_in_chunks(kind: str, two_threads: None) -> None:
     torch.manual_seed(0)
-    layer = BlockLinear(QUANTIZERS[kind](torch.randn(24, 4096)), None)
+    layer = BlockLinear(MAKERS[kind](24, 4096), None)
     x = torch.randn(700, 4096)
     together = layer(x)
     assert torch.equal(torch.cat([layer(part) for part in x.split(100)]), together)
@@ -119,8 +186,8 @@ def test_many_rows_pass_in_chunks(kind: str, two_threads: None) -> None:
 @pytest.mark.parametrize("scale", [1e-45, 1e-38, 1e-30, 1e30, 1e36])
 def test_extreme_activations(kernels: str, kind: str, scale: float) -> None:
     torch.manual_seed(0)
-    blocks = QUANTIZERS[kind](torch.randn(16, 64))
-    x = torch.randn(3, 64).clamp(-2, 2) * scale
+    blocks = MAKERS[kind](16, 256)
+    x = torch.randn(3, 256).clamp(-2, 2) * scale
     x[1] = 0
     found = BlockLinear(blocks, None)(x)
     assert torch.isfinite(found).all()
@@ -131,10 +198,10 @@ def test_extreme_activations(kernels: str, kind: str, scale: float) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_no_number_stays_none_and_in_its_row(kernels: str, kind: str, value: float) -> None:
-    layer = BlockLinear(QUANTIZERS[kind](torch.randn(20, 64)), None)
-    x = torch.randn(5, 64)
+    layer = BlockLinear(MAKERS[kind](20, 256), None)
+    x = torch.randn(5, 256)
     clean = layer(x)
-    for column in (0, 17, 63):
+    for column in (0, 17, 255):
         broken = x.clone()
         broken[2, column] = value
         found = layer(broken)
@@ -144,16 +211,18 @@ def test_what_is_no_number_stays_none_and_in_its_row(kernels: str, kind: str, va
 
 def test_a_scale_of_a_row_is_for_its_weights_and_not_for_its_bias(kernels: str, kind: str) -> None:
     torch.manual_seed(0)
-    plain, bias, of_rows = QUANTIZERS[kind](torch.randn(37, 96)), torch.randn(37), torch.rand(37) * 1e-6 + 1e-7
-    scaled, x = replace(plain, row_scales=of_rows), torch.randn(5, 96)
+    plain, bias, of_rows = MAKERS[kind](37, 256), torch.randn(37), torch.rand(37) * 1e-6 + 1e-7
+    scaled, x = replace(plain, row_scales=of_rows), torch.randn(5, 256)
     assert torch.equal(scaled.dequantize(), plain.dequantize() * of_rows[:, None])
-    expected = BlockLinear(plain, None)(x).double() * of_rows + bias
-    torch.testing.assert_close(BlockLinear(scaled, bias)(x).double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(BlockLinear(scaled, None).rows(torch.arange(37)), scaled.dequantize(), rtol=1e-6, atol=1e-12)
+    assert torch.equal(joined([plain, scaled]).dequantize(), torch.cat([plain.dequantize(), scaled.dequantize()]))
+    meant = BlockLinear(plain, None)(x).double() * of_rows + bias
+    torch.testing.assert_close(BlockLinear(scaled, bias)(x).double(), meant, rtol=1e-6, atol=1e-6)
 
 
 def test_callers_at_once_do_not_disturb_each_other(kind: str) -> None:
     torch.manual_seed(0)
-    layers = [BlockLinear(QUANTIZERS[kind](torch.randn(300, 256)), None) for _ in range(4)]
+    layers = [BlockLinear(MAKERS[kind](300, 256), None) for _ in range(4)]
     inputs = [torch.randn(40, 256) for _ in layers]
     alone = [layer(x) for layer, x in zip(layers, inputs, strict=True)]
 
@@ -167,7 +236,7 @@ def test_callers_at_once_do_not_disturb_each_other(kind: str) -> None:
 
 def test_a_forked_child_computes_too(kind: str, two_threads: None) -> None:
     """libgomp's threads are not there in it, and waiting for them would never end."""
-    layer, x = BlockLinear(QUANTIZERS[kind](torch.randn(300, 256)), None), torch.randn(40, 256)
+    layer, x = BlockLinear(MAKERS[kind](300, 256), None), torch.randn(40, 256)
     expected_rows = layer(x)
     child = os.fork()
     if child == 0:

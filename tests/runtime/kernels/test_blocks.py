@@ -43,7 +43,7 @@ def test_what_4_bits_can_hold_exactly_stays() -> None:
     torch.manual_seed(0)
     quants = torch.randint(0, 16, (8, 3, 32), dtype=torch.uint8)
     quants[..., 0], quants[..., 1] = 0, 15
-    stored = Blocks(quants, torch.full((8, 3), 0.25, dtype=torch.float16), torch.full((8, 3), -2.0, dtype=torch.float16), 96)
+    stored = Blocks(quants, torch.full((8, 3), 0.25, dtype=torch.float16), torch.full((8, 3), -2.0, dtype=torch.float16), 96, 4)
     again = quantize_4bit(stored.dequantize())
     assert torch.equal(again.dequantize(), stored.dequantize())
 

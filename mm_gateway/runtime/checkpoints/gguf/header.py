@@ -6,10 +6,11 @@ a fraction of one, because it makes an array of every string.
 
 from __future__ import annotations
 
+import functools
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def read_header(file: Path) -> GgufHeader:
                 return _Reader(file, view).header()
         except (struct.error, IndexError, UnicodeDecodeError, OverflowError, MemoryError) as error:
             raise ValueError(f"{file.name} is cut off or damaged") from error
+
+
+def weights_header(file: Path) -> GgufHeader:
+    """As `read_header`, without what it says of the tokenizer, which is most of it; read once for as long as the file stays as it is."""
+    state = file.stat()
+    return _kept_header(file, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _kept_header(file: Path, size: int, changed_ns: int) -> GgufHeader:
+    header = read_header(file)
+    return replace(header, metadata={key: value for key, value in header.metadata.items() if not key.startswith("tokenizer.")})
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from mm_gateway.runtime.checkpoints.gguf.architectures import Architecture
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor
 from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
-from mm_gateway.runtime.kernels.blocks import Blocks
+from mm_gateway.runtime.kernels.blocks import Blocks, joined
 
 _PLAIN = {
     GGMLQuantizationType.F32: torch.float32,
@@ -73,15 +73,19 @@ def read_kept(header: GgufHeader, architecture: Architecture, tensor: GgufTensor
     """The weight of a linear layer: as blocks [out, in] where our kernels compute with blocks of its kind, else as `read_weight`."""
     if tensor.kind not in KEPT or len(tensor.shape) != 2:
         return read_weight(header, architecture, tensor, dtype)
+    kind, (rows, inputs) = KEPT[tensor.kind], tensor.shape
+    block, block_bytes = GGML_QUANT_SIZES[tensor.kind]
+    step = max(1, _CHUNK_ITEMS // inputs)
+    pieces: list[Blocks] = []
     with header.file.open("rb") as stream:
         stream.seek(tensor.offset)
-        stored = np.frombuffer(_exactly(stream, tensor.nbytes, header), dtype=np.uint8)
-    quants, scales, minimums = KEPT[tensor.kind](stored.reshape(-1, GGML_QUANT_SIZES[tensor.kind][1]))
-    rows, inputs = tensor.shape
-    parts = [quants.reshape(rows, -1, 32), scales.reshape(rows, -1), *([] if minimums is None else [minimums.reshape(rows, -1)])]
-    if (heads := _permuted_heads(header, architecture, tensor.name)) is not None:
-        parts = [_unpermuted(part, heads) for part in parts]
-    return Blocks(parts[0], parts[1], parts[2] if minimums is not None else None, inputs)
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            stored = np.frombuffer(_exactly(stream, count * inputs // block * block_bytes, header), dtype=np.uint8)
+            pieces.append(kind.blocks(stored.reshape(-1, block_bytes), count, inputs))
+    heads = _permuted_heads(header, architecture, tensor.name)
+    found = joined(pieces)
+    return found if heads is None else found.of_rows(lambda part: _unpermuted(part, heads))
 
 
 def _permuted_heads(header: GgufHeader, architecture: Architecture, name: str) -> int | None:

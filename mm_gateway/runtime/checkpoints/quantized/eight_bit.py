@@ -28,7 +28,7 @@ class EightBit(WeightFormat):
         return 2 if on_cpu else item_bytes
 
     def linear_bytes(self, *, on_cpu: bool) -> float:
-        return block_bytes("int8") if on_cpu else 1.02  # there a scale a row
+        return block_bytes(8) if on_cpu else 1.02  # there a scale a row
 
-    def output_copy_bytes(self, item_bytes: int) -> float:
-        return block_bytes("int8")
+    def output_bytes(self, item_bytes: int) -> float:
+        return block_bytes(8)

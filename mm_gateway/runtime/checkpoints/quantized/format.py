@@ -77,8 +77,8 @@ class WeightFormat:
         """Of one number of an embedding."""
         return item_bytes
 
-    def output_copy_bytes(self, item_bytes: int) -> float:
-        """Of one number of the copy that packing makes of tied embeddings for the output layer."""
+    def output_bytes(self, item_bytes: int) -> float:
+        """Of one number of the output layer on a CPU."""
         return item_bytes
 
 

@@ -8,7 +8,7 @@ from mm_gateway.configuration.settings import ModelConfig, Quantization
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
-from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.header import weights_header
 from mm_gateway.runtime.checkpoints.quantized.awq import Awq
 from mm_gateway.runtime.checkpoints.quantized.bitsandbytes import BitsAndBytes
 from mm_gateway.runtime.checkpoints.quantized.compressed_tensors import CompressedTensors
@@ -57,7 +57,7 @@ def format_of(folder: Path, config: ModelConfig) -> WeightFormat:
     """
     wanted = FORMATS[config.quantization]
     if (file := gguf_file(folder)) is not None:
-        blocks = sorted({tensor.kind.name for tensor in read_header(file).tensors.values()} - {"F64", "F32", "F16", "BF16"})
+        blocks = sorted({tensor.kind.name for tensor in weights_header(file).tensors.values()} - {"F64", "F32", "F16", "BF16"})
         if blocks and wanted.name is not None:
             raise ModelLoadError(
                 f"{config.model_name}: quantization: {wanted.name} is configured, but its GGUF file is quantized already "

@@ -30,7 +30,7 @@ class FourBit(WeightFormat):
         return 2 if on_cpu else item_bytes
 
     def linear_bytes(self, *, on_cpu: bool) -> float:
-        return block_bytes("int4") if on_cpu else 0.52  # there a scale for each block of 64, itself quantized
+        return block_bytes(4) if on_cpu else 0.52  # there a scale for each block of 64, itself quantized
 
-    def output_copy_bytes(self, item_bytes: int) -> float:
-        return block_bytes("int8")
+    def output_bytes(self, item_bytes: int) -> float:
+        return block_bytes(8)

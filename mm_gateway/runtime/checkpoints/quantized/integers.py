@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mm_gateway.runtime.checkpoints.packed_linear import BlockWeights
+from mm_gateway.runtime.checkpoints.packed_linear import BITS, BlockWeights
 from mm_gateway.runtime.kernels.blocks import BLOCK, Blocks
 
 # Weights computed at once, so that what is needed on the way stays small beside the result.
@@ -69,7 +69,7 @@ class Integers:
             minimums = of_blocks * low  # a power of two, so nothing is rounded
             if minimums.isinf().any():
                 return None
-        return Blocks(quants.unflatten(1, (count, BLOCK)), of_blocks, minimums, inputs, of_rows)
+        return Blocks(quants.unflatten(1, (count, BLOCK)), of_blocks, minimums, inputs, BITS[kind], row_scales=of_rows)
 
     @property
     def _is_even(self) -> bool:

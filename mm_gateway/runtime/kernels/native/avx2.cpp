@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "tiles.h"
+#include "few_bits.h"
 
 namespace {
 
@@ -131,6 +131,45 @@ struct Tile4 {
     }
 };
 
+struct Avx2 {
+    static constexpr int OUTPUTS = 8, ROWS_OF_4 = 4, ROWS_OF_MORE = 3, ROWS_OF_6 = 3, ROWS_OF_NUMBERS = 6;
+    using Floats = __m256;
+    using Bytes = __m256i;
+    using Weights = __m256i;
+    using Four = __m256i;
+    using Sums = __m256i;
+
+    static Bytes load(const uint8_t* from) { return ::load(from); }
+    static Bytes low(Bytes four) { return _mm256_and_si256(four, _mm256_set1_epi8(0x0F)); }
+    static Bytes high(Bytes four) { return low(_mm256_srli_epi16(four, 4)); }
+    static Bytes bits(Bytes four, int from, int mask) {
+        const Bytes moved = from < 4 ? _mm256_slli_epi16(four, 4 - from) : _mm256_srli_epi16(four, from - 4);
+        return _mm256_and_si256(moved, _mm256_set1_epi8(static_cast<char>(mask)));
+    }
+    static Bytes either(Bytes a, Bytes b) { return _mm256_or_si256(a, b); }
+    static Weights prepared(Bytes four) { return four; }
+    static Four broadcast(const int8_t* four) { return broadcast_group(four, 0); }
+    static Sums sums(int32_t value) { return _mm256_set1_epi32(value); }
+    static Sums add_products(Sums sums, Weights weights, Four four) { return Dot4::add(sums, weights, four); }
+    static Sums widened(Sums sums) { return Dot4::finish(sums); }
+    static Sums add(Sums a, Sums b) { return _mm256_add_epi32(a, b); }
+    static Sums times(Sums a, Sums b) { return _mm256_mullo_epi32(a, b); }
+    static Floats to_floats(Sums sums) { return _mm256_cvtepi32_ps(sums); }
+    static Sums load_unsigned(const uint8_t* from) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))); }
+    static Sums load_signed(const uint8_t* from) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))); }
+
+    static Floats zeros() { return _mm256_setzero_ps(); }
+    static Floats all(float value) { return _mm256_set1_ps(value); }
+    static Floats load_floats(const float* from) { return _mm256_loadu_ps(from); }
+    static Floats load_fp16(const uint16_t* from) { return ::load_fp16(from); }
+    static Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+    static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+    static void store(float* to, Floats values) { _mm256_storeu_ps(to, values); }
+};
+
+template <int BITS, bool IS_FINE>
+using Few = FewBits<Avx2, BITS, IS_FINE>;
+
 inline float largest_of(__m256 values) {
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps(values, 1));
     four = _mm_max_ps(four, _mm_movehl_ps(four, four));
@@ -169,8 +208,18 @@ int32_t quantize_block(const float* x, Activations& out) {
 }  // namespace
 
 #if defined(__AVXVNNI__)
-const Kernels avx_vnni_kernels = {"avx_vnni", quantize_rows<quantize_block>, multiply_any<Tile8, Tile4>};
+const Kernels avx_vnni_kernels = {
+    "avx_vnni",
+    quantize_rows<quantize_block>,
+    multiply_any<Tile8, Tile4, Few, SixBits<Avx2>>,
+    multiply_any_numbers<Numbers<Avx2, uint16_t>, Numbers<Avx2, float>>,
+};
 #else
-const Kernels avx2_kernels = {"avx2", quantize_rows<quantize_block>, multiply_any<Tile8, Tile4>};
+const Kernels avx2_kernels = {
+    "avx2",
+    quantize_rows<quantize_block>,
+    multiply_any<Tile8, Tile4, Few, SixBits<Avx2>>,
+    multiply_any_numbers<Numbers<Avx2, uint16_t>, Numbers<Avx2, float>>,
+};
 #endif
 #endif

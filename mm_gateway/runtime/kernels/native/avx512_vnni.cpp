@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "tiles.h"
+#include "few_bits.h"
 
 namespace {
 
@@ -86,6 +86,45 @@ struct Tile4 {
     }
 };
 
+struct Avx512 {
+    static constexpr int OUTPUTS = 16, ROWS_OF_4 = 6, ROWS_OF_MORE = 6, ROWS_OF_6 = 6, ROWS_OF_NUMBERS = 8;
+    using Floats = __m512;
+    using Bytes = __m512i;
+    using Weights = __m512i;
+    using Four = __m512i;
+    using Sums = __m512i;
+
+    static Bytes load(const uint8_t* from) { return ::load(from); }
+    static Bytes low(Bytes four) { return _mm512_and_si512(four, _mm512_set1_epi8(0x0F)); }
+    static Bytes high(Bytes four) { return low(_mm512_srli_epi16(four, 4)); }
+    static Bytes bits(Bytes four, int from, int mask) {
+        const Bytes moved = from < 4 ? _mm512_slli_epi16(four, 4 - from) : _mm512_srli_epi16(four, from - 4);
+        return _mm512_and_si512(moved, _mm512_set1_epi8(static_cast<char>(mask)));
+    }
+    static Bytes either(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
+    static Weights prepared(Bytes four) { return four; }
+    static Four broadcast(const int8_t* four) { return broadcast_group(four, 0); }
+    static Sums sums(int32_t value) { return _mm512_set1_epi32(value); }
+    static Sums add_products(Sums sums, Weights weights, Four four) { return _mm512_dpbusd_epi32(sums, weights, four); }
+    static Sums widened(Sums sums) { return sums; }
+    static Sums add(Sums a, Sums b) { return _mm512_add_epi32(a, b); }
+    static Sums times(Sums a, Sums b) { return _mm512_mullo_epi32(a, b); }
+    static Floats to_floats(Sums sums) { return _mm512_cvtepi32_ps(sums); }
+    static Sums load_unsigned(const uint8_t* from) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
+    static Sums load_signed(const uint8_t* from) { return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
+
+    static Floats zeros() { return _mm512_setzero_ps(); }
+    static Floats all(float value) { return _mm512_set1_ps(value); }
+    static Floats load_floats(const float* from) { return _mm512_loadu_ps(from); }
+    static Floats load_fp16(const uint16_t* from) { return ::load_fp16(from); }
+    static Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+    static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+    static void store(float* to, Floats values) { _mm512_storeu_ps(to, values); }
+};
+
+template <int BITS, bool IS_FINE>
+using Few = FewBits<Avx512, BITS, IS_FINE>;
+
 int32_t quantize_block(const float* x, Activations& out) {
     const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
     const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
@@ -102,5 +141,10 @@ int32_t quantize_block(const float* x, Activations& out) {
 
 }  // namespace
 
-const Kernels avx512_vnni_kernels = {"avx512_vnni", quantize_rows<quantize_block>, multiply_any<Tile8, Tile4>};
+const Kernels avx512_vnni_kernels = {
+    "avx512_vnni",
+    quantize_rows<quantize_block>,
+    multiply_any<Tile8, Tile4, Few, SixBits<Avx512>>,
+    multiply_any_numbers<Numbers<Avx512, uint16_t>, Numbers<Avx512, float>>,
+};
 #endif

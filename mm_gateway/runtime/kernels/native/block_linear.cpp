@@ -79,8 +79,6 @@ const Kernels* find(const char* name) {
 
 }  // namespace
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
-
 // Called once, before anything else. gomp_parallel: libgomp's GOMP_parallel, or null to use one thread only.
 EXPORT void block_linear_start(void* gomp_parallel) {
     parallel = reinterpret_cast<Parallel>(gomp_parallel);
@@ -97,8 +95,24 @@ EXPORT int block_linear_use(const char* name) {
 
 EXPORT const char* block_linear_name() { return kernels->name; }
 
+namespace {
+
+// y [rows][outputs] = x [rows][inputs] * W^T + bias, of numbers.
+void multiply_numbers(const Layer& layer, const float* x, float* y, int64_t rows, int threads) {
+    const int64_t chunk = std::max<int64_t>(24, CHUNK_BYTES / (layer.inputs * 4));
+    for (int64_t first = 0; first < rows; first += chunk) {
+        const int64_t count = std::min(chunk, rows - first);
+        share(panels_of(layer), std::max<int64_t>(1, WORTHWHILE / (count * layer.inputs * PANEL)), threads, [&](int64_t begin, int64_t end) {
+            kernels->multiply_numbers(layer, x + first * layer.inputs, y + first * layer.outputs, 0, count, begin, end);
+        });
+    }
+}
+
+}  // namespace
+
 // y [rows][outputs] = x [rows][inputs] * W^T + bias.
 EXPORT void block_linear(const Layer* layer, const float* x, float* y, int64_t rows, int threads) {
+    if (of_numbers(*layer)) return multiply_numbers(*layer, x, y, rows, threads);
     const Kernels& chosen = *kernels;
     const int64_t blocks = blocks_of(*layer), panels = panels_of(*layer);
     const int64_t chunk = std::max<int64_t>(16, CHUNK_BYTES / (blocks * BLOCK));
@@ -115,4 +129,11 @@ EXPORT void block_linear(const Layer* layer, const float* x, float* y, int64_t r
             chosen.multiply(*layer, activations, to, 0, count, begin, end);
         });
     }
+}
+
+// What the rows `ids` [count] of a layer's weight stand for: y [count][inputs].
+EXPORT void block_linear_rows(const Layer* layer, const int64_t* ids, float* y, int64_t count, int threads) {
+    share(count, std::max<int64_t>(1, WORTHWHILE / 32 / layer->inputs), threads, [&](int64_t begin, int64_t end) {
+        for (int64_t at = begin; at < end; at++) read_row(*layer, ids[at], y + at * layer->inputs);
+    });
 }

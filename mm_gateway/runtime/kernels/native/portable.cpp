@@ -1,18 +1,10 @@
 // For any processor, in the vector types of GCC and Clang (https://gcc.gnu.org/onlinedocs/gcc/Vector-Extensions.html).
 #include <cmath>
 
-#include "tiles.h"
+#include "few_bits.h"
+#include "fp16.h"
 
 namespace {
-
-// fp16 -> fp32: the exponent is moved to where fp32 has it, by a multiplication that gets subnormal numbers right too.
-inline float from_fp16(uint16_t half) {
-    const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFF) << 13;
-    float value;
-    std::memcpy(&value, &magnitude, 4);
-    value *= 0x1p112f;
-    return half & 0x8000 ? -value : value;
-}
 
 // Four numbers are what every processor with vectors has; a panel is four of these.
 typedef float Floats __attribute__((vector_size(16)));
@@ -75,6 +67,77 @@ struct Tile {
     }
 };
 
+struct Portable {
+    static constexpr int OUTPUTS = 4, ROWS_OF_4 = 2, ROWS_OF_MORE = 2, ROWS_OF_6 = 2, ROWS_OF_NUMBERS = 2;
+    using Floats = ::Floats;
+    using Bytes = Integers;
+    struct Weights {
+        Floats input[4];
+    };
+    using Four = const int8_t*;
+    using Sums = Floats;
+
+    static Bytes load(const uint8_t* from) {
+        Bytes four;
+        std::memcpy(&four, from, sizeof four);
+        return four;
+    }
+    static Bytes low(Bytes four) { return four & 0x0F0F0F0F; }
+    static Bytes high(Bytes four) { return four >> 4 & 0x0F0F0F0F; }
+    static Bytes bits(Bytes four, int from, int mask) {
+        const int32_t each = mask * 0x01010101;
+        return (from < 4 ? four << (4 - from) : four >> (from - 4)) & each;
+    }
+    static Bytes either(Bytes a, Bytes b) { return a | b; }
+    static Weights prepared(Bytes four) {
+        Weights weights;
+        for (int k = 0; k < 4; k++) weights.input[k] = as_floats(four >> (8 * k) & 0xFF);
+        return weights;
+    }
+    static Four broadcast(const int8_t* four) { return four; }
+    static Sums sums(int32_t value) { return all(static_cast<float>(value)); }
+    static Sums add_products(Sums sums, const Weights& weights, Four four) {
+        for (int k = 0; k < 4; k++) sums += weights.input[k] * static_cast<float>(four[k]);
+        return sums;
+    }
+    static Sums widened(Sums sums) { return sums; }
+    static Sums add(Sums a, Sums b) { return a + b; }
+    static Floats to_floats(Sums sums) { return sums; }
+    template <class T>
+    static Sums load_integers(const T* from) {
+        return Sums{static_cast<float>(from[0]), static_cast<float>(from[1]), static_cast<float>(from[2]), static_cast<float>(from[3])};
+    }
+    static Sums load_unsigned(const uint8_t* from) { return load_integers(from); }
+    static Sums load_signed(const uint8_t* from) { return load_integers(reinterpret_cast<const int8_t*>(from)); }
+
+    static Floats zeros() { return Floats{}; }
+    static Floats all(float value) { return Floats{value, value, value, value}; }
+    static Floats load_floats(const float* from) {
+        Floats four;
+        std::memcpy(&four, from, sizeof four);
+        return four;
+    }
+    // As from_fp16.
+    static Floats load_fp16(const uint16_t* from) {
+        const Integers halves = {from[0], from[1], from[2], from[3]};
+        const Integers magnitude = (halves & 0x7FFF) << 13;
+        Floats value;
+        std::memcpy(&value, &magnitude, sizeof value);
+        value *= 0x1p112f;
+        Integers bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        bits |= (halves & 0x8000) << 16;
+        std::memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+    static Floats times(Floats a, Floats b) { return a * b; }
+    static Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
+    static void store(float* to, Floats values) { std::memcpy(to, &values, sizeof values); }
+};
+
+template <int BITS, bool IS_FINE>
+using Few = FewBits<Portable, BITS, IS_FINE>;
+
 int32_t quantize_block(const float* x, Activations& out) {
     float largest = 0.0f;
     bool number = true;
@@ -99,4 +162,9 @@ int32_t quantize_block(const float* x, Activations& out) {
 
 }  // namespace
 
-const Kernels portable_kernels = {"portable", quantize_rows<quantize_block>, multiply_any<Tile<8>, Tile<4>>};
+const Kernels portable_kernels = {
+    "portable",
+    quantize_rows<quantize_block>,
+    multiply_any<Tile<8>, Tile<4>, Few, SixBits<Portable>>,
+    multiply_any_numbers<Numbers<Portable, uint16_t>, Numbers<Portable, float>>,
+};

@@ -19,16 +19,20 @@ inline void store_row(const Layer& layer, const float (&values)[PANEL], float* y
     }
 }
 
+// Where a row of what a tile multiplies begins.
+inline const Activations* row_of(const Layer& layer, const Activations* x, int64_t row) { return x + row * blocks_of(layer); }
+inline const float* row_of(const Layer& layer, const float* x, int64_t row) { return x + row * layer.inputs; }
+
 // Tile has ROWS, the most rows that its registers hold, and `run<R>(layer, x, panel, values)`: R rows of one panel, x pointing to the first.
-template <class Tile, int R>
-void run_tile(const Layer& layer, const Activations* x, float* y, int64_t row, int64_t panel) {
+template <class Tile, int R, class X>
+void run_tile(const Layer& layer, const X* x, float* y, int64_t row, int64_t panel) {
     float values[R][PANEL];
-    Tile::template run<R>(layer, x + row * blocks_of(layer), panel, values);
+    Tile::template run<R>(layer, row_of(layer, x, row), panel, values);
     for (int r = 0; r < R; r++) store_row(layer, values[r], y, row + r, panel);
 }
 
-template <class Tile, int R>
-void run_rest(const Layer& layer, const Activations* x, float* y, int64_t row, int64_t rows, int64_t panel) {
+template <class Tile, int R, class X>
+void run_rest(const Layer& layer, const X* x, float* y, int64_t row, int64_t rows, int64_t panel) {
     if constexpr (R > 0) {
         if (rows == R) run_tile<Tile, R>(layer, x, y, row, panel);
         else run_rest<Tile, R - 1>(layer, x, y, row, rows, panel);
@@ -36,8 +40,8 @@ void run_rest(const Layer& layer, const Activations* x, float* y, int64_t row, i
 }
 
 // A panel stays in the nearest cache while all rows pass by it.
-template <class Tile>
-void multiply_with(const Layer& layer, const Activations* x, float* y, int64_t row, int64_t row_end, int64_t first, int64_t last) {
+template <class Tile, class X>
+void multiply_with(const Layer& layer, const X* x, float* y, int64_t row, int64_t row_end, int64_t first, int64_t last) {
     for (int64_t panel = first; panel < last; panel++) {
         int64_t at = row;
         for (; at + Tile::ROWS <= row_end; at += Tile::ROWS) run_tile<Tile, Tile::ROWS>(layer, x, y, at, panel);
@@ -45,10 +49,23 @@ void multiply_with(const Layer& layer, const Activations* x, float* y, int64_t r
     }
 }
 
-template <class Tile8, class Tile4>
+// An instruction set's tiles: Q8 and Q4, Few<bits, fine> for the other kinds of 4 and 5 bits, and Six.
+template <class Tile8, class Tile4, template <int, bool> class Few, class Six>
 void multiply_any(const Layer& layer, const Activations* x, float* y, int64_t row, int64_t row_end, int64_t first, int64_t last) {
-    if (layer.minimums == nullptr) multiply_with<Tile8>(layer, x, y, row, row_end, first, last);
-    else multiply_with<Tile4>(layer, x, y, row, row_end, first, last);
+    switch (layer.kind) {
+        case Q8: return multiply_with<Tile8>(layer, x, y, row, row_end, first, last);
+        case Q4: return multiply_with<Tile4>(layer, x, y, row, row_end, first, last);
+        case Q5: return multiply_with<Few<5, false>>(layer, x, y, row, row_end, first, last);
+        case Q4F: return multiply_with<Few<4, true>>(layer, x, y, row, row_end, first, last);
+        case Q5F: return multiply_with<Few<5, true>>(layer, x, y, row, row_end, first, last);
+        case Q6F: return multiply_with<Six>(layer, x, y, row, row_end, first, last);
+    }
+}
+
+template <class Tile16, class Tile32>
+void multiply_any_numbers(const Layer& layer, const float* x, float* y, int64_t row, int64_t row_end, int64_t first, int64_t last) {
+    if (layer.kind == FP16) multiply_with<Tile16>(layer, x, y, row, row_end, first, last);
+    else multiply_with<Tile32>(layer, x, y, row, row_end, first, last);
 }
 
 // `quantize_block` turns 32 numbers into quants and a scale, and returns the sum of the quants.
@@ -69,6 +86,10 @@ void quantize_rows(const Layer& layer, const float* x, Activations* out, int64_t
             const int32_t sum = quantize_block(from, to);
             to.offset = -128 * sum;
             to.sum = to.scale * static_cast<float>(sum);
+            if (layer.kind == Q6F) {
+                to.first = 0;
+                for (int i = 0; i < BLOCK / 2; i++) to.first += to.quants[i];
+            }
         }
     }
 }

@@ -18,8 +18,11 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
 from mm_gateway.runtime.checkpoints.memory_estimate import weight_bytes
+from mm_gateway.runtime.checkpoints.packed_linear import block_bytes
 from mm_gateway.runtime.checkpoints.tensor_source import GgufSource
+from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.blocks import Blocks
 from mm_gateway.runtime.model_loader import ModelLoader
 from tests.support.checkpoints import CHATML, make_tokenizer
@@ -125,7 +128,26 @@ def test_quantized_files_compute_with_what_their_blocks_stand_for(kind: str, tok
     assert largest_difference(model, loaded.model, tokenizer) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
+@pytest.mark.parametrize("kind", KEPT, ids=lambda kind: kind.name)
+def test_any_bytes_of_a_kept_kind_mean_what_the_package_gguf_says(kind: GGMLQuantizationType) -> None:
+    items, size = gguf.GGML_QUANT_SIZES[kind]
+    stored = np.random.default_rng(3).integers(0, 256, (6 * 512 // items, size), dtype=np.uint8)
+    scales = np.random.default_rng(4).random((len(stored), 2)).astype(np.float16).view(np.uint8)
+    # Numbers of 16 bits are at the end of Q6_K's and Q3_K's blocks, and at the beginning of the others.
+    at = size - 2 if kind.name in ("Q6_K", "Q3_K") else 0
+    wide = 4 if kind.name in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else 2
+    stored[:, at : at + wide] = scales[:, :wide]
+    blocks = KEPT[kind].blocks(stored, 6, 512)
+    numbers = torch.from_numpy(gguf.dequantize(stored, kind)).reshape(6, 512)
+    assert torch.allclose(blocks.dequantize(), numbers, rtol=1e-6, atol=1e-6)
+    assert blocks.kind == (KEPT[kind].bits, KEPT[kind].fine)
+    layer = BlockLinear(blocks, None)
+    assert torch.allclose(layer.rows(torch.arange(6)), numbers, rtol=1e-6, atol=1e-6)
+    rows = 6 / 16  # of a whole panel
+    assert rows * layer.nbytes == pytest.approx(block_bytes(blocks.bits, fine=blocks.kind[1]) * 6 * 512)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
 def test_blocks_that_our_kernels_know_stay_as_they_are(kind: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     model = random_model(configurations(len(tokenizer))["llama"])
     header = read_header(write_gguf(tmp_path / "model.gguf", model, tokenizer, GGMLQuantizationType[kind]))

@@ -13,7 +13,7 @@ import torch
 from gguf import GGMLQuantizationType
 from transformers.integrations.gguf.dequant import GGML_NAME, dequantize
 
-from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.header import read_header, weights_header
 from mm_gateway.runtime.checkpoints.gguf.tensors import read_tensor
 
 
@@ -29,6 +29,17 @@ def written(file: Path, **tensors: np.ndarray) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return file
+
+
+def test_the_head_is_read_once_until_the_file_changes(tmp_path: Path) -> None:
+    data = np.zeros((3, 4), dtype=np.float32)
+    file = written(tmp_path / "m.gguf", weight=data)
+    header = weights_header(file)
+    assert weights_header(file) is header
+    assert header.get("block_count") == 3
+    assert "tokenizer.ggml.tokens" not in header.metadata
+    written(file, weight=data, more=data)
+    assert set(weights_header(file).tensors) == {"weight", "more"}
 
 
 def test_metadata_and_tensors_are_as_written(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
-from mm_gateway.runtime.checkpoints.packed_linear import PackedLinearInt4, PackedLinearInt8
+from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
@@ -40,9 +40,9 @@ def test_4bit_on_a_cpu_needs_no_package(family: str, request: pytest.FixtureRequ
 
 def test_the_output_layer_keeps_8_bits(llama_checkpoint: Path) -> None:
     model = ModelLoader().load(config_of(llama_checkpoint, quantization="4bit")).model
-    assert isinstance(model.get_output_embeddings(), PackedLinearInt8)
-    kinds = {type(module) for name, module in model.named_modules() if "layers" in name and hasattr(module, "packed_bytes")}
-    assert kinds == {PackedLinearInt4}
+    bits = {name: module.bits for name, module in model.named_modules() if isinstance(module, KernelLinear)}
+    assert bits.pop("lm_head") == 8
+    assert set(bits.values()) == {4}
 
 
 @pytest.mark.parametrize("quantization", ["8bit", "4bit"])

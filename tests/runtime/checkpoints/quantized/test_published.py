@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate
-from mm_gateway.runtime.checkpoints.packed_linear import PackedLinear, PackedLinearFp16, PackedLinearInt4, PackedLinearInt8
+from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS, format_of
 from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
@@ -38,12 +38,7 @@ MAKE: dict[str, Callable[[Path], Path]] = {
     "Llama, tied": lambda folder: checkpoints.llama(folder, **LLAMA, tie_word_embeddings=True),
     "GPT-2": lambda folder: checkpoints.gpt2(folder, n_embd=96, n_head=3, initializer_range=0.1),
 }
-HELD: dict[str, set[type[PackedLinear]]] = {
-    "int4": {PackedLinearInt4},
-    "int8": {PackedLinearInt8},
-    "int4, int8": {PackedLinearInt4, PackedLinearInt8},
-    "16 bits": {PackedLinearFp16},
-}
+BITS = {"int4": {4}, "int8": {8}, "int4, int8": {4, 8}, "16 bits": {16}}
 
 
 @pytest.fixture(
@@ -88,8 +83,8 @@ def test_in_fp32_it_computes_and_writes_what_is_meant(case: tuple[Row, Path, Any
 def test_by_default_it_is_held_as_it_is_stored_and_takes_the_memory_that_was_foreseen(case: tuple[Row, Path, Any]) -> None:
     row, folder, reference = case
     loaded, expected = load(folder), logits(reference)
-    layers = {type(module) for name, module in loaded.model.named_modules() if isinstance(module, PackedLinear) and "lm_head" not in name}
-    assert layers == HELD[row.held]
+    bits = {module.bits for name, module in loaded.model.named_modules() if isinstance(module, KernelLinear) and "lm_head" not in name}
+    assert bits == BITS[row.held]
     # What is left is the rounding of activations to 8 bits, or of weights to 16.
     assert (logits(loaded.model) - expected).abs().max() < (0.02 if row.held == "16 bits" else 0.2) * expected.std()
     for dtype in ("auto", "fp32"):
