@@ -28,7 +28,7 @@ def test_it_is_what_its_file_says(loaded: LoadedModel) -> None:
 
 
 def test_it_knows_the_capital_of_france(loaded: LoadedModel) -> None:
-    engine = InferenceEngine(loaded.model, loaded.tokenizer)
+    engine = InferenceEngine(loaded.model, loaded.tokenizer, verify_tolerance=loaded.rounding)
     try:
         prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
         result = engine.generate(prompt, GenerationConfig(max_new_tokens=16, temperature=0))
