@@ -69,6 +69,8 @@ def test_curl_examples(address: str, script: str) -> None:
         assert done.stdout.endswith("data: [DONE]\n\n")
     elif "error=429" in script:
         assert "HTTP/1.1 429" in done.stdout and "retry-after: 1" in done.stdout
+    elif "/v1/messages" in script:
+        assert '"type":"message"' in done.stdout
     elif "/tokenize" in script:
         assert '"count":' in done.stdout
     else:
@@ -99,7 +101,8 @@ def test_every_example_that_follows_a_client_is_run() -> None:
 
 
 def test_every_kind_of_example_is_one_that_is_run_or_a_command_to_type() -> None:
-    known = {"bash", "python", "python client", "py", "python workflow", "yaml", "yaml gateway", "yaml keys", "sh", "text", "mermaid"}
+    known = {"bash", "python", "python client", "py", "python workflow", "sh", "text", "toml", "mermaid"}
+    known |= {"yaml", "yaml gateway", "yaml keys", "yaml script"}
     elsewhere = {"docs/extending.md"}
     assert {language for page, language, _ in BLOCKS if page not in elsewhere} <= known
 

@@ -77,7 +77,7 @@ async def test_text_offsets_count_the_characters_of_the_text(engine: InferenceEn
     text = "".join(delta.text for delta in deltas)
     assert text == prompt  # what follows are special tokens, which no text has
     tokens = [entry for delta in deltas for entry in delta.logprobs]
-    offsets = completion_logprobs(tokens, offset=0, top=False).text_offset
+    offsets = completion_logprobs(tokens, offset=0).text_offset
     assert offsets[:2] == [0, len("<|im_start|>")]
     assert offsets[-2:] == [len(text), len(text)]
     assert all(
@@ -89,7 +89,7 @@ async def test_text_offsets_count_the_characters_of_the_text(engine: InferenceEn
 
 def test_an_added_bos_moves_no_offset() -> None:
     tokens = [TokenLogprob("<s>", tuple(b"<s>"), None, in_text=False), TokenLogprob("a", (97,), -1.0), TokenLogprob("b", (98,), -1.0)]
-    assert completion_logprobs(tokens, offset=0, top=False).text_offset == [0, 0, 1]
+    assert completion_logprobs(tokens, offset=0).text_offset == [0, 0, 1]
 
 
 def test_text_parts_of_a_message_are_lines() -> None:
