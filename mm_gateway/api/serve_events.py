@@ -17,7 +17,7 @@ from mm_gateway.api.connection import CLIENT_CLOSED, Disconnect
 from mm_gateway.api.errors import error_response, http_error
 from mm_gateway.api.pump import Pump
 from mm_gateway.api.replies.reply import Reply, is_large
-from mm_gateway.core import GenerationEvent, Progress, ReplyFields, WorkflowStep
+from mm_gateway.core import ChoiceFinished, GenerationEvent, Progress, ReplyFields, WorkflowStep
 from mm_gateway.work_pools import BODIES
 
 IGNORED_HEADER = "x-mm-gateway-ignored"
@@ -120,6 +120,7 @@ class _EventStream(ASGIResponse):
     async def _send_events(self, send: Send) -> None:
         pump, reply = self._pump, self._reply
         started = False
+        had_large = False
         while True:
             if not await pump.wait(self._heartbeat_s):
                 await _write(send, _heartbeat(pump.progress) + reply.heartbeat)
@@ -136,7 +137,11 @@ class _EventStream(ASGIResponse):
                 if not started and not isinstance(event, ReplyFields):
                     pieces.append(reply.start())
                     started = True
-                pieces.append(await BODIES.run(reply.chunk, event) if is_large([event]) else reply.chunk(event))
+                large = is_large([event])
+                had_large = had_large or large
+                # The end of a choice may tell once more all that it said.
+                apart = large or (had_large and isinstance(event, ChoiceFinished))
+                pieces.append(await BODIES.run(reply.chunk, event) if apart else reply.chunk(event))
             if pump.ended:
                 pieces.append(await reply.end(pump.error))
                 await send({"type": "http.response.body", "body": _without_line_separators(b"".join(pieces)), "more_body": False})

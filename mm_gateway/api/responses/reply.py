@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -74,6 +75,7 @@ class ResponseReply:
         self._obfuscate = obfuscate
         self._keep = keep
         self._sequence_number = 0
+        self._had_large = False
         self._heads: list[bytes] = []  # of each item's deltas, encoded once
 
     def start(self) -> bytes:
@@ -82,12 +84,14 @@ class ResponseReply:
         )
 
     def chunk(self, event: GenerationEvent) -> bytes:
+        self._had_large = self._had_large or is_large([event])
         return b"".join([self._change(change) for change in self._output.feed(event)])
 
     async def end(self, error: BaseException | None) -> bytes:
         if error is None:
             response = await self._kept(self._final())
-            return self._event(f"response.{response.status}", {"response": response})
+            last = partial(self._event, f"response.{response.status}", {"response": response})
+            return await BODIES.run(last) if self._had_large else last()
         found = http_error(self.for_client(error))
         response = await self._kept(msgspec.structs.replace(self._response, status="failed", error=_failure(found)))
         started = b"" if self._sequence_number else self.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import ENV_VARS_TRUE_VALUES
+from transformers.utils.import_utils import ENV_VARS_TRUE_VALUES
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from mm_gateway.configuration.settings import ModelConfig, Quantization
