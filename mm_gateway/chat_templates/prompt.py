@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from mm_gateway.chat_templates.environment import OURS, ChatTemplate
+from mm_gateway.chat_templates.later_system import has_later_system, later_system_in_user_turns
 from mm_gateway.chat_templates.reasoning_formats.found import TemplateThoughts, find_thoughts
 from mm_gateway.chat_templates.tool_formats.format import (
     ToolFormat,
@@ -123,6 +124,8 @@ class ChatPrompt:
             The turns, and the text with which the assistant's turn has begun already.
         """
         begun = ""
+        if has_later_system(messages) and self._has_no_place_for_later_system:
+            messages = later_system_in_user_turns(messages)
         used = tools or any(message.tool_calls or message.role == "tool" for message in messages)
         if used and not self._writes_tools:
             described, begun = self.tool_format.flatten(messages, tools)
@@ -181,6 +184,17 @@ class ChatPrompt:
         except Exception as error:  # whatever a template does, it is no failure of the gateway
             found = f"{type(error).__name__}: {str(error)[:200]}"
             raise InvalidRequestError(f"The model's chat template fails for these messages: {found}", param="messages") from error
+
+    @functools.cached_property
+    def _has_no_place_for_later_system(self) -> bool:
+        """Whether the template refuses or leaves out a system message behind another turn, as Mistral's and Gemma's."""
+        text = "Be brief."
+        turns: list[Turn] = [{"role": "user", "content": "Hello"}, {"role": "system", "content": text}]
+        turns += [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Bye"}]
+        try:
+            return text not in self.render(turns, [], add_generation_prompt=True)
+        except InvalidRequestError:
+            return True
 
     @functools.cached_property
     def _refuses_system(self) -> bool:

@@ -104,3 +104,30 @@ def test_special_tokens_are_put_in_front_of_a_template_that_writes_none() -> Non
         ids = encoder(source, fallback).encode((Message("user", "hello"),), rendering=Rendering(add_special_tokens=True))
         assert [id == bos for id in ids[:2]] == [True, False]
     assert bos not in encoder("{{ messages[0]['content'] }}", fallback).encode((Message("user", "hello"),))
+
+
+STRICT = (
+    "{% for message in messages %}{% if message.role == 'system' and not loop.first %}"
+    "{{ raise_exception('System message must be at the beginning') }}{% endif %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
+)
+FORGETFUL = "{% for message in messages if message.role != 'system' %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
+LATER = (Message("system", "S"), Message("user", "U"), Message("system", "later"), Message("assistant", "A"), Message("user", "V"))
+
+
+def test_a_system_message_behind_other_turns_stays_where_the_template_has_a_place_for_it() -> None:
+    assert "<|im_start|>system\nlater<|im_end|>\n<|im_start|>assistant" in prompt(CHATML, *LATER)
+
+
+@pytest.mark.parametrize("source", [STRICT, FORGETFUL])
+def test_a_system_message_behind_other_turns_is_part_of_a_users_turn_where_the_template_has_no_place_for_it(source: str) -> None:
+    rendered = encoder(source).render(LATER)
+    assert "U\n\nlater" in rendered and rendered.count("user") == 2
+    after = (LATER[1], LATER[3], Message("system", "later"), LATER[4])
+    assert "later\n\nV" in encoder(source).render(after)
+    last = (LATER[1], LATER[3], Message("developer", "later"))
+    assert encoder(source).render(last).count("user") == 2
+
+
+def test_a_system_message_in_front_is_left_to_the_template() -> None:
+    assert "S" not in encoder(FORGETFUL).render(LATER[:2])

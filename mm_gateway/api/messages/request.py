@@ -11,7 +11,7 @@ from mm_gateway.api.generation_config import keep_alive_s
 from mm_gateway.api.messages.conversation import read_messages, read_system
 from mm_gateway.api.messages.signature import Signer
 from mm_gateway.api.messages.tools import read_tools
-from mm_gateway.core import ChatInput, Effort, GenerationConfig, GenerationRequest, Grammar, Message, Reasoning, Rendering, ToolUse
+from mm_gateway.core import ChatInput, Effort, GenerationConfig, GenerationRequest, Grammar, Message, Reasoning, Rendering
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol.message_request import CountTokensRequest, MessageRequest
 from mm_gateway.protocol.policy import refuse_unserved
@@ -65,21 +65,16 @@ def chat_input(
     return ChatInput(
         messages,
         tools,
-        _rendering(body, messages, tools),
+        _rendering(body, messages),
         # An agent shortens its conversation itself, once it is told that it is too long.
         truncate=False,
         reasoning=_reasoning(body),
     )
 
 
-def _rendering(body: CountTokensRequest, messages: tuple[Message, ...], tools: ToolUse | None) -> Rendering:
+def _rendering(body: CountTokensRequest, messages: tuple[Message, ...]) -> Rendering:
     """A turn of the assistant at the end is gone on with."""
     begun = messages[-1].role == "assistant"
-    if begun and tools is not None:
-        raise InvalidRequestError(
-            "messages: a turn of the assistant at the end cannot be gone on with where tools may be used. End with a user's turn",
-            param="messages",
-        )
     return Rendering(add_generation_prompt=not begun, continue_final_message=begun, variables=body.chat_template_kwargs or {})
 
 
