@@ -81,7 +81,7 @@ class LoadedModel:
     def rounding(self) -> float:
         """How far logits of the same tokens may differ from one order of computation to another, in their standard deviations."""
         if any(isinstance(module, PackedLinearBlocks) for module in self.model.modules()):
-            return 0.25  # activations of 8 bits, of which the last place decides which of two values one takes
+            return 0.5  # activations of 8 bits, of which the last place decides which of two values one takes; 0.33 was seen on real models
         if self.is_quantized_by_transformers:
             return 0.5  # kernels of bitsandbytes and gptqmodel, whose results depend on the rows that they compute together
         return 0.02 if self.dtype == torch.float32 else 0.2

@@ -1,12 +1,11 @@
 """Linear layers for a CPU whose weights are laid out for its matrix kernels once, at load; arithmetic and results are fp32.
 
-16 and 32 bits by kernels that torch ships, oneDNN for fp32 and FBGEMM (https://arxiv.org/abs/2101.05615) for fp16; 8 and 4 bits by
-our own (runtime/kernels). The packed copy is the only one: the parameter it was made from goes.
+By our own kernels (runtime/kernels). Where there is no compiler for them, 32 bits by oneDNN and 16 by FBGEMM
+(https://arxiv.org/abs/2101.05615), which torch ships. The packed copy is the only one: the parameter it was made from goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.blocks import Blocks, quantize_4bit, quantize_8bit
+from mm_gateway.runtime.kernels.dense_linear import DenseLinear
 from mm_gateway.runtime.kernels.library import library
 
 BlockWeights = Literal["int8", "int4"]
@@ -33,6 +33,8 @@ class PackedLinear(nn.Module):
     """
 
     packed_bytes: int
+    kernel: DenseLinear | BlockLinear | None = None
+    """What computes it; None: one of torch's, for want of a compiler."""
 
     def __init__(self, weight: torch.Tensor | Blocks, bias: torch.Tensor | None) -> None:
         super().__init__()
@@ -41,10 +43,19 @@ class PackedLinear(nn.Module):
         self._pack(weight)
 
     def _pack(self, weight: torch.Tensor | Blocks) -> None:
+        if library() is not None:
+            self._use(DenseLinear(_values(weight), self._bias, torch.float32))
+            return
         self._packed = torch.ops.mkldnn._reorder_linear_weight(_values(weight), 16)
         self.packed_bytes = self.out_features * self.in_features * 4
 
+    def _use(self, kernel: DenseLinear | BlockLinear) -> None:
+        self.kernel = kernel
+        self.packed_bytes = kernel.nbytes
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kernel is not None:
+            return self.kernel(x)
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
 
     def extra_repr(self) -> str:
@@ -59,10 +70,15 @@ class PackedLinearFp16(PackedLinear):
     """16-bit weights, fp32 arithmetic. bf16 weights are kept as fp16: three more bits of precision, within fp16's range."""
 
     def _pack(self, weight: torch.Tensor | Blocks) -> None:
+        if library() is not None:
+            self._use(DenseLinear(_values(weight), self._bias, torch.float16))
+            return
         self._packed = torch.ops.quantized.linear_prepack_fp16(_values(weight), self._bias)
         self.packed_bytes = self.out_features * self.in_features * 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kernel is not None:
+            return self.kernel(x)
         return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
 
 
@@ -73,16 +89,14 @@ class PackedLinearBlocks(PackedLinear):
     """
 
     def _hold(self, blocks: Blocks) -> None:
-        self._linear: Callable[[torch.Tensor], torch.Tensor]
         if library() is None:
             self._linear = packed_linear(blocks.dequantize(), self._bias, "fp16")
             self.packed_bytes = 0  # counted as that layer's
         else:
-            self._linear = BlockLinear(blocks, self._bias)
-            self.packed_bytes = self._linear.nbytes
+            self._use(BlockLinear(blocks, self._bias))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._linear(x)
+        return self.kernel(x) if self.kernel is not None else self._linear(x)
 
 
 class PackedLinearInt8(PackedLinearBlocks):

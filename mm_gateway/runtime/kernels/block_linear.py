@@ -9,7 +9,7 @@ import torch
 from mm_gateway.runtime.kernels.blocks import BLOCK, Blocks
 from mm_gateway.runtime.kernels.library import Layer, library
 
-_PANEL = 16  # outputs that are computed together: native/block_linear.h
+PANEL = 16  # outputs that are computed together: native/block_linear.h
 
 
 class BlockLinear:
@@ -21,6 +21,8 @@ class BlockLinear:
     Raises:
         RuntimeError: there are no kernels on this machine (`library()` is None).
     """
+
+    in_blocks = True
 
     def __init__(self, blocks: Blocks, bias: torch.Tensor | None) -> None:
         loaded = library()
@@ -39,7 +41,7 @@ class BlockLinear:
             self.inputs,
             *(None if t is None else t.data_ptr() for t in (self._quants, self._scales, self._minimums, self._bias, self._row_scales)),
         )
-        self._address = ctypes.addressof(self._layer)
+        self.address = ctypes.addressof(self._layer)
 
     @property
     def nbytes(self) -> int:
@@ -49,23 +51,24 @@ class BlockLinear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         x = x.float().contiguous()
         y = x.new_empty((*x.shape[:-1], self.outputs))
-        self._function(self._address, x.data_ptr(), y.data_ptr(), x.numel() // self.inputs, torch.get_num_threads())
+        self._function(self.address, x.data_ptr(), y.data_ptr(), x.numel() // self.inputs, torch.get_num_threads())
         return y
 
 
-def _whole_panels(tensor: torch.Tensor) -> torch.Tensor:
-    missing = -len(tensor) % _PANEL
+def whole_panels(tensor: torch.Tensor) -> torch.Tensor:
+    """[outputs, ...] with zeros up to a multiple of 16 outputs."""
+    missing = -len(tensor) % PANEL
     return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing else tensor
 
 
 def _in_panels(scales: torch.Tensor) -> torch.Tensor:
     """[outputs, blocks] -> [panels, blocks, 16]."""
-    return _whole_panels(scales).unflatten(0, (-1, _PANEL)).transpose(1, 2).contiguous()
+    return whole_panels(scales).unflatten(0, (-1, PANEL)).transpose(1, 2).contiguous()
 
 
 def _quants_in_panels(blocks: Blocks) -> torch.Tensor:
     """[outputs, blocks, 32] -> [panels, blocks, groups, 16, 4]: 8 groups of 4 inputs, or 4 bytes of two groups each."""
-    panels = _whole_panels(blocks.quants).unflatten(0, (-1, _PANEL)).unflatten(-1, (BLOCK // 4, 4)).permute(0, 2, 3, 1, 4)
+    panels = whole_panels(blocks.quants).unflatten(0, (-1, PANEL)).unflatten(-1, (BLOCK // 4, 4)).permute(0, 2, 3, 1, 4)
     if blocks.minimums is None:
         return panels.contiguous()
     low, high = panels.chunk(2, dim=2)

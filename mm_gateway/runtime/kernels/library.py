@@ -33,6 +33,18 @@ class Layer(ctypes.Structure):
     )
 
 
+class Dense(ctypes.Structure):
+    """`struct Dense` of native/float_kernels.h."""
+
+    _fields_ = (
+        ("outputs", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        ("weights", ctypes.c_void_p),
+        ("weight_bytes", ctypes.c_int64),
+        ("bias", ctypes.c_void_p),
+    )
+
+
 # Several models can load at once, and only one of them is to compile.
 _lock = threading.Lock()
 
@@ -57,17 +69,25 @@ def _load() -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(_library_file()))
     except (CompilationError, OSError) as error:
-        logger.warning("no kernels for 8-bit and 4-bit weights: %s. They are held in 16 bits instead. docs/install.md says more", error)
+        logger.warning(
+            "no kernels for this CPU: %s. Models are slower without, and 8-bit and 4-bit weights take 16 bits. docs/install.md says more",
+            error,
+        )
         return None
-    loaded.block_linear.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
-    loaded.block_linear.restype = None
+    for function in (loaded.block_linear, loaded.dense_linear):
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+        function.restype = None
+    loaded.decoder_workspace.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+    loaded.decoder_workspace.restype = ctypes.c_int64
+    loaded.decoder_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    loaded.decoder_run.restype = None
     loaded.block_linear_start.argtypes = [ctypes.c_void_p]
     loaded.block_linear_start.restype = None
     loaded.block_linear_use.argtypes = [ctypes.c_char_p]
     loaded.block_linear_name.restype = ctypes.c_char_p
     loaded.block_linear_start(_gomp_parallel())
     use_kernels(loaded, choice)
-    logger.info("8-bit and 4-bit weights are computed by the %s kernels", loaded.block_linear_name().decode())
+    logger.info("weights are computed by the %s kernels", loaded.block_linear_name().decode())
     return loaded
 
 
