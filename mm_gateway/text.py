@@ -1,4 +1,4 @@
-"""What can be told of a text without a tokenizer: its language, about how many tokens it has."""
+"""What can be told of a text without a tokenizer: its language, about how many tokens it has, what it ends with."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def estimate_tokens(text: str) -> int:
     """Tokens of a text for a tokenizer that is not at hand: one a Chinese character, one for three other characters; on the high side."""
     han = sum(map(is_han, text))
     return han + -(-(len(text) - han) // 3)
+
+
+def begun_at_end(text: str, literal: str) -> int:
+    """Characters at the end of a text that may become `literal`, of which they are the beginning; never all of it."""
+    return next((size for size in range(min(len(literal) - 1, len(text)), 0, -1) if text.endswith(literal[:size])), 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from mm_gateway.chat_templates.reasoning_formats.buffered import BufferedReader
 from mm_gateway.chat_templates.reasoning_formats.format import Piece, State
 
 START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
@@ -19,31 +20,22 @@ _ENDS = re.compile("|".join(map(re.escape, _CLOSINGS)))
 _LONGEST = max(map(len, _CLOSINGS))
 
 
-class HarmonyReader:
+class HarmonyReader(BufferedReader):
     """A ThoughtReader. A message to a recipient, which is a call, is part of the answer with its header and its end.
 
     Args:
         state: where the text begins; `undecided`: with a header.
     """
 
+    state: State
+
     def __init__(self, state: State) -> None:
-        self.state: State = state
+        super().__init__(state)
         self._is_call = False
-        self._buffer = ""
 
     @property
     def is_closing(self) -> bool:
         return self.state == "thought" and self._begun() > 0
-
-    def feed(self, text: str) -> list[Piece]:
-        self._buffer += text
-        pieces: list[Piece] = []
-        while self._buffer and self._read(pieces):
-            pass
-        return pieces
-
-    def begin_answer(self) -> None:
-        self.state = "answer"
 
     def end(self) -> list[Piece]:
         pieces: list[Piece] = []
@@ -92,8 +84,3 @@ class HarmonyReader:
         tail = self._buffer[-_LONGEST:]
         at = tail.rfind("<")
         return len(tail) - at if at >= 0 and any(mark.startswith(tail[at:]) for mark in _CLOSINGS) else 0
-
-    def _take(self, pieces: list[Piece], part: str, size: int) -> None:
-        if size:
-            pieces.append(Piece(part, self._buffer[:size]))  # type: ignore[arg-type]
-            self._buffer = self._buffer[size:]

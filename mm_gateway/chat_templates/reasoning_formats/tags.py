@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
+from mm_gateway.chat_templates.reasoning_formats.buffered import BufferedReader
 from mm_gateway.chat_templates.reasoning_formats.format import Piece, State
+from mm_gateway.text import begun_at_end
 
 
-class TagReader:
+class TagReader(BufferedReader):
     """A ThoughtReader. White space around a thought is part of neither it nor the answer; that of a text without a thought stays.
 
     Args:
         state: where the text begins.
     """
 
+    state: State
+
     def __init__(self, opening: str, closing: str, state: State) -> None:
+        super().__init__(state)
         self._opening, self._closing = opening, closing
-        self.state: State = state
-        self._buffer = ""
         self._thinks = False  # more than white space of the thought has come
 
     @property
     def is_closing(self) -> bool:
-        return self.state == "thought" and _begun(self._buffer, self._closing) > 0
-
-    def feed(self, text: str) -> list[Piece]:
-        self._buffer += text
-        pieces: list[Piece] = []
-        while self._buffer and self._read(pieces):
-            pass
-        return pieces
-
-    def begin_answer(self) -> None:
-        self.state = "answer"
+        return self.state == "thought" and begun_at_end(self._buffer, self._closing) > 0
 
     def end(self) -> list[Piece]:
         pieces: list[Piece] = []
@@ -59,7 +52,7 @@ class TagReader:
                     buffer = self._buffer
                 at = buffer.find(self._closing)
                 # What may be the beginning of the closing is held back, and white space, which belongs to the closing if that follows.
-                size = at if at >= 0 else len(buffer) - _begun(buffer, self._closing)
+                size = at if at >= 0 else len(buffer) - begun_at_end(buffer, self._closing)
                 size = len(buffer[:size].rstrip())
                 self._thinks = self._thinks or size > 0
                 self._take(pieces, "thought", size)
@@ -75,13 +68,3 @@ class TagReader:
             case "answer":
                 self._take(pieces, "answer", len(buffer))
                 return False
-
-    def _take(self, pieces: list[Piece], part: str, size: int) -> None:
-        if size:
-            pieces.append(Piece(part, self._buffer[:size]))  # type: ignore[arg-type]
-            self._buffer = self._buffer[size:]
-
-
-def _begun(text: str, literal: str) -> int:
-    """Characters at the end of a text that the literal begins with."""
-    return next((size for size in range(min(len(literal) - 1, len(text)), 0, -1) if text.endswith(literal[:size])), 0)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedArguments, ParsedCall, ParsedText
+from mm_gateway.text import begun_at_end
 
 MAX_HEADER = 200
 """Characters after which an opening without a header is taken for text."""
@@ -69,7 +70,7 @@ class CallParser:
 
     def _end_cut(self, parsed: list[Parsed], required: bool) -> None:
         """Leaves out what a text that was cut ends with, where that was to become a call."""
-        begun = self._begun(self._buffer)
+        begun = begun_at_end(self._buffer, self._opening)
         expected = required or self._only_at_start or self._calls > 0
         if begun > 1 or (begun and expected):  # a single character at the end of a sentence tells nothing
             self._emit(parsed, self._buffer[:-begun].rstrip())
@@ -92,16 +93,12 @@ class CallParser:
             self._state = self._head
             return True
         searching = not (self._only_at_start and (self._started or not self._opening.startswith(buffer.strip()[: len(self._opening)])))
-        free = len(buffer) - (self._begun(buffer) if searching else 0)
+        free = len(buffer) - (begun_at_end(buffer, self._opening) if searching else 0)
         # White space stays too: it goes where a call follows it.
         free = len(buffer[:free].rstrip()) if searching else free
         self._emit(parsed, buffer[:free])
         self._take(free)
         return False
-
-    def _begun(self, text: str) -> int:
-        """Characters at the end of the text that may become an opening, which is a short literal."""
-        return next((size for size in range(len(self._opening) - 1, 0, -1) if text.endswith(self._opening[:size])), 0)
 
     def _head(self, parsed: list[Parsed]) -> bool:
         match = self._header.match(self._buffer)

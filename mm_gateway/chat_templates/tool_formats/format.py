@@ -113,7 +113,11 @@ def arguments_of(call: ToolCall) -> dict[str, Any]:
 
 def arguments_rule(tool: Tool) -> str:
     """A Lark rule body for a tool's arguments, spaced like `write_json`."""
-    schema = only_declared(tool.parameters if tool.parameters is not None else {"properties": {}})
+    return spaced_json_rule(only_declared(tool.parameters if tool.parameters is not None else {"properties": {}}))
+
+
+def spaced_json_rule(schema: Mapping[str, Any]) -> str:
+    """A Lark rule body for JSON that is spaced like `write_json`."""
     spacing = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
     return f"%json {json.dumps({**schema, 'x-guidance': spacing})}"
 

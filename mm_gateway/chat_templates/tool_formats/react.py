@@ -20,6 +20,7 @@ from mm_gateway.chat_templates.tool_formats.format import (
 from mm_gateway.chat_templates.tool_formats.frame import Spell, quoted
 from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedCall, ParsedText
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
+from mm_gateway.text import begun_at_end
 
 _HEADER = re.compile(r"\nAction: (?P<name>[A-Za-z0-9_.-]+)\nAction Input: (?=[{\[])")
 _CLOSING = re.compile(r"")
@@ -102,7 +103,7 @@ class ReactParser:
         if cut and self._thinking is not False:
             # What the text would have gone on with is no part of an answer.
             word = _FINAL if self._thinking else _THOUGHT
-            begun = next((size for size in range(len(word) - 1, 0, -1) if self._held.endswith(word[:size])), 0)
+            begun = begun_at_end(self._held, word)
             if begun > 1 or (begun and required):
                 self._held = self._held[:-begun]
         return [*pieces, *self._release()]

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mm_gateway.chat_templates.tool_formats.call_parser import ArgumentsReader, CallParser
-from mm_gateway.chat_templates.tool_formats.format import arguments_of
+from mm_gateway.chat_templates.tool_formats.format import arguments_of, spaced_json_rule
 from mm_gateway.chat_templates.tool_formats.frame import Frame, Place, Spell, lark, pattern, quoted, split, write
 from mm_gateway.chat_templates.tool_formats.framed import FramedCalls
 from mm_gateway.chat_templates.tool_formats.parameters import Parameter, length_of, parameters_of, value_of
 from mm_gateway.core import Tool, ToolCall
+from mm_gateway.text import begun_at_end
 
 _ANY_NAME = "/[A-Za-z_][A-Za-z0-9_.-]{0,63}/"
 _MAX_TAG = 512  # characters of a tag with the name of an argument
 _ANY_TEXT = "/(?s:.*)/"
-_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class TaggedCalls(FramedCalls):
@@ -91,14 +91,14 @@ class TaggedCalls(FramedCalls):
         after = spell(self._after)
         types, texts = parameter.types, parameter.texts
         if "string" not in types:
-            return f"{rule}_json {after}", [f"{rule}_json: {_json(parameter.whole_schema)}"]
+            return f"{rule}_json {after}", [f"{rule}_json: {spaced_json_rule(parameter.whole_schema)}"]
         if texts is not None and (texts or types != {"string"}):
             others = sorted(types - {"string"})
             alternatives = [spell(text) if text else '""' for text in texts]
             needed: list[str] = []
             if others:
                 alternatives.append(f"{rule}_json")
-                needed.append(f"{rule}_json: {_json(_narrowed(parameter, others))}")
+                needed.append(f"{rule}_json: {spaced_json_rule(_narrowed(parameter, others))}")
             return f"({' | '.join(alternatives)}) {after}", needed
         # What is no string but was asked for beside strings is text as well: it is told from a string where it is read.
         return f"{rule}_text", self._text(f"{rule}_text", _regex_of(parameter) if types == {"string"} else _ANY_TEXT, spell)
@@ -138,8 +138,6 @@ class TaggedArguments:
                 break
             at += size
             written.append(json_text)
-            if self._in_value and not size:
-                break
         return at, "".join(written)
 
     def _read_tag(self, text: str, at: int) -> tuple[int, str]:
@@ -165,25 +163,17 @@ class TaggedArguments:
             self._in_value = False
             written = _inside(value) + '"' if self._string else value_of(value, self._value)
             return end - at + len(self._after), written
-        free = len(text) - at - begun(text[at:], self._after)
+        # The end alone is copied: what waits for its end may be long.
+        free = len(text) - at - begun_at_end(text[max(at, len(text) - len(self._after)) :], self._after)
         if self._string:
             return free, _inside(text[at : at + free])
         self._searched = free
         return 0, ""
 
 
-def begun(text: str, literal: str) -> int:
-    """Characters at the end of a text that `literal` may begin with."""
-    return next((size for size in range(min(len(literal) - 1, len(text)), 0, -1) if text.endswith(literal[:size])), 0)
-
-
 def _inside(text: str) -> str:
     """A text as it stands in a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
-
-
-def _json(schema: Mapping[str, Any]) -> str:
-    return f"%json {json.dumps({**schema, 'x-guidance': _SPACING})}"
 
 
 def _narrowed(parameter: Parameter, types: Sequence[str]) -> dict[str, Any]:
