@@ -134,13 +134,11 @@ async def _generate(
                 shown = chat.tool_marks
             if unused := chat.unused_variables(conversation.rendering):
                 yield Ignored(tuple(f"chat_template_kwargs.{name}" for name in unused))
-            encode = functools.partial(_encode_chat, engine, chat, conversation, config.required_room, truncate_history)
-            fitting = await encoding(conversation.characters).run(encode)
+            encode = functools.partial(_encode_chat, engine, chat, conversation, config.required_room, truncate_history, thinking_budgets)
+            fitting, thoughts = await encoding(conversation.characters).run(encode)
             if fitting.left_out:
                 yield Ignored(fitting.ignored)
-            if chat.thoughts is not None:
-                thoughts = chat.thoughts.plan(conversation, engine.decode(fitting.ids[-_END_TOKENS:]), thinking_budgets)
-            elif conversation.reasoning.fields:
+            if thoughts is None and conversation.reasoning.fields:
                 yield Ignored(conversation.reasoning.fields)
             prompts, echo = [fitting.ids], echo_of_chat(conversation)
             stop_strings, param, scored = chat.stop_strings, "messages", False
@@ -193,6 +191,21 @@ def count_tokens(engine: InferenceEngine, texts: Sequence[str]) -> tuple[int, ..
 
 
 def _encode_chat(
+    engine: InferenceEngine,
+    chat: ChatEncoder,
+    conversation: ChatInput,
+    reply_tokens: int | None,
+    truncate_history: bool,
+    thinking_budgets: Mapping[Effort, int],
+) -> tuple[Fitting, ThoughtPlan | None]:
+    """The prompt, and how its replies think; None: the model does not, as far as its template shows, which is found out here once."""
+    fitting = _fitting(engine, chat, conversation, reply_tokens, truncate_history)
+    if chat.thoughts is None:
+        return fitting, None
+    return fitting, chat.thoughts.plan(conversation, engine.decode(fitting.ids[-_END_TOKENS:]), thinking_budgets)
+
+
+def _fitting(
     engine: InferenceEngine, chat: ChatEncoder, conversation: ChatInput, reply_tokens: int | None, truncate_history: bool
 ) -> Fitting:
     tools = conversation.tools.tools if conversation.tools is not None else ()

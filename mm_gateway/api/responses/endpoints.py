@@ -68,16 +68,15 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
 
     sealed: SealedThoughts = state.sealed_thoughts
     wanted = ENCRYPTED in (body.include or ())
-    encrypts = wanted and await sealed.ready()
-    if wanted and not encrypts:
-        ignored.append("include")
+    if wanted:
+        await sealed.ready()
     reply = ResponseReply(
         response,
         ids.new,
         logprobs=wants_logprobs(body),
         obfuscate=body.stream_options is not None and bool(body.stream_options.include_obfuscation),
         keep=keep if response.store else None,
-        encrypt=partial(sealed.seal, owner) if encrypts else None,
+        encrypt=partial(sealed.seal, owner) if wanted else None,
     )
     return await respond(request, state, Asked(asked, reply, stream=bool(body.stream)), ignored)
 
