@@ -1,9 +1,10 @@
-"""The gateway that all compatibility tests share."""
+"""The gateways that compatibility tests share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import openai
 import pytest
@@ -51,3 +52,28 @@ def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
 async def async_client(gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=f"{gateway.address}/v1", api_key="none", max_retries=0, timeout=180) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Path]]:
+    """A gateway whose model `scripted` follows a script, and the script's path; for coding agents."""
+    folder = tmp_path_factory.mktemp("scripted")
+    script = folder / "script.yaml"
+    script.write_text("[Nothing.]")
+    models = {
+        "scripted": {"model_name": "scripted", "backend": "mock", "script": str(script), "max_context_length": 200_000},
+        "mock": {"model_name": "mock", "backend": "mock"},
+    }
+    environment = {"XDG_DATA_HOME": str(folder / "data"), "MM_GATEWAY_ANTHROPIC_MODELS": "claude-*=mock"}
+    gateway = start_gateway(folder, models, free_port(), **environment)
+    yield gateway, script
+    stop_gateway(gateway)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a small file, for an agent to work in."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("line one\n")
+    return folder

@@ -5,32 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
+from compat_tests.support.gateways import Gateway
 
 pytestmark = pytest.mark.environments
 
 MODULES = Path(__file__).parent / "agents" / "node_modules" / "@anthropic-ai"
-
-
-@pytest.fixture(scope="module")
-def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Path]]:
-    """A gateway whose model follows a script, and the script's path."""
-    folder = tmp_path_factory.mktemp("gateway")
-    script = folder / "script.yaml"
-    script.write_text("[Nothing.]")
-    models = {
-        "scripted": {"model_name": "scripted", "backend": "mock", "script": str(script), "max_context_length": 200_000},
-        "mock": {"model_name": "mock", "backend": "mock"},
-    }
-    gateway = start_gateway(folder, models, free_port(), XDG_DATA_HOME=str(folder / "data"), MM_GATEWAY_ANTHROPIC_MODELS="claude-*=mock")
-    yield gateway, script
-    stop_gateway(gateway)
 
 
 def claude(gateway: Gateway, folder: Path, prompt: str, *options: str, status: int = 0) -> Any:
@@ -59,14 +43,6 @@ def claude(gateway: Gateway, folder: Path, prompt: str, *options: str, status: i
     )
     assert done.returncode == status, done.stdout
     return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "notes.txt").write_text("line one\n")
-    return folder
 
 
 def test_it_answers_a_question(scripted: tuple[Gateway, Path], project: Path) -> None:

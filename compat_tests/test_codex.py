@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
+from compat_tests.support.gateways import Gateway
 
 pytestmark = pytest.mark.environments
 
@@ -25,18 +24,6 @@ base_url = "{address}/v1"
 env_key = "LOCAL_KEY"
 wire_api = "responses"
 """
-
-
-@pytest.fixture(scope="module")
-def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Path]]:
-    """A gateway whose model follows a script, and the script's path."""
-    folder = tmp_path_factory.mktemp("gateway")
-    script = folder / "script.yaml"
-    script.write_text("[Nothing.]")
-    models = {"scripted": {"model_name": "scripted", "backend": "mock", "script": str(script), "max_context_length": 200_000}}
-    gateway = start_gateway(folder, models, free_port(), XDG_DATA_HOME=str(folder / "data"))
-    yield gateway, script
-    stop_gateway(gateway)
 
 
 def codex(gateway: Gateway, folder: Path, prompt: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -54,14 +41,6 @@ def codex(gateway: Gateway, folder: Path, prompt: str, *options: str) -> subproc
         text=True,
         timeout=120,
     )
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    (folder / "notes.txt").write_text("line one\n")
-    return folder
 
 
 def test_it_answers_a_question(scripted: tuple[Gateway, Path], project: Path) -> None:
