@@ -220,7 +220,8 @@ class _JoinedLinear:
         self._sizes = [piece.shape[0] for piece in pieces]
         bias = None
         if any(each is not None for each in biases):
-            bias = torch.cat([each if each is not None else torch.zeros(size) for each, size in zip(biases, self._sizes, strict=True)])
+            zeros = (torch.zeros(size, dtype=torch.float32) for size in self._sizes)
+            bias = torch.cat([each if each is not None else zero for each, zero in zip(biases, zeros, strict=True)])
         self.linear = packed_linear(_concatenated(pieces), bias, weights)
         self._linear = self.linear.forward
         self._input: torch.Tensor | None = None

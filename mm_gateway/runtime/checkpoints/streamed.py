@@ -33,8 +33,13 @@ class StreamedWeights:
     def __init__(
         self, checkpoint: transformers.PreTrainedConfig, source: TensorSource, dtype: torch.dtype, report: Callable[[float], object]
     ) -> None:
+        # transformers makes another type the default of the whole process while it builds, in which engines that run would then make
+        # their tensors. The type of what has no memory yet does not matter: every weight comes in its own.
         with torch.device("meta"):
-            self.model: PreTrainedModel = AutoModelForCausalLM.from_config(checkpoint, dtype=dtype, attn_implementation="sdpa")
+            self.model: PreTrainedModel = AutoModelForCausalLM.from_config(checkpoint, dtype=torch.float32, attn_implementation="sdpa")
+        for part in (self.model.config, *(getattr(self.model.config, name) for name in self.model.config.sub_configs)):
+            if part is not None:
+                part.dtype = dtype
         self.model.tie_weights()
         _compute_buffers(self.model)
         self._source = source

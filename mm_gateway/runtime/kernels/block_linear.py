@@ -61,7 +61,7 @@ class BlockLinear:
         ids = ids.contiguous()
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= self.outputs):
             raise IndexError("index out of range")
-        y = torch.empty((*ids.shape, self.inputs))
+        y = torch.empty((*ids.shape, self.inputs), dtype=torch.float32)
         self._rows(self._address, ids.data_ptr(), y.data_ptr(), ids.numel(), torch.get_num_threads())
         return y
 

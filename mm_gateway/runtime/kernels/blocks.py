@@ -80,8 +80,11 @@ _PARTS = ("quants", "scales", "minimums", "fine_scales", "fine_minimums", "row_s
 def joined(pieces: Sequence[Blocks]) -> Blocks:
     """Weights of one kind and the same inputs, one below the other."""
 
+    def with_row_scales(piece: Blocks) -> Blocks:
+        return piece if piece.row_scales is not None else replace(piece, row_scales=torch.ones(len(piece.quants), dtype=torch.float32))
+
     if any(piece.row_scales is not None for piece in pieces):
-        pieces = [replace(piece, row_scales=torch.ones(len(piece.quants))) if piece.row_scales is None else piece for piece in pieces]
+        pieces = [with_row_scales(piece) for piece in pieces]
 
     def below(name: str) -> torch.Tensor | None:
         parts = [getattr(piece, name) for piece in pieces]

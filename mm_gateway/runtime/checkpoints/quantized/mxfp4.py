@@ -30,7 +30,7 @@ class _Mxfp4Experts(StoredLayer):
 
 def unpack_e2m1(packed: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """uint8 [rows, columns / 2] of two numbers each and scales [rows, groups] -> fp32 [rows, columns]."""
-    table = torch.tensor(E2M1)
+    table = torch.tensor(E2M1, dtype=torch.float32)
     values = torch.stack([table[(packed & 15).int()], table[(packed >> 4).int()]], dim=-1).flatten(1)
     return (values.unflatten(1, (scales.shape[1], -1)) * as_scales(scales)[..., None]).flatten(1)
 
