@@ -43,7 +43,7 @@ def _asked(body: ChatCompletionRequest, ignored: list[str]) -> Asked:
     reply = ChatReply(
         id=generation.request_id,
         created=int(time.time()),
-        model=body.model,
+        model=body.model_name,
         choices=generation.config.n,
         logprobs=generation.config.logprobs is not None,
         include_usage=includes_usage(body),
@@ -98,7 +98,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str
     messages = read_messages(body.messages)
     return GenerationRequest(
         request_id=request_id,
-        model=body.model,
+        model=body.model_name,
         input=ChatInput(
             messages,
             tools,

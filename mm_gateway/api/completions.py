@@ -52,7 +52,7 @@ def _asked(body: CompletionRequest, _: list[str]) -> Asked:
     reply = CompletionReply(
         id=generation.request_id,
         created=int(time.time()),
-        model=body.model,
+        model=body.model_name,
         choices=len(generation.input.prompts) * generation.config.n,
         logprobs=generation.config.logprobs,
         include_usage=includes_usage(body),
@@ -111,7 +111,7 @@ def completion_request(body: CompletionRequest, request_id: str) -> GenerationRe
     check_logprob_entries(len(prompts) * best_of, body.logprobs, max_tokens, limit_field="max_tokens", logprobs_field="logprobs")
     return GenerationRequest(
         request_id=request_id,
-        model=body.model,
+        model=body.model_name,
         input=CompletionInput(
             prompts,
             echo=echo,

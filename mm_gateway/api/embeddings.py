@@ -36,7 +36,7 @@ async def embeddings(request: HTTPRequest, state: State) -> ASGIResponse:
 
 def _asked(body: EmbeddingRequest, _: list[str]) -> Asked:
     generation = embedding_request(body, f"embd-{secrets.token_hex(16)}")
-    return Asked(generation, EmbeddingReply(body.model, body.encoding_format or "float"))
+    return Asked(generation, EmbeddingReply(body.model_name, body.encoding_format or "float"))
 
 
 def _forwarded(model: str, body: ForwardedEmbeddings, fields: ForwardedFields) -> Asked:
@@ -50,8 +50,12 @@ def embedding_request(body: EmbeddingRequest, request_id: str) -> GenerationRequ
     """What a body asks for.
 
     Raises:
-        InvalidRequestError: nothing to embed, an empty entry, or too many.
+        InvalidRequestError: nothing to embed, an empty entry, or too many; or nothing is to be read of them.
     """
+    if body.truncate_prompt_tokens is not None and body.truncate_prompt_tokens < 1 and body.truncate_prompt_tokens != -1:
+        raise InvalidRequestError(
+            "truncate_prompt_tokens must be at least 1, or -1 for what the context holds", param="truncate_prompt_tokens"
+        )
     inputs = texts_or_tokens(body.input, "input")
     check_count(len(inputs), 1, "input")
     for index, entry in enumerate(inputs):
@@ -60,8 +64,14 @@ def embedding_request(body: EmbeddingRequest, request_id: str) -> GenerationRequ
             raise InvalidRequestError(f"{at} must not be empty", param=at)
     return GenerationRequest(
         request_id=request_id,
-        model=body.model,
-        input=EmbeddingInput(inputs, body.dimensions),
+        model=body.model_name,
+        input=EmbeddingInput(
+            inputs,
+            body.dimensions,
+            add_special_tokens=body.add_special_tokens is not False,
+            truncate_prompt_tokens=body.truncate_prompt_tokens,
+            truncation_side=body.truncation_side,
+        ),
         keep_alive=keep_alive_s(body.keep_alive),
         user=body.user,
     )

@@ -35,7 +35,7 @@ _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
 async def tokenize(request: HTTPRequest, state: State) -> ASGIResponse:
     received = await receive(request, state)
     body, given = await received.read(_tokenize_decoder, lambda body, ignored: (body, _tokenize_input(body, ignored)))
-    backend = tokenizing_backend(request, state, body.model)
+    backend = tokenizing_backend(request, state, body.model_name)
     found = await while_connected(request, backend.tokenize(given, add_special_tokens=body.add_special_tokens is not False))
     return await _json(TokenizeReply(len(found.ids), found.context_length, found.ids, found.strings if body.return_token_strs else None))
 
@@ -48,7 +48,7 @@ async def tokenize(request: HTTPRequest, state: State) -> ASGIResponse:
 )
 async def detokenize(request: HTTPRequest, state: State) -> ASGIResponse:
     body = await (await receive(request, state)).read(_detokenize_decoder, lambda body, _: body)
-    text = await while_connected(request, tokenizing_backend(request, state, body.model).detokenize(body.tokens))
+    text = await while_connected(request, tokenizing_backend(request, state, body.model_name).detokenize(body.tokens))
     return await _json(DetokenizeReply(text))
 
 

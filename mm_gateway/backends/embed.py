@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
+from mm_gateway.chat_templates.history import tokens_kept
+from mm_gateway.chat_templates.token_limit import WHOLE
 from mm_gateway.core import EmbeddingInput, GenerationEvent
 from mm_gateway.core.limits import MAX_EMBEDDING_TOKENS
 from mm_gateway.errors import InvalidRequestError
+from mm_gateway.runtime.tokens.model_text import check_text_size
 from mm_gateway.work_pools import encoding
 
 if TYPE_CHECKING:
@@ -23,13 +26,21 @@ async def embed(engine: InferenceEngine, input: EmbeddingInput) -> AsyncGenerato
     """
 
     def encode() -> list[list[int]]:
-        limit = engine.token_limit(param="input")
+        kept, limit = None, engine.token_limit(param="input")
+        if input.truncate_prompt_tokens is not None:
+            kept, limit = tokens_kept(input.truncate_prompt_tokens, engine.context_length, 0), WHOLE
         encoded: list[list[int]] = []
         total = 0
         for entry in input.inputs:
-            encoded.append(engine.encode(entry, limit) if isinstance(entry, str) else list(entry))
-            total += len(encoded[-1])
+            if isinstance(entry, str):
+                if kept is not None:
+                    check_text_size([entry], "input", context_length=engine.context_length)
+                ids = engine.encode(entry, limit, add_special_tokens=input.add_special_tokens)
+            else:
+                ids = list(entry)
+            total += len(ids)
             check_total_tokens(total)  # each time, so that no more is tokenized than shows that it is too much
+            encoded.append(ids if kept is None else engine.cut(entry, ids, kept, input.truncation_side))
         return encoded
 
     generation = engine.embed(await encoding(input.characters).run(encode), dimensions=input.dimensions, loop=asyncio.get_running_loop())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,9 @@ from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat, wit
 from mm_gateway.backends.tool_calls import StopsOutsideCalls, read_tool_calls
 from mm_gateway.backends.tool_schemas import read_schemas, tried
 from mm_gateway.chat_templates.encoder import ChatEncoder
-from mm_gateway.chat_templates.history import Fitting, encode_fitting, reply_room
+from mm_gateway.chat_templates.history import Fitting, encode_fitting, tokens_kept
 from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
-from mm_gateway.chat_templates.token_limit import TokenLimit
+from mm_gateway.chat_templates.token_limit import WHOLE
 from mm_gateway.chat_templates.tool_formats.format import json_rule
 from mm_gateway.configuration.settings import ModelType
 from mm_gateway.core import (
@@ -263,13 +262,11 @@ def _encode_all(
         texts = [prompt if isinstance(prompt, str) else engine.decode(prompt) for prompt in completion.prompts] if completion.echo else None
         return ids, texts
     check_text_size([prompt for prompt in completion.prompts if isinstance(prompt, str)], "prompt", context_length=engine.context_length)
-    encode = functools.partial(encode, limit=TokenLimit(sys.maxsize, longest=lambda: 1))
+    encode = functools.partial(encode, limit=WHOLE)
     ids = [_last(encode(prompt) if isinstance(prompt, str) else prompt, kept, engine, reply_tokens) for prompt in completion.prompts]
     return ids, [engine.decode(prompt) for prompt in ids] if completion.echo else None
 
 
 def _last(ids: Sequence[int], count: int, engine: InferenceEngine, reply_tokens: int | None) -> list[int]:
     """The last tokens of a prompt, as `truncate_prompt_tokens` counts them."""
-    if count < 0:
-        count = max(engine.context_length - reply_room(engine.context_length, reply_tokens), 1)
-    return list(ids[max(len(ids) - count, 0) :])
+    return list(ids[max(len(ids) - tokens_kept(count, engine.context_length, reply_tokens), 0) :])

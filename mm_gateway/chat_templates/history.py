@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mm_gateway.core import Message
-from mm_gateway.errors import ContextLengthExceededError
+from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError
 
 REPLY_TOKENS = 256
 """Room for the reply where the request sets no limit, at most a quarter of the context."""
@@ -77,6 +77,21 @@ def encode_fitting(
 def reply_room(context_length: int, reply_tokens: int | None) -> int:
     """Tokens that are kept free for a reply."""
     return min(REPLY_TOKENS, context_length // 4) if reply_tokens is None else reply_tokens
+
+
+def tokens_kept(truncate_prompt_tokens: int, context_length: int, reply_tokens: int | None) -> int:
+    """How many tokens of a prompt are read. reply_tokens: as for `reply_room`.
+
+    Args:
+        truncate_prompt_tokens: >= 0; -1: as many as the context holds beside the reply.
+
+    Raises:
+        InvalidRequestError: more than the context holds, as in vLLM.
+    """
+    if truncate_prompt_tokens > context_length:
+        found = f"truncate_prompt_tokens: {truncate_prompt_tokens} is more than the {context_length} tokens of this model's context"
+        raise InvalidRequestError(found, param="truncate_prompt_tokens")
+    return truncate_prompt_tokens if truncate_prompt_tokens >= 0 else max(context_length - reply_room(context_length, reply_tokens), 1)
 
 
 def turn_starts(messages: Sequence[Message]) -> list[int]:

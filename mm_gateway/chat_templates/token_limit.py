@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,10 @@ class TokenLimit:
     def _check(self, at_least: int) -> None:
         if at_least > self.tokens:
             raise ContextLengthExceededError(self.tokens, at_least, self.requested, param=self.param, at_least=True)
+
+
+WHOLE = TokenLimit(sys.maxsize, longest=lambda: 1)
+"""For a text that is cut to its length afterwards."""
 
 
 def _pieces(text: str) -> Iterator[str]:

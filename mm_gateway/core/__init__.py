@@ -47,6 +47,7 @@ from mm_gateway.core.generation import (
     Tool,
     ToolCall,
     ToolUse,
+    TruncationSide,
 )
 from mm_gateway.core.reasoning import DEFAULT_BUDGETS, EFFORTS, Effort, Reasoning, ThinkingBudget
 
@@ -90,6 +91,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "ToolUse",
+    "TruncationSide",
     "UrlCitation",
     "Usage",
     "UsageSoFar",

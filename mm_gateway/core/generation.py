@@ -33,6 +33,7 @@ from mm_gateway.errors import InvalidRequestError
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+TruncationSide = Literal["left", "right"]
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -247,6 +248,12 @@ class EmbeddingInput(msgspec.Struct, frozen=True, tag="embedding"):
 
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None
+    add_special_tokens: bool = True
+    """Put around texts what the tokenizer does."""
+    truncate_prompt_tokens: int | None = None
+    """At most so many tokens of each input are read, >= 1, special tokens around a text included; -1: what the context holds. None: all."""
+    truncation_side: TruncationSide | None = None
+    """Which end of an input is cut off; None: as the tokenizer is configured, which nearly always is the right one."""
 
     @property
     def characters(self) -> int:

@@ -62,11 +62,18 @@ KeepAlive = Annotated[
         examples=["10m"],
     ),
 ]
-Model = Annotated[str, about("A name or an alias from `/v1/models`. Default, and for an empty text: `default_model`.", examples=["mock"])]
+Model = Annotated[
+    str | None, about("A name or an alias from `/v1/models`. Default, and for an empty text: `default_model`.", examples=["mock"])
+]
 User = Annotated[str | None, no_effect("Your name of the end user.")]
 
 
 class AddressedBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A body for a model."""
 
-    model: Model = ""
+    model: Model = None
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model; "" where none is named."""
+        return self.model or ""

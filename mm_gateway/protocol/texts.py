@@ -17,7 +17,7 @@ from mm_gateway.protocol.conversation import (
     ToolChoiceField,
     Tools,
 )
-from mm_gateway.protocol.fields import AddressedBody, KeepAlive, User, about
+from mm_gateway.protocol.fields import AddressedBody, KeepAlive, User, about, extension
 from mm_gateway.protocol.generation import TokenIds
 
 
@@ -37,6 +37,19 @@ class EmbeddingRequest(AddressedBody, kw_only=True, forbid_unknown_fields=True):
     ] = None
     user: User = None
     keep_alive: KeepAlive = None
+    add_special_tokens: Annotated[
+        bool | None, extension("Put around texts what the tokenizer does, such as BOS and EOS. Default: true.")
+    ] = None
+    truncate_prompt_tokens: Annotated[
+        int | None,
+        extension(
+            "At most so many tokens of each input are read (at least 1), special tokens around a text included; -1: what the context holds."
+        ),
+    ] = None
+    truncation_side: Annotated[
+        Literal["left", "right"] | None,
+        extension("Which end `truncate_prompt_tokens` cuts off. Default: as the tokenizer is configured, usually `right`."),
+    ] = None
 
 
 class TokenizeRequest(AddressedBody, kw_only=True, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.configuration.settings import EngineSettings, ModelType
-from mm_gateway.core import GenerationConfig
+from mm_gateway.core import GenerationConfig, TruncationSide
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import trained_length
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
@@ -289,6 +289,10 @@ class InferenceEngine:
         """
         encode = functools.partial(self._text.encode, add_special_tokens=add_special_tokens)
         return (limit or self.token_limit()).encode(encode, text)
+
+    def cut(self, prompt: str | AbstractSequence[int], ids: AbstractSequence[int], count: int, side: TruncationSide | None) -> list[int]:
+        """At most `count` of the tokens `ids` of a prompt; see TokenText.cut."""
+        return self._text.cut(prompt if isinstance(prompt, str) else None, ids, count, side)
 
     def encode_whole(self, text: str) -> list[int]:
         """Token ids of a text, however long it is, with nothing put in front."""

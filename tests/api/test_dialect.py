@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from litestar.testing import AsyncTestClient
 
@@ -142,6 +143,17 @@ async def test_what_cannot_be_served_is_refused_by_name(client: AsyncTestClient,
 
 
 @pytest.mark.parametrize("path", PROMPTS)
+async def test_a_model_that_is_null_is_the_default_one(path: str) -> None:
+    settings = Settings(models={"mock": ModelConfig(model_name="mock", backend="mock")}, default_model="mock")
+    async with AsyncTestClient(create_app(settings, build_catalog(settings))) as client:
+        assert (await client.post(path, json={**PROMPTS[path], "model": None})).json()["model"] == "mock"
+    settings = msgspec.structs.replace(settings, default_model=None)
+    async with AsyncTestClient(create_app(settings, build_catalog(settings))) as client:
+        reply = await client.post(path, json={**PROMPTS[path], "model": None})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize("path", PROMPTS)
 async def test_what_changes_nothing_is_accepted(client: AsyncTestClient, path: str) -> None:
     harmless = {"request_id": "r", "session_id": "s", "spaces_between_special_tokens": False, "stream_interval": 4}
     off = {"priority": 0, "use_beam_search": False, "length_penalty": 1.0, "thinking_token_budget": -1, "cache_salt": None}
@@ -187,7 +199,7 @@ async def test_prompts_are_cut_to_their_last_tokens(client: AsyncTestClient) -> 
     read = await tokens(client, prompt=prompt)
     assert await text(client, COMPLETIONS, prompt=prompt, truncate_prompt_tokens=5) == await text(client, COMPLETIONS, prompt=read[-5:])
     assert await text(client, COMPLETIONS, prompt=read, truncate_prompt_tokens=5) == await text(client, COMPLETIONS, prompt=read[-5:])
-    whole = await post(client, COMPLETIONS, prompt=prompt, truncate_prompt_tokens=1000)
+    whole = await post(client, COMPLETIONS, prompt=prompt, truncate_prompt_tokens=256)
     assert whole.json()["usage"]["prompt_tokens"] == len(read)
     chat = [{"role": "user", "content": "word " * 400}]  # longer than the context, 256 tokens
     for fields, size in (
@@ -222,6 +234,7 @@ async def test_variables_that_the_template_does_not_know_are_named_in_the_header
         ({"documents": [{"text": "a"}]}, "documents"),
         ({"mm_processor_kwargs": {}}, "mm_processor_kwargs"),
         ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": 257}, "truncate_prompt_tokens"),
         ({"truncate_prompt_tokens": 0}, "messages"),
         ({"truncation_side": "right"}, "truncation_side"),
     ],

@@ -74,6 +74,30 @@ async def test_texts_and_their_token_ids_give_the_same_vectors(client: AsyncTest
     assert single[0] == pytest.approx(expected[1], abs=1e-5)
 
 
+async def test_inputs_are_cut_as_vllm_cuts_them(client: AsyncTestClient) -> None:
+    text = "Once upon a time there was a small model."
+    ids = (await client.post("/tokenize", json={"model": "gpt2", "prompt": text})).json()["tokens"]
+    assert len(ids) > 8
+    for given in ([text], [ids]):
+        for fields, read in (
+            ({"truncate_prompt_tokens": 5}, ids[:5]),
+            ({"truncate_prompt_tokens": 5, "truncation_side": "right"}, ids[:5]),
+            ({"truncate_prompt_tokens": 5, "truncation_side": "left"}, ids[-5:]),
+            ({"truncate_prompt_tokens": -1, "add_special_tokens": False}, ids),
+            ({"truncation_side": "left"}, ids),
+        ):
+            reply = (await client.post("/v1/embeddings", json={"model": "gpt2", "input": given, **fields})).json()
+            assert reply["usage"]["prompt_tokens"] == len(read)
+            assert [reply["data"][0]["embedding"]] == await vectors(client, model="gpt2", input=[read])
+    for model in ("gpt2", "mock"):
+        long = {"model": model, "input": ["word " * 400, "a"], "truncate_prompt_tokens": -1}
+        limit = 50 if model == "mock" else 256
+        assert (await client.post("/v1/embeddings", json=long)).json()["usage"]["prompt_tokens"] == limit + 1
+    assert await vectors(client, model="mock", input="one two three", truncate_prompt_tokens=1, truncation_side="left") == await vectors(
+        client, model="mock", input=" three"
+    )
+
+
 async def test_2048_inputs_are_embedded_at_once(client: AsyncTestClient) -> None:
     reply = await client.post("/v1/embeddings", json={"model": "gpt2", "input": [[1 + index % 200, 5] for index in range(2048)]})
     assert len(reply.json()["data"]) == 2048
@@ -97,6 +121,13 @@ async def test_2048_inputs_are_embedded_at_once(client: AsyncTestClient) -> None
         ({"input": [-1]}, "input"),
         ({"input": "word " * 400}, "input"),
         ({"stream": True}, "stream"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": 10**6}, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": -1, "input": ["a" * (300 << 10)]}, "input"),
+        ({"truncation_side": "middle"}, "truncation_side"),
+        ({"padding": "max_length"}, "padding"),
+        ({"use_activation": False}, "use_activation"),
     ],
     ids=lambda value: str(value)[:40],
 )

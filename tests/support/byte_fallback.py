@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 _SPECIALS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 
-def make_byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
-    """Latin letters, signs and a few words have tokens; every other character is bytes. `<s>` is put in front."""
+def make_byte_fallback_tokenizer(template: str = "<s> $A") -> PreTrainedTokenizerFast:
+    """Latin letters, signs and a few words have tokens; every other character is bytes. template: what is around a text."""
     letters = ["\u2581", *string.ascii_letters, *string.digits, *string.punctuation]
     merges = [
         ("\u2581", "h"),
@@ -35,7 +35,7 @@ def make_byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIALS])
-    tokenizer.post_processor = TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=[("<s>", 1), ("</s>", 2)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 

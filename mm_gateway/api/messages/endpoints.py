@@ -68,7 +68,7 @@ async def create_message(request: HTTPRequest, state: State) -> ASGIResponse:
         generation = message_request(body, id, ignored, signer, media=media, unknown=unknown)
         reply = MessageReply(
             id=id,
-            model=body.model,
+            model=body.model_name,
             request_id=request_id,
             max_tokens=body.max_tokens,
             signer=signer,
@@ -92,7 +92,7 @@ async def count_message_tokens(request: HTTPRequest, state: State) -> MessageTok
     media, unknown = received.forwarded, received.unknown
 
     def asked(body: CountTokensRequest, ignored: list[str]) -> tuple[str, ChatInput]:
-        return body.model, chat_input(body, ignored, signer, media=media, unknown=unknown)
+        return body.model_name, chat_input(body, ignored, signer, media=media, unknown=unknown)
 
     model, input = await received.read(_count_decoder, asked)
     found = await while_connected(request, tokenizing_backend(request, state, model).tokenize(input))

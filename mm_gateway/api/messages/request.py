@@ -35,7 +35,7 @@ def message_request(
         )
     return GenerationRequest(
         request_id=request_id,
-        model=body.model,
+        model=body.model_name,
         input=chat_input(body, ignored, signer, media=media, unknown=unknown),
         config=GenerationConfig(
             max_new_tokens=body.max_tokens,

@@ -61,7 +61,7 @@ def as_chat(
     items = body.input if isinstance(body.input, list) else []
     last = max((index for index, item in enumerate(items) if item.get("role") == "user"), default=-1)
     ignored += [f"input[{index}]" for index, item in enumerate(items[: max(last, 0)]) if item.get("type") == "reasoning"]
-    return ForwardedBody(model=body.model, endpoint="chat/completions", fields=fields, output_tokens=body.max_output_tokens or 0)
+    return ForwardedBody(model=body.model_name, endpoint="chat/completions", fields=fields, output_tokens=body.max_output_tokens or 0)
 
 
 def _response_format(form: TextFormat) -> dict[str, Any]:

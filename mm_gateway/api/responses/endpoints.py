@@ -93,7 +93,7 @@ async def count_input_tokens(request: HTTPRequest, state: State) -> InputTokens:
     if isinstance(asked, ForwardedBody):
         raise UnsupportedParameterError("The input tokens of a remote model cannot be counted", param="model", code="unsupported_value")
     assert isinstance(asked.input, ChatInput)
-    found = await while_connected(request, tokenizing_backend(request, state, body.model).tokenize(asked.input))
+    found = await while_connected(request, tokenizing_backend(request, state, body.model_name).tokenize(asked.input))
     return InputTokens(len(found.ids))
 
 

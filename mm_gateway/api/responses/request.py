@@ -81,7 +81,7 @@ def response_request(
         )
     return GenerationRequest(
         request_id=request_id,
-        model=body.model,
+        model=body.model_name,
         input=ChatInput(
             messages,
             _tool_use(body, ignored, unknown),
@@ -113,7 +113,7 @@ def new_response(body: ResponseRequest, id: str, created_at: int) -> ResponseObj
         max_output_tokens=body.max_output_tokens,
         max_tool_calls=body.max_tool_calls,
         metadata=body.metadata or {},
-        model=body.model,
+        model=body.model_name,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         previous_response_id=body.previous_response_id,
         prompt_cache_key=body.prompt_cache_key,

@@ -34,7 +34,7 @@ from mm_gateway.backends.mock.vectors import MockVocabulary, mock_vector, word_i
 from mm_gateway.backends.mock.words import count_words, pieces_of, words_of
 from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat
 from mm_gateway.backends.workflow_field import refuse_workflow
-from mm_gateway.chat_templates.history import encode_fitting, reply_room
+from mm_gateway.chat_templates.history import encode_fitting, tokens_kept
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
     ChatInput,
@@ -115,7 +115,7 @@ class MockBackend:
         if orders.error is not None and not orders.after:
             await self._fail(orders.error)
         if isinstance(request.input, EmbeddingInput):
-            async for event in self._embeddings(prompts, request.input.dimensions):
+            async for event in self._embeddings(self._beginnings(request.input, prompts), request.input.dimensions):
                 yield event
             return
         pool = encoding(sum(map(len, prompts)))
@@ -156,10 +156,17 @@ class MockBackend:
         count = input.truncate_prompt_tokens
         if count is None:
             return prompts
-        if count < 0:
-            count = max(self._context_length - reply_room(self._context_length, reply_tokens), 1)
+        count = tokens_kept(count, self._context_length, reply_tokens)
         words = (list(words_of(prompt)) for prompt in prompts)
         return ["".join(found[max(len(found) - count, 0) :]) for found in words]
+
+    def _beginnings(self, input: EmbeddingInput, prompts: list[str]) -> list[str]:
+        """What is read of each input."""
+        if input.truncate_prompt_tokens is None:
+            return prompts
+        count = tokens_kept(input.truncate_prompt_tokens, self._context_length, 0)
+        words = (list(words_of(prompt)) for prompt in prompts)
+        return ["".join(found[-count:] if input.truncation_side == "left" else found[:count]) for found in words]
 
     def _sizes(
         self, input: ChatInput | CompletionInput, prompts: Sequence[str], reply_tokens: int | None

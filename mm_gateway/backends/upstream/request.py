@@ -45,10 +45,12 @@ def body_of(request: GenerationRequest) -> ForwardedBody:
     config = request.config
     fields: dict[str, Any] = {} if request.user is None else {"user": request.user}
     match request.input:
-        case EmbeddingInput(inputs, dimensions):
+        case EmbeddingInput(inputs, dimensions, add_special_tokens, truncate_prompt_tokens, truncation_side):
             fields["input"] = [entry if isinstance(entry, str) else list(entry) for entry in inputs]
-            if dimensions is not None:
-                fields["dimensions"] = dimensions
+            if not add_special_tokens:
+                fields["add_special_tokens"] = False
+            given = {"dimensions": dimensions, "truncate_prompt_tokens": truncate_prompt_tokens, "truncation_side": truncation_side}
+            fields |= {name: value for name, value in given.items() if value is not None}
             return ForwardedBody(model=request.model, endpoint="embeddings", fields=fields, choices=len(inputs))
         case ChatInput() as conversation:
             fields |= _parameters(config) | _chat_fields(conversation, config)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mm_gateway.core import TruncationSide
 from mm_gateway.errors import InvalidRequestError
 
 if TYPE_CHECKING:  # seconds, which commands that only list models need not pay
@@ -51,6 +52,29 @@ class TokenText:
         bos, name = self._tokenizer.bos_token_id, self._tokenizer.bos_token
         spelled_out = add_special_tokens and isinstance(name, str) and text.startswith(name)
         return ids[1:] if spelled_out and ids[:2] == [bos, bos] else ids
+
+    def cut(self, text: str | None, ids: Sequence[int], count: int, side: TruncationSide | None) -> list[int]:
+        """At most `count` >= 1 tokens of an input, as transformers' tokenizers truncate.
+
+        Args:
+            text, ids: a text and what `encode` made of it. What it has put around the text (BOS, EOS) stays; None: ids that somebody else
+                has made, of which all are alike. side: the end that is cut off; None: the tokenizer's own.
+
+        Raises:
+            InvalidRequestError: of the text nothing would be left.
+        """
+        if len(ids) <= count:
+            return list(ids)
+        inner = ids if text is None else self.encode(text, add_special_tokens=False)
+        added = len(ids) - len(inner)
+        start = next((at for at in range(added + 1) if list(ids[at : at + len(inner)]) == inner), 0) if added else 0
+        kept = count - added
+        if kept < 1:
+            found = f"truncate_prompt_tokens: {count} leaves nothing of a text beside its {added} special tokens"
+            raise InvalidRequestError(found, param="truncate_prompt_tokens")
+        left = (side or getattr(self._tokenizer, "truncation_side", "right")) == "left"
+        middle = inner[-kept:] if left else inner[:kept]
+        return [*ids[:start], *middle, *ids[start + len(inner) :]]
 
     def spellings(self, words: Sequence[str], param: str) -> list[list[int]]:
         """Token ids of each word, by itself and after a blank.

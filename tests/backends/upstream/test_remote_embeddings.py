@@ -47,6 +47,14 @@ async def test_vectors_are_passed_on_in_either_encoding(encode: Any) -> None:
     assert body == {"model": "their-name", "input": ["a", [5, 6]], "encoding_format": "base64", "dimensions": 2, "user": "u"}
 
 
+async def test_how_inputs_are_read_is_said_to_the_upstream() -> None:
+    cut = EmbeddingInput(("a",), add_special_tokens=False, truncate_prompt_tokens=-1, truncation_side="left")
+    async with upstream(reply_of((1.0, 0.0))) as (backend, seen):
+        await events_of(backend, GenerationRequest(request_id="r", model="far", input=cut))
+    said = {"add_special_tokens": False, "truncate_prompt_tokens": -1, "truncation_side": "left"}
+    assert seen.requests[0][2] == {"model": "their-name", "input": ["a"], "encoding_format": "base64", **said}
+
+
 @pytest.mark.parametrize(
     "answer",
     [whole({"data": []}), whole([]), whole({"data": [{"index": 0, "embedding": "a"}, {"index": 1, "embedding": "!"}]}), reply_of([1.0])],

@@ -13,7 +13,8 @@ from mm_gateway.api.replies.logprobs import completion_logprobs
 from mm_gateway.backends.engine_backend import EngineBackend
 from mm_gateway.backends.upstream.request import body_of
 from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.core import ChoiceFinished, CompletionInput, GenerationConfig, GenerationRequest, TextDelta, TokenLogprob
+from mm_gateway.core import ChoiceFinished, CompletionInput, GenerationConfig, GenerationRequest, TextDelta, TokenLogprob, TruncationSide
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ChatMessage, CompletionRequest
 from mm_gateway.protocol.conversation import ContentPart
 from mm_gateway.runtime.inference_engine import InferenceEngine
@@ -52,6 +53,26 @@ def test_a_literal_bos_is_not_doubled(prompt: str, leading: int) -> None:
 def test_without_special_tokens_a_prompt_is_what_it_says() -> None:
     assert BOS not in TokenText(FALLBACK).encode("hello", add_special_tokens=False)
     assert TokenText(FALLBACK).encode("<s>hello", add_special_tokens=False).count(BOS) == 1
+
+
+@pytest.mark.parametrize("template", ["$A", "<s> $A", "<s> $A </s>", "$A </s>"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_texts_are_cut_as_transformers_cuts_them(template: str, side: TruncationSide) -> None:
+    text, ours, theirs = "hello a <s> in llllö", make_byte_fallback_tokenizer(template), make_byte_fallback_tokenizer(template)
+    whole = TokenText(ours).encode(text)
+    theirs.truncation_side = side
+    for count in range(template.count("<") + 1, len(whole) + 2):
+        expected = theirs(text, truncation=True, max_length=count)["input_ids"]
+        assert TokenText(ours).cut(text, whole, count, side) == expected
+        assert TokenText(theirs).cut(text, whole, count, None) == expected
+    plain = whole[-3:] if side == "left" else whole[:3]
+    assert TokenText(ours).cut(None, whole, 3, side) == plain
+
+
+def test_a_text_of_which_nothing_is_left_is_refused() -> None:
+    text = TokenText(make_byte_fallback_tokenizer("<s> $A </s>"))
+    with pytest.raises(InvalidRequestError, match="2 leaves nothing of a text beside its 2 special tokens"):
+        text.cut("hello", text.encode("hello"), 2, None)
 
 
 @pytest.mark.parametrize("value", [None, True, False])
