@@ -16,7 +16,6 @@ from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
-from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +78,8 @@ class LoadedModel:
 
     @property
     def rounding(self) -> float:
-        """How far logits of the same tokens may differ from one order of computation to another, in their standard deviations."""
-        if any(isinstance(module, KernelLinear) and module.rounds_activations for module in self.model.modules()):
-            return 0.25  # activations of 8 bits, of which the last place decides which of two values one takes
+        """How far logits of the same tokens may differ from one order of computation to another, in their standard deviations, where
+        activations are not rounded to fewer bits."""
         if self.is_quantized_by_transformers:
             return 0.5  # kernels of bitsandbytes and gptqmodel, whose results depend on the rows that they compute together
         return 0.02 if self.dtype == torch.float32 else 0.2
