@@ -15,7 +15,7 @@ from mm_gateway.runtime.checkpoints.gguf.config import architecture_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor, weights_header
 from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
-from mm_gateway.runtime.checkpoints.packed_linear import BITS, block_bytes, keeps_blocks
+from mm_gateway.runtime.checkpoints.packed_linear import BITS, block_bytes, keeps_blocks, looks_rows_up
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
@@ -92,6 +92,7 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
     for header in headers:
         if header.name in shared:
             total += header.items * form.output_bytes(item)
+            total += 0 if looks_rows_up() else header.items * form.embedding_bytes(item, on_cpu=on_cpu)
         elif header.dtype not in ("F64", "F32", "F16", "BF16"):
             total += header.items * _ITEM_BYTES.get(header.dtype, 4)  # quantized in the file: held as it is
         elif len(header.shape) != 2:
@@ -127,6 +128,8 @@ def _gguf_bytes(header: GgufHeader, config: ModelConfig, item: int, *, on_cpu: b
         return tensor.items * (item if kept is None else block_bytes(kept.bits, fine=kept.fine))
 
     total = 0.0
+    if on_cpu and "output.weight" not in header.tensors and not looks_rows_up():
+        total += header.tensors["token_embd.weight"].items * item
     for stored, tensor in header.tensors.items():
         name = architecture.weight_name(stored)
         if name is None:

@@ -129,6 +129,11 @@ def keeps_blocks(config: ModelConfig) -> bool:
     return config.dtype == "auto" and library() is not None
 
 
+def looks_rows_up() -> bool:
+    """Whether embeddings that are the output layer's weights are looked up in it; where the kernels are missing they are stored again."""
+    return library() is not None
+
+
 class PackedEmbedding(nn.Module):
     """Token embeddings given out as fp32; by `forward` of a subclass, which transformers calls with ids [...].
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.runtime.checkpoints import packed_linear
 from mm_gateway.runtime.checkpoints.context_length import configured_length, trained_length
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate, kv_bytes_per_token
 from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
@@ -33,9 +34,15 @@ def test_the_estimate_of_weights_is_what_they_take(checkpoint: Path, precision: 
     assert need.weight_bytes == pytest.approx(ModelLoader().load(config).weight_bytes, rel=0.1)
 
 
-def test_tied_and_sharded_checkpoints_are_counted_right(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+@pytest.mark.parametrize("compiled", [True, False], ids=["kernels", "no kernels"])
+def test_tied_embeddings_are_counted_as_they_are_stored(
+    tmp_path: Path, precision: dict[str, Any], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(packed_linear, "library", lambda: None)
     folder = checkpoints.llama(tmp_path / "tied", tie_word_embeddings=True)
-    config = ModelConfig(model_name=str(folder), device="cpu", dtype="fp32")
+    config = ModelConfig(model_name=str(folder), device="cpu", **precision)
     need = estimate(folder, config, EngineSettings(), device_type="cpu", budget_bytes=None)
     assert need.weight_bytes == pytest.approx(ModelLoader().load(config).weight_bytes, rel=0.1)
 
