@@ -23,6 +23,7 @@ from mm_gateway.configuration.words import description, range_in_words, type_in_
 from mm_gateway.core import Message, ToolCall
 from mm_gateway.protocol.fields import POLICY
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
+from tests.support.families import REFUSED, SERVED
 from tests.support.quantized.rows import ROWS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -42,7 +43,8 @@ def pages() -> dict[str, str]:
 
 def models() -> str:
     """The page with its tables of what tests prove, each between two comments."""
-    return _with_section((DOCS / "models.md").read_text(encoding="utf-8"), "variants", _variants())
+    page = _with_section((DOCS / "models.md").read_text(encoding="utf-8"), "architectures", _architectures())
+    return _with_section(page, "variants", _variants())
 
 
 def _with_section(page: str, name: str, table: str) -> str:
@@ -51,6 +53,14 @@ def _with_section(page: str, name: str, table: str) -> str:
     if not (begins and ends):
         raise ValueError(f"the page has no section {name}")
     return f"{before}{begins}\n{table}\n\n{ends}{after}"
+
+
+def _architectures() -> str:
+    """Of transformers: those whose texts are exact, and those that are refused."""
+    rows = [(f"`{family.architecture}`", "exact", family.notes) for family in SERVED]
+    rows.append(("`QWenLMHeadModel` (Qwen v1)", "exact", "as the same network as Qwen2: no remote code, whatever `trust_remote_code` says"))
+    rows += [(f"`{family.architecture}`", "refused", family.notes) for family in REFUSED]
+    return _table(("architecture (`config.json`)", "on the engine", "notes"), rows)
 
 
 def _variants() -> str:

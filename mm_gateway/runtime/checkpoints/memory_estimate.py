@@ -148,7 +148,9 @@ def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: int) -> int:
         return next((int(checkpoint[name]) for name in names if checkpoint.get(name)), 0)
 
     heads = first("num_attention_heads", "n_head")
-    head_dim = first("head_dim") or (first("hidden_size", "n_embd") // heads if heads else 0)
+    # Latent attention says the parts of its keys, which its values are stored as wide as.
+    latent = first("qk_nope_head_dim") and first("qk_nope_head_dim") + first("qk_rope_head_dim")
+    head_dim = latent or first("head_dim") or (first("hidden_size", "n_embd") // heads if heads else 0)
     return 2 * first("num_hidden_layers", "n_layer") * (first("num_key_value_heads") or heads) * head_dim * item_bytes
 
 

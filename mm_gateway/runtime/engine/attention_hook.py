@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -82,7 +82,12 @@ def _attention(
     if unknown:
         raise ModelLoadError(f"This model's attention uses {', '.join(unknown)}, which the engine does not implement")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return step_attention(module.layer_idx, query, key, value, scale, sliding_window), None  # type: ignore[arg-type]
+    # The values of latent attention (DeepSeek) are narrower than its keys; the cache has one width for both.
+    width, missing = value.shape[-1], max(0, key.shape[-1] - value.shape[-1])
+    if missing:
+        value = pad(value, (0, missing))
+    found = step_attention(module.layer_idx, query, key, value, scale, sliding_window)  # type: ignore[arg-type]
+    return found[..., :width] if missing else found, None
 
 
 class AttentionProbe:
