@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import email
 import fnmatch
 import json
 import os
@@ -29,22 +30,35 @@ OPTIONS = ["-v", "-n", "0", "--tb=short", "--continue-on-collection-errors", "-c
 OPTIONS += ["-p", "no:cacheprovider", "-p", "no:schemathesis", "-p", "compat_tests.others.vllm_suite.plugin"]
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """`tests` and `examples` of the archive into the folder, with this project's harness in place of vLLM's."""
+def unpack(archive: Path, folder: Path, version: str) -> None:
+    """`tests` and `examples` of the archive into the folder, with this project's harness in place of vLLM's.
+
+    Raises:
+        SystemExit: it is of another version than `expected.yaml` was written for.
+    """
     if archive.is_dir():
+        _check_version((archive / "PKG-INFO").read_text(), version)
         for name in ("tests/entrypoints", "tests/tool_use", "tests/models", "examples"):
             shutil.copytree(archive / name, folder / name)
         for name in ("tests/__init__.py", "tests/ci_envs.py"):
             shutil.copy(archive / name, folder / name)
     else:
         with tarfile.open(archive) as packed:
-            for member in packed.getmembers():
+            for member in packed:
                 name = member.name.partition("/")[2]
+                if name == "PKG-INFO" and (about := packed.extractfile(member)) is not None:
+                    _check_version(about.read().decode(), version)
                 if name.startswith(("tests/", "examples/")):
                     member.name = name
                     packed.extract(member, folder, filter="data")
     for name in ("utils.py", "conftest.py"):
         (folder / "tests" / name).write_text("from compat_tests.others.vllm_suite.harness import *\n")
+
+
+def _check_version(about: str, version: str) -> None:
+    found = email.message_from_string(about)["Version"]
+    if found != version:
+        raise SystemExit(f"This is vLLM {found}; expected.yaml was written for {version}")
 
 
 def adapt(folder: Path, constants: dict[str, dict[str, str]]) -> None:
@@ -74,13 +88,13 @@ def make_checkpoints(folder: Path) -> dict[str, str]:
     }
 
 
-def run(
-    archive: Path, files: list[str], constants: dict[str, dict[str, str]], keyword: str | None, results: Path | None
-) -> dict[str, dict[str, str]]:
+def run(archive: Path, files: list[str], expected: dict[str, Any], keyword: str | None, results: Path | None) -> dict[str, dict[str, str]]:
+    constants: dict[str, dict[str, str]] = expected.get("constants", {})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        unpack(archive, folder)
-        adapt(folder, {name: replaced for name, replaced in constants.items() if name in files})
+        unpack(archive, folder, str(expected["version"]))
+        folders = {file.rpartition("/")[0] for file in files}
+        adapt(folder, {name: replaced for name, replaced in constants.items() if name.rpartition("/")[0] in folders})
         results = results or folder / "results.json"
         environment = {
             **os.environ,
@@ -97,33 +111,43 @@ def run(
 
 
 def entry_of(name: str, reviewed: dict[str, dict[str, str]]) -> tuple[str, str] | None:
-    """Reason and key of the first entry that is this test, the test with any parameters, or a pattern that matches."""
+    """Reason and key of the entry that is this test, else of the test with any parameters, else of its whole file."""
+    for key in (name, name.split("[")[0], f"{name.split('::')[0]}::*"):
+        for reason, tests in reviewed.items():
+            if key in tests:
+                return reason, key
+    return None
 
-    def matches(test: str) -> bool:
-        return name == test or name.split("[")[0] == test or ("*" in test and fnmatch.fnmatchcase(name, test.replace("[", "[[]")))
 
-    return next(((reason, test) for reason, tests in reviewed.items() for test in tests if matches(test)), None)
+def report(results: dict[str, dict[str, str]], expected: dict[str, Any], *, whole: bool) -> int:
+    """Prints what came out.
 
+    Args:
+        whole: every test of its files was run.
 
-def report(results: dict[str, dict[str, str]], expected: dict[str, Any]) -> int:
-    """Prints what came out. Returns how much of it is unexpected: failures that are not listed, and entries that fail no more."""
+    Returns:
+        How much of it is unexpected: failures that are not listed, listed tests that pass (but for those left to chance), and entries
+        without a test.
+    """
     counts: collections.Counter[str] = collections.Counter()
     unexpected: list[str] = []
-    fails: dict[tuple[str, str], bool] = {}  # by entry: whether any of its tests does
+    met: set[tuple[str, str]] = set()
     for name, result in results.items():
         entry, outcome = entry_of(name, expected["reviewed"]), result["outcome"]
-        failed = outcome in ("failed", "error")
-        if entry and outcome != "skipped":
-            fails[entry] = fails.get(entry, False) or failed
-        if failed and entry:
-            counts[entry[0]] += 1
-        elif failed:
-            unexpected.append(f"{name}: {outcome}\n{result['message']}")
+        met |= {entry} if entry else set()
+        if outcome in ("failed", "error"):
+            if entry:
+                counts[entry[0]] += 1
+            else:
+                unexpected.append(f"{name}: {outcome}\n{result['message']}")
+        elif outcome == "passed" and entry and entry[0] != "chance":
+            unexpected.append(f"{name}: passes, though expected.yaml lists it under {entry[0]}")
         else:
             counts["skipped by the suite itself" if outcome == "skipped" else "passed"] += 1
-    unexpected += [
-        f"{test}: passes, though expected.yaml lists it under {reason}" for (reason, test), failed in fails.items() if not failed
-    ]
+    files = {name.split("::")[0] for name in results}
+    for reason, tests in expected["reviewed"].items() if whole else ():
+        left = (test for test in tests if test.split("::")[0] in files and (reason, test) not in met)
+        unexpected += [f"{test}: expected.yaml lists it under {reason}, and there is no such test" for test in left]
     for kind, count in sorted(counts.items()):
         print(f"{count:5} {kind}{': ' + expected['reasons'][kind] if kind in expected['reasons'] else ''}")
     print(f"{len(unexpected):5} unexpected")
@@ -145,9 +169,9 @@ def main() -> int:
         saved: dict[str, dict[str, str]] = {}
         for file in options.saved:
             saved |= json.loads(file.read_text())
-        return 1 if report(saved, expected) else 0
-    results = run(options.archive, files, expected.get("constants", {}), options.keyword, options.save)
-    return 1 if report(results, expected) else 0
+        return 1 if report(saved, expected, whole=not options.keyword) else 0
+    results = run(options.archive, files, expected, options.keyword, options.save)
+    return 1 if report(results, expected, whole=not options.keyword) else 0
 
 
 if __name__ == "__main__":

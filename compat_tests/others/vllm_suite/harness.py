@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,9 @@ STAND_INS = {
 }
 DEFAULT = "tiny-chat"
 
+# What a tool call parser of vLLM's is called here, where a template does not show how calls are written.
+TOOL_FORMATS = {"pythonic": "python"}
+
 
 def checkpoint_of(model: str) -> str:
     file = os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[0]
@@ -44,13 +48,13 @@ def tokenizer_of(model: str) -> Any:
 
 
 def _options(args: list[str]) -> dict[str, str]:
-    """`--name value`, `--name=value` and `--flag`, without their dashes."""
+    """`--name value`, `--name=value` and `--flag`, without their dashes; `_` in a name is as good as `-`."""
     found: dict[str, str] = {}
     words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
     for place, word in enumerate(words):
         if word.startswith("--"):
             value = words[place + 1] if place + 1 < len(words) else ""
-            found[word.removeprefix("--")] = "" if value.startswith("--") else value
+            found[word.removeprefix("--").replace("_", "-")] = "" if value.startswith("--") else value
     return found
 
 
@@ -73,6 +77,8 @@ class RemoteOpenAIServer:
                 file.close()
                 template = file.name
             entry["chat_template"] = template
+        if parser := TOOL_FORMATS.get(options.get("tool-call-parser", "")):
+            entry["tool_format"] = parser
         self.name = options.get("served-model-name") or model
         key = options.get("api-key") or (env_dict or {}).get("VLLM_API_KEY")
         keys = {"MM_GATEWAY_API_KEYS": key} if key else {}
@@ -87,6 +93,13 @@ class RemoteOpenAIServer:
             MM_GATEWAY_STORAGE_FOLDER=self.folder.name,
             **keys,
         )
+        self._load(key)
+
+    def _load(self, key: str | None) -> None:
+        """vLLM's server has loaded its model before it answers anything, and some tests give the first request no time for it."""
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        body = json.dumps({"model": self.name, "prompt": "a", "max_tokens": 1}).encode()
+        urllib.request.urlopen(urllib.request.Request(self.url_for("v1/completions"), body, headers), timeout=120).close()
 
     @property
     def url_root(self) -> str:

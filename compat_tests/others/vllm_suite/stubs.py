@@ -65,6 +65,15 @@ class Validated(SimpleNamespace):
         return {name: _plain(value) for name, value in vars(self).items() if name not in exclude}
 
 
+class ValidatedEmbeddings(Validated):
+    """Of vLLM's fields those that OpenAI's reply does not have get vLLM's defaults, as its own model gives them to a reply without them."""
+
+    @classmethod
+    def model_validate(cls, value: Any) -> Any:
+        usage = {"completion_tokens": 0, **value.get("usage", {})}
+        return Validated.model_validate({"id": "embd-", "created": 0, **value, "usage": usage})
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Validated):
         return value.model_dump()
@@ -103,7 +112,7 @@ REAL: dict[str, dict[str, Any]] = {
     "vllm.transformers_utils.repo_utils": {"hf_api": _hub},
     "vllm.utils.serial_utils": {"EMBED_DTYPES": {"float32": None}, "ENDIANNESS": ["native"]},
     "vllm.version": {"__version__": importlib.metadata.version("mm_gateway")},
-    "vllm.entrypoints.pooling.embed.protocol": {"EmbeddingResponse": Validated},
+    "vllm.entrypoints.pooling.embed.protocol": {"EmbeddingResponse": ValidatedEmbeddings},
     "vllm.entrypoints.pooling.pooling.protocol": {"PoolingResponse": Validated},
 }
 
