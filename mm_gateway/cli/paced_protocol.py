@@ -147,9 +147,11 @@ class PacedProtocol(HttpToolsProtocol):
         turns = self._turns.lookups if cycle.scope["method"] in ("GET", "HEAD", "OPTIONS") else self._turns.requests
         turns.add(functools.partial(self._answer, app, cycle))
 
-    def _answer(self, app: ASGI3Application, cycle: RequestResponseCycle) -> None:
+    def _answer(self, app: ASGI3Application, cycle: RequestResponseCycle) -> bool:
+        """False: its client is gone."""
         if not cycle.disconnected:
             super()._start_asgi_task(cycle, app)
+        return not cycle.disconnected
 
     def _is_too_large(self) -> bool:
         """The answer is no, and the client need not send it."""

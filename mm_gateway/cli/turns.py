@@ -20,12 +20,15 @@ class Turns:
 
     def __init__(self, per_turn: int) -> None:
         self._per_turn = per_turn
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
         self._done = 0
         """In this turn; while it is not 0, the next one is scheduled."""
 
-    def add(self, call: Callable[[], None]) -> None:
-        """Call it at once, or where this turn has had its share, as soon as those before it were. It must not raise."""
+    def add(self, call: Callable[[], object]) -> None:
+        """Call it at once, or where this turn has had its share, as soon as those before it were.
+
+        It must not raise. False is its word that there was nothing to do any more, which costs nobody a place.
+        """
         if self._waiting or self._done >= self._per_turn:
             self._waiting.append(call)
             return
@@ -35,11 +38,13 @@ class Turns:
         call()
 
     def _next_turn(self) -> None:
-        self._done = min(self._per_turn, len(self._waiting))
-        if self._done:
+        self._done = self._per_turn  # what they add waits its turn
+        done = 0
+        while self._waiting and done < self._per_turn:
+            done += self._waiting.popleft()() is not False
+        self._done = done
+        if done:
             asyncio.get_running_loop().call_soon(self._next_turn)
-        for _ in range(self._done):
-            self._waiting.popleft()()
 
 
 @dataclass(frozen=True)

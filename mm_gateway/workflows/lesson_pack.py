@@ -19,8 +19,10 @@ from mm_gateway.core import (
     GenerationConfig,
     GenerationEvent,
     Grammar,
+    Ignored,
     Message,
     Progress,
+    ReasoningDelta,
     TextDelta,
 )
 from mm_gateway.errors import UpstreamError
@@ -112,7 +114,7 @@ class _Lesson:
         if model.state not in ("ready", "busy"):
             yield run.progress(f"loading {model.id}")
         grammar = schemas.plan_grammar(await self._room(messages), portable=self._portable)
-        call = run.ask(messages, await self._stage_config(messages, grammar, n=1))
+        call = run.ask(messages, await self._stage_config(messages, grammar, n=1), think=False)
         async for progress in call.progress():
             yield progress
         value = self._parse(PartialJson(), call.text, "plan")
@@ -196,9 +198,10 @@ class _Lesson:
             return
         readers = [PartialJson() for _ in self.choices]
         values: list[Any] = [None] * len(self.choices)
-        async for event in self._run.ask(messages, await self._stage_config(messages, grammar, n=len(self.choices))):
+        config = await self._stage_config(messages, grammar, n=len(self.choices))
+        async for event in self._run.ask(messages, config, think=False):
             match event:
-                case Progress():
+                case Progress() | ReasoningDelta() | Ignored():
                     yield event
                 case TextDelta(index=index, text=text):
                     values[index] = self._parse(readers[index], text, stage)

@@ -21,6 +21,7 @@ from mm_gateway.core import (
     GenerationRequest,
     Message,
     Progress,
+    Reasoning,
     StageUsage,
     TextDelta,
     TokenizingBackend,
@@ -123,14 +124,23 @@ class Run:
             config, **{name: value for name, value in defaults.items() if value is not None and getattr(config, name) is None}
         )
 
-    def ask(self, messages: Sequence[Message], config: GenerationConfig) -> ModelCall:
-        """Let the model answer, in the stage that has begun; iterate the call."""
+    def ask(self, messages: Sequence[Message], config: GenerationConfig, *, think: bool = True) -> ModelCall:
+        """Let the model answer, in the stage that has begun; iterate the call.
+
+        Args:
+            think: False: not unless the request asks for it; for stages whose limit of tokens is for what they write.
+        """
         stage = self._stage[0] if self._stage is not None else "answer"
         asked = self.request.input
+        assert isinstance(asked, ChatInput)
+        reasoning = asked.reasoning
+        # A server elsewhere may refuse an effort for a model that does not think.
+        if not think and reasoning.wanted is None and self.model.info().backend != "remote":
+            reasoning = Reasoning(effort="none")
         request = GenerationRequest(
             request_id=f"{self.request.request_id}-{stage}",
             model=self.model.info().id,
-            input=ChatInput(tuple(messages), truncate=asked.truncate if isinstance(asked, ChatInput) else None),
+            input=ChatInput(tuple(messages), truncate=asked.truncate, reasoning=reasoning),
             config=config,
             keep_alive=self.request.keep_alive,
             user=self.request.user,

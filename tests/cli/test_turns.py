@@ -48,6 +48,21 @@ async def test_work_that_comes_back_for_more_gets_no_more_turns_than_others() ->
     assert done == 5
 
 
+async def test_what_has_nothing_to_do_any_more_takes_nobodys_place() -> None:
+    turns = Turns(2)
+    done: list[int] = []
+    for number in range(2):
+        turns.add(lambda number=number: done.append(number))
+    for _ in range(100):
+        turns.add(lambda: False)  # its client is gone
+    turns.add(lambda: done.append(2))
+    await asyncio.sleep(0)
+    assert done == [0, 1, 2]
+    await asyncio.sleep(0)
+    turns.add(lambda: done.append(3))
+    assert done[-1] == 3
+
+
 class Sending:
     def __init__(self) -> None:
         self.refused = False

@@ -24,7 +24,8 @@ class EchoTwice(Workflow[EchoTwiceParameters]):
 
     async def stages(self, run: Run, parameters: EchoTwiceParameters) -> AsyncIterator[GenerationEvent]:
         yield run.begin("title", f"a title for {parameters.topic}")
-        title = run.ask([Message(role="user", content=f"A title for {parameters.topic}")], GenerationConfig(max_new_tokens=12))
+        asked = [Message(role="user", content=f"A title for {parameters.topic}")]
+        title = run.ask(asked, GenerationConfig(max_new_tokens=12), think=False)
         async for progress in title.progress():
             yield progress
         yield run.end()

@@ -20,6 +20,8 @@ from mm_gateway.core import (
     Grammar,
     Message,
     Progress,
+    Reasoning,
+    ReasoningDelta,
     StageUsage,
     TextDelta,
     Tool,
@@ -64,6 +66,24 @@ async def test_stages_run_in_order_and_end_with_outcome_choices_and_the_sum_of_u
     assert finished == ChoiceFinished(0, "stop")
     assert usage == Usage(10, 4, 2, stages=(StageUsage("title", 5, 2), StageUsage("text", 5, 2)))
     assert model.closed == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "title", "text"),
+    [
+        (Reasoning(), Reasoning(effort="none"), Reasoning()),
+        (Reasoning(effort="high"), Reasoning(effort="high"), Reasoning(effort="high")),
+        (Reasoning(thinking_budget=0), Reasoning(thinking_budget=0), Reasoning(thinking_budget=0)),
+    ],
+)
+async def test_a_request_says_how_much_is_thought_and_by_default_only_the_stage_that_answers_thinks(
+    asked: Reasoning, title: Reasoning, text: Reasoning
+) -> None:
+    model = ScriptedBackend([ReasoningDelta(0, "Hm."), *ANSWER])
+    conversation = ChatInput((Message(role="user", content="tea"),), reasoning=asked)
+    events = await collect(over(model), request(input=conversation))
+    assert [sent.input.reasoning for sent in model.requests if isinstance(sent.input, ChatInput)] == [title, text]
+    assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["Hm."]
 
 
 async def test_the_requests_own_parameters_go_to_the_stage_that_answers() -> None:
