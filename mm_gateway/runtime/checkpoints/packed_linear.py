@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.blocks import Blocks, quantize_4bit, quantize_8bit
 from mm_gateway.runtime.kernels.library import library
@@ -90,7 +91,9 @@ class KernelLinear(PackedLinear):
         return self._linear.rows(ids)
 
 
-def packed_linear(weight: torch.Tensor | Blocks, bias: torch.Tensor | None, weights: Weights, *, with_rows: bool = False) -> PackedLinear:
+def packed_linear(
+    weight: torch.Tensor | Blocks | StoredRows, bias: torch.Tensor | None, weights: Weights, *, with_rows: bool = False
+) -> PackedLinear:
     """The packed form of a layer: blocks as they are; numbers as `weights`, or at fp32 where that kind cannot hold them.
 
     Without compiled kernels what has few bits is held in 16.
@@ -98,19 +101,29 @@ def packed_linear(weight: torch.Tensor | Blocks, bias: torch.Tensor | None, weig
     Args:
         with_rows: the layer's rows will be looked up, where kernels are there.
     """
-    if library() is None:
+    if isinstance(weight, StoredRows) and not (needs_rows_only(weights) and _fits(weight, weights)):
+        weight = weight[:]
+    if library() is None and not isinstance(weight, StoredRows):
         return (PackedLinear if _needs_fp32(weight, weights) else PackedLinearFp16)(weight, bias)
     if isinstance(weight, Blocks):
         return KernelLinear(weight, bias)
-    if _needs_fp32(weight, weights):
-        return KernelLinear(weight.float(), bias) if with_rows else PackedLinear(weight, bias)
-    if weights == "int8":
-        return KernelLinear(quantize_8bit(weight.detach()), bias)
-    return KernelLinear(quantize_4bit(weight.detach()) if weights == "int4" else weight.half(), bias)
+    if not isinstance(weight, StoredRows):
+        if _needs_fp32(weight, weights):
+            return KernelLinear(weight.float(), bias) if with_rows else PackedLinear(weight, bias)
+        weight = weight.detach()
+        if weights not in BITS:
+            return KernelLinear(weight.half(), bias)
+    return KernelLinear(quantize_8bit(weight) if weights == "int8" else quantize_4bit(weight), bias)
 
 
 def _needs_fp32(weight: torch.Tensor | Blocks, weights: Weights) -> bool:
-    return not isinstance(weight, Blocks) and not (weights in _LARGEST and weight.abs().max() <= _LARGEST[weights])
+    return not isinstance(weight, Blocks) and not (weights in _LARGEST and _fits(weight, weights))
+
+
+def _fits(weight: torch.Tensor | StoredRows, weights: Weights) -> bool:
+    bound, step = _LARGEST[weights], 4096
+    extremes = (weight[first : first + step].aminmax() for first in range(0, weight.shape[0], step))  # a copy, as by `abs`, would be large
+    return all(bool(-bound <= low and high <= bound) for low, high in extremes)
 
 
 def block_bytes(bits: int, *, fine: bool = False) -> float:
@@ -127,6 +140,11 @@ def block_bytes(bits: int, *, fine: bool = False) -> float:
 def keeps_blocks(config: ModelConfig) -> bool:
     """Whether a CPU holds layers in the blocks that they are stored in: where the kernels are there, and no type is asked for by name."""
     return config.dtype == "auto" and library() is not None
+
+
+def needs_rows_only(weights: Weights) -> bool:
+    """Whether a layer is packed from a few of its rows at a time, so that it need not be in memory as a whole."""
+    return weights in BITS and library() is not None
 
 
 def looks_rows_up() -> bool:

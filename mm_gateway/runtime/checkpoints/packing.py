@@ -16,11 +16,14 @@ from mm_gateway.freed_memory import give_back_memory
 from mm_gateway.runtime.checkpoints.packed_linear import (
     KernelLinear,
     LayerEmbedding,
+    PackedEmbedding,
     PackedLinear,
     StoredEmbedding,
     Weights,
+    needs_rows_only,
     packed_linear,
 )
+from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows
 from mm_gateway.runtime.kernels.blocks import Blocks, joined
 
 # Attribute names of projections that read the same input, in the order in which they are called.
@@ -49,6 +52,10 @@ class WeightReader(Protocol):
         """The weight of a linear layer or embedding; blocks are [out, in], whatever the parameter's shape."""
         ...
 
+    def read_rows(self, parameter: torch.Tensor, /) -> torch.Tensor | Blocks | StoredRows:
+        """The same of a layer that is packed in blocks, which needs a few rows at a time."""
+        ...
+
 
 class _InMemory:
     """Reads a model that has its weights."""
@@ -57,6 +64,7 @@ class _InMemory:
         return parameter.detach()
 
     read_layer = read
+    read_rows = read
 
 
 def pack_model(model: nn.Module, weights: Weights) -> PackingReport:
@@ -167,18 +175,22 @@ def _replace(
         else:
             setattr(module, name, StoredEmbedding(weight, _stored_dtype(weights), _scale(layer)))
         return
-    weight = reader.read_layer(layer.weight)
+    # The largest layers of small models, embeddings that are the output layer, would take several times their place in blocks.
+    in_rows = isinstance(layer, nn.Linear) and needs_rows_only(weights)
+    weight = reader.read_rows(layer.weight) if in_rows else reader.read_layer(layer.weight)
     if isinstance(layer, Conv1D) and isinstance(weight, torch.Tensor):
         weight = weight.T  # GPT-2's layers keep their weights transposed
     packed = packed_linear(weight, _bias(layer, reader), weights, with_rows=shares_with is not None)
     if shares_with is not None:
-        embeddings = shares_with.get_input_embeddings()
-        shared = isinstance(packed, KernelLinear)
-        scale = _scale(embeddings)
-        numbers = weight.dequantize() if isinstance(weight, Blocks) else weight
-        shares_with.set_input_embeddings(
-            LayerEmbedding(packed, is_shared=True, scale=scale) if shared else StoredEmbedding(numbers, _stored_dtype(weights), scale)
-        )
+        scale = _scale(shares_with.get_input_embeddings())
+        embeddings: PackedEmbedding
+        if isinstance(packed, KernelLinear):
+            embeddings = LayerEmbedding(packed, is_shared=True, scale=scale)
+        else:
+            numbers = weight.dequantize() if isinstance(weight, Blocks) else weight
+            assert isinstance(numbers, torch.Tensor)  # rows become blocks by kernels
+            embeddings = StoredEmbedding(numbers, _stored_dtype(weights), scale)
+        shares_with.set_input_embeddings(embeddings)
     setattr(module, name, packed)
 
 

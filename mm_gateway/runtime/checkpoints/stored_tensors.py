@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from io import BufferedReader
 from pathlib import Path
 
 import torch
@@ -24,6 +25,18 @@ TYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+
+
+def read_exactly(stream: BufferedReader, count: int) -> bytearray:
+    """So many bytes from where the file is, read once into their place.
+
+    Raises:
+        ValueError: the file ends before.
+    """
+    found = bytearray(count)
+    if stream.readinto(found) != count:
+        raise ValueError(f"{Path(stream.name).name} is cut off or damaged")
+    return found
 
 
 class StoredTensors:
@@ -60,9 +73,32 @@ class StoredTensors:
             raise ValueError(f"{file.name}: {name} is of type {header.dtype}, which is not read")
         with file.open("rb") as stream:
             stream.seek(header.offset)
-            stored = bytearray(stream.read(header.nbytes))
-        if len(stored) != header.nbytes:
-            raise ValueError(f"{file.name} is cut off or damaged")
+            stored = read_exactly(stream, header.nbytes)
         if not stored:
             return torch.empty(header.shape, dtype=TYPES[header.dtype])
         return torch.frombuffer(stored, dtype=TYPES[header.dtype]).reshape(header.shape)
+
+    def rows(self, name: str, dtype: torch.dtype) -> StoredRows:
+        """The rows of a matrix; those that are asked for are read then."""
+        header = self.headers[name]
+        return StoredRows(self._places[name], header, dtype)
+
+
+class StoredRows:
+    """A matrix that is read a few rows at a time, for what needs no more of it at once.
+
+    Attributes:
+        shape: [rows, columns].
+    """
+
+    def __init__(self, file: Path, header: TensorHeader, dtype: torch.dtype) -> None:
+        self._file, self._header, self._dtype = file, header, dtype
+        self.shape = (header.shape[0], header.shape[1])
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        first, last, _ = rows.indices(self.shape[0])
+        row_bytes = self._header.nbytes // self.shape[0]
+        with self._file.open("rb") as stream:
+            stream.seek(self._header.offset + first * row_bytes)
+            stored = read_exactly(stream, (last - first) * row_bytes)
+        return torch.frombuffer(stored, dtype=TYPES[self._header.dtype]).reshape(last - first, -1).to(self._dtype)

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from mm_gateway.runtime.checkpoints.tensor_source import TensorSource
+from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows
+from mm_gateway.runtime.checkpoints.tensor_source import SafetensorsSource, TensorSource
 from mm_gateway.runtime.kernels.blocks import Blocks
 
 
@@ -82,6 +83,13 @@ class StreamedWeights:
         self._count(parameter)
         found = self._source.read_layer(self._names[id(parameter)], self._dtype)
         return found.T if id(parameter) in self._turned and isinstance(found, torch.Tensor) else found
+
+    def read_rows(self, parameter: torch.Tensor) -> torch.Tensor | Blocks | StoredRows:
+        """As `read_layer`, or rows that are read when they are asked for, where the files allow it."""
+        if not isinstance(self._source, SafetensorsSource) or id(parameter) in self._turned:
+            return self.read_layer(parameter)
+        self._count(parameter)
+        return self._source.rows(self._names[id(parameter)], self._dtype)
 
     def _is_ignored(self, name: str) -> bool:
         """Whether transformers leaves such a tensor unread, too: parts of the network that only training uses, and what is computed."""

@@ -10,7 +10,7 @@ import torch
 from mm_gateway.runtime.checkpoints.gguf.config import architecture_of
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor
 from mm_gateway.runtime.checkpoints.gguf.tensors import read_kept, read_weight
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows, StoredTensors
 from mm_gateway.runtime.kernels.blocks import Blocks
 
 _TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32")
@@ -53,6 +53,10 @@ class SafetensorsSource:
 
     def read_layer(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         return self.read(name, dtype)
+
+    def rows(self, name: str, dtype: torch.dtype) -> StoredRows:
+        """The rows of a matrix, read as they are asked for."""
+        return self._stored.rows(name, dtype)
 
 
 class GgufSource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
@@ -93,8 +94,17 @@ def joined(pieces: Sequence[Blocks]) -> Blocks:
     return replace(pieces[0], **{name: below(name) for name in _PARTS})
 
 
-def quantize_8bit(weight: torch.Tensor) -> Blocks:
-    """Nearest values of [outputs, inputs], any float type.
+class Rows(Protocol):
+    """A matrix [outputs, inputs] of any float type: a tensor, or what reads rows when they are asked for; from several threads."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, rows: slice, /) -> torch.Tensor: ...
+
+
+def quantize_8bit(weight: Rows) -> Blocks:
+    """Nearest values.
 
     Raises:
         RuntimeError: there are no kernels on this machine (`library()` is None).
@@ -102,7 +112,7 @@ def quantize_8bit(weight: torch.Tensor) -> Blocks:
     return _quantize(weight, 8)
 
 
-def quantize_4bit(weight: torch.Tensor) -> Blocks:
+def quantize_4bit(weight: Rows) -> Blocks:
     """Of scale and minimum of each block those with the smallest squared error that a search finds: native/quantize.cpp.
 
     Raises:
@@ -111,7 +121,7 @@ def quantize_4bit(weight: torch.Tensor) -> Blocks:
     return _quantize(weight, 4)
 
 
-def _quantize(weight: torch.Tensor, bits: int) -> Blocks:
+def _quantize(weight: Rows, bits: int) -> Blocks:
     loaded = library()
     if loaded is None:
         raise RuntimeError("no compiled kernels")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
-
 import gguf
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from mm_gateway.runtime.checkpoints.gguf.architectures import Architecture
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor
 from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
+from mm_gateway.runtime.checkpoints.stored_tensors import read_exactly
 from mm_gateway.runtime.kernels.blocks import Blocks, joined
 
 _PLAIN = {
@@ -34,14 +33,13 @@ def read_tensor(header: GgufHeader, tensor: GgufTensor, dtype: torch.dtype = tor
     with header.file.open("rb") as stream:
         stream.seek(tensor.offset)
         if tensor.kind in _PLAIN:
-            stored = bytearray(_exactly(stream, tensor.nbytes, header))
-            return torch.frombuffer(stored, dtype=_PLAIN[tensor.kind]).reshape(tensor.shape)
+            return torch.frombuffer(read_exactly(stream, tensor.nbytes), dtype=_PLAIN[tensor.kind]).reshape(tensor.shape)
         found = torch.empty(tensor.items, dtype=dtype)
         block, block_bytes = GGML_QUANT_SIZES[tensor.kind]
         step = _CHUNK_ITEMS // block
         for first in range(0, tensor.items // block, step):
             count = min(step, tensor.items // block - first)
-            blocks = np.frombuffer(_exactly(stream, count * block_bytes, header), dtype=np.uint8)
+            blocks = np.frombuffer(read_exactly(stream, count * block_bytes), dtype=np.uint8)
             try:
                 with np.errstate(all="ignore"):  # a scale that is no number makes numbers that are none
                     numbers = gguf.dequantize(blocks, tensor.kind).reshape(-1)
@@ -49,13 +47,6 @@ def read_tensor(header: GgufHeader, tensor: GgufTensor, dtype: torch.dtype = tor
                 raise ValueError(f"{header.file.name}: {tensor.name} is stored as {tensor.kind.name}, which is not read here") from error
             found[first * block : (first + count) * block] = torch.from_numpy(numbers)
     return found.reshape(tensor.shape)
-
-
-def _exactly(stream: BinaryIO, count: int, header: GgufHeader) -> bytes:
-    found = stream.read(count)
-    if len(found) != count:
-        raise ValueError(f"{header.file.name} is cut off or damaged")
-    return found
 
 
 def read_weight(header: GgufHeader, architecture: Architecture, tensor: GgufTensor, dtype: torch.dtype) -> torch.Tensor:
@@ -81,7 +72,7 @@ def read_kept(header: GgufHeader, architecture: Architecture, tensor: GgufTensor
         stream.seek(tensor.offset)
         for first in range(0, rows, step):
             count = min(step, rows - first)
-            stored = np.frombuffer(_exactly(stream, count * inputs // block * block_bytes, header), dtype=np.uint8)
+            stored = np.frombuffer(read_exactly(stream, count * inputs // block * block_bytes), dtype=np.uint8)
             pieces.append(kind.blocks(stored.reshape(-1, block_bytes), count, inputs))
     heads = _permuted_heads(header, architecture, tensor.name)
     found = joined(pieces)
