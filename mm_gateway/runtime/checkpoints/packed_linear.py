@@ -80,7 +80,6 @@ class KernelLinear(PackedLinear):
     def _pack(self, weight: torch.Tensor | Blocks) -> None:
         self._linear = BlockLinear(weight if isinstance(weight, Blocks) else weight.detach(), self._bias)
         self.packed_bytes = self._linear.nbytes
-        self.rounds_activations = isinstance(weight, Blocks)
         self.bits = weight.bits if isinstance(weight, Blocks) else 8 * weight.dtype.itemsize
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -161,7 +161,7 @@ def test_tied_embeddings_are_looked_up_in_the_output_layer(weights: Any) -> None
     assert isinstance(head, KernelLinear)
     assert (embeddings.num_embeddings, embeddings.embedding_dim) == (112, 48)
     ids = torch.tensor([[0, 111, 7]])
-    assert torch.equal(embeddings(ids), head(torch.eye(48)).T[ids]) or head.rounds_activations
+    assert torch.equal(embeddings(ids), head(torch.eye(48)).T[ids]) or head.bits < 16
     assert relative_error(embeddings(ids), reference.get_input_embeddings()(ids)) < TOLERANCE[weights]
     assert not any(parameter.numel() == 112 * 48 for parameter in model.parameters())  # no second copy
     untied = llama(vocab_size=112)
