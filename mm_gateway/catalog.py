@@ -106,7 +106,7 @@ class Catalog:
         """Read what is known of models before they load, and begin to load what is to be preloaded, which is not waited for. A failure
         is logged, and tried again on first use."""
         local = [backend for backend in self._backends.values() if isinstance(backend, LocalBackend)]
-        await asyncio.gather(*(backend.read_context_length() for backend in local))
+        await asyncio.gather(*(backend.read_files() for backend in local))
         for config in (backend.config for backend in local):
             if config.preload or config.pin:
                 assert self._manager is not None

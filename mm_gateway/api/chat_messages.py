@@ -40,7 +40,7 @@ def read_rendering(body: ChatCompletionRequest | TokenizeRequest, conversation: 
         add_generation_prompt=body.add_generation_prompt is not False and not body.continue_final_message,
         continue_final_message=bool(body.continue_final_message),
         add_special_tokens=bool(body.add_special_tokens),
-        documents=tuple(body.documents or ()) if isinstance(body, ChatCompletionRequest) else (),
+        documents=tuple(body.documents or ()),
         variables=body.chat_template_kwargs or {},
     )
 

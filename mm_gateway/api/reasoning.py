@@ -6,13 +6,13 @@ from typing import TypeVar
 
 from mm_gateway.core import Effort, Reasoning
 from mm_gateway.errors import InvalidRequestError
-from mm_gateway.protocol import ChatCompletionRequest
+from mm_gateway.protocol import ChatCompletionRequest, TokenizeRequest
 from mm_gateway.protocol.response_request import ResponseRequest
 
 Value = TypeVar("Value")
 
 
-def chat_reasoning(body: ChatCompletionRequest) -> Reasoning:
+def chat_reasoning(body: ChatCompletionRequest | TokenizeRequest) -> Reasoning:
     """What a chat body says of thoughts.
 
     Raises:
@@ -38,7 +38,7 @@ def tells_thoughts(body: ChatCompletionRequest) -> bool:
     return body.include_reasoning is not False and not (body.reasoning is not None and body.reasoning.exclude)
 
 
-def _budgets(body: ChatCompletionRequest | ResponseRequest) -> list[tuple[str, int | None]]:
+def _budgets(body: ChatCompletionRequest | TokenizeRequest | ResponseRequest) -> list[tuple[str, int | None]]:
     budget = body.thinking_token_budget
     return [("thinking_budget", body.thinking_budget), ("thinking_token_budget", None if budget == -1 else budget)]
 

@@ -11,6 +11,7 @@ from mm_gateway.api.access.keys import resolve
 from mm_gateway.api.chat_messages import read_messages, read_rendering
 from mm_gateway.api.connection import HTTPRequest, while_connected
 from mm_gateway.api.endpoint import receive
+from mm_gateway.api.reasoning import chat_reasoning
 from mm_gateway.api.tools import read_tools
 from mm_gateway.catalog import Catalog
 from mm_gateway.core import ChatInput, TokenizingBackend
@@ -61,18 +62,23 @@ def _tokenize_input(body: TokenizeRequest, ignored: list[str]) -> str | ChatInpu
             "add_generation_prompt",
             "continue_final_message",
             "chat_template_kwargs",
+            "documents",
+            "reasoning_effort",
+            "reasoning",
+            "thinking_budget",
+            "thinking_token_budget",
             "tools",
             "tool_choice",
             "parallel_tool_calls",
         )
         for name in of_messages:
-            if getattr(body, name):
+            if (value := getattr(body, name)) is not None and value is not False:
                 raise InvalidRequestError(f"{name} is only allowed with messages", param=name)
         return body.prompt
     if not body.messages:
         raise InvalidRequestError("messages must hold at least one message", param="messages", code="empty_array")
     messages, tools = read_messages(body.messages), read_tools(body, ignored)
-    return ChatInput(messages, tools, read_rendering(body, messages))
+    return ChatInput(messages, tools, read_rendering(body, messages), reasoning=chat_reasoning(body))
 
 
 def tokenizing_backend(request: HTTPRequest, state: State, model: str) -> TokenizingBackend:

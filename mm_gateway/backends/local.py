@@ -12,8 +12,10 @@ import msgspec
 
 from mm_gateway.backends import engine_backend as engine
 from mm_gateway.backends.workflow_field import refuse_workflow
+from mm_gateway.chat_templates.found_formats import ChatFormats
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, ModelInfo, Progress, Tokenized
+from mm_gateway.runtime.checkpoints.chat_files import known_formats
 from mm_gateway.runtime.checkpoints.context_length import known_length
 from mm_gateway.runtime.residency.factories import leave_out_of_collections
 from mm_gateway.runtime.residency.leases import abandon, leased
@@ -41,6 +43,7 @@ class LocalBackend:
         self._manager = manager
         self._created = created
         self._known_length = config.max_context_length
+        self._known_formats: ChatFormats | None = None
         self._text: ModelText | None = None
         self._text_lock = asyncio.Lock()
 
@@ -58,6 +61,8 @@ class LocalBackend:
             details["last_used"] = int(time.time() - status.idle_s)
         if status.in_host_memory:
             details["in_host_memory"] = True
+        if (formats := status.formats or self._known_formats) is not None:
+            details |= formats.told()
         details["requests"] = {"running": status.leases, "waiting": status.waiting}
         return ModelInfo(
             id=self._name,
@@ -116,9 +121,10 @@ class LocalBackend:
         async with leased(self._manager.acquire(self.config)) as lease:
             return await encoding(sum(map(len, texts))).run(engine.count_tokens, lease.engine, texts)
 
-    async def read_context_length(self) -> None:
+    async def read_files(self) -> None:
         """What the files say of a model that was not loaded yet, where they are here."""
         self._known_length = await MODELS.run(known_length, self.config)
+        self._known_formats = await MODELS.run(known_formats, self.config)
 
     async def find(self) -> None:
         """Make sure that there is such a model, before anything is done for it. That of an entry is taken to be there."""

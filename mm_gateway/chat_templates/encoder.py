@@ -88,6 +88,11 @@ class ChatEncoder:
         self._beginnings = {name[:length] for name in names for length in range(1, len(name))}
 
     @property
+    def prompt(self) -> ChatPrompt:
+        """What renders, without tokens."""
+        return self._prompt
+
+    @property
     def tool_format(self) -> ToolFormat:
         """As of ChatPrompt."""
         return self._prompt.tool_format

@@ -55,6 +55,11 @@ class ChatPrompt:
         self._variables = {**(variables or {}), "default_system": default_system}
 
     @property
+    def exists(self) -> bool:
+        """Whether the model has a chat template at all."""
+        return self._template is not None
+
+    @property
     def tool_format(self) -> ToolFormat:
         """How this model calls tools.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from mm_gateway.core.limits import MAX_CONTENT_PARTS, MAX_MESSAGES, MAX_TOOL_CALLS, MAX_TOOLS
+from mm_gateway.core.limits import MAX_CONTENT_PARTS, MAX_DOCUMENTS, MAX_MESSAGES, MAX_TOOL_CALLS, MAX_TOOLS
 from mm_gateway.protocol.fields import about, extension, no_effect, refused
 
 
@@ -116,6 +116,10 @@ TemplateVariables = Annotated[
         "`x-mm-gateway-ignored`.",
         examples=[{"enable_thinking": False}],
     ),
+]
+Documents = Annotated[
+    Annotated[list[dict[str, str]], Meta(max_length=MAX_DOCUMENTS)] | None,
+    extension("For models whose chat template knows documents; `title` and `text` of each, as a rule."),
 ]
 AddGenerationPrompt = Annotated[bool | None, extension("Begin the assistant's turn. Default: true, with `continue_final_message` false.")]
 ContinueFinalMessage = Annotated[bool | None, extension("Leave the last message open: the reply goes on with it.")]

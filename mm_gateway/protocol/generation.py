@@ -9,7 +9,6 @@ from msgspec import Meta
 
 from mm_gateway.core.limits import (
     MAX_BAD_WORDS,
-    MAX_DOCUMENTS,
     MAX_GUIDED_CHOICES,
     MAX_LOGIT_BIAS,
     MAX_PROMPTS,
@@ -36,6 +35,7 @@ from mm_gateway.protocol.conversation import (
     AddGenerationPrompt,
     ChatTemplateField,
     ContinueFinalMessage,
+    Documents,
     Messages,
     ParallelToolCalls,
     TemplateVariables,
@@ -213,10 +213,7 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     add_special_tokens: Annotated[
         bool | None, extension("Put the beginning-of-text token in front, unless the chat template has written it. Default: false.")
     ] = None
-    documents: Annotated[
-        Annotated[list[dict[str, str]], Meta(max_length=MAX_DOCUMENTS)] | None,
-        extension("For models whose chat template knows documents; `title` and `text` of each, as a rule."),
-    ] = None
+    documents: Documents = None
     echo: Annotated[bool | None, extension("Put the text of the last message, where it is the assistant's, before the reply.")] = None
     chat_template: ChatTemplateField = None
     mm_processor_kwargs: Annotated[Any, refused()] = None

@@ -11,6 +11,7 @@ from mm_gateway.protocol.conversation import (
     AddGenerationPrompt,
     ChatTemplateField,
     ContinueFinalMessage,
+    Documents,
     Messages,
     ParallelToolCalls,
     TemplateVariables,
@@ -19,6 +20,7 @@ from mm_gateway.protocol.conversation import (
 )
 from mm_gateway.protocol.fields import AddressedBody, KeepAlive, User, about, extension
 from mm_gateway.protocol.generation import TokenIds
+from mm_gateway.protocol.reasoning import BudgetField, ChatReasoning, EffortField, TokenBudgetField
 
 
 class EmbeddingRequest(AddressedBody, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +68,11 @@ class TokenizeRequest(AddressedBody, kw_only=True, forbid_unknown_fields=True):
     continue_final_message: ContinueFinalMessage = None
     chat_template_kwargs: TemplateVariables = None
     chat_template: ChatTemplateField = None
+    documents: Documents = None
+    reasoning_effort: EffortField = None
+    reasoning: Annotated[ChatReasoning | None, extension("The same as an object.")] = None
+    thinking_budget: BudgetField = None
+    thinking_token_budget: TokenBudgetField = None
     tools: Tools = None
     tool_choice: ToolChoiceField = None
     parallel_tool_calls: ParallelToolCalls = None

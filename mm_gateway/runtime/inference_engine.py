@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
 from mm_gateway.chat_templates.token_limit import TokenLimit
-from mm_gateway.configuration.settings import EngineSettings, ModelType
+from mm_gateway.configuration.settings import EngineSettings, ModelConfig, ModelType
 from mm_gateway.core import GenerationConfig, TruncationSide
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import trained_length
@@ -96,7 +96,7 @@ class InferenceEngine:
         architecture = self._architecture = str(getattr(model.config, "model_type", ""))
         self.name = name or str(getattr(model.config, "name_or_path", "") or architecture)
         if stop_token_ids is None:
-            _, stop_tokens = chat_encoder_of(tokenizer, architecture)
+            _, stop_tokens = chat_encoder_of(tokenizer, architecture, ModelConfig(model_name=self.name))
             stop_token_ids = stop_token_ids_of(model, tokenizer, *stop_tokens)
         head = model.get_output_embeddings()
         vocab_size = self.vocab_size = int(head.out_features if head is not None else model.config.vocab_size)  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ class InferenceEngine:
 
     def chat_encoder(self, model_type: ModelType | None = None) -> ChatEncoder:
         """What renders conversations for the model: the tokenizer's own template, else that of the type or the architecture."""
-        return chat_encoder_of(self._tokenizer, self._architecture, model_type=model_type)[0]
+        return chat_encoder_of(self._tokenizer, self._architecture, ModelConfig(model_name=self.name, model_type=model_type))[0]
 
     def submit(
         self,

@@ -15,7 +15,7 @@ import transformers
 from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.chat_templates.found_formats import formats_of
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
@@ -132,7 +132,7 @@ class ModelLoader:
         if packed is not None:
             dtype = torch.float32  # of activations
         context_length = _context_length(checkpoint, config)
-        chat, stop_tokens = _chat_encoder(config, checkpoint, tokenizer)
+        chat, stop_tokens = chat_encoder_of(tokenizer, checkpoint.model_type, config)
         return LoadedModel(
             config=config,
             model=model,
@@ -145,6 +145,7 @@ class ModelLoader:
             generation_defaults=_generation_defaults(model.generation_config, name),
             weight_bytes=weight_bytes(model),
             embedding=read_embedding_style(folder, config),
+            formats=formats_of(chat.prompt),
         )
 
     @classmethod
@@ -166,26 +167,13 @@ def load_model_text(config: ModelConfig) -> ModelText:
         folder = checkpoint_folder(config, lambda _: None, weights=False)
         config, checkpoint = _read_config(folder, config)
         tokenizer = load_tokenizer(folder, name=config.model_name, trust_remote_code=config.trust_remote_code)
-        chat, _ = _chat_encoder(config, checkpoint, tokenizer)
+        chat, _ = chat_encoder_of(tokenizer, checkpoint.model_type, config)
         vocab_size = max(len(tokenizer), getattr(checkpoint.get_text_config(), "vocab_size", 0))
         return ModelText(tokenizer, chat, context_length=_context_length(checkpoint, config), vocab_size=vocab_size)
     except GatewayError:
         raise
     except Exception as error:
         raise ModelLoadError(f"Failed to load the tokenizer of {config.model_name}: {str(error)[:500]}") from error
-
-
-def _chat_encoder(
-    config: ModelConfig, checkpoint: transformers.PreTrainedConfig, tokenizer: transformers.PreTrainedTokenizerBase
-) -> tuple[ChatEncoder, tuple[str, ...]]:
-    return chat_encoder_of(
-        tokenizer,
-        checkpoint.model_type,
-        model_type=config.model_type,
-        chat_template=config.chat_template,
-        tool_format=config.tool_format,
-        reasoning_format=config.reasoning_format,
-    )
 
 
 def _read_config(folder: Path, config: ModelConfig) -> tuple[ModelConfig, transformers.PreTrainedConfig]:

@@ -168,7 +168,9 @@ class RealModelManager:
     def status(self, config: ModelConfig) -> ModelStatus:
         """How a model is now."""
         entry = self._cache.entry(config)
-        return ModelStatus("cold") if entry is None else status_of(entry.model, entry.progress, entry.context_length, self._clock())
+        if entry is None:
+            return ModelStatus("cold")
+        return status_of(entry.model, entry.progress, entry.context_length, entry.formats, self._clock())
 
     def pin(self, config: ModelConfig, pinned: bool = True) -> None:
         """Keep a model once it is in memory, whatever needs its room; or no longer, and then it goes by its TTL again."""

@@ -13,8 +13,9 @@ from transformers import AutoTokenizer
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import ModelConfig, Settings
-from tests.support import checkpoints
+from tests.support import checkpoints, thinking_templates
 from tests.support.scripted_backend import ScriptedBackend, app_over
+from tests.support.thinking_checkpoint import thinking
 
 TOOL = {"type": "function", "function": {"name": "clock", "description": "The time.", "parameters": {"type": "object", "properties": {}}}}
 TALK: list[Any] = [
@@ -31,6 +32,9 @@ TEACHING = (
 """A template that writes tools."""
 
 
+THINKING = {"qwen3": thinking_templates.QWEN3, "gpt-oss": thinking_templates.GPT_OSS}
+
+
 @pytest.fixture(scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncTestClient]:
     llama = checkpoints.llama(tmp_path_factory.mktemp("llama"), max_position_embeddings=2048)
@@ -38,12 +42,17 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asyn
     teaching = tmp_path_factory.mktemp("template") / "chat.jinja"
     teaching.write_text(TEACHING)
     shared: Any = {"device": "cpu", "dtype": "fp32"}
+    papers = tmp_path_factory.mktemp("papers") / "chat.jinja"
+    papers.write_text("{% for d in documents or [] %}{{ d.text }}\n{% endfor %}{{ messages[-1].content }}")
+    paths = {name: str(thinking(tmp_path_factory.mktemp(name), source)) for name, source in THINKING.items()}
     models = {
         "llama": ModelConfig(model_name="llama", path=str(llama), model_type="llama", **shared),
         "qwen2": ModelConfig(model_name="qwen2", path=str(qwen2), **shared),
         "react": ModelConfig(model_name="react", path=str(qwen2), chat_template="qwen-chat", **shared),
         "plain": ModelConfig(model_name="plain", path=str(llama), model_type="gpt2", **shared),
         "teaching": ModelConfig(model_name="teaching", path=str(qwen2), chat_template=str(teaching), **shared),
+        "papers": ModelConfig(model_name="papers", path=str(qwen2), chat_template=str(papers), **shared),
+        **{name: ModelConfig(model_name=name, path=path, **shared) for name, path in paths.items()},
         "mock": ModelConfig(model_name="mock", backend="mock"),
         "missing": ModelConfig(model_name="missing", path="/nowhere"),
     }
@@ -160,3 +169,35 @@ async def test_a_model_without_a_tokenizer_says_so() -> None:
     async with AsyncTestClient(app_over(ScriptedBackend([]))) as client:
         reply = await client.post("/tokenize", json={"model": "scripted", "prompt": "a"})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("qwen3", {}),
+        ("qwen3", {"reasoning_effort": "none"}),
+        ("qwen3", {"reasoning": {"enabled": False}}),
+        ("qwen3", {"thinking_budget": 0}),
+        ("qwen3", {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("gpt-oss", {"reasoning_effort": "high"}),
+        ("gpt-oss", {"chat_template_kwargs": {"reasoning_effort": "a great deal"}}),
+        ("papers", {"documents": [{"text": "It is noon, as everybody says."}]}),
+    ],
+)
+async def test_what_changes_the_prompt_of_a_chat_is_counted(client: AsyncTestClient, model: str, fields: dict[str, Any]) -> None:
+    asked = {"model": model, "messages": [{"role": "user", "content": "What time is it?"}]} | fields
+    reply = await client.post("/v1/chat/completions", json=asked | {"max_tokens": 1, "return_token_ids": True})
+    assert reply.status_code == 200, reply.text
+    found = await tokenize(client, **asked)
+    assert found["tokens"] == reply.json()["prompt_token_ids"] and found["count"] == reply.json()["usage"]["prompt_tokens"]
+    plain = await tokenize(client, **{name: value for name, value in asked.items() if name not in fields})
+    assert (plain == found) is (not fields)
+
+
+@pytest.mark.parametrize("fields", [{"reasoning_effort": "low"}, {"thinking_budget": 0}, {"documents": []}, {"reasoning": {}}])
+async def test_fields_of_a_conversation_are_refused_with_a_text(client: AsyncTestClient, fields: dict[str, Any]) -> None:
+    reply = await client.post("/tokenize", json={"model": "qwen3", "prompt": "Hi", **fields})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, next(iter(fields)))
+    both = {"reasoning_effort": "low", "reasoning": {"effort": "high"}, "messages": [{"role": "user", "content": "Hi"}]}
+    reply = await client.post("/tokenize", json={"model": "qwen3", **both})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "reasoning.effort")

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from mm_gateway.chat_templates.found_formats import ChatFormats
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import Progress
 from mm_gateway.errors import ModelLoadError, ModelUnavailableError, OutOfMemoryError, ShuttingDownError
@@ -35,6 +36,7 @@ class FakeModel:
     kv_cache_bytes = 100
     penalty_bytes = 0
     context_length = 128
+    formats = ChatFormats()
 
     def __init__(self, name: str) -> None:
         self.name = name

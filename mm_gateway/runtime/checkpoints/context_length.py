@@ -35,13 +35,14 @@ def read_checkpoint_config(folder: Path) -> dict[str, Any]:
 def known_length(config: ModelConfig) -> int | None:
     """The context length of a model that was never loaded, where its files are here; None: they are not. Reads one small file."""
     try:
-        folder = _folder(config)
+        folder = known_folder(config)
         return None if folder is None else configured_length(read_checkpoint_config(folder).get, config)
     except (OSError, ValueError, TypeError, AttributeError):  # what is wrong with it, the load says
         return None
 
 
-def _folder(config: ModelConfig) -> Path | None:
+def known_folder(config: ModelConfig) -> Path | None:
+    """Where the files of a model are, without asking anybody for them; None: not here."""
     local = Path(config.path or config.model_name).expanduser()
     if config.path is not None or (config.revision is None and local.is_dir()):
         return local

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
+from mm_gateway.chat_templates.found_formats import ChatFormats
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import InvalidRequestError
@@ -61,7 +62,7 @@ class LoadedModel:
         tokenizer: with pad token settled. dtype: of activations and of the KV cache.
         context_length: tokens, as configured and clamped to what the model can do.
         stop_token_ids: tokens that end a text. chat: renders conversations for it.
-        weight_bytes: memory that parameters and packed weights take. embedding: how it embeds.
+        weight_bytes: memory that parameters and packed weights take. embedding: how it embeds. formats: of its thoughts and calls.
     """
 
     config: ModelConfig
@@ -75,6 +76,7 @@ class LoadedModel:
     generation_defaults: GenerationDefaults
     weight_bytes: int
     embedding: EmbeddingStyle = field(default_factory=EmbeddingStyle)
+    formats: ChatFormats = field(default_factory=ChatFormats)
 
     @property
     def rounding(self) -> float:

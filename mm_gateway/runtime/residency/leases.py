@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from mm_gateway.chat_templates.found_formats import ChatFormats
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import GatewayError
@@ -108,7 +109,7 @@ class ModelStatus:
     Attributes:
         progress: of its load, while it loads. leases: requests that use it. waiting: requests that wait for it.
         footprint_bytes: what it takes, or is estimated to take; None: not known yet.
-        context_length: tokens that it can hold, as of its last load; None: not loaded yet.
+        context_length: tokens that it can hold, formats: of its thoughts and calls; as of its last load; None: not loaded yet.
         idle_s: seconds since its last use; None: never used.
     """
 
@@ -120,6 +121,7 @@ class ModelStatus:
     waiting: int = 0
     pinned: bool = False
     context_length: int | None = None
+    formats: ChatFormats | None = None
     idle_s: float | None = None
     in_host_memory: bool = False
 
@@ -150,7 +152,9 @@ class ManagerStats:
     memory: dict[str, int]
 
 
-def status_of(model: Model[Waiter], progress: Progress | None, context_length: int | None, now: float) -> ModelStatus:
+def status_of(
+    model: Model[Waiter], progress: Progress | None, context_length: int | None, formats: ChatFormats | None, now: float
+) -> ModelStatus:
     """What a model's place in the state machine means to those outside."""
     states: dict[str, State] = {"cold": "cold", "ready": "busy" if model.leases else "ready", "evicting": "evicting"}
     return ModelStatus(
@@ -162,6 +166,7 @@ def status_of(model: Model[Waiter], progress: Progress | None, context_length: i
         waiting=len(model.waiters),
         pinned=model.pinned,
         context_length=context_length,
+        formats=formats,
         idle_s=now - model.last_used if model.load_s is not None else None,
         in_host_memory=model.in_host,
     )

@@ -243,7 +243,7 @@ class ModelCache:
         with self._deciding() as effects:
             if entry.instance is not instance or instance.failure is not None:
                 return False
-            entry.progress, entry.context_length = None, instance.context_length
+            entry.progress, entry.context_length, entry.formats = None, instance.context_length, instance.formats
             self._counts.loads += 1
             self._counts.loads_from_host += from_host
             effects += self._state.loaded(entry.model, footprint_bytes, load_s, self._clock())

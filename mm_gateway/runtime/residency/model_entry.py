@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mm_gateway.chat_templates.found_formats import ChatFormats
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import Progress
 from mm_gateway.runtime.residency.leases import Waiter
@@ -37,7 +38,7 @@ class ModelEntry:
         config: it is loaded by. configs: all that mean it; they differ in names, pins and TTLs.
         instance: what prepares, loads, serves or leaves now; None: nobody works on the model.
         host_copy: its weights in host memory, while nobody works on them. kv_cache_bytes: as prepared.
-        progress: of a load that goes on. context_length: tokens that its last engine could hold.
+        progress: of a load that goes on. context_length: tokens that its last engine could hold. formats: as of its last load.
     """
 
     config: ModelConfig
@@ -48,6 +49,7 @@ class ModelEntry:
     kv_cache_bytes: int | None = None
     progress: Progress | None = None
     context_length: int | None = None
+    formats: ChatFormats | None = None
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mm_gateway.chat_templates.found_formats import ChatFormats
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import ProgressCallback
 from mm_gateway.errors import GatewayError, ModelLoadError
@@ -59,6 +60,11 @@ class ModelInstance:
     def context_length(self) -> int | None:
         """Tokens that the engine can hold; None without one."""
         return self.engine.context_length if self.engine is not None else None
+
+    @property
+    def formats(self) -> ChatFormats | None:
+        """Of thoughts and calls; None without a model."""
+        return self.loaded.formats if self.loaded is not None else None
 
     def prepare(self, report: ProgressCallback) -> Preparation:
         """Fetch the files, and find out what the model needs.

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pytest
 
+from mm_gateway.chat_templates.found_formats import ChatFormats
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import Progress
 from mm_gateway.errors import GatewayError, ModelLoadError, OutOfMemoryError, ShuttingDownError
@@ -37,6 +38,7 @@ class FakeModel:
         self.kv_cache_bytes = 1
         self.penalty_bytes = 0
         self.context_length = 128
+        self.formats = ChatFormats()
         self.model = self
         self.device = "cuda:0"
         self.on_failure: Callable[[BaseException], None] | None = None
