@@ -55,7 +55,7 @@ async def test_the_text_of_a_client_that_left_is_not_tokenized(monkeypatch: pyte
         read.append(len(text))
         return (), ()
 
-    monkeypatch.setattr(mock, "_tokens", noted)
+    monkeypatch.setattr(mock, "tokens_of", noted)
     app = create_app(SETTINGS, build_catalog(SETTINGS))
     with served(app) as port, held() as free:
         _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -6,11 +6,12 @@ The last message (or the prompt) may hold directives: `!mock tokens=50 delay=0.1
     delay=S    seconds per token, in place of the configured delay_s
     load=S     seconds of "loading" before the first token
     error=E    fail: 400, 401, 403, 404, 409, 422, 429, 500, 503, context, or hang (never answers)
+    think=N    think so many tokens before (default: none), as far as the request's effort and budget allow
     call=NAME  call that function of the request's tools
     after=N    fail after N tokens of the text, mid-stream; default 0: before the first
 
 Functions are called in turn: each of the tools once, then comes the text. Arguments, and texts that follow a grammar, are examples of it.
-A script (`script:` of the entry) says what to reply in place of that.
+A script (`script:` of the entry) says what to reply, and what to think before, in place of that.
 A token is a word with the space before it, in texts that follow a grammar a shorter piece. Log-probabilities are made up, and
 always the same. All choices of a request together have at most 2**20 tokens, the inputs of an embedding request at most 300,000.
 """
@@ -26,11 +27,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import check_total_tokens
 from mm_gateway.backends.mock.call import MockCalls
-from mm_gateway.backends.mock.choice import MockChoice, prompt_logprob
+from mm_gateway.backends.mock.choice import MockChoice
 from mm_gateway.backends.mock.directives import HANG, Directives, failure, read_directives
 from mm_gateway.backends.mock.form import Form, form_of
+from mm_gateway.backends.mock.prompts import joined, last_text, prompt_tokens, prompts_of, tokens_of
 from mm_gateway.backends.mock.script import Script
-from mm_gateway.backends.mock.vectors import MockVocabulary, mock_vector, word_ids
+from mm_gateway.backends.mock.thought import MockThinking, thought_of
+from mm_gateway.backends.mock.vectors import MockVocabulary, mock_vector
 from mm_gateway.backends.mock.words import count_words, pieces_of, words_of
 from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat
 from mm_gateway.backends.workflow_field import refuse_workflow
@@ -45,10 +48,8 @@ from mm_gateway.core import (
     GenerationEvent,
     GenerationRequest,
     Ignored,
-    Message,
     ModelInfo,
     Progress,
-    PromptTokens,
     TextDelta,
     Tokenized,
     Usage,
@@ -91,8 +92,8 @@ class MockBackend:
                 await pace.did(1 + sum(1 + len(score.top) for score in scores))
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
-        text = _joined(input.messages) if isinstance(input, ChatInput) else input
-        words, ids = await encoding(len(text)).run(_tokens, text)
+        text = joined(input.messages) if isinstance(input, ChatInput) else input
+        words, ids = await encoding(len(text)).run(tokens_of, text)
         self._vocabulary.remember(ids, words)
         return Tokenized(ids, words, self._context_length)
 
@@ -107,8 +108,8 @@ class MockBackend:
 
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         config = request.config
-        prompts = _prompts(request)
-        orders = read_directives(_last_text(request))
+        prompts = prompts_of(request)
+        orders = read_directives(last_text(request))
         if orders.load:
             yield Progress("loading", f"{self._name}: loading", 0.0)
             await asyncio.sleep(orders.load)
@@ -126,13 +127,16 @@ class MockBackend:
         form = await form_of(request, orders, self._script)
         if form.ignored:
             yield Ignored(form.ignored)
-        choices = await pool.run(self._choices, request, prompts, sizes, orders, form)
+        thought = thought_of(request, orders, form.thought, self._config.thinking_budgets.by_effort())
+        if thought is None and isinstance(request.input, ChatInput) and request.input.reasoning.fields:
+            yield Ignored(request.input.reasoning.fields)
+        choices = await pool.run(self._choices, request, prompts, sizes, orders, form, thought or ())
         check_prompt_logprobs(config, sum(sizes), echo=request.input.echo)
-        told = await pool.run(_prompt_tokens, request.input, config, prompts)
+        told = await pool.run(prompt_tokens, request.input, config, prompts)
         for event in itertools.chain(told, _echoes(request, prompts, choices)):
             yield event
         pace = _Pace()
-        running = choices
+        running: Sequence[MockChoice | MockCalls | MockThinking] = choices
         steps = 0
         while running:
             await self._before_step(steps, orders)
@@ -142,7 +146,8 @@ class MockBackend:
                     yield event
                 await pace.did(1 + (config.logprobs or 0))
             running = [choice for choice in running if not choice.finished]
-        yield Usage(sum(sizes), sum(choice.generated for choice in choices))
+        reasoned = sum(choice.reasoned for choice in choices if isinstance(choice, MockThinking))
+        yield Usage(sum(sizes), sum(choice.generated for choice in choices), reasoning_tokens=reasoned)
 
     async def _before_step(self, steps: int, orders: Directives) -> None:
         """The delay of a step, and the error that is to come after so many of them."""
@@ -175,7 +180,7 @@ class MockBackend:
         if not (isinstance(input, ChatInput) and input.truncate):
             return [count_words(prompt) for prompt in prompts], ()
         fitting = encode_fitting(
-            lambda messages: [0] * count_words(_joined(messages)),
+            lambda messages: [0] * count_words(joined(messages)),
             input.messages,
             context_length=self._context_length,
             reply_tokens=reply_tokens,
@@ -183,9 +188,15 @@ class MockBackend:
         return [len(fitting.ids)], fitting.ignored
 
     def _choices(
-        self, request: GenerationRequest, prompts: Sequence[str], sizes: Sequence[int], orders: Directives, form: Form
-    ) -> Sequence[MockChoice | MockCalls]:
-        """Every choice of the reply.
+        self,
+        request: GenerationRequest,
+        prompts: Sequence[str],
+        sizes: Sequence[int],
+        orders: Directives,
+        form: Form,
+        thought: Sequence[str],
+    ) -> Sequence[MockChoice | MockCalls | MockThinking]:
+        """Every choice of the reply, each of which thinks the same.
 
         Raises:
             ContextLengthExceededError, InvalidRequestError: they would be too long, each or together.
@@ -207,19 +218,25 @@ class MockBackend:
                 raise InvalidRequestError(f"min_tokens: what the reply has to be has {length} tokens", param="min_tokens")
         else:
             length = max(_TOKENS if orders.tokens is None else orders.tokens, config.min_tokens)
-        most = limit if script is None and config.ignore_eos else min(length, limit)
+        most = limit if script is None and config.ignore_eos else min(length + len(thought), limit)
         if most * len(prompts) * config.n > MAX_TOKENS:
             together = f"{len(prompts)} prompts of {config.n} choices of {most} tokens"
             raise InvalidRequestError(f"The mock writes {MAX_TOKENS} tokens for a request at most, not {together}", param=param)
+        answers: list[MockChoice | MockCalls]
+        left = max(limit - len(thought), 0)
         if calls:
             assert isinstance(request.input, ChatInput) and request.input.tools is not None
             use = request.input.tools
-            return [MockCalls(index, config, use, calls, text=script or (), limit=limit) for index in range(config.n)]
-        return [
-            MockChoice(index * config.n + place, config, offset=offset + place, length=length, limit=limit, script=script)
-            for index, offset in enumerate(_offset(prompt, config) for prompt in prompts)
-            for place in range(config.n)
-        ]
+            answers = [MockCalls(index, config, use, calls, text=script or (), limit=left) for index in range(config.n)]
+        else:
+            answers = [
+                MockChoice(index * config.n + place, config, offset=offset + place, length=length, limit=left, script=script)
+                for index, offset in enumerate(_offset(prompt, config) for prompt in prompts)
+                for place in range(config.n)
+            ]
+        if not thought:
+            return answers
+        return [MockThinking(answer, thought, limit=limit, return_token_ids=config.return_token_ids) for answer in answers]
 
     async def _embeddings(self, prompts: Sequence[str], dimensions: int | None) -> AsyncIterator[GenerationEvent]:
         sizes = await encoding(sum(map(len, prompts))).run(lambda: [count_words(prompt) for prompt in prompts])
@@ -256,51 +273,12 @@ def _offset(prompt: str, config: GenerationConfig) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=4).digest())
 
 
-def _tokens(text: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    words = tuple(words_of(text))
-    return words, word_ids(words)
-
-
-def _prompt_tokens(input: ChatInput | CompletionInput, config: GenerationConfig, prompts: Sequence[str]) -> list[PromptTokens]:
-    """What the prompts are as tokens, where that is asked for."""
-    scored = config.prompt_logprobs is not None
-    if not config.return_token_ids and not (scored and not input.echo):
-        return []
-    found: list[PromptTokens] = []
-    for index, prompt in enumerate(prompts):
-        words, ids = _tokens(prompt)
-        scores = tuple(prompt_logprob(word, position, config) for position, word in enumerate(words)) if scored else ()
-        found.append(PromptTokens(index, ids, scores))
-    return found
-
-
-def _echoes(request: GenerationRequest, prompts: Sequence[str], choices: Sequence[MockChoice | MockCalls]) -> Iterator[GenerationEvent]:
+def _echoes(
+    request: GenerationRequest, prompts: Sequence[str], choices: Sequence[MockChoice | MockCalls | MockThinking]
+) -> Iterator[GenerationEvent]:
     """The prompts of a completion, or the assistant's last message, where they are asked for; once for every choice."""
     for choice in choices:
         if isinstance(choice, MockChoice) and isinstance(request.input, CompletionInput) and request.input.echo:
             yield from choice.echo(prompts[choice.index // request.config.n])
     if isinstance(request.input, ChatInput) and (echo := echo_of_chat(request.input)) is not None:
         yield from (TextDelta(choice.index, echo[0]) for choice in choices)
-
-
-def _prompts(request: GenerationRequest) -> list[str]:
-    match request.input:
-        case ChatInput(messages):
-            return [_joined(messages)]
-        case CompletionInput(prompts=prompts) | EmbeddingInput(inputs=prompts):
-            return [prompt if isinstance(prompt, str) else " ".join(map(str, prompt)) for prompt in prompts]
-
-
-def _joined(messages: Sequence[Message]) -> str:
-    return "\n".join(message.content for message in messages)
-
-
-def _last_text(request: GenerationRequest) -> str:
-    """Where directives are looked for: an earlier turn's have been followed, and would have an agent call its tool for ever."""
-    match request.input:
-        case ChatInput(messages):
-            # An agent may end a request with a system message of its own.
-            return next((message for message in reversed(messages) if message.role not in ("system", "developer")), messages[-1]).content
-        case CompletionInput(prompts=prompts) | EmbeddingInput(inputs=prompts):
-            last = prompts[-1]
-            return last if isinstance(last, str) else ""

@@ -40,9 +40,7 @@ class MockChoice:
         self._limit = limit
         self._offset = offset
         self._stops = StopStrings(config.stop, shown=frozenset(config.stop) if config.include_stop_str_in_output else frozenset())
-        self._words = [word for word in _WORDS if not any(bad.strip() in word for bad in config.bad_words)] if config.bad_words else _WORDS
-        if not self._words:
-            raise InvalidRequestError("bad_words: the mock has no word left", param="bad_words")
+        self._words = _allowed_words(config)
         self.generated = 0
         self.finished = False
 
@@ -95,6 +93,19 @@ class MockChoice:
         self.finished = True
         end = ChoiceFinished(self.index, reason, self._stops.found, stop_token)
         return [TextDelta(self.index, text, ids, logprobs), end] if text or ids or logprobs else [end]
+
+
+def own_words(config: GenerationConfig, count: int) -> list[str]:
+    """So many tokens of the mock's own text."""
+    words = _allowed_words(config)
+    return [" " * bool(place) + words[place % len(words)] for place in range(count)]
+
+
+def _allowed_words(config: GenerationConfig) -> Sequence[str]:
+    words = [word for word in _WORDS if not any(bad.strip() in word for bad in config.bad_words)] if config.bad_words else _WORDS
+    if not words:
+        raise InvalidRequestError("bad_words: the mock has no word left", param="bad_words")
+    return words
 
 
 def prompt_logprob(token: str, position: int, config: GenerationConfig) -> TokenLogprob:

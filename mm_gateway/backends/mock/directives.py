@@ -38,6 +38,7 @@ class Directives(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: str | None = None
     after: _Tokens = 0
     call: str | None = None
+    think: _Tokens | None = None
 
 
 def read_directives(text: str) -> Directives:

@@ -20,12 +20,13 @@ class Form:
 
     Attributes:
         text: all of it, before the calls; None: as it comes. calls: name and arguments, as JSON, of each function that it calls.
-        ignored: paths of what was left out of the request.
+        ignored: paths of what was left out of the request. thought: what a script has the mock think before.
     """
 
     text: str | None = None
     calls: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
+    thought: str = ""
 
 
 async def form_of(request: GenerationRequest, orders: Directives, script: Script | None = None) -> Form:
@@ -47,6 +48,6 @@ async def form_of(request: GenerationRequest, orders: Directives, script: Script
             arguments = await arguments_for(msgspec.structs.replace(tool, parameters=schemas[tools.index(tool)].schema))
             return Form("", ((tool.name, arguments),), ignored)
     if scripted is not None:
-        return Form(scripted.text, tuple((call.name, call.json) for call in scripted.calls), ignored)
+        return Form(scripted.text, tuple((call.name, call.json) for call in scripted.calls), ignored, scripted.thought)
     grammar = request.config.grammar
     return Form(await text_for(grammar) if grammar is not None else None, (), ignored)

@@ -28,8 +28,9 @@ class ScriptedCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScriptedReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One reply: a text, calls, or a text and then calls."""
+    """One reply: a text, calls, or a text and then calls. thought: comes before them."""
 
+    thought: str = ""
     text: str = ""
     calls: tuple[ScriptedCall, ...] = ()
 
