@@ -37,7 +37,7 @@ def generation_config(
         temperature=body.temperature,
         top_p=body.top_p,
         top_k=body.top_k,
-        min_p=body.min_p or 0.0,
+        min_p=body.min_p,
         presence_penalty=body.presence_penalty or 0.0,
         frequency_penalty=body.frequency_penalty or 0.0,
         repetition_penalty=body.repetition_penalty,

@@ -30,6 +30,7 @@ from mm_gateway.configuration.ranges import (
 )
 from mm_gateway.configuration.search_settings import SearchSettings
 from mm_gateway.core import DEFAULT_BUDGETS, Effort
+from mm_gateway.core.limits import MinP, RepetitionPenalty, Temperature, TopK, TopP
 
 ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
@@ -79,6 +80,16 @@ class ThinkingBudgets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return {effort: tokens for effort, tokens in found.items() if tokens is not None}
 
 
+class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`sampling` of an entry of `models.yaml`, in the ranges of `GenerationConfig`; None: as the checkpoint says."""
+
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of `models.yaml`; the first eight keys are the guide's."""
 
@@ -123,6 +134,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reasoning_format: Annotated[
         ReasoningFormatName | None, Meta(description="How the model writes its thoughts; null: as its chat template shows.")
     ] = None
+    sampling: Annotated[
+        SamplingDefaults, Meta(description="What a request that leaves them open is sampled with; default: as the checkpoint says.")
+    ] = SamplingDefaults()
     thinking_budgets: Annotated[
         ThinkingBudgets,
         Meta(

@@ -124,8 +124,8 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """(0, 1]: sample among the fewest tokens whose probabilities reach it. None: the model's own default, else 1."""
     top_k: TopK | None = None
     """>= 0: sample among the k most probable tokens; 0 or -1: all. None: the model's own default, else all."""
-    min_p: MinP = 0.0
-    """[0, 1]: drop tokens less probable than min_p times the most probable one."""
+    min_p: MinP | None = None
+    """[0, 1]: drop tokens less probable than min_p times the most probable one; 0: none. None: the model's own default, else 0."""
     presence_penalty: Penalty = 0.0
     """[-2, 2], OpenAI's formula: subtracted once from the logit of each token generated so far."""
     frequency_penalty: Penalty = 0.0

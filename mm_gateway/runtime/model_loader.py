@@ -142,7 +142,7 @@ class ModelLoader:
             context_length=context_length,
             stop_token_ids=stop_token_ids_of(model, tokenizer, *stop_tokens),
             chat=chat,
-            generation_defaults=_generation_defaults(model.generation_config, name),
+            generation_defaults=_generation_defaults(model.generation_config, config),
             weight_bytes=weight_bytes(model),
             embedding=read_embedding_style(folder, config),
             formats=formats_of(chat.prompt),
@@ -237,12 +237,14 @@ def _context_length(checkpoint: transformers.PreTrainedConfig, config: ModelConf
     return length
 
 
-def _generation_defaults(config: GenerationConfig | None, model: str) -> GenerationDefaults:
-    if config is None:
-        return GenerationDefaults()
-    # A checkpoint that does not ask for sampling has no opinion on its parameters: transformers' defaults are none.
-    names = ("temperature", "top_p", "top_k", "repetition_penalty") if config.do_sample else ("repetition_penalty",)
-    return GenerationDefaults.of({name: getattr(config, name) for name in names}, model)
+def _generation_defaults(stated: GenerationConfig | None, config: ModelConfig) -> GenerationDefaults:
+    """What the entry says, else the checkpoint."""
+    given: dict[str, object] = msgspec.structs.asdict(config.sampling)
+    if stated is not None:
+        # A checkpoint that does not ask for sampling has no opinion on its parameters: transformers' defaults are none.
+        names = given if stated.do_sample else ("repetition_penalty",)
+        given |= {name: getattr(stated, name) for name in names if given[name] is None}
+    return GenerationDefaults.of(given, config.model_name)
 
 
 def _check_stop(should_stop: Callable[[], bool], name: str) -> None:

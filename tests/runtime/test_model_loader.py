@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.settings import ModelConfig, SamplingDefaults
 from mm_gateway.core import GenerationConfig, Message, Progress
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
@@ -92,6 +92,15 @@ def test_sampling_defaults_come_from_the_checkpoint(copy: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "do_sample": True, "top_p": 0.8, "temperature": 0.6, "top_k": 0}))
     defaults = ModelLoader().load(config_of(copy)).generation_defaults
     assert (defaults.top_p, defaults.temperature, defaults.top_k) == (0.8, 0.6, 0)
+
+
+def test_sampling_of_the_entry_wins_over_the_checkpoints(copy: Path) -> None:
+    path = copy / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "do_sample": True, "top_p": 0.8, "min_p": 0.1}))
+    defaults = ModelLoader().load(config_of(copy, sampling=SamplingDefaults(temperature=0, top_p=0.5))).generation_defaults
+    assert (defaults.temperature, defaults.top_p, defaults.min_p, defaults.top_k) == (0, 0.5, 0.1, None)
+    completed = defaults.complete(GenerationConfig(top_p=1.0, min_p=0))
+    assert (completed.temperature, completed.top_p, completed.min_p) == (0, 1, 0)
 
 
 @pytest.mark.parametrize("value", ["NaN", "-1", "1e999", '"hot"'])

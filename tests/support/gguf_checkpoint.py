@@ -36,13 +36,15 @@ def write_gguf(
     *,
     pre: str = "gpt-2",
     extra: Mapping[str, float] | None = None,
+    sampling: Mapping[str, float] | None = None,
     tensors: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """The file.
 
     Args:
         kind: of matrices whose rows fill its blocks; the others, and norms, stay as they are.
-        pre: name of the rules that cut text. extra: further keys of the architecture.
+        pre: name of the rules that cut text. extra: further keys of the architecture. sampling: those of
+            `general.sampling`.
     """
     config = model.config
     arch = ARCHITECTURES[config.model_type]
@@ -51,6 +53,9 @@ def write_gguf(
     _write_config(writer, config)
     for key, value in (extra or {}).items():
         writer.add_float32(f"{gguf.MODEL_ARCH_NAMES[arch]}.{key}", value)
+    for key, value in (sampling or {}).items():
+        kind_of_value = gguf.GGUFValueType.INT32 if isinstance(value, int) else gguf.GGUFValueType.FLOAT32
+        writer.add_key_value(f"general.sampling.{key}", value, kind_of_value)
     _write_vocabulary(writer, tokenizer, pre, int(config.vocab_size))
     names = gguf.get_tensor_name_map(arch, layers)
     tied = bool(config.tie_word_embeddings)

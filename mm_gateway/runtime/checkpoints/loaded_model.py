@@ -20,16 +20,18 @@ from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 
 logger = logging.getLogger(__name__)
 
-_TYPES = {"temperature": float, "top_p": float, "top_k": int, "repetition_penalty": float}
+_TYPES = {"temperature": float, "top_p": float, "top_k": int, "min_p": float, "repetition_penalty": float}
 
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """Sampling parameters of the checkpoint's generation_config.json, used where a request leaves them open; None: no opinion."""
+    """Sampling parameters of the entry and of the checkpoint's generation_config.json, used where a request leaves them open; None: no
+    opinion."""
 
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
     repetition_penalty: float | None = None
 
     @classmethod

@@ -163,14 +163,15 @@ class _Batch:
         temperatures = [1.0 if config.temperature is None else config.temperature for config in configs]
         top_ks = [config.top_k if config.top_k and 0 < config.top_k < vocab_size else 0 for config in configs]
         top_ps = [1.0 if config.top_p is None else config.top_p for config in configs]
+        min_ps = [config.min_p or 0.0 for config in configs]
         self.greedy_rows = [row for row, temperature in enumerate(temperatures) if temperature < MIN_TEMPERATURE]
         sampling = [row for row, temperature in enumerate(temperatures) if temperature >= MIN_TEMPERATURE]
-        self.truncated_rows = [row for row in sampling if top_ks[row] or top_ps[row] < 1 or configs[row].min_p > 0]
+        self.truncated_rows = [row for row in sampling if top_ks[row] or top_ps[row] < 1 or min_ps[row] > 0]
         self.free_rows = [row for row in sampling if row not in set(self.truncated_rows)]
         self.greedy, self.truncated, self.free = rows(self.greedy_rows), rows(self.truncated_rows), rows(self.free_rows)
         self.temperature, self.top_p = column(temperatures), column(top_ps)
         self.top_k = column(top_ks, torch.int64)
-        self.min_p = column([config.min_p for config in configs])
+        self.min_p = column(min_ps)
         self.penalized_rows = [
             row
             for row, config in enumerate(configs)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from mm_gateway.runtime.checkpoints.gguf.architectures import ARCHITECTURES, Architecture, Keys
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader
 from mm_gateway.runtime.checkpoints.gguf.tensors import read_tensor
 
+logger = logging.getLogger(__name__)
+
 # Keys that change nothing here: the vocabulary's size is that of its embedding, which is looked at.
 _HARMLESS = {"vocab_size", "attention.causal", "rope.scaling.finetuned", "attention.layer_norm_epsilon"}
+# What a file says of sampling, in transformers' words, and what llama.cpp's programs take where it does not say
+# (common_params_sampling in https://github.com/ggml-org/llama.cpp/blob/master/common/common.h); a penalty of 1 is none.
+_SAMPLING = {
+    "temp": ("temperature", 0.8),
+    "top_k": ("top_k", 40),
+    "top_p": ("top_p", 0.95),
+    "min_p": ("min_p", 0.05),
+    "penalty_repeat": ("repetition_penalty", 1.0),
+}
+# Further ways to sample, by the value that switches each off.
+_SAMPLERS = {"xtc_probability": 0, "mirostat": 0}
 # Values that switch something off which is not read.
 _OFF = (0, 0.0, False, None, "none")
 
@@ -64,6 +78,17 @@ def special_token_ids(header: GgufHeader) -> dict[str, Any]:
         "eos_token_id": stops[0] if len(stops) == 1 else stops or None,
         "pad_token_id": header.metadata.get("tokenizer.ggml.padding_token_id"),
     }
+
+
+def generation_config_of(header: GgufHeader) -> dict[str, Any]:
+    """What the checkpoint's generation_config.json would say: with which values llama.cpp samples from this file, and what ends texts."""
+    prefix = "general.sampling."
+    stated = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
+    unread = [key for key, off in _SAMPLERS.items() if stated.get(key, off) != off]
+    if unread:
+        logger.warning("%s: %s%s is not read: its texts are sampled without", header.file.name, prefix, f", {prefix}".join(unread))
+    sampling = {name: stated.get(key, default) for key, (name, default) in _SAMPLING.items()}
+    return {"do_sample": True, **sampling, **special_token_ids(header)}
 
 
 def _stored_frequencies(header: GgufHeader, config: dict[str, Any]) -> None:

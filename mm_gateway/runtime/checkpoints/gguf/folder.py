@@ -9,13 +9,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mm_gateway.runtime.checkpoints.gguf.config import config_of, special_token_ids
+from mm_gateway.runtime.checkpoints.gguf.config import config_of, generation_config_of
 from mm_gateway.runtime.checkpoints.gguf.header import read_header
 from mm_gateway.runtime.checkpoints.gguf.tokenizer import tokenizer_of
 
 WEIGHTS_FILE = "weights.gguf"
 # Raised when what is written into the folder changes, so that those made before are not found.
-_VERSION = 1
+_VERSION = 2
 
 
 def checkpoint_of_file(file: Path) -> Path:
@@ -41,7 +41,7 @@ def checkpoint_of_file(file: Path) -> Path:
     try:
         tokenizer_of(header).save_pretrained(made)
         (made / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-        (made / "generation_config.json").write_text(json.dumps(special_token_ids(header)), encoding="utf-8")
+        (made / "generation_config.json").write_text(json.dumps(generation_config_of(header)), encoding="utf-8")
         (made / WEIGHTS_FILE).symlink_to(file)
         made.rename(folder)
     except OSError:
