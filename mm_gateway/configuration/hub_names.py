@@ -1,4 +1,4 @@
-"""Names of repositories on the hub: what one looks like, and which of them patterns allow."""
+"""Names of repositories on the hub and of files in them: what one looks like, and which of them patterns allow."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ MAX_PART = 96
 MAX_FILE = 255
 # As huggingface_hub.utils.validate_repo_id has it, whose import takes longer than a small command.
 _PART = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
+# As llama.cpp's gguf-split names the parts of a file.
+_PART_OF_SEVERAL = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.ASCII)
 
 
 HubPattern = Annotated[
@@ -40,6 +42,19 @@ def split_file(name: str) -> tuple[str, str | None]:
 def is_gguf_file(file: str) -> bool:
     """Whether a path could be one of a GGUF file in a repository."""
     return file.endswith(".gguf") and len(file) <= MAX_FILE and all(_PART.fullmatch(part) and ".." not in part for part in file.split("/"))
+
+
+def gguf_parts(file: str) -> list[str]:
+    """All parts of the GGUF file that a file is one of by its name, such as `m-00001-of-00003.gguf`; it alone where it is no part."""
+    found = _PART_OF_SEVERAL.search(file)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        return [file]
+    return [f"{file[: found.start()]}-{number:05d}-of-{found[2]}.gguf" for number in range(1, int(found[2]) + 1)]
+
+
+def gguf_models(files: Sequence[str]) -> list[str]:
+    """The GGUF files among a repository's or a folder's that stand for a model each: whole ones, and the first of several parts."""
+    return [file for file in files if file.endswith(".gguf") and file == gguf_parts(file)[0]]
 
 
 def is_allowed(name: str, patterns: Sequence[str]) -> bool:

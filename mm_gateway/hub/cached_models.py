@@ -10,6 +10,7 @@ from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 from huggingface_hub.utils import CachedFileInfo, CachedRepoInfo, DeleteCacheStrategy, HFCacheInfo
 
+from mm_gateway.configuration.hub_names import gguf_models, gguf_parts
 from mm_gateway.errors import DownloadError, StorageError
 from mm_gateway.hub.download import Choose, cached, cached_folder, files_in
 
@@ -35,7 +36,8 @@ def cached_models() -> list[CachedModel]:
 
 
 def complete_models(accept: Callable[[str], bool], choose: Choose) -> list[str]:
-    """Names of accepted models whose chosen files are all in the cache, and `NAME:FILE` for each GGUF file of accepted models.
+    """Names of accepted models whose chosen files are all in the cache, and `NAME:FILE` for each GGUF file of accepted models that is
+    whole; of one in parts the first.
 
     Reads folders alone, so it is quick where the cache is large.
     """
@@ -47,12 +49,13 @@ def complete_models(accept: Callable[[str], bool], choose: Choose) -> list[str]:
         if cached(name, choose, revision="main") is not None:
             found.append(name)
         folder = cached_folder(name, revision="main")
-        found += [f"{name}:{file}" for file in (files_in(folder) if folder is not None else ()) if file.endswith(".gguf")]
+        files = files_in(folder) if folder is not None else []
+        found += [f"{name}:{file}" for file in gguf_models(files) if set(files).issuperset(gguf_parts(file))]
     return sorted(found)
 
 
 def remove(name: str, file: str | None = None) -> int:
-    """Take a model out of the cache, or one of its files; the bytes that came free.
+    """Take a model out of the cache, or one of its files with all its parts; the bytes that came free.
 
     Raises:
         DownloadError: it is not in the cache. StorageError: it cannot be deleted.
@@ -64,7 +67,7 @@ def remove(name: str, file: str | None = None) -> int:
     if file is None:
         plan = scanned.delete_revisions(*(revision.commit_hash for revision in found.revisions))
         return _execute(plan, [found.repo_path])
-    files = [cached for path, cached in _files(found) if path == file]
+    files = [cached for path, cached in _files(found) if path in gguf_parts(file)]
     if not files:
         raise DownloadError(f"{name} has no file {file} in the cache. There are {', '.join(_model(found).files)}", missing=True)
     return _execute(scanned.delete_files(*files), [cached.file_path for cached in files])

@@ -16,6 +16,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFou
 from huggingface_hub.utils import tqdm as hub_bar
 from tqdm import tqdm
 
+from mm_gateway.configuration.hub_names import gguf_parts
 from mm_gateway.errors import DownloadError
 from mm_gateway.hub.failures import hub_failures
 
@@ -75,7 +76,8 @@ def find(name: str, *, revision: str | None = None, file: str | None = None) -> 
     Raises:
         DownloadError: there is none (`missing`), or it is not in the cache and the hub cannot be asked.
     """
-    if cached(name, lambda _: [file or "config.json"], revision=revision) is not None:
+    wanted = gguf_parts(file) if file is not None else ["config.json"]
+    if cached(name, lambda _: wanted, revision=revision) is not None:
         return
     with hub_failures(name, revision):
         there = HfApi().model_info(name, revision=revision).siblings or ()

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mm_gateway.chat_templates.reasoning_formats.found import TemplateThoughts
 from mm_gateway.chat_templates.templates import built_in_for
+from mm_gateway.configuration.hub_names import gguf_parts
 from mm_gateway.configuration.settings import MemorySettings, ModelConfig, Settings
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder, weight_files
@@ -62,8 +63,8 @@ def describe(config: ModelConfig, settings: Settings) -> ModelDescription:
     device = resolve_device(config.device)
     budget = _budget(settings.memory, str(device))
     packed = gguf_file(folder)
-    names = weight_files([path.name for path in folder.iterdir()]) if packed is None else [packed.name]
-    files = {name: (folder / name).stat().st_size for name in sorted(names)}
+    names = weight_files([path.name for path in folder.iterdir()]) if packed is None else gguf_parts(packed.name)
+    files = {name: (folder if packed is None else packed.parent).joinpath(name).stat().st_size for name in sorted(names)}
     need = estimate(folder, config, settings.engine, device_type=device.type, budget_bytes=budget) if files else None
     tool_format, refused = None, ""
     try:

@@ -15,7 +15,7 @@ from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.loader import load_settings
 from mm_gateway.errors import ConfigurationError
 from tests.support.fake_hub import FakeHub, fake_hub, point_library_at
-from tests.support.gguf_checkpoint import gguf_of
+from tests.support.gguf_checkpoint import gguf_of, gguf_parts_of
 
 
 @pytest.fixture
@@ -112,6 +112,16 @@ async def test_a_gguf_file_is_named_after_a_colon(hub: FakeHub, tmp_path: Path, 
         assert await states(client) == {"mock": "ready", "o/g:q/m-F32.gguf": "ready"}
         unnamed = await ask(client, "o/g")
         assert unnamed.status_code == 503 and "o/g has its weights in GGUF files" in unnamed.json()["error"]["message"]
+
+
+async def test_a_gguf_file_in_parts_is_named_by_one_of_them_and_listed_by_the_first(
+    hub: FakeHub, tmp_path: Path, qwen2_checkpoint: Path
+) -> None:
+    hub.add("o/g", gguf_parts_of(qwen2_checkpoint, tmp_path, "m"))
+    async with gateway(tmp_path) as client:
+        assert (await ask(client, "o/g:m-00001-of-00004.gguf")).status_code == 404
+        assert (await ask(client, "o/g:m-00001-of-00003.gguf")).status_code == 200
+        assert await states(client) == {"mock": "ready", "o/g:m-00001-of-00003.gguf": "ready"}
 
 
 async def test_the_operator_loads_and_unloads_them(hub: FakeHub, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.loader import load_settings
 from mm_gateway.main import cli, run
 from tests.support.fake_hub import FakeHub, fake_hub, point_library_at
-from tests.support.gguf_checkpoint import gguf_of
+from tests.support.gguf_checkpoint import gguf_of, gguf_parts_of
 from tests.support.served import served
 
 ROOT = Path(__file__).parents[2]
@@ -96,10 +96,18 @@ def test_pull_of_one_file_brings_it_and_what_describes_the_model(hub: FakeHub, c
     assert pulled(tmp_path) == {"config.json", "m-Q4_K_M.gguf"}
 
 
-def test_pull_of_a_quantization_in_parts_brings_all_of_them(hub: FakeHub, command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["F16", "big/m-F16-00001-of-00002.gguf", "big/m-F16-00002-of-00002.gguf"])
+def test_pull_of_a_file_in_parts_brings_all_of_them(hub: FakeHub, command: Command, tmp_path: Path, named: str) -> None:
     hub.add("o/g", GGUF)
-    assert command("pull", "o/g:F16")[0] == 0
+    assert command("pull", f"o/g:{named}")[0] == 0
     assert pulled(tmp_path) == {"config.json", "big/m-F16-00001-of-00002.gguf", "big/m-F16-00002-of-00002.gguf"}
+
+
+def test_pull_of_a_file_of_which_the_hub_lacks_a_part_names_it(hub: FakeHub, command: Command, tmp_path: Path) -> None:
+    hub.add("o/g", {name: content for name, content in GGUF.items() if name != "big/m-F16-00002-of-00002.gguf"})
+    code, _, err = command("pull", "o/g:F16")
+    assert code == 1 and "o/g has no file big/m-F16-00002-of-00002.gguf, which is a part of big/m-F16-00001-of-00002.gguf" in err
+    assert not pulled(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +193,9 @@ def test_rm_deletes_one_file(hub: FakeHub, command: Command, tmp_path: Path) -> 
     command("pull", "o/g:Q8_0")
     command("pull", "o/g:F16")
     assert command("rm", "o/g:big/m-F16-00001-of-00002.gguf")[0] == 0
-    assert pulled(tmp_path) == {"config.json", "m-Q8_0.gguf", "big/m-F16-00002-of-00002.gguf"}
+    assert pulled(tmp_path) == {"config.json", "m-Q8_0.gguf"}
     code, _, err = command("rm", "o/g:m-Q4_K_M.gguf")
-    assert code == 1 and "has no file m-Q4_K_M.gguf in the cache. There are big/" in err
+    assert code == 1 and "has no file m-Q4_K_M.gguf in the cache. There are config.json, m-Q8_0.gguf" in err
 
 
 def test_rm_of_what_is_not_there_is_an_error(hub: FakeHub, command: Command) -> None:
@@ -291,6 +299,14 @@ def test_show_of_a_gguf_file(hub: FakeHub, command: Command, qwen2_checkpoint: P
     code, out, _ = command("show", "o/g:m-F32.gguf")
     assert code == 0
     assert "Qwen2ForCausalLM" in out and "GGUF, F32, " in out and " of weights and " in out
+
+
+def test_show_of_a_gguf_file_in_parts(hub: FakeHub, command: Command, qwen2_checkpoint: Path, tmp_path: Path) -> None:
+    hub.add("o/g", gguf_parts_of(qwen2_checkpoint, tmp_path, "m-F32"))
+    command("pull", "o/g:F32")
+    code, out, err = command("show", "o/g:m-F32-00001-of-00003.gguf")
+    assert code == 0, err
+    assert " in 3 files" in out
 
 
 def test_show_of_a_folder_and_of_what_is_no_model(hub: FakeHub, command: Command, llama_checkpoint: Path) -> None:

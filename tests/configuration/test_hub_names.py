@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from mm_gateway.configuration.hub_names import is_allowed, is_gguf_file, is_repository, split_file
+from mm_gateway.configuration.hub_names import gguf_models, gguf_parts, is_allowed, is_gguf_file, is_repository, split_file
 
 NAMES = "gpt2 o/m o/m.1 o_/m_ O-1/m-2 / o/ /m o/m/x o..m o--m o/m.git .o/m o/-m o/m. ö/m .. . ~ o\\m".split()  # noqa: SIM905 - as people read it
 
@@ -59,3 +59,14 @@ def test_a_file_follows_a_colon() -> None:
 )
 def test_a_gguf_file_stays_in_its_repository(file: str, sound: bool) -> None:
     assert is_gguf_file(file) is sound
+
+
+@pytest.mark.parametrize("file", ["m.gguf", "m-00000-of-00002.gguf", "m-00003-of-00002.gguf", "m-1-of-2.gguf", "m-00001-of-00002.bin"])
+def test_a_file_that_is_no_part_stands_alone(file: str) -> None:
+    assert gguf_parts(file) == [file]
+
+
+def test_every_part_names_all_and_the_first_stands_for_them() -> None:
+    parts = ["q/m-00001-of-00002.gguf", "q/m-00002-of-00002.gguf"]
+    assert gguf_parts(parts[0]) == gguf_parts(parts[1]) == parts
+    assert gguf_models(["config.json", *parts, "n.gguf"]) == ["q/m-00001-of-00002.gguf", "n.gguf"]

@@ -54,7 +54,8 @@ def test_it_answers_sensibly_where_a_request_leaves_sampling_open(tmp_path_facto
     prompt = loaded.tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], tokenize=False, add_generation_prompt=True)
     try:
         with ThreadPoolExecutor(20) as pool:
-            answers = list(pool.map(lambda seed: engine.generate(prompt, GenerationConfig(max_new_tokens=60, seed=seed)).text, range(20)))
+            configs = [GenerationConfig(max_new_tokens=60, seed=seed) for seed in range(20)]
+            answers = [result.text for result in pool.map(lambda config: engine.generate(str(prompt), config), configs)]
     finally:
         engine.close()
     assert sum("hydrogen" in answer for answer in answers) >= 15

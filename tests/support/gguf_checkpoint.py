@@ -37,6 +37,7 @@ def write_gguf(
     pre: str = "gpt-2",
     extra: Mapping[str, float] | None = None,
     sampling: Mapping[str, float] | None = None,
+    tensors_in_part: int = 0,
     tensors: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """The file.
@@ -44,11 +45,11 @@ def write_gguf(
     Args:
         kind: of matrices whose rows fill its blocks; the others, and norms, stay as they are.
         pre: name of the rules that cut text. extra: further keys of the architecture. sampling: those of
-            `general.sampling`.
+            `general.sampling`. tensors_in_part: cut the file into parts of so many; then the name of the first is returned.
     """
     config = model.config
     arch = ARCHITECTURES[config.model_type]
-    writer = gguf.GGUFWriter(str(file), gguf.MODEL_ARCH_NAMES[arch])
+    writer = gguf.GGUFWriter(str(file), gguf.MODEL_ARCH_NAMES[arch], split_max_tensors=tensors_in_part)
     layers = int(getattr(config, "num_hidden_layers", 0))
     _write_config(writer, config)
     for key, value in (extra or {}).items():
@@ -76,7 +77,7 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return file
+    return writer.format_shard_names(file)[0]
 
 
 def rewrite_gguf(file: Path, target: Path, encode: Callable[[str, np.ndarray], tuple[np.ndarray, GGMLQuantizationType]]) -> Path:
@@ -106,6 +107,14 @@ def gguf_of(checkpoint: Path, folder: Path) -> bytes:
     """A checkpoint's model and tokenizer as the content of a GGUF file. folder: to write it in."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     return write_gguf(folder / "made.gguf", model, AutoTokenizer.from_pretrained(checkpoint)).read_bytes()
+
+
+def gguf_parts_of(checkpoint: Path, folder: Path, name: str) -> dict[str, bytes]:
+    """As `gguf_of`, in three parts by their names."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    tensors = len(model.state_dict())
+    write_gguf(folder / f"{name}.gguf", model, AutoTokenizer.from_pretrained(checkpoint), tensors_in_part=-(-tensors // 3))
+    return {path.name: path.read_bytes() for path in sorted(folder.glob(f"{name}-*-of-*.gguf"))}
 
 
 def _as_stored(config: Any, name: str, stored: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,11 @@ import click
 from huggingface_hub.utils import tqdm as hub_bar
 
 from mm_gateway.cli.hub.names import entry_of, repository_of, users_of
+from mm_gateway.configuration.hub_names import gguf_models, gguf_parts
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import DownloadError
 from mm_gateway.hub.download import download, size_in_words
 from mm_gateway.runtime.checkpoints.files import wanted_files, weight_files
-
-_PART_OF_SEVERAL = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 def pull(settings: Settings, name: str, revision: str | None) -> None:
@@ -43,7 +42,7 @@ def pull(settings: Settings, name: str, revision: str | None) -> None:
 
 def _of_model(repository: str, code: bool, there: Sequence[str]) -> Sequence[str]:
     chosen = wanted_files(there, weights=True, code=code)
-    files = _gguf_files(there)
+    files = gguf_models(there)
     if files and not weight_files(there):
         raise DownloadError(f"{repository} has its weights in GGUF files. Pull one of them: {_spelled(repository, files)}")
     return chosen
@@ -51,23 +50,21 @@ def _of_model(repository: str, code: bool, there: Sequence[str]) -> Sequence[str
 
 def _of_file(repository: str, file: str, there: Sequence[str]) -> Sequence[str]:
     """The file of that name or quantization, all its parts, and the small files that describe the model."""
-    files = [path for path in there if path == file] or [path for path in _gguf_files(there) if _is_quantized_as(path, file)]
-    names = {_PART_OF_SEVERAL.sub("", path.removesuffix(".gguf")) for path in files}
-    if len(names) != 1:
-        said = "several files" if names else "no file"
-        others = _spelled(repository, files or _gguf_files(there) or there)
+    files = [file] if file in there else [path for path in gguf_models(there) if _is_quantized_as(path, file)]
+    if len(files) != 1:
+        said = "several files" if files else "no file"
+        others = _spelled(repository, files or gguf_models(there) or there)
         raise DownloadError(f"{repository} has {said} of the name or quantization {file!r}. Pull one of: {others}", missing=True)
-    return [*wanted_files(there, weights=False, code=False), *files]
+    parts = gguf_parts(files[0])
+    if missing := [part for part in parts if part not in there]:
+        raise DownloadError(f"{repository} has no file {missing[0]}, which is a part of {files[0]}", missing=True)
+    return [*wanted_files(there, weights=False, code=False), *parts]
 
 
 def _is_quantized_as(path: str, quantization: str) -> bool:
     """Whether a name such as `Qwen3-0.6B-Q8_0.gguf` or `q4/model-q8_0-00001-of-00003.gguf` ends with it, as such names do."""
-    stem = _PART_OF_SEVERAL.sub("", path.removesuffix(".gguf"))
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", path.removesuffix(".gguf"))
     return re.search(rf"(^|[-._/]){re.escape(quantization)}$", stem, re.IGNORECASE) is not None
-
-
-def _gguf_files(there: Sequence[str]) -> list[str]:
-    return [path for path in there if path.endswith(".gguf")]
 
 
 def _spelled(repository: str, files: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import click
 from mm_gateway.cli.hub.names import entry_of, repository_of
 from mm_gateway.cli.hub.running import in_words, running_models
 from mm_gateway.cli.hub.table import count_in_words
+from mm_gateway.configuration.hub_names import gguf_parts
 from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.errors import DownloadError, InvalidRequestError, UpstreamError
 from mm_gateway.hub.download import cached, size_in_words
@@ -55,7 +56,7 @@ def _config(settings: Settings, name: str) -> ModelConfig:
     if config is not None or Path(name).expanduser().is_dir():
         return config or ModelConfig(model_name=name)
     repository, file = repository_of(settings, name)
-    if file is not None and cached(repository, lambda _: [file], revision="main") is None:
+    if file is not None and cached(repository, lambda _: gguf_parts(file), revision="main") is None:
         raise DownloadError(f"{name} is not downloaded, and a GGUF file says what it is only as a whole: mm-gateway pull {name}")
     return ModelConfig(model_name=repository, revision="main", gguf_file=file)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mm_gateway.configuration.hub_names import gguf_models, gguf_parts
 from mm_gateway.configuration.loader import PACKAGE_PREFIX
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
@@ -48,12 +49,12 @@ def _as_checkpoint(config: ModelConfig, found: Path, progress: ProgressCallback)
     name = config.model_name
     file = found / config.gguf_file if config.gguf_file is not None else found
     if file.is_dir() and not (file / "config.json").is_file():
-        inside = sorted(file.glob("*.gguf"))
+        inside = gguf_models(sorted(path.name for path in file.glob("*.gguf")))
         if len(inside) > 1:
-            raise ModelLoadError(f"{name}: there are {len(inside)} GGUF files in {file}; set gguf_file to one, such as {inside[0].name}")
+            raise ModelLoadError(f"{name}: there are {len(inside)} GGUF files in {file}; set gguf_file to one, such as {inside[0]}")
         if not inside:
             raise ModelLoadError(f"{name}: the folder {file} holds neither config.json nor a GGUF file, so it is no checkpoint")
-        file = inside[0]
+        file /= inside[0]
     if file.is_dir():
         return file
     if not file.is_file():
@@ -88,11 +89,12 @@ def _in_package(config: ModelConfig, path: str) -> Path:
 
 
 def _wanted(config: ModelConfig, weights: bool, there: Sequence[str]) -> list[str]:
-    name, file, others = config.model_name, config.gguf_file, fnmatch_filter(there, "*.gguf")
-    if file is not None and file not in there:
-        raise ModelLoadError(f"{name}: its repository has no file {file}; set gguf_file to one of {_some(others)}")
-    if file is not None:
-        return [file]  # it says all there is to say
+    name, file, others = config.model_name, config.gguf_file, gguf_models(there)
+    parts = gguf_parts(file) if file is not None else []
+    if missing := [part for part in parts if part not in there]:
+        raise ModelLoadError(f"{name}: its repository has no file {missing[0]}; set gguf_file to one of {_some(others)}")
+    if parts:
+        return parts  # they say all there is to say
     if others and not weight_files(there):
         raise ModelLoadError(f"{name} has its weights in GGUF files; set gguf_file to one of {_some(others)}")
     if "config.json" not in there:

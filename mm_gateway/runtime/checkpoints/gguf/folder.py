@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from mm_gateway.runtime.checkpoints.gguf.config import config_of, generation_config_of
-from mm_gateway.runtime.checkpoints.gguf.header import read_header
+from mm_gateway.runtime.checkpoints.gguf.header import read_header, state_of
 from mm_gateway.runtime.checkpoints.gguf.tokenizer import tokenizer_of
 
 WEIGHTS_FILE = "weights.gguf"
@@ -21,14 +21,14 @@ _VERSION = 2
 def checkpoint_of_file(file: Path) -> Path:
     """The folder for a GGUF file, in `$XDG_CACHE_HOME/mm_gateway/gguf` (`~/.cache` by default).
 
-    The weights in it are a link to the file.
+    The weights in it are a link to the file, or to the first of its parts, of which `file` is any.
 
     Raises:
         ValueError: the file is damaged, or holds what is not read from GGUF. OSError: the cache cannot be written.
     """
-    file = file.resolve()
-    state = file.stat()
-    name = hashlib.sha256(f"{_VERSION}:{file}:{state.st_size}:{state.st_mtime_ns}".encode()).hexdigest()[:24]
+    # By its own name, not that of what it is a link to, as files in the hub's cache are: the other parts are found by it.
+    file = Path(os.path.abspath(file))
+    name = hashlib.sha256(f"{_VERSION}:{file}:{state_of(file)}".encode()).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mm_gateway" / "gguf"
     folder = cache / f"{file.stem}-{name}"
     if (folder / "config.json").is_file():
@@ -42,7 +42,7 @@ def checkpoint_of_file(file: Path) -> Path:
         tokenizer_of(header).save_pretrained(made)
         (made / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         (made / "generation_config.json").write_text(json.dumps(generation_config_of(header)), encoding="utf-8")
-        (made / WEIGHTS_FILE).symlink_to(file)
+        (made / WEIGHTS_FILE).symlink_to(header.file)
         made.rename(folder)
     except OSError:
         if not (folder / "config.json").is_file():
@@ -53,6 +53,6 @@ def checkpoint_of_file(file: Path) -> Path:
 
 
 def gguf_file(folder: Path) -> Path | None:
-    """The GGUF file that holds the weights of such a folder; None for any other."""
+    """The GGUF file that holds the weights of such a folder, the first of its parts; None for any other."""
     file = folder / WEIGHTS_FILE
-    return file if file.is_symlink() else None
+    return file.readlink() if file.is_symlink() else None

@@ -16,18 +16,22 @@ from typing import Any
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from mm_gateway.configuration.hub_names import gguf_parts
+
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)  # version 1 counted in 32 bits and was gone within weeks
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_NUMBER, _COUNT, _TENSORS = "split.no", "split.count", "split.tensors.count"
 _MAX_NAME_BYTES = 2**16
 _MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """shape: outermost dimension first, as torch counts. offset, nbytes: of its blocks in the file."""
+    """shape: outermost dimension first, as torch counts. file, offset, nbytes: where its blocks are."""
 
+    file: Path
     name: str
     shape: tuple[int, ...]
     kind: GGMLQuantizationType
@@ -42,7 +46,7 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """metadata: by llama.cpp's keys; arrays as lists."""
+    """metadata: by llama.cpp's keys; arrays as lists. file: the first of its parts."""
 
     file: Path
     metadata: Mapping[str, Any]
@@ -59,29 +63,67 @@ class GgufHeader:
 
 
 def read_header(file: Path) -> GgufHeader:
-    """The head of a GGUF file; its tensors are not touched.
+    """The head of a GGUF file, or of all parts that a model was cut into, of which `file` is any; tensors are not touched.
 
     Raises:
-        ValueError: it is none, is cut off or damaged, or has blocks of a kind that nobody here can read.
+        ValueError: it is none, is cut off or damaged, has blocks of a kind that nobody here can read, or a part is missing.
     """
+    header = _read_file(file)
+    if header.metadata.get(_COUNT, 1) != 1:
+        header = _joined(file, int(header.metadata[_COUNT]))
+    if not isinstance(header.metadata.get("general.architecture"), str):
+        raise ValueError(f"{header.file.name} does not say its architecture")
+    return header
+
+
+def weights_header(file: Path) -> GgufHeader:
+    """As `read_header`, without what it says of the tokenizer, which is most of it; read once for as long as the files stay as they are."""
+    return _kept_header(file, state_of(file))
+
+
+def state_of(file: Path) -> tuple[tuple[int, int], ...]:
+    """Size and time of the last change of a GGUF file and its parts, as far as they are there."""
+    file.stat()
+    parts = [file.with_name(name) for name in gguf_parts(file.name)]
+    return tuple((state.st_size, state.st_mtime_ns) for part in parts if part.exists() and (state := part.stat()))
+
+
+@functools.lru_cache(maxsize=16)
+def _kept_header(file: Path, state: tuple[tuple[int, int], ...]) -> GgufHeader:
+    header = read_header(file)
+    return replace(header, metadata={key: value for key, value in header.metadata.items() if not key.startswith("tokenizer.")})
+
+
+def _joined(file: Path, count: int) -> GgufHeader:
+    """Of the parts that lie beside one of them: what the first says, and the tensors of all."""
+    names = gguf_parts(file.name)
+    if len(names) != count:
+        raise ValueError(
+            f"{file.name} is one of {count} parts, which are found by their names: name them as they were, such as "
+            f"model-00001-of-{count:05d}.gguf"
+        )
+    missing = [name for name in names if not file.with_name(name).is_file()]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise ValueError(f"{', '.join(missing[:3])} {verb} missing: all {count} parts have to lie side by side")
+    parts = [_read_file(file.with_name(name)) for name in names]
+    for number, part in enumerate(parts):
+        said = part.metadata.get(_NUMBER), part.metadata.get(_COUNT)
+        if said != (number, count):
+            raise ValueError(f"{part.file.name} is no part {number + 1} of {count} by what it says itself: is it one of another model?")
+    tensors = {tensor.name: tensor for part in parts for tensor in part.tensors.values()}
+    if len(tensors) != parts[0].metadata.get(_TENSORS, len(tensors)) or len(tensors) != sum(len(part.tensors) for part in parts):
+        raise ValueError(f"{parts[0].file.name} and the other parts are not those of one model")
+    return GgufHeader(parts[0].file, parts[0].metadata, tensors)
+
+
+def _read_file(file: Path) -> GgufHeader:
     with file.open("rb") as stream:
         try:
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
                 return _Reader(file, view).header()
         except (struct.error, IndexError, UnicodeDecodeError, OverflowError, MemoryError) as error:
             raise ValueError(f"{file.name} is cut off or damaged") from error
-
-
-def weights_header(file: Path) -> GgufHeader:
-    """As `read_header`, without what it says of the tokenizer, which is most of it; read once for as long as the file stays as it is."""
-    state = file.stat()
-    return _kept_header(file, state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=16)
-def _kept_header(file: Path, size: int, changed_ns: int) -> GgufHeader:
-    header = read_header(file)
-    return replace(header, metadata={key: value for key, value in header.metadata.items() if not key.startswith("tokenizer.")})
 
 
 class _Reader:
@@ -105,14 +147,12 @@ class _Reader:
             name = self._name()
             (kind,) = self._unpack("I")
             metadata[name] = self._value(kind)
-        if not isinstance(metadata.get("general.architecture"), str):
-            raise ValueError(f"{self._file.name} does not say its architecture")
         found = [self._tensor() for _ in range(tensors)]
         alignment = int(metadata.get("general.alignment", 32))
         if alignment < 1:
             raise ValueError(f"{self._file.name} is cut off or damaged")
         start = -(-self._at // alignment) * alignment
-        placed = [GgufTensor(name, shape, kind, start + offset, nbytes) for name, shape, kind, offset, nbytes in found]
+        placed = [GgufTensor(self._file, name, shape, kind, start + offset, nbytes) for name, shape, kind, offset, nbytes in found]
         if any(tensor.offset + tensor.nbytes > len(self._view) for tensor in placed):
             raise ValueError(f"{self._file.name} is cut off or damaged")
         return GgufHeader(self._file, metadata, {tensor.name: tensor for tensor in placed})

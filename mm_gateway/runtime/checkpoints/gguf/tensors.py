@@ -30,7 +30,7 @@ def read_tensor(header: GgufHeader, tensor: GgufTensor, dtype: torch.dtype = tor
     Raises:
         ValueError: the file is cut off, or has blocks of a kind that the package gguf does not read.
     """
-    with header.file.open("rb") as stream:
+    with tensor.file.open("rb") as stream:
         stream.seek(tensor.offset)
         if tensor.kind in _PLAIN:
             return torch.frombuffer(read_exactly(stream, tensor.nbytes), dtype=_PLAIN[tensor.kind]).reshape(tensor.shape)
@@ -68,7 +68,7 @@ def read_kept(header: GgufHeader, architecture: Architecture, tensor: GgufTensor
     block, block_bytes = GGML_QUANT_SIZES[tensor.kind]
     step = max(1, _CHUNK_ITEMS // inputs)
     pieces: list[Blocks] = []
-    with header.file.open("rb") as stream:
+    with tensor.file.open("rb") as stream:
         stream.seek(tensor.offset)
         for first in range(0, rows, step):
             count = min(step, rows - first)
