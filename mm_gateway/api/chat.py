@@ -50,6 +50,7 @@ def _asked(body: ChatCompletionRequest, ignored: list[str]) -> Asked:
         stages=(body.workflow or {}).get("events") is True,
         tokens=token_details(body),
         thoughts=tells_thoughts(body),
+        custom={tool.custom.name for tool in body.tools or () if tool.type == "custom" and tool.custom is not None},
     )
     return Asked(generation, reply, stream=bool(body.stream))
 

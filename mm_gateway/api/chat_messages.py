@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from mm_gateway.api.custom_tools import arguments_of
 from mm_gateway.core import Message, Rendering, ToolCall
 from mm_gateway.core.limits import MAX_CONVERSATION_TOOL_CALLS
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.protocol import ChatCompletionRequest, ChatMessage, ContentPart, TokenizeRequest
+from mm_gateway.protocol import ChatCompletionRequest, ChatMessage, ContentPart, CustomCall, FunctionCall, TokenizeRequest, ToolCallEntry
 from mm_gateway.protocol.decoding import check_depth
 
 
@@ -76,15 +77,23 @@ def _message(at: str, message: ChatMessage) -> Message:
     if message.content is None and not message.tool_calls and not reasoning:
         raise InvalidRequestError(f"{at}.content must be a string or a list of text parts", param=f"{at}.content")
     for position, call in enumerate(message.tool_calls or ()):
-        check_depth(f"{at}.tool_calls[{position}].function.arguments", call.function.arguments)
+        check_depth(f"{at}.tool_calls[{position}].function.arguments", _call(f"{at}.tool_calls[{position}]", call).arguments)
     return Message(
         role=message.role,
         content=_text(f"{at}.content", message.content),
         name=message.name,
-        tool_calls=tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()),
+        tool_calls=tuple(_call(at, call) for call in message.tool_calls or ()),
         tool_call_id=message.tool_call_id,
         reasoning=reasoning or None,
     )
+
+
+def _call(at: str, call: ToolCallEntry) -> ToolCall:
+    if call.type == "custom" and isinstance(call.custom, CustomCall):
+        return ToolCall(call.id, call.custom.name, arguments_of(call.custom.input))
+    if call.type == "custom" or not isinstance(call.function, FunctionCall):
+        raise InvalidRequestError(f"You must provide the parameter: {at}.{call.type}", param=f"{at}.{call.type}")
+    return ToolCall(call.id, call.function.name, call.function.arguments)
 
 
 def _text(at: str, content: str | list[ContentPart] | None) -> str:

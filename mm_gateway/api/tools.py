@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
+from mm_gateway.api.custom_tools import custom_tool
 from mm_gateway.core import Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.protocol import ChatCompletionRequest, FunctionDefinition, FunctionTool, TokenizeRequest, ToolChoice
+from mm_gateway.protocol import ChatCompletionRequest, FunctionDefinition, TokenizeRequest, ToolChoice, ToolEntry
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -64,15 +65,15 @@ def read_tools(body: ChatCompletionRequest | TokenizeRequest, ignored: list[str]
 
 def functions_of(
     kinds: Sequence[str],
-    read: Callable[[int], Tool],
+    read: Callable[[int], Tool | Sequence[Tool]],
     choice: object,
     ignored: list[str],
     left_out: Collection[str] = SERVER_TOOLS,
-) -> Mapping[int, Tool]:
-    """The functions among the tools of a body, by their place there.
+) -> list[tuple[int, Tool]]:
+    """The functions among the tools of a body, with their place there.
 
     Args:
-        kinds: the `type` of each tool. read: the function at a place. choice: the body's.
+        kinds: the `type` of each tool. read: the function at a place, or the functions. choice: the body's.
         ignored: gets the paths of tools that cannot be run, which are left out: a model that may choose has nothing to choose there.
         left_out: types that are treated so.
     """
@@ -80,23 +81,28 @@ def functions_of(
     if choice == "required" and unserved and len(unserved) == len(kinds):
         raise unserved_tool(kinds[0], "tools[0]")
     ignored += [f"tools[{index}]" for index in unserved]
-    return {index: read(index) for index in range(len(kinds)) if index not in unserved}
+    found: list[tuple[int, Tool]] = []
+    for index in range(len(kinds)):
+        if index not in unserved:
+            tools = read(index)
+            found += [(index, tool) for tool in ([tools] if isinstance(tools, Tool) else tools)]
+    return found
 
 
 def tool_use(
-    tools: Mapping[int, Tool], choice: str | OneFunction | SomeFunctions | None, *, parallel: bool, name_field: str
+    tools: Sequence[tuple[int, Tool]], choice: str | OneFunction | SomeFunctions | None, *, parallel: bool, name_field: str
 ) -> ToolUse | None:
     """What may and must be called; None: nothing.
 
     Args:
-        tools: by their place in the body. choice: `none`, `auto`, `required`, a function, some functions, or None, which means `auto`.
+        tools: with their place in the body. choice: `none`, `auto`, `required`, a function, some functions, or None, which means `auto`.
         name_field: where in an entry of the body's `tools` its name stands.
 
     Raises:
         InvalidRequestError: a name twice, or a choice that does not fit them.
     """
     seen: set[str] = set()
-    for index, tool in tools.items():
+    for index, tool in tools:
         if tool.name in seen:
             at = f"tools[{index}]"
             raise InvalidRequestError(f"{at}: there is another function of the name '{tool.name}'", param=f"{at}.{name_field}")
@@ -120,20 +126,21 @@ def tool_use(
                 _known(name, seen, at)
             if not allowed:
                 raise InvalidRequestError("allowed_tools must hold at least one tool", param=at)
-            some = {index: tool for index, tool in tools.items() if tool.name in allowed}
+            some = [(index, tool) for index, tool in tools if tool.name in allowed]
             return _use(some, required=mode == "required", parallel=parallel)
         case _:
             raise InvalidRequestError(f"tool_choice must be none, auto, required or a tool, got '{choice[:50]}'", param="tool_choice")
 
 
-def _use(tools: Mapping[int, Tool], *, required: bool = False, only: str | None = None, parallel: bool) -> ToolUse:
-    places = () if [*tools] == [*range(len(tools))] else tuple(tools)
-    return ToolUse(tuple(tools.values()), required=required, only=only, parallel=parallel, places=places)
+def _use(tools: Sequence[tuple[int, Tool]], *, required: bool = False, only: str | None = None, parallel: bool) -> ToolUse:
+    places = tuple(index for index, _ in tools)
+    places = () if places == tuple(range(len(tools))) else places
+    return ToolUse(tuple(tool for _, tool in tools), required=required, only=only, parallel=parallel, places=places)
 
 
 def unserved_choice(kind: str) -> UnsupportedParameterError:
     return UnsupportedParameterError(
-        f"tool_choice of type '{kind[:50]}' is not supported by this server, only 'function' and 'allowed_tools'",
+        f"tool_choice of type '{kind[:50]}' is not supported by this server, only 'function', 'custom' and 'allowed_tools'",
         param="tool_choice.type",
         code="unsupported_value",
     )
@@ -141,16 +148,21 @@ def unserved_choice(kind: str) -> UnsupportedParameterError:
 
 def unserved_tool(kind: str, at: str) -> UnsupportedParameterError:
     return UnsupportedParameterError(
-        f"Tools of type '{kind[:50]}' are not supported by this server, only 'function'", param=f"{at}.type", code="unsupported_value"
+        f"Tools of type '{kind[:50]}' are not supported by this server, only 'function' and 'custom'",
+        param=f"{at}.type",
+        code="unsupported_value",
     )
+
+
+def check_name(at: str, name: str) -> None:
+    """Raises InvalidRequestError where a tool cannot be named so; at: path of the name."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidRequestError(f"{at} must be 1 to 64 letters, digits, underscores or dashes, got '{name[:64]}'", param=at)
 
 
 def function_tool(at: str, function: FunctionDefinition) -> Tool:
     """A function as it was given at a path of the body; errors as for `read_tools`."""
-    if _NAME.fullmatch(function.name) is None:
-        raise InvalidRequestError(
-            f"{at}.name must be 1 to 64 letters, digits, underscores or dashes, got '{function.name[:64]}'", param=f"{at}.name"
-        )
+    check_name(f"{at}.name", function.name)
     kind = (function.parameters or {}).get("type", "object")
     if kind != "object":
         raise InvalidRequestError(
@@ -168,14 +180,22 @@ def function_tool(at: str, function: FunctionDefinition) -> Tool:
 def _choice(choice: ToolChoice) -> OneFunction | SomeFunctions:
     if choice.type == "function" and choice.function is not None:
         return OneFunction(choice.function.name, "tool_choice.function.name")
+    if choice.type == "custom" and choice.custom is not None:
+        return OneFunction(choice.custom.name, "tool_choice.custom.name")
     if choice.type == "allowed_tools" and choice.allowed_tools is not None:
-        names = [tool.function.name if tool.function is not None else tool.name for tool in choice.allowed_tools.tools]
+        named = [(tool.function or tool.custom, tool.name) for tool in choice.allowed_tools.tools]
+        names = [tool.name if tool is not None else name for tool, name in named]
         return SomeFunctions(choice.allowed_tools.mode, tuple(name or "" for name in names), "tool_choice.allowed_tools.tools")
     raise unserved_choice(choice.type)
 
 
-def _tool(index: int, tool: FunctionTool) -> Tool:
+def _tool(index: int, tool: ToolEntry) -> Tool:
     at = f"tools[{index}]"
+    if tool.type == "custom":
+        if tool.custom is None:
+            raise InvalidRequestError(f"You must provide the parameter: {at}.custom", param=f"{at}.custom")
+        check_name(f"{at}.custom.name", tool.custom.name)
+        return custom_tool(f"{at}.custom.format", tool.custom.name, tool.custom.description, tool.custom.format)
     if tool.type != "function":
         raise unserved_tool(tool.type, at)
     if tool.function is None:

@@ -19,8 +19,11 @@ async def read_schemas(tools: Sequence[Tool], places: Sequence[int] = ()) -> lis
     """What the arguments of each tool are held to, if it compiles. places: as of a ToolUse.
 
     Raises:
-        InvalidRequestError: a schema is too large, or that of a strict tool cannot be enforced; names the tool.
+        InvalidRequestError: a schema is too large, that of a strict tool cannot be enforced, or a grammar is wrong; names the tool.
     """
+    for tool in tools:
+        if tool.input_grammar is not None:
+            await TRIALS.checked(tool.input_grammar)
     return [await ENCODING.run(_read, tool, _parameters_of_tool(place)) for tool, place in zip(tools, places or count(), strict=False)]
 
 

@@ -68,6 +68,8 @@ class Tool(msgspec.Struct, frozen=True):
     parameters: Mapping[str, Any] | None = None
     strict: bool = False
     """Refuse a schema that calls cannot be held to in all of it, in place of leaving parts of it out."""
+    input_grammar: Grammar | None = None
+    """Of a tool whose one argument is a text, `input`: what that has to be, `lark` or `regex`. None: any text, or another kind of tool."""
 
 
 class ToolUse(msgspec.Struct, frozen=True):

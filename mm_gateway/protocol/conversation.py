@@ -25,10 +25,20 @@ class FunctionCall(msgspec.Struct, forbid_unknown_fields=True):
     arguments: str
 
 
-class FunctionToolCall(msgspec.Struct, forbid_unknown_fields=True):
+class CustomCall(msgspec.Struct, forbid_unknown_fields=True):
+    """A custom tool's name and the text that it gets."""
+
+    name: str
+    input: str
+
+
+class ToolCallEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """`function` or `custom`, as `type` says."""
+
     id: str
-    function: FunctionCall
-    type: Literal["function"] = "function"
+    function: FunctionCall | msgspec.UnsetType = msgspec.UNSET
+    custom: CustomCall | msgspec.UnsetType = msgspec.UNSET
+    type: Literal["function", "custom"] = "function"
     index: Annotated[int | msgspec.UnsetType | None, no_effect("Some clients send back what they put together from a stream.")] = (
         msgspec.UNSET
     )
@@ -46,9 +56,26 @@ class FunctionDefinition(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
 
 
-class FunctionTool(msgspec.Struct):
-    type: Annotated[str, about("Only `function` is served.", examples=["function"])]
+class GrammarText(msgspec.Struct, forbid_unknown_fields=True):
+    """syntax: `lark` in llguidance's dialect, or `regex`."""
+
+    definition: str
+    syntax: Literal["lark", "regex"]
+
+
+class CustomDefinition(msgspec.Struct, forbid_unknown_fields=True):
+    name: Annotated[str, about("1 to 64 letters, digits, underscores or dashes.", examples=["run_sql"])]
+    description: str | None = None
+    format: Annotated[
+        dict[str, Any] | None,
+        about('`{"type": "text"}`, the default, or `{"type": "grammar", "grammar": {"syntax", "definition"}}`, enforced token by token.'),
+    ] = None
+
+
+class ToolEntry(msgspec.Struct):
+    type: Annotated[str, about("`function` and `custom` are served.", examples=["function"])]
     function: FunctionDefinition | None = None
+    custom: Annotated[CustomDefinition | None, about("A tool whose call is a text.")] = None
 
 
 class FunctionName(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +85,7 @@ class FunctionName(msgspec.Struct, forbid_unknown_fields=True):
 class AllowedTool(msgspec.Struct):
     type: str
     function: FunctionName | None = None
+    custom: FunctionName | None = None
     name: str | None = None
 
 
@@ -67,10 +95,11 @@ class AllowedTools(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ToolChoice(msgspec.Struct):
-    """`{"type": "function", "function": {"name"}}`, or `allowed_tools`."""
+    """`{"type": "function", "function": {"name"}}`, the same of `custom`, or `allowed_tools`."""
 
     type: str
     function: FunctionName | None = None
+    custom: FunctionName | None = None
     allowed_tools: AllowedTools | None = None
 
 
@@ -87,7 +116,7 @@ class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
     name: Annotated[str | None, about("Of the author, where the model's template writes it.")] = None
     tool_calls: Annotated[
-        Annotated[list[FunctionToolCall], Meta(max_length=MAX_TOOL_CALLS)] | None, about("Of an assistant: what it called.")
+        Annotated[list[ToolCallEntry], Meta(max_length=MAX_TOOL_CALLS)] | None, about("Of an assistant: what it called.")
     ] = None
     tool_call_id: Annotated[str | None, about("Of a tool: the call that this is the result of.")] = None
     function_call: Annotated[Any, refused("Use `tool_calls`.")] = None
@@ -103,7 +132,7 @@ class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
 Messages = Annotated[list[ChatMessage], Meta(max_length=MAX_MESSAGES)]
 
 
-Tools = Annotated[Annotated[list[FunctionTool], Meta(max_length=MAX_TOOLS)] | None, about("Functions that the model may call.")]
+Tools = Annotated[Annotated[list[ToolEntry], Meta(max_length=MAX_TOOLS)] | None, about("What the model may call.")]
 ToolChoiceField = Annotated[
     str | ToolChoice | None, about("`none`, `auto` (default), `required`, a function, or `allowed_tools`.", examples=["auto"])
 ]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mm_gateway.protocol.conversation import FunctionToolCall
+from mm_gateway.protocol.conversation import ToolCallEntry
 
 # `gc=False`: a reply may have a million of these two, and they hold no cycles for Python's collector to find.
 
@@ -86,7 +86,7 @@ class AssistantMessage(msgspec.Struct):
     role: Literal["assistant"] = "assistant"
     refusal: None = None
     annotations: list[Annotation] | msgspec.UnsetType = msgspec.UNSET
-    tool_calls: list[FunctionToolCall] | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[ToolCallEntry] | msgspec.UnsetType = msgspec.UNSET
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     """Extension: what the model thought before it answered. `reasoning` is the same under vLLM's name."""
     reasoning: str | msgspec.UnsetType = msgspec.UNSET
@@ -137,9 +137,10 @@ class ChunkToolCall(msgspec.Struct):
     """A piece of a call: `id`, `type` and the name come with the first; pieces of one `index` belong together."""
 
     index: int
-    function: dict[str, str]
+    function: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    custom: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     id: str | msgspec.UnsetType = msgspec.UNSET
-    type: Literal["function"] | msgspec.UnsetType = msgspec.UNSET
+    type: Literal["function", "custom"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChunkDelta(msgspec.Struct):

@@ -56,10 +56,13 @@ class ReasoningConfig(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ResponseToolChoice(msgspec.Struct):
-    """`{"type": "function", "name"}`, or `{"type": "allowed_tools", "mode", "tools"}`."""
+    """`{"type": "function" | "custom", "name"}`, `{"type": "local_shell" | "shell" | "apply_patch"}`, or `{"type": "allowed_tools", "mode",
+    "tools"}`.
+    """
 
     type: str
     name: str | None = None
+    namespace: str | None = None
     mode: Literal["auto", "required"] | None = None
     tools: Annotated[list[AllowedTool], Meta(max_length=MAX_TOOLS)] | None = None
 
@@ -69,7 +72,11 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 
     input: Annotated[
         str | Annotated[list[dict[str, Any]], Meta(max_length=MAX_ITEMS)] | None,
-        about("A text, or items: messages, function calls and their outputs, references to stored items.", minLength=1, minItems=1),
+        about(
+            "A text, or items: messages, calls of all kinds of tools and their outputs, references to stored items.",
+            minLength=1,
+            minItems=1,
+        ),
     ] = None
     instructions: Annotated[str | None, about("A system message in front, for this response only.")] = None
     previous_response_id: Annotated[str | None, about("The stored response that this one continues.")] = None
@@ -79,7 +86,10 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     )
     include: Annotated[list[Includable] | None, about("What else the reply is to hold.")] = None
     text: Annotated[TextConfig | None, about("What the output has to look like: `format`, enforced token by token.")] = None
-    tools: Annotated[Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None, about("Functions that the model may call.")] = None
+    tools: Annotated[
+        Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None,
+        about("What the model may call: types `function`, `custom`, `namespace`, `local_shell`, `shell`, `apply_patch`."),
+    ] = None
     tool_choice: Annotated[
         str | ResponseToolChoice | None, about("`none`, `auto` (default), `required`, a function, or `allowed_tools`.", examples=["auto"])
     ] = None

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-ItemStatus = Literal["in_progress", "completed", "incomplete"]
+from mm_gateway.protocol.response_calls import ItemStatus, ToolCallItem, ToolOutputItem
+
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
 
 
@@ -80,6 +81,7 @@ class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
     name: str
     arguments: str
     status: ItemStatus = "completed"
+    namespace: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class FunctionCallOutputItem(msgspec.Struct, tag_field="type", tag="function_call_output"):
@@ -103,15 +105,8 @@ class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
     status: ItemStatus | None = None
 
 
-OutputItem = MessageItem | FunctionCallItem | ReasoningItem
-Item = MessageItem | FunctionCallItem | FunctionCallOutputItem | ReasoningItem
-
-
-class FunctionToolReply(msgspec.Struct, tag_field="type", tag="function"):
-    name: str
-    description: str | None
-    parameters: dict[str, Any] | None
-    strict: bool
+OutputItem = MessageItem | FunctionCallItem | ToolCallItem | ReasoningItem
+Item = OutputItem | FunctionCallOutputItem | ToolOutputItem
 
 
 class ResponseFailure(msgspec.Struct):
@@ -173,7 +168,7 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     temperature: float | None = None
     text: dict[str, Any]
     tool_choice: str | dict[str, Any]
-    tools: list[FunctionToolReply]
+    tools: list[dict[str, Any]]
     top_logprobs: int = 0
     top_p: float | None = None
     truncation: Literal["auto", "disabled"] = "disabled"

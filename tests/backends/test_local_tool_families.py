@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,26 @@ async def test_a_stream_has_the_same_calls(client: AsyncTestClient, family: str)
                     found.append({"name": piece.function.name or "", "arguments": ""})
                 found[piece.index]["arguments"] += piece.function.arguments or ""
     assert found == [{"name": call.function.name, "arguments": call.function.arguments} for call in whole if call.type == "function"]
+
+
+GRAMMARS = {
+    "lark": (
+        'start: "+" LINE LF "- " item\nitem: "(" item? ")" | "\\""\nLINE: /[a"]{1,3}/\n%import common.LF',
+        r'\+[a"]{1,3}\n- (\(*)"?(\)*)',
+    ),
+    "regex": (r'[0-9]{2}\n["\\]{1,2}', r'[0-9]{2}\n["\\]{1,2}'),
+}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("syntax", GRAMMARS)
+@pytest.mark.parametrize("family", SERVED)
+async def test_the_text_of_a_custom_tool_follows_its_grammar(client: AsyncTestClient, family: str, syntax: str) -> None:
+    definition, expected = GRAMMARS[syntax]
+    form = {"type": "grammar", "grammar": {"syntax": syntax, "definition": definition}}
+    tool = {"type": "custom", "custom": {"name": "note", "format": form}}
+    choice = {"type": "custom", "custom": {"name": "note"}}
+    for choice_made in (await complete(client, family, choice, tools=[tool, CLOCK], n=3, temperature=0.5)).choices:
+        assert choice_made.message.tool_calls is not None
+        (call,) = choice_made.message.tool_calls
+        assert call.type == "custom" and re.fullmatch(expected, call.custom.input), call

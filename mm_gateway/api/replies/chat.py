@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
 
+from mm_gateway.api.custom_tools import InputText
 from mm_gateway.api.replies.folded import Folded, usage_reply, workflow_event
 from mm_gateway.api.replies.logprobs import chat_logprobs, prompt_logprobs
 from mm_gateway.api.replies.message_fields import merge_fields
@@ -28,7 +29,7 @@ from mm_gateway.core import (
     WorkflowOutcome,
     WorkflowStep,
 )
-from mm_gateway.protocol import Annotation, AssistantMessage, ChatChoice, ChatCompletion, FunctionToolCall, UrlCitationReply
+from mm_gateway.protocol import Annotation, AssistantMessage, ChatChoice, ChatCompletion, ToolCallEntry, UrlCitationReply
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,7 +41,7 @@ class ChatReply(ChunkedReply):
         id, created, model: the same in all of it. choices: how many there are. logprobs: whether they were asked for.
         include_usage: whether a stream ends with a chunk of usage.
         stages: whether a stream carries a workflow's stages as `delta.workflow`. tokens: what is told of them.
-        thoughts: whether they are told.
+        thoughts: whether they are told. custom: names of the tools that are no functions.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ChatReply(ChunkedReply):
         stages: bool = False,
         tokens: TokenDetails | None = None,
         thoughts: bool = True,
+        custom: Collection[str] = (),
     ) -> None:
         self._id, self._created, self._model = id, created, model
         self._choices = choices
@@ -62,6 +64,8 @@ class ChatReply(ChunkedReply):
         self.stages = stages
         self._include_usage = include_usage
         self._thoughts = thoughts
+        self._custom = custom
+        self._inputs: dict[tuple[int, int], InputText] = {}  # of calls of custom tools, by choice and call
         self._tokens = tokens or TokenDetails()
         self._usage = RunningUsage() if self._tokens.running_usage else None
         self._begun = False
@@ -96,9 +100,10 @@ class ChatReply(ChunkedReply):
                     return self._choice(index, b"{}", ids=ids) if ids and self._tokens.ids else b""
                 return self._choice(index, b'{"reasoning_content":%b,"reasoning":%b}' % (thought := _encode(text), thought), ids=ids)
             case ToolCallDelta():
-                return self._choice(event.index, b'{"tool_calls":[%b]}' % _call_delta(event))
+                delta = self._call_delta(event)
+                return self._choice(event.index, b'{"tool_calls":[%b]}' % delta) if delta else b""
             case ChoiceFinished(index=index):
-                return self._choice(index, b"{}", end=event)
+                return self._rest_of_inputs(index) + self._choice(index, b"{}", end=event)
             case UrlCitation(index=index):
                 return self._choice(index, b'{"annotations":[%b]}' % _encode(annotation(event)))
             case MessageFields(index=index, fields=fields):
@@ -112,6 +117,22 @@ class ChatReply(ChunkedReply):
                 return self._template.usage(usage_reply(event))
             case _:
                 return b""
+
+    def _call_delta(self, event: ToolCallDelta) -> bytes:
+        """Empty where it says nothing yet."""
+        key = (event.index, event.call)
+        if event.id is not None and event.name in self._custom:
+            self._inputs[key] = reader = InputText()
+            custom = {"name": event.name, "input": reader.feed(event.arguments)}
+            return _encode({"index": event.call, "id": event.id, "type": "custom", "custom": custom})
+        if (reader := self._inputs.get(key)) is None:
+            return _call_delta(event)
+        text = reader.feed(event.arguments)
+        return _input_delta(event.call, text) if text else b""
+
+    def _rest_of_inputs(self, index: int) -> bytes:
+        rest = [(call, reader.end()) for (choice, call), reader in self._inputs.items() if choice == index]
+        return b"".join(self._choice(index, b'{"tool_calls":[%b]}' % _input_delta(call, text)) for call, text in rest if text)
 
     def _roles(self, more: bytes = b"") -> bytes:
         """What each choice begins with. more: further fields of the first chunk."""
@@ -144,7 +165,7 @@ class ChatReply(ChunkedReply):
                     index,
                     _assistant_message(
                         "".join(folded.texts[index]),
-                        folded.calls(index),
+                        folded.calls(index, self._custom),
                         folded.citations[index],
                         folded.fields[index],
                         "".join(folded.thoughts[index]) if self._thoughts else "",
@@ -173,8 +194,12 @@ def _call_delta(event: ToolCallDelta) -> bytes:
     return _encode({"index": event.call, "id": event.id, "type": "function", "function": function})
 
 
+def _input_delta(call: int, text: str) -> bytes:
+    return b'{"index":%d,"custom":{"input":%b}}' % (call, _encode(text))
+
+
 def _assistant_message(
-    text: str, calls: list[FunctionToolCall], citations: list[UrlCitation], fields: list[Mapping[str, Any]], thought: str
+    text: str, calls: list[ToolCallEntry], citations: list[UrlCitation], fields: list[Mapping[str, Any]], thought: str
 ) -> AssistantMessage:
     annotations = [annotation(citation) for citation in citations] if citations else msgspec.UNSET
     content = text or None if calls or thought else text

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
 
+from mm_gateway.api.custom_tools import input_of
 from mm_gateway.api.replies.message_fields import merge_choice_fields
 from mm_gateway.core import (
     ChoiceFields,
@@ -27,10 +28,11 @@ from mm_gateway.core import (
 )
 from mm_gateway.protocol import (
     CompletionTokensDetails,
+    CustomCall,
     FunctionCall,
-    FunctionToolCall,
     PromptTokensDetails,
     StageUsageReply,
+    ToolCallEntry,
     UsageReply,
 )
 
@@ -91,9 +93,9 @@ class Folded:
         self.texts[event.index].append(event.text)
         self.logprobs[event.index] += event.logprobs
 
-    def calls(self, index: int) -> list[FunctionToolCall]:
-        """Of one choice."""
-        return [FunctionToolCall(id, FunctionCall(name, "".join(pieces))) for id, name, pieces in self._calls[index]]
+    def calls(self, index: int, custom: Collection[str] = ()) -> list[ToolCallEntry]:
+        """Of one choice. custom: names of the tools that are no functions."""
+        return [_call(id, name, "".join(pieces), custom=name in custom) for id, name, pieces in self._calls[index]]
 
     def choice_fields(self, index: int) -> dict[str, Any]:
         """What a remote server says of a choice beside its message."""
@@ -128,6 +130,12 @@ def _joined(counts: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, 
         else:
             joined[name] = value
     return joined
+
+
+def _call(id: str, name: str, arguments: str, *, custom: bool) -> ToolCallEntry:
+    if custom:
+        return ToolCallEntry(id, custom=CustomCall(name, input_of(arguments)), type="custom")
+    return ToolCallEntry(id, FunctionCall(name, arguments))
 
 
 def workflow_event(event: Progress | WorkflowStep | WorkflowOutcome) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from typing import Any
 
 import msgspec
 
-from mm_gateway.api.responses.request import LEFT_OUT, function_definition, wants_logprobs
-from mm_gateway.api.tools import unserved_choice
-from mm_gateway.backends.upstream.request import messages_body
-from mm_gateway.core import ForwardedBody, Message
+from mm_gateway.api.responses.request import wants_logprobs
+from mm_gateway.backends.upstream.request import messages_body, tools_body
+from mm_gateway.core import ForwardedBody, Message, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.protocol import ChatCompletionRequest
 from mm_gateway.protocol.forwarded import ForwardedFields
-from mm_gateway.protocol.response_request import ResponseRequest, ResponseToolChoice, TextFormat
+from mm_gateway.protocol.response_request import ResponseRequest, TextFormat
 
 _READ_HERE = frozenset(
     {"model", "reasoning", "stream", "stream_options", "store", "tools", "tool_choice", "parallel_tool_calls", "top_logprobs"}
@@ -27,13 +26,13 @@ def as_chat(
     body: ResponseRequest,
     given: ForwardedFields,
     messages: Sequence[Message],
+    tools: ToolUse | None,
     ignored: list[str],
-    unknown: list[str] | None = None,
 ) -> ForwardedBody:
     """The body that asks for the same.
 
     Args:
-        given: all fields of the body. ignored: gets the paths of what is left out. unknown: as for `decode`.
+        given: all fields of the body. tools: what may and must be called. ignored: gets the paths of what is left out.
 
     Raises:
         UnsupportedParameterError: chat has nothing that means the same.
@@ -56,7 +55,8 @@ def as_chat(
         fields["response_format"] = _response_format(body.text.format)
     if body.reasoning is not None and body.reasoning.effort is not None:
         fields["reasoning_effort"] = body.reasoning.effort
-    fields |= _tools(body, ignored, unknown)
+    if tools is not None:
+        fields |= tools_body(tools)
     # Of turns that are over no server is told what was thought.
     items = body.input if isinstance(body.input, list) else []
     last = max((index for index, item in enumerate(items) if item.get("role") == "user"), default=-1)
@@ -69,33 +69,3 @@ def _response_format(form: TextFormat) -> dict[str, Any]:
         return {"type": form.type}
     schema = {name: value for name, value in msgspec.structs.asdict(form).items() if name != "type" and value is not None}
     return {"type": "json_schema", "json_schema": schema}
-
-
-def _tools(body: ResponseRequest, ignored: list[str], unknown: list[str] | None) -> dict[str, Any]:
-    tools: list[dict[str, Any]] = []
-    for index, tool in enumerate(body.tools or ()):
-        if tool.get("type") in LEFT_OUT:
-            ignored.append(f"tools[{index}]")
-            continue
-        function = function_definition(f"tools[{index}]", tool, unknown)
-        given = {name: value for name, value in msgspec.structs.asdict(function).items() if value is not None}
-        tools.append({"type": "function", "function": given})
-    fields: dict[str, Any] = {"tools": tools} if tools else {}
-    if body.tool_choice is not None and (tools or body.tool_choice not in ("auto", "none")):
-        fields["tool_choice"] = _choice(body.tool_choice)
-    if body.parallel_tool_calls is not None and tools:
-        fields["parallel_tool_calls"] = body.parallel_tool_calls
-    return fields
-
-
-def _choice(choice: str | ResponseToolChoice) -> Any:
-    match choice:
-        case str():
-            return choice
-        case ResponseToolChoice(type="function", name=name):
-            return {"type": "function", "function": {"name": name}}
-        case ResponseToolChoice(type="allowed_tools", mode=mode, tools=tools):
-            functions = [{"type": tool.type, "function": {"name": tool.name}} for tool in tools or ()]
-            return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": functions}}
-        case _:
-            raise unserved_choice(choice.type)

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from mm_gateway.api.chat_messages import check_tool_calls
+from mm_gateway.api.responses.call_items import CALL_ITEMS, OutputOfCall, as_function, as_text
 from mm_gateway.core import Message, ToolCall
 from mm_gateway.core.limits import MAX_ITEMS
 from mm_gateway.errors import InvalidRequestError
+from mm_gateway.protocol.response_calls import ApplyPatchCallItem, CustomCallItem, CustomCallOutputItem, LocalShellCallItem, ShellCallItem
 from mm_gateway.protocol.responses import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -51,9 +53,10 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
     """
     if len(items) > MAX_ITEMS:
         raise InvalidRequestError(f"A conversation takes up to {MAX_ITEMS} items, got {len(items)} with its earlier turns", param="input")
-    check_tool_calls(sum(isinstance(item, FunctionCallItem) for item in items), "input")
+    check_tool_calls(sum(isinstance(item, CALL_ITEMS) for item in items), "input")
     turns: list[_Turn] = [_Turn(Message("system", instructions))] if instructions else []
     waiting: dict[str, _Turn] = {}
+    by_item: dict[str, str] = {}  # a result of local_shell names its call by either id
     seen: set[str] = set()
     before: Item | None = None
     thought: str | None = None
@@ -72,27 +75,43 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
                 text = "".join(part.text for part in item.content or ())
                 thought = f"{thought}\n{text}" if thought and text else text or thought
                 continue  # the calls after one without a text still belong to the message before it
-            case FunctionCallItem(call_id=call_id):
+            case (
+                FunctionCallItem(call_id=call_id)
+                | CustomCallItem(call_id=call_id)
+                | LocalShellCallItem(call_id=call_id)
+                | ShellCallItem(call_id=call_id)
+                | ApplyPatchCallItem(call_id=call_id)
+            ):
                 if call_id in waiting:
                     raise InvalidRequestError(f"Duplicate function call with call_id {call_id[:_MAX_SHOWN]}.", param="input")
-                calls = isinstance(before, FunctionCallItem) or (isinstance(before, MessageItem) and before.role == "assistant")
+                calls = isinstance(before, CALL_ITEMS) or (isinstance(before, MessageItem) and before.role == "assistant")
                 if not calls or thought:
                     turns.append(_Turn(Message("assistant", "", reasoning=thought)))
                     thought = None
-                turns[-1].calls.append(ToolCall(call_id, item.name, item.arguments))
+                turns[-1].calls.append(ToolCall(call_id, *as_function(item)))
                 waiting[call_id] = turns[-1]
-            case FunctionCallOutputItem(call_id=call_id, output=output):
+                by_item[item.id] = call_id
+            case _:
+                call_id = item.call_id if item.call_id in waiting else by_item.get(item.call_id, item.call_id)
                 turn = waiting.pop(call_id, None)
                 if turn is None:
                     raise InvalidRequestError(
                         f"No tool call found for function call output with call_id {call_id[:_MAX_SHOWN]}.", param="input"
                     )
-                text, parts = (output, ()) if isinstance(output, str) else (_texts(output), _media(output))
-                turn.results.append(Message("tool", text, tool_call_id=call_id, parts=parts))
+                turn.results.append(_result(call_id, item))
         before = item
     if waiting:
         raise InvalidRequestError(f"No tool output found for function call {next(iter(waiting))[:_MAX_SHOWN]}.", param="input")
     return tuple(message for turn in turns for message in turn.messages())
+
+
+def _result(call_id: str, item: OutputOfCall) -> Message:
+    if not isinstance(item, FunctionCallOutputItem | CustomCallOutputItem):
+        return Message("tool", as_text(item), tool_call_id=call_id)
+    output: str | Sequence[InputText | Media] = item.output
+    if isinstance(output, str):
+        return Message("tool", output, tool_call_id=call_id)
+    return Message("tool", _texts(output), tool_call_id=call_id, parts=_media(output))
 
 
 def _texts(parts: Sequence[Part]) -> str:

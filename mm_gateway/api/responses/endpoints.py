@@ -28,6 +28,7 @@ from mm_gateway.api.responses.reply import ResponseReply
 from mm_gateway.api.responses.request import ENCRYPTED, check, new_response, response_request, wants_logprobs
 from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
+from mm_gateway.api.responses.tools import ResponseTools
 from mm_gateway.api.tokens import tokenizing_backend
 from mm_gateway.core import ChatInput, ForwardedBody, GenerationRequest
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
@@ -51,7 +52,7 @@ _MANY_ITEMS = 128
     "response.completed, response.incomplete or response.failed.",
 )
 async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
-    body, ids, items, asked, ignored = await _read(request, state)
+    body, ids, items, asked, tools, ignored = await _read(request, state)
     store: ResponseStore = state.responses
     owner = principal(request)
     response = new_response(body, ids.response, int(time.time()))
@@ -73,6 +74,7 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
     reply = ResponseReply(
         response,
         ids.new,
+        called=tools.called,
         logprobs=wants_logprobs(body),
         obfuscate=body.stream_options is not None and bool(body.stream_options.include_obfuscation),
         keep=keep if response.store else None,
@@ -89,7 +91,7 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
     "whether it fits the model's context or not.",
 )
 async def count_input_tokens(request: HTTPRequest, state: State) -> InputTokens:
-    body, _, _, asked, _ = await _read(request, state)
+    body, _, _, asked, _, _ = await _read(request, state)
     if isinstance(asked, ForwardedBody):
         raise UnsupportedParameterError("The input tokens of a remote model cannot be counted", param="model", code="unsupported_value")
     assert isinstance(asked.input, ChatInput)
@@ -99,9 +101,9 @@ async def count_input_tokens(request: HTTPRequest, state: State) -> InputTokens:
 
 async def _read(
     request: HTTPRequest, state: State
-) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest | ForwardedBody, list[str]]:
-    """The body, with the ids of its response, the items of its conversation, earlier turns included, what they ask for, and what of the
-    body is left out.
+) -> tuple[ResponseRequest, ItemIds, list[Item], GenerationRequest | ForwardedBody, ResponseTools, list[str]]:
+    """The body, with the ids of its response, the items of its conversation, earlier turns included, what they ask for, its tools, and what
+    of the body is left out.
     """
     received = await receive(request, state)
     forwarded, ignored, unknown = received.forwarded, received.ignored, received.unknown
@@ -116,20 +118,21 @@ async def _read(
     if has_encrypted(body.input):
         await sealed.ready()
 
-    def read() -> tuple[list[Item], GenerationRequest | ForwardedBody]:
+    def read() -> tuple[list[Item], GenerationRequest | ForwardedBody, ResponseTools]:
         given: Sequence[Item] = ()
         if body.input is not None:
             given = read_items(body.input, ids, stored, partial(sealed.open, owner), forwarded=forwarded, unknown=unknown)
         items = [*previous, *given]
         messages = conversation(items, body.instructions)
+        tools = ResponseTools(body, ignored, unknown)
         if forwarded:
-            return items, as_chat(body, received.fields(), messages, ignored, unknown)
-        return items, response_request(body, ids.response, messages, ignored, unknown)
+            return items, as_chat(body, received.fields(), messages, tools.use, ignored), tools
+        return items, response_request(body, ids.response, messages, tools.use), tools
 
     # For a few items the way to a thread costs more than it saves.
     given = 0 if body.input is None or isinstance(body.input, str) else len(body.input)
-    items, asked = await BODIES.run(read) if given + len(previous) > _MANY_ITEMS else read()
-    return body, ids, items, asked, ignored
+    items, asked, tools = await BODIES.run(read) if given + len(previous) > _MANY_ITEMS else read()
+    return body, ids, items, asked, tools, ignored
 
 
 def _checked(body: ResponseRequest, forwarded: bool) -> ResponseRequest:

@@ -5,14 +5,40 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
-from msgspec import Meta
 
-from mm_gateway.core.limits import MAX_CONTENT_PARTS
+from mm_gateway.api.responses.call_items import ITEM_TYPES
+from mm_gateway.api.responses.given_items import (
+    MAX_ID,
+    GivenAction,
+    GivenCall,
+    GivenCustomCall,
+    GivenLocalShellOutput,
+    GivenMessage,
+    GivenOutput,
+    GivenPatch,
+    GivenPatchOutput,
+    GivenReasoning,
+    GivenReference,
+    GivenShellOutput,
+    Parts,
+)
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
 from mm_gateway.protocol.decoding import check_depth, convert
+from mm_gateway.protocol.response_calls import (
+    ApplyPatchCallItem,
+    ApplyPatchCallOutputItem,
+    CustomCallItem,
+    CustomCallOutputItem,
+    LocalShellCallItem,
+    LocalShellCallOutputItem,
+    ShellCallItem,
+    ShellCallOutputItem,
+    ToolCallItem,
+    ToolOutputItem,
+)
 from mm_gateway.protocol.responses import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -21,7 +47,7 @@ from mm_gateway.protocol.responses import (
     InputImage,
     InputText,
     Item,
-    ItemStatus,
+    Media,
     MessageItem,
     OutputText,
     Part,
@@ -30,14 +56,10 @@ from mm_gateway.protocol.responses import (
     Refusal,
 )
 
-Kind = Literal["msg", "fc", "fco", "rs"]
+Kind = Literal["msg", "rs", "fc", "fco", "ctc", "ctco", "lsh", "lsho", "sh", "sho", "apc", "apco"]
 
 _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
-_ITEM_ID = re.compile(r"(?:msg|fc|fco|rs)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
-MAX_ID = 64
-
-Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
-Parts = Annotated[list[dict[str, Any]], Meta(max_length=MAX_CONTENT_PARTS)]
+_ITEM_ID = re.compile(r"(?:msg|rs|fco?|ctco?|lsho?|sho?|apco?)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
 Given = TypeVar("Given", bound=msgspec.Struct)
 
 
@@ -65,46 +87,6 @@ def response_of(item_id: str) -> str | None:
     """The response that an item came with; None: no id of ours."""
     match = _ITEM_ID.fullmatch(item_id)
     return f"resp_{match['response']}" if match else None
-
-
-class _GivenMessage(msgspec.Struct, forbid_unknown_fields=True):
-    role: Literal["user", "system", "developer", "assistant"]
-    content: str | Parts
-    type: str = "message"
-    id: Id | None = None
-    status: ItemStatus | None = None
-    phase: Literal["commentary", "final_answer"] | None = None
-
-
-class _GivenCall(msgspec.Struct, forbid_unknown_fields=True):
-    type: str
-    call_id: str
-    name: str
-    arguments: str
-    id: Id | None = None
-    status: ItemStatus | None = None
-
-
-class _GivenOutput(msgspec.Struct, forbid_unknown_fields=True):
-    type: str
-    call_id: str
-    output: str | Parts
-    id: Id | None = None
-    status: ItemStatus | None = None
-
-
-class _GivenReasoning(msgspec.Struct, forbid_unknown_fields=True):
-    type: str
-    id: Id | None = None
-    summary: list[Any] = []
-    content: list[ReasoningText] | None = None
-    encrypted_content: str | None = None
-    status: ItemStatus | None = None
-
-
-class _GivenReference(msgspec.Struct, forbid_unknown_fields=True):
-    id: str
-    type: str | None = None
 
 
 def referenced(given: str | Sequence[Mapping[str, Any]] | None) -> set[str]:
@@ -175,7 +157,7 @@ class _Reading:
         ids = self._ids
         match _kind(entry):
             case "message":
-                message = self._convert(at, entry, _GivenMessage)
+                message = self._convert(at, entry, GivenMessage)
                 return MessageItem(
                     message.id or ids.new("msg"),
                     message.role,
@@ -183,18 +165,20 @@ class _Reading:
                     message.status or "completed",
                 )
             case "function_call":
-                call = self._convert(at, entry, _GivenCall)
+                call = self._convert(at, entry, GivenCall)
                 check_depth(f"{at}.arguments", call.arguments)
-                return FunctionCallItem(call.id or ids.new("fc"), call.call_id, call.name, call.arguments, call.status or "completed")
+                status, group = call.status or "completed", call.namespace or msgspec.UNSET
+                return FunctionCallItem(call.id or ids.new("fc"), call.call_id, call.name, call.arguments, status, group)
             case "function_call_output":
-                result = self._convert(at, entry, _GivenOutput)
-                output = result.output
-                if not isinstance(output, str):
-                    parts = self._parts(f"{at}.output", output, self._allowed)
-                    output = [part for part in parts if not isinstance(part, OutputText | Refusal)]
+                result = self._convert(at, entry, GivenOutput)
+                output = self._output(at, result.output)
                 return FunctionCallOutputItem(result.id or ids.new("fco"), result.call_id, output, result.status or "completed")
+            case "custom_tool_call" | "local_shell_call" | "shell_call" | "apply_patch_call":
+                return self._call(at, entry)
+            case "custom_tool_call_output" | "local_shell_call_output" | "shell_call_output" | "apply_patch_call_output":
+                return self._result(at, entry)
             case "item_reference":
-                reference = self._convert(at, entry, _GivenReference)
+                reference = self._convert(at, entry, GivenReference)
                 found = self._stored.get(reference.id)
                 if found is None:
                     raise NotStoredError(
@@ -204,16 +188,62 @@ class _Reading:
                     )
                 return found
             case "reasoning":
-                return self._thought(at, self._convert(at, entry, _GivenReasoning))
+                return self._thought(at, self._convert(at, entry, GivenReasoning))
             case kind:
                 raise UnsupportedParameterError(
-                    f"Items of type '{str(kind)[:50]}' are not supported by this server, only 'message', 'function_call', "
-                    "'function_call_output', 'reasoning' and 'item_reference'",
+                    f"Items of type '{str(kind)[:50]}' are not supported by this server, only 'message', 'reasoning', 'item_reference', "
+                    f"and calls with their outputs: {', '.join(map(repr, ITEM_TYPES.values()))}",
                     param=f"{at}.type",
                     code="unsupported_value",
                 )
 
-    def _thought(self, at: str, given: _GivenReasoning) -> ReasoningItem:
+    def _call(self, at: str, entry: Mapping[str, Any]) -> ToolCallItem:
+        ids = self._ids
+        match _kind(entry):
+            case "custom_tool_call":
+                custom = self._convert(at, entry, GivenCustomCall)
+                group = custom.namespace or msgspec.UNSET
+                status = custom.status or "completed"
+                return CustomCallItem(custom.id or ids.new("ctc"), custom.call_id, custom.name, custom.input, status, group)
+            case "local_shell_call":
+                shell = self._convert(at, entry, GivenAction)
+                return LocalShellCallItem(shell.id or ids.new("lsh"), shell.call_id, shell.action, shell.status or "completed")
+            case "shell_call":
+                shell = self._convert(at, entry, GivenAction)
+                return ShellCallItem(shell.id or ids.new("sh"), shell.call_id, shell.action, shell.status or "completed")
+            case _:
+                patch = self._convert(at, entry, GivenPatch)
+                return ApplyPatchCallItem(patch.id or ids.new("apc"), patch.call_id, patch.operation, patch.status or "completed")
+
+    def _result(self, at: str, entry: Mapping[str, Any]) -> ToolOutputItem:
+        ids = self._ids
+        match _kind(entry):
+            case "custom_tool_call_output":
+                result = self._convert(at, entry, GivenOutput)
+                output = self._output(at, result.output)
+                return CustomCallOutputItem(result.id or ids.new("ctco"), result.call_id, output, result.status or "completed")
+            case "local_shell_call_output":
+                printed = self._convert(at, entry, GivenLocalShellOutput)
+                call_id = printed.call_id or printed.id
+                if call_id is None:
+                    raise InvalidRequestError(f"You must provide the parameter: {at}.call_id", param=f"{at}.call_id")
+                own = printed.id if printed.call_id is not None else None
+                return LocalShellCallOutputItem(own or ids.new("lsho"), call_id, printed.output, printed.status or "completed")
+            case "shell_call_output":
+                run = self._convert(at, entry, GivenShellOutput)
+                status = run.status or "completed"
+                return ShellCallOutputItem(run.id or ids.new("sho"), run.call_id, run.output, status, run.max_output_length)
+            case _:
+                applied = self._convert(at, entry, GivenPatchOutput)
+                return ApplyPatchCallOutputItem(applied.id or ids.new("apco"), applied.call_id, applied.status, applied.output)
+
+    def _output(self, at: str, given: str | Parts) -> str | list[InputText | Media]:
+        if isinstance(given, str):
+            return given
+        parts = self._parts(f"{at}.output", given, self._allowed)
+        return [part for part in parts if not isinstance(part, OutputText | Refusal)]
+
+    def _thought(self, at: str, given: GivenReasoning) -> ReasoningItem:
         """With its text, which those who store nothing here bring back encrypted."""
         content, encrypted = given.content, given.encrypted_content
         if encrypted is not None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
+from mm_gateway.api.custom_tools import InputText
 from mm_gateway.api.replies.logprobs import chat_logprobs
+from mm_gateway.api.responses.call_items import Called, CallItem, CallKind, call_item
 from mm_gateway.api.responses.items import Kind
 from mm_gateway.core import (
     ChoiceFinished,
@@ -27,7 +29,6 @@ from mm_gateway.core import (
 )
 from mm_gateway.protocol import ChatLogprob
 from mm_gateway.protocol.responses import (
-    FunctionCallItem,
     ItemStatus,
     MessageItem,
     OutputItem,
@@ -64,7 +65,7 @@ class Annotated(msgspec.Struct, frozen=True):
 
 
 class PieceAdded(msgspec.Struct, frozen=True):
-    """Of a call's arguments, a refusal, or a reasoning."""
+    """Of a call's arguments, a custom call's text, a refusal, or a reasoning."""
 
     index: int
     id: str
@@ -122,16 +123,33 @@ class _Reasoning:
 
 
 class _Call:
-    def __init__(self, index: int, id: str, call_id: str, name: str) -> None:
+    def __init__(self, index: int, id: str, call_id: str, called: Called) -> None:
         self.index, self.id = index, id
-        self.call_id, self.name = call_id, name
+        self.call_id, self.called = call_id, called
         self.status: ItemStatus = "in_progress"
         self.arguments: list[str] = []
+        self._input = InputText()
 
-    def item(self) -> FunctionCallItem:
-        return FunctionCallItem(self.id, self.call_id, self.name, "".join(self.arguments), self.status)
+    def add(self, arguments: str) -> str:
+        """What is told of a piece at once."""
+        self.arguments.append(arguments)
+        match self.called.kind:
+            case "function":
+                return arguments
+            case "custom":
+                return self._input.feed(arguments)
+            case _:
+                return ""  # whole, once it is complete
+
+    def rest(self) -> str:
+        """What is told at the end, beyond that."""
+        return self._input.end() if self.called.kind == "custom" else ""
+
+    def item(self) -> CallItem:
+        return call_item(self.called, self.id, self.call_id, "".join(self.arguments), self.status)
 
 
+_ID_KINDS: Mapping[CallKind, Kind] = {"function": "fc", "custom": "ctc", "local_shell": "lsh", "shell": "sh", "apply_patch": "apc"}
 _Entry = _Message | _Refusal | _Reasoning | _Call
 
 
@@ -139,12 +157,21 @@ class Output:
     """Items of one response.
 
     Args:
-        new_id: makes an item's id. logprobs: whether log-probabilities are kept.
+        new_id: makes an item's id. called: what each function is to the client, by the name that the model knows; others are functions.
+        logprobs: whether log-probabilities are kept.
         encrypt: what a reasoning item also holds its text as, for clients that bring it back; None: only the text.
     """
 
-    def __init__(self, new_id: Callable[[Kind], str], *, logprobs: bool, encrypt: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self,
+        new_id: Callable[[Kind], str],
+        *,
+        called: Mapping[str, Called],
+        logprobs: bool,
+        encrypt: Callable[[str], str] | None = None,
+    ) -> None:
         self._encrypt = encrypt
+        self._called = called
         self.reason: FinishReason = "stop"
         self.usage: Usage | None = None
         self.service_tier: str | None = None
@@ -253,14 +280,14 @@ class Output:
         if event.id is not None:
             self._unplaced = []
             self._close(changes, "completed")
-            call = _Call(len(self._items), self._new_id("fc"), event.id, event.name or "")
+            called = self._called.get(event.name or "") or Called("function", event.name or "")
+            call = _Call(len(self._items), self._new_id(_ID_KINDS[called.kind]), event.id, called)
             self._open = self._calls[event.call] = call
             self._items.append(call)
             changes.append(Opened(call.index, call.item(), None))
         call = self._calls[event.call]
-        if event.arguments:
-            call.arguments.append(event.arguments)
-            changes.append(PieceAdded(call.index, call.id, event.arguments))
+        if event.arguments and (piece := call.add(event.arguments)):
+            changes.append(PieceAdded(call.index, call.id, piece))
         return changes
 
     def _cite(self, event: UrlCitation) -> Iterable[Change]:
@@ -283,6 +310,8 @@ class Output:
 
     def _close(self, changes: list[Change], status: ItemStatus) -> None:
         if self._open is not None:
+            if isinstance(self._open, _Call) and (rest := self._open.rest()):
+                changes.append(PieceAdded(self._open.index, self._open.id, rest))
             self._open.status = status
             changes.append(Closed(self._open.index, self._open.item()))
             self._open = None

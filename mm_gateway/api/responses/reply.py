@@ -14,10 +14,12 @@ import msgspec
 from mm_gateway.api.errors import HttpError, http_error
 from mm_gateway.api.replies.logprobs import chat_logprobs
 from mm_gateway.api.replies.reply import is_large
+from mm_gateway.api.responses.call_items import Called
 from mm_gateway.api.responses.items import Kind
 from mm_gateway.api.responses.output import Annotated, Change, Closed, Opened, Output, PieceAdded, TextAdded
 from mm_gateway.core import GenerationEvent, Usage
 from mm_gateway.errors import InvalidRequestError, UpstreamError
+from mm_gateway.protocol.response_calls import ApplyPatchCallItem, CustomCallItem, LocalShellCallItem, ShellCallItem
 from mm_gateway.protocol.responses import (
     FunctionCallItem,
     IncompleteDetails,
@@ -43,6 +45,7 @@ Keep = Callable[[ResponseObject], Awaitable[bool]]
 _PADDED_TO = 16
 """Bytes of which an obfuscated delta has a multiple."""
 
+_CALL_EVENTS: Mapping[type, str] = {FunctionCallItem: "function_call_arguments", CustomCallItem: "custom_tool_call_input"}
 _RENAMED = {"max_tokens": "max_output_tokens", "response_format": "text.format", "response_format.json_schema.schema": "text.format.schema"}
 _TOOL_FIELD = re.compile(r"^(tools\[\d+\])\.function\.")
 
@@ -51,7 +54,7 @@ class ResponseReply:
     """One response.
 
     Args:
-        response: as it is before the first event. new_id: makes an item's id.
+        response: as it is before the first event. new_id, called: see Output.
         logprobs: whether they were asked for. obfuscate: whether deltas are padded, so that their sizes tell nothing of the text.
         encrypt: makes the `encrypted_content` of thoughts; None: they have none.
         keep: called with the response once it is final; None: it is not stored.
@@ -65,13 +68,14 @@ class ResponseReply:
         response: ResponseObject,
         new_id: Callable[[Kind], str],
         *,
+        called: Mapping[str, Called],
         logprobs: bool,
         obfuscate: bool,
         keep: Keep | None,
         encrypt: Callable[[str], str] | None = None,
     ) -> None:
         self._response = response
-        self._output = Output(new_id, logprobs=logprobs, encrypt=encrypt)
+        self._output = Output(new_id, called=called, logprobs=logprobs, encrypt=encrypt)
         self._obfuscate = obfuscate
         self._keep = keep
         self._sequence_number = 0
@@ -160,7 +164,7 @@ class ResponseReply:
         opened = self._event("response.output_item.added", {"output_index": index, "item": item})
         at: dict[str, Any] = {"item_id": item.id, "output_index": index}
         if part is None:
-            self._heads.append(_head("response.function_call_arguments.delta", at))
+            self._heads.append(_head(f"response.{_CALL_EVENTS.get(type(item), '')}.delta", at))
             return opened
         at["content_index"] = 0
         self._heads.append(_head(f"response.{_name(part)}.delta", at))
@@ -170,6 +174,10 @@ class ResponseReply:
         at: dict[str, Any] = {"item_id": item.id, "output_index": index}
         if isinstance(item, FunctionCallItem):
             closed = self._event("response.function_call_arguments.done", {**at, "name": item.name, "arguments": item.arguments})
+        elif isinstance(item, CustomCallItem):
+            closed = self._event("response.custom_tool_call_input.done", {**at, "input": item.input})
+        elif isinstance(item, LocalShellCallItem | ShellCallItem | ApplyPatchCallItem):
+            closed = b""
         else:
             (part,) = item.content or []
             assert isinstance(part, OutputText | Refusal | ReasoningText)

@@ -8,29 +8,16 @@ import msgspec
 
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, only_grammar, structured_outputs
 from mm_gateway.api.reasoning import response_reasoning
-from mm_gateway.api.tools import (
-    SERVER_TOOLS,
-    OneFunction,
-    SomeFunctions,
-    function_tool,
-    functions_of,
-    tool_use,
-    unserved_choice,
-    unserved_tool,
-)
-from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Rendering, Tool, ToolUse
+from mm_gateway.api.responses.tools import shown
+from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Rendering, ToolUse
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
-from mm_gateway.protocol import FunctionDefinition
-from mm_gateway.protocol.decoding import convert
 from mm_gateway.protocol.policy import refuse_unserved
 from mm_gateway.protocol.response_request import ResponseRequest, ResponseToolChoice, TextFormat
-from mm_gateway.protocol.responses import FunctionToolReply, ReasoningReply, ResponseObject
+from mm_gateway.protocol.responses import ReasoningReply, ResponseObject
 
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED = "reasoning.encrypted_content"
 
-LEFT_OUT = SERVER_TOOLS | {"apply_patch", "custom", "local_shell", "namespace", "shell", "tool_search"}
-"""Types of tools that a model here cannot be given."""
 FORWARDED = ("text.verbosity",)
 """Paths of fields that only models of other servers have."""
 
@@ -64,13 +51,11 @@ def check(body: ResponseRequest, *, forwarded: bool = False) -> None:
     )
 
 
-def response_request(
-    body: ResponseRequest, request_id: str, messages: tuple[Message, ...], ignored: list[str], unknown: list[str] | None = None
-) -> GenerationRequest:
+def response_request(body: ResponseRequest, request_id: str, messages: tuple[Message, ...], tools: ToolUse | None) -> GenerationRequest:
     """What a body asks for, over the messages of its conversation.
 
     Args:
-        ignored: gets the paths of what is left out. unknown: as for `decode`.
+        tools: what may and must be called.
 
     Raises:
         InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
@@ -84,7 +69,7 @@ def response_request(
         model=body.model_name,
         input=ChatInput(
             messages,
-            _tool_use(body, ignored, unknown),
+            tools,
             Rendering(variables=body.chat_template_kwargs or {}),
             truncate=body.truncation == "auto",
             reasoning=response_reasoning(body),
@@ -127,11 +112,7 @@ def new_response(body: ResponseRequest, id: str, created_at: int) -> ResponseObj
             "verbosity": (body.text.verbosity if body.text is not None else None) or "medium",
         },
         tool_choice=_without_nulls(choice) if isinstance(choice, ResponseToolChoice) else choice or "auto",
-        tools=[
-            FunctionToolReply(tool["name"], tool.get("description"), tool.get("parameters"), tool.get("strict") is not False)
-            for tool in body.tools or ()
-            if tool.get("type") == "function"
-        ],
+        tools=shown(body.tools),
         top_logprobs=body.top_logprobs or 0,
         top_p=body.top_p,
         truncation=body.truncation or "disabled",
@@ -146,55 +127,6 @@ def _without_nulls(value: msgspec.Struct) -> dict[str, Any]:
         for name, item in found.items()
         if item is not None
     }
-
-
-def _tool_use(body: ResponseRequest, ignored: list[str], unknown: list[str] | None) -> ToolUse | None:
-    given = body.tools or []
-    choice = _choice(body.tool_choice) if isinstance(body.tool_choice, ResponseToolChoice) else body.tool_choice
-    tools = functions_of(
-        [str(tool.get("type")) for tool in given],
-        lambda index: _tool(f"tools[{index}]", given[index], unknown),
-        choice,
-        ignored,
-        LEFT_OUT,
-    )
-    return tool_use(tools, choice, parallel=body.parallel_tool_calls is not False, name_field="name")
-
-
-def _tool(at: str, tool: dict[str, Any], unknown: list[str] | None) -> Tool:
-    return function_tool(at, function_definition(at, tool, unknown))
-
-
-def function_definition(at: str, tool: dict[str, Any], unknown: list[str] | None) -> FunctionDefinition:
-    """The function that a tool at a path of the body is. unknown: as for `decode`.
-
-    Raises:
-        UnsupportedParameterError: it is no function. InvalidRequestError: a field is wrong.
-    """
-    kind = tool.get("type")
-    if kind is None:
-        raise InvalidRequestError(f"You must provide the parameter: {at}.type", param=f"{at}.type")
-    if kind != "function":
-        raise unserved_tool(str(kind), at)
-    # What turns a feature off that is not there is no request for it.
-    fields = {name: value for name, value in tool.items() if name != "type" and value is not None}
-    for name in ("async", "defer_loading"):
-        if fields.get(name) is False:
-            del fields[name]
-    return convert(fields, FunctionDefinition, at, unknown)
-
-
-def _choice(choice: ResponseToolChoice) -> OneFunction | SomeFunctions:
-    if choice.type == "function":
-        if choice.name is None:
-            raise InvalidRequestError("You must provide the parameter: tool_choice.name", param="tool_choice.name")
-        return OneFunction(choice.name, "tool_choice.name")
-    if choice.type == "allowed_tools":
-        if choice.mode is None or choice.tools is None:
-            missing = "tool_choice.mode" if choice.mode is None else "tool_choice.tools"
-            raise InvalidRequestError(f"You must provide the parameter: {missing}", param=missing)
-        return SomeFunctions(choice.mode, tuple(tool.name or "" for tool in choice.tools), "tool_choice.tools")
-    raise unserved_choice(choice.type)
 
 
 def _grammar(body: ResponseRequest) -> Grammar | None:

@@ -11,6 +11,7 @@ import msgspec
 
 from mm_gateway.chat_templates.tool_formats.call_parser import CallParser
 from mm_gateway.chat_templates.tool_formats.frame import Spell, quoted
+from mm_gateway.chat_templates.tool_formats.free_text import in_json_string
 from mm_gateway.chat_templates.tool_formats.parsed import ToolParser
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 
@@ -75,6 +76,8 @@ class ToolFormat(ABC):
         return self.calls(tools)
 
 
+INPUT_BEFORE, INPUT_AFTER = '{"input": "', '"}'
+"""What stands around the text of a custom tool's call, as `write_json` writes its one argument."""
 PROBE = ToolCall("probe0001", "probe_call", '{"probe_key": "probe_value"}')
 """The call that a template is asked to write, to see how."""
 
@@ -113,6 +116,8 @@ def arguments_of(call: ToolCall) -> dict[str, Any]:
 
 def arguments_rule(tool: Tool) -> str:
     """A Lark rule body for a tool's arguments, spaced like `write_json`."""
+    if tool.input_grammar is not None:
+        return f"{quoted(INPUT_BEFORE)} ({in_json_string(tool.input_grammar)}) {quoted(INPUT_AFTER)}"
     return spaced_json_rule(only_declared(tool.parameters if tool.parameters is not None else {"properties": {}}))
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from mm_gateway.chat_templates.tool_formats.call_parser import ArgumentsReader, CallParser
 from mm_gateway.chat_templates.tool_formats.format import arguments_of
-from mm_gateway.chat_templates.tool_formats.frame import NAME, Place, Spell
+from mm_gateway.chat_templates.tool_formats.frame import NAME, Place, Spell, quoted
 from mm_gateway.chat_templates.tool_formats.framed import FramedCalls
+from mm_gateway.chat_templates.tool_formats.free_text import in_json_string
 from mm_gateway.chat_templates.tool_formats.parameters import parameters_of
 from mm_gateway.chat_templates.tool_formats.python_values import ANY_VALUE, PythonValues, sequence, written
 from mm_gateway.core import Tool, ToolCall
 
+_QUOTE = '"'
 _WORDS = {"true": True, "false": False, "null": None}
 _ARGUMENT = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*")
 
@@ -49,6 +51,9 @@ class PythonCalls(FramedCalls):
         values = PythonValues()
         for i, tool in enumerate(tools):
             parameters, open_ended = parameters_of(tool)
+            if tool.input_grammar is not None:  # Python reads what JSON escapes the same way
+                rules.append(f"arguments_{i}: {spell('input=')} {quoted(_QUOTE)} ({in_json_string(tool.input_grammar)}) {quoted(_QUOTE)}")
+                continue
             listed: list[str] = []
             for j, parameter in enumerate(parameters):
                 rule = f"argument_{i}_{j}"

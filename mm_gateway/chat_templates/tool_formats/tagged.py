@@ -11,8 +11,9 @@ from mm_gateway.chat_templates.tool_formats.call_parser import ArgumentsReader, 
 from mm_gateway.chat_templates.tool_formats.format import arguments_of, spaced_json_rule
 from mm_gateway.chat_templates.tool_formats.frame import Frame, Place, Spell, lark, pattern, quoted, split, write
 from mm_gateway.chat_templates.tool_formats.framed import FramedCalls
+from mm_gateway.chat_templates.tool_formats.free_text import as_it_is
 from mm_gateway.chat_templates.tool_formats.parameters import Parameter, length_of, parameters_of, value_of
-from mm_gateway.core import Tool, ToolCall
+from mm_gateway.core import Grammar, Tool, ToolCall
 from mm_gateway.text import begun_at_end
 
 _ANY_NAME = "/[A-Za-z_][A-Za-z0-9_.-]{0,63}/"
@@ -73,6 +74,10 @@ class TaggedCalls(FramedCalls):
         for i, tool in enumerate(tools):
             parameters, open_ended = parameters_of(tool)
             names: list[str] = []
+            if tool.input_grammar is not None:
+                before = lark(self._before, spell, {Place.KEY: spell("input")})
+                rules.append(f"arguments_{i}: {before} {self._free_text(tool.input_grammar, spell)}")
+                continue
             for j, parameter in enumerate(parameters):
                 rule = f"argument_{i}_{j}"
                 value, needed = self._value(rule, parameter, spell)
@@ -102,6 +107,12 @@ class TaggedCalls(FramedCalls):
             return f"({' | '.join(alternatives)}) {after}", needed
         # What is no string but was asked for beside strings is text as well: it is told from a string where it is read.
         return f"{rule}_text", self._text(f"{rule}_text", _regex_of(parameter) if types == {"string"} else _ANY_TEXT, spell)
+
+    def _free_text(self, grammar: Grammar, spell: Spell) -> str:
+        """A custom tool's text with what follows it."""
+        after = spell(self._after)
+        control = after.startswith("<[")
+        return f"({as_it_is(grammar, '' if control else self._after)}){f' {after}' if control else ''}"
 
     def _text(self, rule: str, regex: str, spell: Spell) -> list[str]:
         """A rule of free text with what follows it."""

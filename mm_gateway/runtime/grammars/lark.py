@@ -11,24 +11,12 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mm_gateway.errors import InvalidRequestError
+from mm_gateway.grammar_tokens import LARK_TOKEN
 from mm_gateway.runtime.grammars.derivable import derivable
 from mm_gateway.runtime.grammars.json_schema import check_schema_text, json_extent
 from mm_gateway.runtime.grammars.limits import MAX_BYTES, MAX_REFERENCE_DEPTH, MAX_REGEX_SIZE, MAX_RULES, check
 from mm_gateway.runtime.grammars.regex import check_regex, expanded_size
 
-# Long runs at once, without a way back: one match keeps the interpreter to itself until it ends.
-_TOKEN = re.compile(
-    r"""(?P<comment>(?:\#|//)[^\n]*)
-    |(?P<string>"(?:[^"\\\n]++|\\.)*+"i?)
-    |/(?P<regex>(?:[^/\\]++|\\.)++)/[imslux]*
-    |(?P<keyword>%[a-z]+)
-    |(?P<name>_?[A-Za-z](?:[\w-]*\w)?)
-    |(?P<literal><[^<>\s]+>|@[\w-]+|->\s*\w+)
-    |\{(?P<repeat>\s*\d*\s*(?:,\s*\d*\s*)?)\}|~\s*(?P<times>\d+(?:\s*\.\.\s*\d+)?)
-    |(?P<newline>\n)
-    |(?P<sign>[^\s])""",
-    re.VERBOSE | re.DOTALL,
-)
 _TOKEN_IDS = re.compile(r"<\[\d+\]>")
 _HEAD = re.compile(r"[ \t]*(?:::\s*_|\{[^}\n]*\}|\.-?\d+|\[[^\]\n]*\])*[ \t]*:")
 _NEXT_ALTERNATIVE = re.compile(r"\s*\|")
@@ -115,14 +103,14 @@ class _Body:
 
 def without_token_ids(text: str) -> str:
     """The same grammar with all references to tokens by their ids as one to token 0, which every vocabulary has."""
-    return _TOKEN.sub(lambda match: "<[0]>" if match.lastgroup == "literal" and _TOKEN_IDS.fullmatch(match[0]) else match[0], text)
+    return LARK_TOKEN.sub(lambda match: "<[0]>" if match.lastgroup == "literal" and _TOKEN_IDS.fullmatch(match[0]) else match[0], text)
 
 
 def _read(text: str, param: str, grammar: _Grammar) -> Iterator[int]:
     """Fills the grammar; yields how many rules there are, at each of them."""
     body = _Body(grammar)
     at = count = 0
-    while (match := _TOKEN.search(text, at)) is not None:
+    while (match := LARK_TOKEN.search(text, at)) is not None:
         at, kind, token = match.end(), match.lastgroup, match[0]
         if kind == "newline":
             if _NEXT_ALTERNATIVE.match(text, at) is None:

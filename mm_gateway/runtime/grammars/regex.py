@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
+from mm_gateway.grammar_tokens import REGEX_TOKEN
 from mm_gateway.runtime.grammars.limits import MAX_REGEX_BYTES, MAX_REGEX_SIZE, check
 
 _HUGE = 10**9
-_TOKEN = re.compile(
-    r"""\\[pPxuU]\{[^}]*\}|\\. # escapes
-    |\[\^?\]?(?:[^\]\\[]|\\.|\[[^\]]*\])*\]? # classes
-    |\((?:\?[^:)]*:?)?|\)
-    |\{(?P<low>\d*)(?P<comma>,?)(?P<high>\d*)\}
-    |.""",
-    re.VERBOSE | re.DOTALL,
-)
 
 
 def check_regex(text: str, param: str) -> None:
@@ -27,7 +18,7 @@ def expanded_size(text: str) -> int:
     """Characters and classes, each counted as often as the repetitions around it allow; an open repetition counts as its minimum."""
     outer: list[int] = []  # of each open group: the size before it
     size = last = 0  # of this group, and of its last part
-    for match in _TOKEN.finditer(text):
+    for match in REGEX_TOKEN.finditer(text):
         token = match[0]
         if token.startswith("("):
             outer.append(size)
