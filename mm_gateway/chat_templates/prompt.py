@@ -11,6 +11,7 @@ import jinja2
 from mm_gateway.chat_templates.environment import OURS, ChatTemplate
 from mm_gateway.chat_templates.later_system import has_later_system, later_system_in_user_turns
 from mm_gateway.chat_templates.reasoning_formats.found import TemplateThoughts, find_thoughts
+from mm_gateway.chat_templates.single_calls import one_call_a_turn
 from mm_gateway.chat_templates.tool_formats.format import (
     ToolFormat,
     arguments_of,
@@ -139,13 +140,15 @@ class ChatPrompt:
             messages = in_first_user_turn(described) if ours and self._refuses_system else described
         written = self._written if used else WrittenCalls(None)
         form = self._tool_format or written.form
+        if written.one_call:
+            messages = one_call_a_turn(messages)
         names, ids = call_names(messages), dict[str, str]()
         turns: list[Turn] = []
         for message in messages:
             role = "system" if message.role == "developer" and not self._knows_developer else message.role
             turn: Turn = {"role": role, "content": message.content}
             if message.reasoning and self.thoughts is not None:
-                turn |= self.thoughts.turn(message.reasoning, message.content)
+                turn |= self.thoughts.turn(message.reasoning, message.content, calls=bool(message.tool_calls))
             if message.name:
                 turn["name"] = message.name
             if message.tool_calls:

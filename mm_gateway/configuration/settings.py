@@ -41,6 +41,7 @@ ToolFormatName = Literal[
     "deepseek-v3.1",
     "glm",
     "granite",
+    "harmony",
     "hermes",
     "hunyuan",
     "kimi",

@@ -27,6 +27,7 @@ from mm_gateway.core import (
     Rendering,
     TextDelta,
     Tool,
+    ToolCall,
     ToolCallDelta,
     ToolUse,
     Usage,
@@ -193,8 +194,6 @@ def test_a_budget_closes_the_thought_and_changes_nothing_before(models: dict[str
 @pytest.mark.parametrize("name", ["qwen3", "deepseek-r1", "mistral", "gpt-oss"])
 @pytest.mark.parametrize("tools", [None, TOOLS])
 def test_grammars_and_calls_begin_behind_the_thought(models: dict[str, Model], name: str, tools: ToolUse | None) -> None:
-    if name == "gpt-oss" and tools is not None:
-        pytest.skip("calls in harmony are a format of their own")
     model = models[name]
     form = model.chat.thoughts.format
     opens = {model.engine.encode(form.opening, add_special_tokens=False)[0]: 20.0} if name != "deepseek-r1" else {}
@@ -209,7 +208,8 @@ def test_grammars_and_calls_begin_behind_the_thought(models: dict[str, Model], n
                 assert re.fullmatch("[0-9]{3}", choice.answer)
             else:
                 assert choice.call.startswith("clock") and json.loads(choice.call.removeprefix("clock")) == {}
-            assert len(choice.thought_ids) > budget or not budget
+            opened = name != "gpt-oss" or bool(choice.thought)  # the headers of thoughts and calls begin alike
+            assert len(choice.thought_ids) > budget or not budget or not opened
         assert (usage.reasoning_tokens > 0) == (budget > 0 or name in ("deepseek-r1", "gpt-oss"))
 
 
@@ -263,3 +263,35 @@ def test_a_forced_closing_is_written_whatever_is_barred(models: dict[str, Model]
     model = models["deepseek-r1"]
     told, _, _ = ask(model, bad_words=("</think>", "\n", "think"), reasoning=Reasoning(thinking_budget=4))
     assert told[0].answer and told[0].thought
+
+
+def test_calls_in_channels_are_calls_and_what_is_said_in_them_is_text(models: dict[str, Model]) -> None:
+    model = models["gpt-oss"]
+    use = ToolUse(TOOLS.tools)
+    channel = model.token("<|channel|>")
+    calls = texts = 0
+    for budget in (None, 0, 6):
+        told, usage, _ = ask(model, tools=use, n=12, reasoning=Reasoning(thinking_budget=budget), max_new_tokens=150)
+        for choice in told:
+            assert "<|" not in choice.answer + choice.call and "to=" not in choice.answer
+            if choice.call:
+                assert choice.call.startswith("clock") and choice.reason in ("tool_calls", "length")
+            calls += bool(choice.call)
+            texts += bool(choice.answer)
+            assert choice.ids[0] == channel
+        assert usage.completion_tokens == sum(len(choice.ids) for choice in told)
+    assert calls and texts
+    only, _, _ = ask(model, tools=ToolUse(TOOLS.tools, required=True, only="clock"), n=4, max_new_tokens=150)
+    assert all(choice.call == "clock{}" and choice.reason == "stop" for choice in only if choice.reason != "length")
+
+
+def test_a_history_of_calls_and_thoughts_is_gone_on_with(models: dict[str, Model]) -> None:
+    model = models["gpt-oss"]
+    call = ToolCall("c1", "clock", "{}")
+    talk = (
+        Message("user", "Which one?"),
+        Message("assistant", "I look.", tool_calls=(call,), reasoning="It depends."),
+        Message("tool", "noon", tool_call_id="c1"),
+    )
+    told, _, _ = ask(model, tools=TOOLS, messages=talk, reasoning=Reasoning(thinking_budget=4), max_new_tokens=150)
+    assert told[0].call == "clock{}"

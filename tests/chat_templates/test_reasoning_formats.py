@@ -123,8 +123,16 @@ def test_thoughts_are_read_however_their_text_is_cut() -> None:
             "<|start|>assistant<|channel|>analysis<|message|> and<|end|>"
             '<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": "<b>"}<|call|>',
             "One and",
-            'Two<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": "<b>"}<|call|>',
+            'Twoto=functions.f <|constrain|>json<|message|>{"a": "<b>"}<|call|>',
         ),
+        (
+            "harmony",
+            "<|channel|>analysis<|message|>One<|end|><|start|>assistant to=functions.f<|channel|>commentary json<|message|>{}<|call|>",
+            "One",
+            "to=functions.f<|channel|>commentary json<|message|>{}<|call|>",
+        ),
+        ("harmony", " to=functions.f<|channel|>commentary json<|message|>{}", "", "to=functions.f<|channel|>commentary json<|message|>{}"),
+        ("harmony", " to whom", "", " to whom"),
     ]
     generator = random.Random(3)
     for name, text, thought, answer in cases:

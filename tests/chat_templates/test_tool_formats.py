@@ -21,7 +21,7 @@ from mm_gateway.chat_templates.tool_formats.parsed import ParsedArguments, Parse
 from mm_gateway.core import Message, Tool, ToolCall, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
-from tests.chat_templates.written_calls import ARGUMENTS, CALL, CLOCK, PYTHONIC, SECOND, TAGGED, WEATHER, read, reader, two, wrong
+from tests.chat_templates.written_calls import ARGUMENTS, CALL, CLOCK, PYTHONIC, SECOND, TAGGED, WEATHER, read, reader, said, two, wrong
 from tests.support import checkpoints
 from tests.support.checkpoints import token_id
 
@@ -49,7 +49,7 @@ def test_a_required_call_is_allowed_and_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("name", TOOL_FORMATS)
 def test_without_obligation_text_and_calls_are_allowed_and_calls_follow_the_schema(name: str) -> None:
     use = ToolUse((WEATHER, CLOCK))
-    for text in ("It is sunny.", "", "晴れ {not a call}", CALL[name]):
+    for text in (*(said(name, text) for text in ("It is sunny.", "", "晴れ {not a call}")), CALL[name]):
         assert accepts(name, use, text), text
     assert not any(accepts(name, use, text) for text in wrong(name))
 
@@ -78,9 +78,9 @@ def test_parallel_calls_are_allowed_where_the_request_does(name: str) -> None:
 def test_an_answer_may_have_to_be_json_where_it_is_no_call(name: str) -> None:
     answer = json_rule({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
     use = ToolUse((WEATHER,))
-    assert accepts(name, use, '{"a":1}', answer)
+    assert accepts(name, use, said(name, '{"a":1}'), answer)
     assert accepts(name, use, CALL[name], answer)
-    assert not accepts(name, use, "It is sunny.", answer)
+    assert not accepts(name, use, said(name, "It is sunny."), answer)
     for plain in ("llama", "python"):
         with pytest.raises(UnsupportedParameterError, match="response_format"):
             accepts(plain, use, "", answer)
@@ -98,7 +98,10 @@ def test_calls_are_read_whatever_pieces_they_come_in(name: str, seed: int) -> No
 
 @pytest.mark.parametrize("name", sorted(set(TOOL_FORMATS) - {"llama", "python"}))
 def test_text_before_a_call_is_the_content(name: str) -> None:
-    text = "Let me see.\n\n" + CALL[name].removeprefix("Thought: I need it.\n")
+    before = "Let me see.\n\n"
+    if name == "harmony":
+        before = f"<|channel|>commentary<|message|>{before}<|end|><|start|>assistant"
+    text = before + CALL[name].removeprefix("Thought: I need it.\n")
     assert read(reader(name), text) == ("Let me see.", [("get_weather", ARGUMENTS)])
 
 

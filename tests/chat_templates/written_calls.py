@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mm_gateway.chat_templates.reasoning_formats.formats import REASONING_FORMATS
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.chat_templates.tool_formats.parsed import Parsed, ParsedArguments, ParsedCall, ParsedText, ToolParser
 from mm_gateway.core import Tool
@@ -60,6 +61,7 @@ CALL = {
     "granite": f'<|tool_call|>[{{"name": "get_weather", "arguments": {ARGUMENTS}}}]',
     "cohere": (f'<|START_ACTION|>[\n    {{"tool_call_id": "0", "tool_name": "get_weather", "parameters": {ARGUMENTS}}}\n]<|END_ACTION|>'),
     "hunyuan": f"<tool_calls>\n<tool_call>get_weather\n```json\n{ARGUMENTS}\n```</tool_call>\n</tool_calls>",
+    "harmony": f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{ARGUMENTS}<|call|>",
     "python": f"[get_weather(city={_QUOTED}, days=3)]",
     "lfm2": f"<|tool_call_start|>[get_weather(city={_QUOTED}, days=3)]<|tool_call_end|>",
 }
@@ -117,7 +119,29 @@ def wrong(name: str) -> list[str]:
     return [CALL[name].replace("get_weather", "get_money"), found]
 
 
+def said(name: str, text: str) -> str:
+    """An answer without calls, as a model of this format writes it."""
+    return f"<|channel|>final<|message|>{text}" if name == "harmony" else text
+
+
+class _BehindThoughts:
+    """A ToolParser of a format in which thought and answer are messages, whose headers are read before."""
+
+    def __init__(self, parser: ToolParser) -> None:
+        self._parser = parser
+        self._thoughts = REASONING_FORMATS["harmony"].new_reader("undecided")
+
+    def feed(self, text: str) -> list[Parsed]:
+        return [found for piece in self._thoughts.feed(text) if piece.part == "answer" for found in self._parser.feed(piece.text)]
+
+    def end(self, **how: bool) -> list[Parsed]:
+        rest = "".join(piece.text for piece in self._thoughts.end() if piece.part == "answer")
+        return [*self._parser.feed(rest), *self._parser.end(**how)]
+
+
 def reader(name: str, begun: str = "") -> ToolParser:
+    if name == "harmony":
+        return _BehindThoughts(TOOL_FORMATS[name].parser(begun, (WEATHER, CLOCK)))
     return TOOL_FORMATS[name].parser(begun, (WEATHER, CLOCK))
 
 

@@ -63,16 +63,41 @@ MISTRAL = """\
 
 GPT_OSS = """\
 {{- '<|start|>system<|message|>Reasoning: ' + (reasoning_effort or 'medium') + '<|end|>' }}
+{%- if tools %}
+    {{- '<|start|>developer<|message|># Tools\\n\\n## functions\\n\\nnamespace functions {\\n\\n' }}
+    {%- for tool in tools %}
+        {{- '// ' + (tool.function.description or '') + '\\ntype ' + tool.function.name + ' = (_: {\\n' }}
+        {%- for name, about in (tool.function.parameters.properties or {}).items() %}
+            {{- name + ('' if name in (tool.function.parameters.required or []) else '?') + ': ' + (about.type or 'any') + ',\\n' }}
+        {%- endfor %}
+        {{- '}) => any;\\n\\n' }}
+    {%- endfor %}
+    {{- '} // namespace functions<|end|>' }}
+{%- endif %}
+{%- set last = namespace(call='') %}
 {%- for message in messages %}
-    {%- if message.role == 'assistant' %}
-        {%- if message.thinking and (message.tool_calls or (loop.last and not add_generation_prompt)) %}
+    {%- if message.role == 'assistant' and message.tool_calls %}
+        {%- if message.content and message.thinking %}{{ raise_exception('Put the analysis in one of content and thinking') }}{%- endif %}
+        {%- if message.content or message.thinking %}
+            {{- '<|start|>assistant<|channel|>analysis<|message|>' + (message.content or message.thinking) + '<|end|>' }}
+        {%- endif %}
+        {%- set call = message.tool_calls[0].function %}
+        {{- '<|start|>assistant to=functions.' + call.name + '<|channel|>commentary json<|message|>' }}
+        {{- call.arguments | tojson + '<|call|>' }}
+        {%- set last.call = call.name %}
+    {%- elif message.role == 'assistant' %}
+        {%- if message.thinking and loop.last and not add_generation_prompt %}
             {{- '<|start|>assistant<|channel|>analysis<|message|>' + message.thinking + '<|end|>' }}
         {%- endif %}
         {{- '<|start|>assistant<|channel|>final<|message|>' + message.content + '<|end|>' }}
+    {%- elif message.role == 'tool' %}
+        {%- if not last.call %}{{ raise_exception('There is no call before this result') }}{%- endif %}
+        {{- '<|start|>functions.' + last.call + ' to=assistant<|channel|>commentary<|message|>' + (message.content | tojson) + '<|end|>' }}
     {%- else %}{{- '<|start|>' + message.role + '<|message|>' + message.content + '<|end|>' }}{%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start|>assistant' }}{%- endif %}
 """
-"""Thought and answer are messages of their own, in channels; there is a variable for how much to think."""
+"""Thought, call and answer are messages of their own, in channels; there is a variable for how much to think. A message has one call, and
+what is said before that is taken for a thought."""
 
 NO_THOUGHTS = "{% for message in messages %}{{ message.role + ': ' + message.content + '\\n' }}{% endfor %}"

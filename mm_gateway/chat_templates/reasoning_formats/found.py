@@ -19,6 +19,7 @@ _SWITCHES = ("enable_thinking", "thinking")
 _EFFORT = "reasoning_effort"
 _BUDGET = "thinking_budget"
 _QUESTION: Turn = {"role": "user", "content": "Which one?"}
+_CALL = {"id": "probe0001", "type": "function", "function": {"name": "probe_call", "arguments": {}}}
 _THOUGHT, _ANSWER = "It was the first.", "The first."
 
 
@@ -48,7 +49,7 @@ class TemplateThoughts:
         format: how the model writes them.
         way: how an earlier thought is handed to the template, a key of `_WAYS`; None: it has no use for it.
         switch: variable that turns thoughts on and off. efforts: words that it takes as `reasoning_effort`; empty: it knows none.
-        takes_budget: it writes the budget.
+        takes_budget: it writes the budget. excludes: of a message with calls it takes a thought or a text, and refuses both.
     """
 
     format: ReasoningFormat
@@ -56,6 +57,7 @@ class TemplateThoughts:
     switch: str | None = None
     efforts: tuple[Effort, ...] = ()
     takes_budget: bool = False
+    excludes: bool = False
 
     def variables(self, reasoning: Reasoning) -> dict[str, Any]:
         """What the template is told of a request."""
@@ -94,8 +96,10 @@ class TemplateThoughts:
             return configured[effort] if effort is not None else None
         return None if self.knows(effort) else DEFAULT_BUDGETS.get(effort)
 
-    def turn(self, thought: str, content: str) -> Turn:
-        """The fields of an assistant's turn that say what it thought and wrote."""
+    def turn(self, thought: str, content: str, *, calls: bool = False) -> Turn:
+        """The fields of an assistant's turn that say what it thought and wrote. calls: it has some."""
+        if calls and content and self.excludes:
+            thought, content = f"{thought}\n\n{content}", ""
         return {"content": content} if self.way is None else _WAYS[self.way](thought, content)
 
     def told(self) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def find_thoughts(render: Render, names: Collection[str], *, configured: str | N
     words: tuple[Effort, ...] = (form.efforts or EFFORTS) if _EFFORT in names else ()
     takes: list[Effort] = [word for word in words if not (word == "none" and switch) and probe.prompt({_EFFORT: word}) is not None]
     changes = len({probe.prompt({_EFFORT: effort}) for effort in takes}) > 1
-    return TemplateThoughts(form, way, switch, tuple(takes) if changes else (), _BUDGET in names)
+    return TemplateThoughts(form, way, switch, tuple(takes) if changes else (), _BUDGET in names, _excludes(probe, way))
 
 
 class _Probe:
@@ -157,6 +161,18 @@ def _way(probe: _Probe) -> tuple[str | None, ReasoningFormat | None]:
         if form is not None and after.lstrip().startswith(form.closing):
             return way, form
     return None, None
+
+
+def _excludes(probe: _Probe, way: str | None) -> bool:
+    """Whether the template refuses a message with calls that has a thought and a text, as GPT-OSS's does."""
+    if way is None:
+        return False
+
+    def is_refused(content: str) -> bool:
+        turn = {"role": "assistant", **_WAYS[way](_THOUGHT, content), "tool_calls": [_CALL]}
+        return probe.rendered([_QUESTION, turn]) is None
+
+    return is_refused(_ANSWER) and not is_refused("")
 
 
 def _format(probe: _Probe, switch: str | None) -> ReasoningFormat | None:

@@ -13,6 +13,10 @@ from mm_gateway.chat_templates.reasoning_formats.format import Piece, State
 START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
 MARKS = (START, CHANNEL, MESSAGE, END, "<|constrain|>", "<|call|>", "<|return|>")
 
+RECIPIENT = " to="
+"""In a header: whom the message is for. It may come before the channel, so a reply behind `<|start|>assistant` may begin with it."""
+
+_HEADERS = (START, CHANNEL, RECIPIENT)
 _MAX_HEADER = 200
 """Characters after which what has no end is taken for no header."""
 _CLOSINGS = (END, START, "<|call|>", "<|return|>")
@@ -21,7 +25,7 @@ _LONGEST = max(map(len, _CLOSINGS))
 
 
 class HarmonyReader(BufferedReader):
-    """A ThoughtReader. A message to a recipient, which is a call, is part of the answer with its header and its end.
+    """A ThoughtReader. A message to a recipient, which is a call, is part of the answer from the recipient in its header to its end.
 
     Args:
         state: where the text begins; `undecided`: with a header.
@@ -39,7 +43,8 @@ class HarmonyReader(BufferedReader):
 
     def end(self) -> list[Piece]:
         pieces: list[Piece] = []
-        header = self.state == "undecided" and self._buffer.startswith((START, CHANNEL))
+        begun = self._buffer and any(mark.startswith(self._buffer) for mark in (START, CHANNEL))
+        header = self.state == "undecided" and bool(begun or self._buffer.startswith(_HEADERS))
         self._take(pieces, "mark" if header else "thought" if self.state == "thought" else "answer", len(self._buffer))
         return pieces
 
@@ -48,7 +53,7 @@ class HarmonyReader(BufferedReader):
 
     def _header(self, pieces: list[Piece]) -> bool:
         buffer = self._buffer
-        if not any(buffer.startswith(mark) or mark.startswith(buffer) for mark in (START, CHANNEL)):
+        if not any(buffer.startswith(mark) or mark.startswith(buffer) for mark in _HEADERS):
             self.state = "answer"  # no message at all
             return True
         at = buffer.find(MESSAGE)
@@ -57,10 +62,12 @@ class HarmonyReader(BufferedReader):
                 self.state = "answer"
             return len(buffer) > _MAX_HEADER
         header = buffer[:at]
-        self._is_call = " to=" in header
+        self._is_call = RECIPIENT in header
         if self._is_call:
             self.state = "answer"
-            self._take(pieces, "answer", at + len(MESSAGE))
+            before = header.index(RECIPIENT) + 1
+            self._take(pieces, "mark", before)
+            self._take(pieces, "answer", at - before + len(MESSAGE))
         else:
             self.state = "thought" if "analysis" in header.rpartition(CHANNEL)[2] else "answer"
             self._take(pieces, "mark", at + len(MESSAGE))

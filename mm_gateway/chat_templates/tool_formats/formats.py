@@ -5,6 +5,7 @@ from __future__ import annotations
 from mm_gateway.chat_templates.tool_formats.format import ToolFormat
 from mm_gateway.chat_templates.tool_formats.frame import Place
 from mm_gateway.chat_templates.tool_formats.framed import JsonCalls
+from mm_gateway.chat_templates.tool_formats.harmony import HarmonyCalls
 from mm_gateway.chat_templates.tool_formats.hermes import Hermes
 from mm_gateway.chat_templates.tool_formats.llama_json import LlamaJson
 from mm_gateway.chat_templates.tool_formats.plain import Plain
@@ -164,6 +165,7 @@ _ROWS: tuple[ToolFormat, ...] = (
         between="\n",
         end="\n</tool_calls>",
     ),
+    HarmonyCalls(),
     PythonCalls(
         "lfm2",
         "LFM2",

@@ -25,11 +25,13 @@ class WrittenCalls(NamedTuple):
     form: None: none of ours.
     arguments_as_text: the template wants the arguments of a call as JSON text, not as an object.
     no_content: it writes calls only of messages whose content is None, not empty.
+    one_call: of a message with several it writes the first alone, or refuses it.
     """
 
     form: ToolFormat | None
     arguments_as_text: bool = False
     no_content: bool = False
+    one_call: bool = False
 
 
 def writes_tools(template: str) -> bool:
@@ -45,12 +47,16 @@ def probe(template: str, render: Callable[[list[dict[str, Any]], list[dict[str, 
     """
     forms = TOOL_FORMATS.values()
     for call_id, as_text, no_content, answered in itertools.product(_IDS, (False, True), (False, True), (False, True)):
-        rendered = render(_conversation(call_id, as_text=as_text, no_content=no_content, answered=answered), [_TOOL])
+        turns = _conversation(call_id, as_text=as_text, no_content=no_content, answered=answered)
+        rendered = render(turns, [_TOOL])
         if rendered is None or PROBE.name not in rendered:
             continue
         form = next((form for form in forms if form.recognizes(rendered)), None)
         if form is not None:
-            return WrittenCalls(form, as_text, no_content)
+            several = render(_with_second_call(turns), [_TOOL])
+            return WrittenCalls(
+                form, as_text, no_content, one_call=several is None or several.count(PROBE.name) <= rendered.count(PROBE.name)
+            )
     return WrittenCalls(next((form for form in forms if form.taught_by(template)), None))
 
 
@@ -64,3 +70,10 @@ def _conversation(call_id: str, *, as_text: bool, no_content: bool, answered: bo
     if answered:
         turns.append({"role": "tool", "content": "done", "tool_call_id": call_id, "name": PROBE.name})
     return turns
+
+
+def _with_second_call(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    user, assistant, *results = turns
+    (call,) = assistant["tool_calls"]
+    other = {**call, "id": call["id"].replace("1", "2").replace(":0", ":1")}
+    return [user, {**assistant, "tool_calls": [call, other]}, *results, *({**result, "tool_call_id": other["id"]} for result in results)]
