@@ -104,9 +104,9 @@ def tool_formats() -> str:
     parts = [
         "# Tool formats",
         _GENERATED,
-        "How a model is told of tools and calls them is its `tool_format`. It is found from the checkpoint's own chat template, which is\n"
-        "made to write a call; `tool_format` in models.yaml says it where a template does not show it. `mm-gateway show NAME` prints what\n"
-        "was found.",
+        "How a model is told of tools and calls them is its `tool_format`. It is found from the checkpoint: by transformers'\n"
+        "`response_template` where it has one, which is made to read a call, else by its own chat template, which is made to write one.\n"
+        "`tool_format` in models.yaml says it where neither shows it. `/v1/models` and `mm-gateway show NAME` tell what was found.",
         "A grammar holds what the model writes to the format and to each function's schema, from the moment a call begins, whether it may\n"
         "call or must: names and arguments are right by construction. Formats with JSON arguments follow the whole schema. Those that\n"
         "write arguments one by one follow names, order, which ones are required, types, lists of values, and lengths and patterns of\n"

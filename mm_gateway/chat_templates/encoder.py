@@ -19,6 +19,7 @@ import msgspec
 
 from mm_gateway.chat_templates.marks import all_texts, each_text, unused_characters, up_to
 from mm_gateway.chat_templates.prompt import ChatPrompt, declarations
+from mm_gateway.chat_templates.reasoning_formats.format import ReasoningFormat
 from mm_gateway.chat_templates.reasoning_formats.found import TemplateThoughts
 from mm_gateway.chat_templates.token_limit import TokenLimit
 from mm_gateway.chat_templates.tool_formats.format import ToolFormat
@@ -60,7 +61,7 @@ class ChatEncoder:
         stop_strings: end the assistant's turn.
         default_system: for templates that ask for it.
         tool_format: how tools and calls are written; None: what the template shows of it.
-        reasoning_format: name of how thoughts are written; None: what the template shows of it.
+        reasoning_format: how thoughts are written; None: what the template shows of it.
 
     Raises:
         ConfigurationError: the source is no Jinja template.
@@ -75,7 +76,7 @@ class ChatEncoder:
         stop_strings: tuple[str, ...] = (),
         default_system: str | None = None,
         tool_format: ToolFormat | None = None,
-        reasoning_format: str | None = None,
+        reasoning_format: ReasoningFormat | None = None,
     ) -> None:
         self._prompt = ChatPrompt(
             source, variables=variables, default_system=default_system, tool_format=tool_format, reasoning_format=reasoning_format

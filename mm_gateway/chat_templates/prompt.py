@@ -10,6 +10,7 @@ import jinja2
 
 from mm_gateway.chat_templates.environment import OURS, ChatTemplate
 from mm_gateway.chat_templates.later_system import has_later_system, later_system_in_user_turns
+from mm_gateway.chat_templates.reasoning_formats.format import ReasoningFormat
 from mm_gateway.chat_templates.reasoning_formats.found import TemplateThoughts, find_thoughts
 from mm_gateway.chat_templates.single_calls import one_call_a_turn
 from mm_gateway.chat_templates.tool_formats.format import (
@@ -41,7 +42,7 @@ class ChatPrompt:
         variables: Mapping[str, str] | None = None,
         default_system: str | None = None,
         tool_format: ToolFormat | None = None,
-        reasoning_format: str | None = None,
+        reasoning_format: ReasoningFormat | None = None,
     ) -> None:
         try:
             self._template = ChatTemplate(source) if source is not None else None

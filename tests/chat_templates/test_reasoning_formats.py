@@ -55,7 +55,7 @@ def test_a_template_shows_how_its_model_thinks(template: str, told: dict[str, ob
 
 def test_a_template_without_thoughts_shows_none() -> None:
     assert encoder(templates.NO_THOUGHTS).thoughts is None
-    told = ChatEncoder(templates.NO_THOUGHTS, ChatTokenizer(TOKENIZER), reasoning_format="seed").thoughts
+    told = ChatEncoder(templates.NO_THOUGHTS, ChatTokenizer(TOKENIZER), reasoning_format=REASONING_FORMATS["seed"]).thoughts
     assert told is not None
     assert told.format.name == "seed"
 

@@ -9,7 +9,8 @@ from mm_gateway.chat_templates.reasoning_formats.harmony import MARKS, HarmonyRe
 from mm_gateway.chat_templates.reasoning_formats.tags import TagReader
 
 
-def _tags(name: str, opening: str, closing: str, *, forced: str | None = None) -> ReasoningFormat:
+def tags(name: str, opening: str, closing: str, *, forced: str | None = None) -> ReasoningFormat:
+    """A format of thoughts between two literals."""
     return ReasoningFormat(name, opening, closing, forced or closing, functools.partial(TagReader, opening, closing))
 
 
@@ -17,12 +18,12 @@ REASONING_FORMATS = {
     row.name: row
     for row in (
         # Qwen3, DeepSeek R1, GLM 4.5, MiniMax, Hunyuan, SmolLM3, Nemotron, Kimi K2 Thinking
-        _tags("think", "<think>", "</think>", forced="\n</think>\n\n"),
-        _tags("mistral", "[THINK]", "[/THINK]"),
-        _tags("seed", "<seed:think>", "</seed:think>"),
-        _tags("kimi", "◁think▷", "◁/think▷"),  # Kimi-VL
-        _tags("cohere", "<|START_THINKING|>", "<|END_THINKING|>"),
-        _tags("gemma", "<|channel>thought\n", "<channel|>"),
+        tags("think", "<think>", "</think>", forced="\n</think>\n\n"),
+        tags("mistral", "[THINK]", "[/THINK]"),
+        tags("seed", "<seed:think>", "</seed:think>"),
+        tags("kimi", "◁think▷", "◁/think▷"),  # Kimi-VL
+        tags("cohere", "<|START_THINKING|>", "<|END_THINKING|>"),
+        tags("gemma", "<|channel>thought\n", "<channel|>"),
         ReasoningFormat(  # GPT-OSS
             "harmony",
             opening="<|channel|>analysis<|message|>",

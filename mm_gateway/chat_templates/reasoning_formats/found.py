@@ -117,16 +117,16 @@ class TemplateThoughts:
         return min(words, key=lambda word: (abs(EFFORTS.index(word) - place), -EFFORTS.index(word)), default=None)
 
 
-def find_thoughts(render: Render, names: Collection[str], *, configured: str | None = None) -> TemplateThoughts | None:
+def find_thoughts(render: Render, names: Collection[str], *, configured: ReasoningFormat | None = None) -> TemplateThoughts | None:
     """What a template knows; None: its model does not think, as far as it shows.
 
     Args:
-        names: variables that the template reads. configured: name of the format, which is not looked for then.
+        names: variables that the template reads. configured: the format, which is not looked for then.
     """
     probe = _Probe(render)
     switch = next((name for name in _SWITCHES if name in names and probe.prompt({name: True}) != probe.prompt({name: False})), None)
     way, shown = _way(probe)
-    form = REASONING_FORMATS[configured] if configured is not None else shown or _format(probe, switch)
+    form = configured or shown or _format(probe, switch)
     if form is None:
         return None
     words: tuple[Effort, ...] = (form.efforts or EFFORTS) if _EFFORT in names else ()

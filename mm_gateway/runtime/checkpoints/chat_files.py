@@ -33,7 +33,7 @@ def known_formats(config: ModelConfig) -> ChatFormats | None:
             variables=tokens,
             default_system=choice.default_system,
             tool_format=choice.tool_format,
-            reasoning_format=config.reasoning_format,
+            reasoning_format=choice.reasoning_format,
         )
         return formats_of(prompt)
     except (OSError, ValueError, TypeError, AttributeError, ConfigurationError):  # what is wrong with it, the load says
