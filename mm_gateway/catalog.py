@@ -14,6 +14,7 @@ from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.backends.upstream.backend import RemoteBackend
+from mm_gateway.backends.upstream.translated import TranslatedBackend
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, Settings
 from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
@@ -164,7 +165,7 @@ def build_catalog(settings: Settings) -> Catalog:
             case "mock":
                 backends[name] = MockBackend(name, config, created)
             case "remote":
-                backends[name] = RemoteBackend(name, config, created)
+                backends[name] = (RemoteBackend if config.api == "chat" else TranslatedBackend)(name, config, created)
             case "local":
                 assert manager is not None
                 backends[name] = LocalBackend(name, config, manager, created)

@@ -31,7 +31,15 @@ _OF_CLIENTS = ("MM_GATEWAY_URL", "MM_GATEWAY_KEY")
 """Read by the commands that ask a running gateway."""
 BUILT_IN_PREFIX = "builtin:"
 PACKAGE_PREFIX = "package:"
-_ONLY = {"base_url": "remote", "api_key_env": "remote", "timeout_s": "remote", "delay_s": "mock", "script": "mock", "sampling": "local"}
+_ONLY = {
+    "base_url": "remote",
+    "api_key_env": "remote",
+    "api": "remote",
+    "timeout_s": "remote",
+    "delay_s": "mock",
+    "script": "mock",
+    "sampling": "local",
+}
 
 
 def load_settings(models_file: Path | None, gateway_file: Path | None, environ: Mapping[str, str]) -> Settings:

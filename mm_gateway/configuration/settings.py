@@ -180,6 +180,13 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_running: Annotated[Running | None, Meta(description="Sequences decoded together; null: `engine.max_running`.")] = None
 
     base_url: Annotated[str | None, Meta(description="remote: the upstream's address up to and including `/v1`.")] = None
+    api: Annotated[
+        Literal["chat", "responses", "messages"],
+        Meta(
+            description="remote: how the upstream is asked: `chat` (OpenAI's chat completions, text completions and embeddings), "
+            "`responses` (OpenAI's), or `messages` (Anthropic's). Clients reach it through any endpoint."
+        ),
+    ] = "chat"
     api_key_env: Annotated[str | None, Meta(description="remote: environment variable that holds the upstream's key.")] = None
     timeout_s: Annotated[
         Positive, Meta(description="remote: seconds without a byte of a stream, or for a whole reply, after which the request fails.")

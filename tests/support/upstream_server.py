@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mm_gateway.backends.upstream.backend import RemoteBackend
+from mm_gateway.backends.upstream.translated import TranslatedBackend
 from mm_gateway.configuration.settings import ModelConfig
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -24,9 +25,7 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream(
-    answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]], **config: Any
-) -> AsyncIterator[tuple[RemoteBackend, Upstream]]:
+async def upstream(answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]], **config: Any) -> AsyncIterator[tuple[Any, Upstream]]:
     """A server that answers every request with the same bytes, and a backend that asks it."""
     seen = Upstream()
     writers: list[asyncio.StreamWriter] = []
@@ -60,7 +59,7 @@ async def upstream(
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     settings = ModelConfig(model_name="their-name", backend="remote", base_url=f"http://127.0.0.1:{port}/v1", **config)
-    backend = RemoteBackend("far", settings, created=0)
+    backend = backend_of(settings)
     try:
         yield backend, seen
     finally:
@@ -69,6 +68,10 @@ async def upstream(
         for writer in writers:
             writer.close()
         await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+
+
+def backend_of(settings: ModelConfig) -> RemoteBackend | TranslatedBackend:
+    return (RemoteBackend if settings.api == "chat" else TranslatedBackend)("far", settings, created=0)
 
 
 def sse_body(chunks: Sequence[Any], *, done: bool = True) -> bytes:

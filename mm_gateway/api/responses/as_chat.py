@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from mm_gateway.api.responses.request import wants_logprobs
-from mm_gateway.backends.upstream.request import messages_body, tools_body
+from mm_gateway.backends.upstream.request import messages_body, tools_body, unenforced
 from mm_gateway.core import ForwardedBody, Message, ToolUse
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.protocol import ChatCompletionRequest
@@ -57,6 +57,7 @@ def as_chat(
         fields["reasoning_effort"] = body.reasoning.effort
     if tools is not None:
         fields |= tools_body(tools)
+        ignored += unenforced(tools)
     # Of turns that are over no server is told what was thought.
     items = body.input if isinstance(body.input, list) else []
     last = max((index for index, item in enumerate(items) if item.get("role") == "user"), default=-1)

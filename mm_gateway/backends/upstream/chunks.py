@@ -189,6 +189,11 @@ def _logprobs(found: Logprobs | None) -> tuple[TokenLogprob, ...]:
     )
 
 
+def chat_logprobs_of(given: Any) -> tuple[TokenLogprob, ...]:
+    """Of a list in chat's shape; none where there is none."""
+    return _logprobs(msgspec.convert({"content": given}, Logprobs)) if given else ()
+
+
 def _bytes(token: str, given: list[int] | None) -> tuple[int, ...]:
     return tuple(token.encode() if given is None else given)
 

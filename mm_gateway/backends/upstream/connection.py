@@ -38,9 +38,11 @@ class Connection:
 
     Args:
         name: of the model, as clients know it. config: its entry of `models.yaml`.
+        headers: what goes with a key, or with None where there is none. Default: `bearer`.
     """
 
-    def __init__(self, name: str, config: ModelConfig) -> None:
+    def __init__(self, name: str, config: ModelConfig, headers: Callable[[str | None], dict[str, str]] | None = None) -> None:
+        self._key_headers = headers or bearer
         self._name = name
         self._config = config
         self._client: httpx.AsyncClient | None = None
@@ -122,11 +124,11 @@ class Connection:
     def _headers(self) -> dict[str, str]:
         name = self._config.api_key_env
         if name is None:
-            return {}
+            return self._key_headers(None)
         key = os.environ.get(name)
         if not key:
             raise ConfigurationError(f"model {self._name}: api_key_env names {name}, but that environment variable is not set")
-        return {"authorization": f"Bearer {key}"}
+        return self._key_headers(key)
 
     def _at(self) -> str:
         return f"The upstream server of {self._name} ({self._config.base_url})"
@@ -151,6 +153,11 @@ class Connection:
             error.type = "rate_limit_error" if status == 429 else "invalid_request_error"
         error.retry_after_s = _seconds(response.headers.get("retry-after", ""))
         return error
+
+
+def bearer(key: str | None) -> dict[str, str]:
+    """How most servers take a key."""
+    return {} if key is None else {"authorization": f"Bearer {key}"}
 
 
 async def off_loop(size_bytes: int, function: Callable[[Any], T], argument: Any) -> T:

@@ -133,6 +133,11 @@ def _message_body(message: Message, *, thought: bool) -> dict[str, Any]:
     return body
 
 
+def unenforced(use: ToolUse | None) -> tuple[str, ...]:
+    """Paths of the grammars of custom tools, which another server is only told of."""
+    return tuple(tool.input_grammar.param for tool in use.tools if tool.input_grammar is not None) if use is not None else ()
+
+
 def tools_body(use: ToolUse) -> dict[str, Any]:
     body: dict[str, Any] = {"tools": [declaration(tool) for tool in use.tools]}
     for entry, tool in zip(body["tools"], use.tools, strict=True):

@@ -29,6 +29,7 @@ CALLED = {
 }
 SCHEMA = {"name": "n", "description": "d", "strict": False, "schema": {"type": "object", "uniqueItems": True}}
 TOOL = {"type": "function", "function": {"name": "f", "strict": False, "parameters": {"type": "object"}}}
+LOOSE_TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}  # strict has to be asked for in chat
 END = [
     {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]},
     {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
@@ -166,7 +167,7 @@ RESPONSE_FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     (
         {"tools": [{"type": "web_search"}, {"type": "function", **TOOL["function"]}], "tool_choice": {"type": "function", "name": "f"}},  # type: ignore[dict-item]
-        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"tools": [LOOSE_TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
     ),
     ({"top_logprobs": 2}, {"logprobs": True, "top_logprobs": 2}),
     (
