@@ -28,7 +28,7 @@ class CompileKernels(BuildHookInterface):
             if not library.is_file():
                 compiling.compile_library(root / KERNELS)
         except (compiling.CompilationError, OSError) as error:
-            self.app.display_warning(f"8-bit and 4-bit weights will take 16 bits on a CPU: {error}")
+            self.app.display_warning(f"models will be slower on a CPU, and 8-bit and 4-bit weights take 16 bits there: {error}")
             return
         build_data["artifacts"].append(str(KERNELS / library.name))
         # The library calls nothing of Python, so it serves every version.

@@ -302,6 +302,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         AtLeastOne,
         Meta(description="Tokens of one forward pass, decode and prefill together; more gives throughput, fewer gives smoother streams."),
     ] = 512
+    compiled_forward: Annotated[
+        bool,
+        Meta(description="On a CPU, compute Llama-shaped models by one compiled call a step; false: by the modules of transformers."),
+    ] = True
     max_waiting: Annotated[
         AtLeastOne, Meta(description="Sequences queued per model, and requests that wait for it to load; beyond it requests get a 429.")
     ] = 1024

@@ -1,6 +1,6 @@
 """Linear layers for a CPU whose weights are laid out for its matrix kernels once, at load; arithmetic and results are fp32.
 
-32 bits by oneDNN, which torch ships; 16 bits and blocks of fewer by our own kernels (runtime/kernels), 16 bits without them by FBGEMM
+By our own kernels (runtime/kernels). Where those cannot be compiled, by what torch ships: 32 bits by oneDNN, fewer by FBGEMM in 16
 (https://arxiv.org/abs/2101.05615). The packed copy is the only one: the parameter it was made from goes, and embeddings that are the
 output layer's weights are looked up in it.
 """
@@ -78,27 +78,22 @@ class KernelLinear(PackedLinear):
     """
 
     def _pack(self, weight: torch.Tensor | Blocks) -> None:
-        self._linear = BlockLinear(weight if isinstance(weight, Blocks) else weight.detach(), self._bias)
-        self.packed_bytes = self._linear.nbytes
+        self.kernel = BlockLinear(weight if isinstance(weight, Blocks) else weight.detach(), self._bias)
+        self.packed_bytes = self.kernel.nbytes
         self.bits = weight.bits if isinstance(weight, Blocks) else 8 * weight.dtype.itemsize
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._linear(x)
+        return self.kernel(x)
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """The weights of some outputs, ids [...] -> [..., in_features] fp32."""
-        return self._linear.rows(ids)
+        return self.kernel.rows(ids)
 
 
-def packed_linear(
-    weight: torch.Tensor | Blocks | StoredRows, bias: torch.Tensor | None, weights: Weights, *, with_rows: bool = False
-) -> PackedLinear:
+def packed_linear(weight: torch.Tensor | Blocks | StoredRows, bias: torch.Tensor | None, weights: Weights) -> PackedLinear:
     """The packed form of a layer: blocks as they are; numbers as `weights`, or at fp32 where that kind cannot hold them.
 
     Without compiled kernels what has few bits is held in 16.
-
-    Args:
-        with_rows: the layer's rows will be looked up, where kernels are there.
     """
     if isinstance(weight, StoredRows) and not (needs_rows_only(weights) and _fits(weight, weights)):
         weight = weight[:]
@@ -108,7 +103,7 @@ def packed_linear(
         return KernelLinear(weight, bias)
     if not isinstance(weight, StoredRows):
         if _needs_fp32(weight, weights):
-            return KernelLinear(weight.float(), bias) if with_rows else PackedLinear(weight, bias)
+            return KernelLinear(weight.float(), bias)
         weight = weight.detach()
         if weights not in BITS:
             return KernelLinear(weight.half(), bias)

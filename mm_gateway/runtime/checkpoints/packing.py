@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -131,15 +132,15 @@ def _join(module: nn.Module, names: tuple[str, ...], members: list[nn.Linear], w
     read = [reader.read_layer(member.weight) for member in members]
     # A GGUF file may have one of them in other blocks than the rest.
     kinds = [weight.kind if isinstance(weight, Blocks) else None for weight in read]
-    for kind in dict.fromkeys(kinds):
-        chosen = [index for index, each in enumerate(kinds) if each == kind]
+    for _, neighbours in groupby(range(len(kinds)), key=kinds.__getitem__):
+        chosen = list(neighbours)
         biases = [_bias(members[index], reader) for index in chosen]
         if len(chosen) == 1:
             setattr(module, names[chosen[0]], packed_linear(read[chosen[0]], biases[0], weights))
             continue
-        group = _JoinedLinear([read[index] for index in chosen], biases, weights)
+        group = JoinedLinear([read[index] for index in chosen], biases, weights)
         for place, index in enumerate(chosen):
-            setattr(module, names[index], _Member(group, place))
+            setattr(module, names[index], JoinedMember(group, place))
 
 
 def _tied_to(head: nn.Module | None, model: nn.Module) -> nn.Embedding | None:
@@ -180,7 +181,7 @@ def _replace(
     weight = reader.read_rows(layer.weight) if in_rows else reader.read_layer(layer.weight)
     if isinstance(layer, Conv1D) and isinstance(weight, torch.Tensor):
         weight = weight.T  # GPT-2's layers keep their weights transposed
-    packed = packed_linear(weight, _bias(layer, reader), weights, with_rows=shares_with is not None)
+    packed = packed_linear(weight, _bias(layer, reader), weights)
     if shares_with is not None:
         scale = _scale(shares_with.get_input_embeddings())
         embeddings: PackedEmbedding
@@ -222,7 +223,7 @@ def _stored_dtype(weights: Weights) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16}.get(weights, torch.float16)
 
 
-class _JoinedLinear:
+class JoinedLinear:
     """Several projections of one input as one. The first member that is called computes; the others take their slices."""
 
     # No nn.Module: setting an attribute of one costs microseconds, and this is set several times a layer and step.
@@ -239,6 +240,10 @@ class _JoinedLinear:
         self._input: torch.Tensor | None = None
         self._slices: list[torch.Tensor | None] = []
 
+    @property
+    def count(self) -> int:
+        return len(self._sizes)
+
     def take(self, index: int, x: torch.Tensor) -> torch.Tensor:
         # The input is held until every slice is taken, so that its identity cannot pass to another tensor.
         if self._input is not x or self._slices[index] is None:
@@ -251,16 +256,20 @@ class _JoinedLinear:
         return taken
 
 
-class _Member(nn.Module):
-    """One projection of a joined group, in the place of the layer it replaces."""
+class JoinedMember(nn.Module):
+    """One projection of a joined group, in the place of the layer it replaces.
 
-    def __init__(self, group: _JoinedLinear, index: int) -> None:
+    Attributes:
+        group: whose slice `index` it is.
+    """
+
+    def __init__(self, group: JoinedLinear, index: int) -> None:
         super().__init__()
         # Only the first member owns the layer, so that it appears once among the model's modules.
         if index == 0:
             self.linear = group.linear
+        self.group, self.index = group, index
         self._take = group.take
-        self._index = index
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._take(self._index, x)
+        return self._take(self.index, x)

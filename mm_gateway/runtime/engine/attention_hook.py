@@ -6,6 +6,7 @@ Uses the library's public hook, `AttentionInterface`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -90,12 +91,21 @@ def _attention(
     return found[..., :width] if missing else found, None
 
 
+@dataclass(frozen=True, slots=True)
+class LayerCall:
+    """What a layer's attention is called with. scaling: factor on the scores. window: as for `StepAttention`."""
+
+    scaling: float
+    window: int | None
+
+
 class AttentionProbe:
     """A StepAttention over one sequence without a cache that notes what the layers pass."""
 
     def __init__(self) -> None:
         self.layers_seen = 0
         self._shapes: dict[int, tuple[int, int, int]] = {}
+        self._calls: dict[int, LayerCall] = {}
 
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, window: int | None
@@ -104,6 +114,7 @@ class AttentionProbe:
         if key.shape != value.shape or query.shape[-1] != key.shape[-1]:
             raise ModelLoadError("This model's keys, values and queries differ in shape, which the engine's KV cache cannot hold")
         self._shapes[layer] = (query.shape[1], key.shape[1], key.shape[3])
+        self._calls[layer] = LayerCall(scaling, window)
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling).transpose(1, 2)
@@ -121,3 +132,7 @@ class AttentionProbe:
             raise ModelLoadError("This model's layers differ in their attention, which the engine's KV cache cannot hold")
         heads, kv_heads, head_dim = self._shapes[0]
         return AttentionShape(layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
+
+    def calls(self) -> list[LayerCall]:
+        """By layer."""
+        return [self._calls[layer] for layer in sorted(self._calls)]

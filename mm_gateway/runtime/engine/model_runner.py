@@ -12,11 +12,13 @@ from transformers import PreTrainedModel
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
-from mm_gateway.runtime.engine.attention_hook import AttentionProbe, forward, take_over
+from mm_gateway.runtime.engine.attention_hook import AttentionProbe, LayerCall, forward, take_over
+from mm_gateway.runtime.engine.compiled_forward import CompiledForward, compile_forward
 from mm_gateway.runtime.engine.decode_graphs import DecodeGraphs
 from mm_gateway.runtime.engine.hidden_states import last_hidden_states
+from mm_gateway.runtime.kernels.decoder import Segment
 from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
-from mm_gateway.runtime.kv_cache.cache import AttentionShape, KVCache
+from mm_gateway.runtime.kv_cache.cache import AttentionShape, KVCache, StepAttention
 from mm_gateway.runtime.kv_cache.choosing import Layout, make_kv_cache
 from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
@@ -53,36 +55,53 @@ class ModelRunner:
     def __init__(self, model: PreTrainedModel, cache: KVCache, shape: AttentionShape) -> None:
         self._model = model
         self.cache = cache
-        self._layers = shape.layers
+        self._shape = shape
         self.device = model.device
         self._graphs: DecodeGraphs | None = None
+        self._compiled: CompiledForward | None = None
 
     def capture_decodes(self, max_running: int) -> None:
         """Capture decode steps as CUDA graphs, where cache and model allow it; otherwise steps run as they are."""
         if not self.cache.capturable:
             return
         try:
-            self._graphs = DecodeGraphs(self._model, self.cache, layers=self._layers, max_running=max_running)
+            self._graphs = DecodeGraphs(self._model, self.cache, layers=self._shape.layers, max_running=max_running)
         except (RuntimeError, torch.OutOfMemoryError) as error:
             torch.cuda.synchronize(self.device)
             logger.warning("no CUDA graphs for this model: %s", str(error).splitlines()[0])
+
+    def compile(self, calls: list[LayerCall]) -> bool:
+        """Compute the layers by one compiled call a step from now on; False where that cannot be. calls: of the model's attention."""
+        self._compiled = compile_forward(self._model, self.cache, self._shape, calls)
+        return self._compiled is not None
+
+    def interpret(self) -> None:
+        """Compute the layers by the model's modules again."""
+        self._compiled = None
 
     def execute(self, step: list[ScheduledSequence]) -> StepLogits:
         """Compute a step. On any error the step's sequences have undefined contents in the cache."""
         if self._graphs is not None and all(_is_plain_decode(scheduled) for scheduled in step):
             return StepLogits([scheduled.seq for scheduled in step], self._graphs.run(step).float(), [], [])
-        step, attention = self.cache.begin_step(step)
+        attention: StepAttention | None = None
+        segments: list[Segment] = []
+        if self._compiled is not None:
+            starts = self._compiled.cache.begin_rows(step)
+        else:
+            starts = [0] * len(step)
+            step, attention = self.cache.begin_step(step)
         tokens: list[int] = []
         positions: list[int] = []
         wanted: list[int] = []
         sampled: list[Sequence] = []
         scored: list[tuple[Sequence, int]] = []
         embedded: list[tuple[Sequence, slice]] = []
-        for scheduled in step:
+        for scheduled, cache_row in zip(step, starts, strict=True):
             seq, start, stop = scheduled.seq, scheduled.seq.computed, scheduled.seq.computed + scheduled.count
             first_row = len(tokens)
             tokens += seq.tokens[start:stop]
             positions += range(start, stop)
+            segments.append(Segment(first_row, scheduled.count, start, cache_row))
             if seq.score_prompt and start < seq.prompt_len:
                 scored.append((seq, scheduled.count))
                 wanted += range(first_row, first_row + scheduled.count)
@@ -97,20 +116,31 @@ class ModelRunner:
                 wanted.append(last_row)
         # Without a sampled row one is computed all the same: a model call needs at least one.
         wanted += [last_row] * (padded_rows(max(len(wanted), 1)) - len(wanted))
-        padding = [0] * (padded_rows(len(tokens)) - len(tokens))
-        with last_hidden_states(self._model) if embedded else contextlib.nullcontext([]) as states:
-            logits = forward(
-                self._model, self._tensor(tokens + padding), self._tensor(positions + padding), self._tensor(wanted), attention
-            ).float()
-        if attention.layers_seen != self._layers:
-            raise ModelLoadError(f"{attention.layers_seen} of {self._layers} attention layers used the engine's KV cache")
+        if self._compiled is not None:
+            logits, states = self._compiled(tokens, positions, wanted, segments)
+        else:
+            assert attention is not None
+            logits, states = self._interpreted(tokens, positions, wanted, attention, bool(embedded))
         prompts: list[tuple[Sequence, torch.Tensor]] = []
         first_row = 0
         for seq, count in scored:
             prompts.append((seq, logits[first_row : first_row + count]))
             first_row += count
-        hidden = [(seq, states[0][0, rows]) for seq, rows in embedded]
+        hidden = [(seq, states[rows]) for seq, rows in embedded]
         return StepLogits(sampled, logits[first_sampled : first_sampled + len(sampled)], prompts, hidden)
+
+    def _interpreted(
+        self, tokens: list[int], positions: list[int], wanted: list[int], attention: StepAttention, embeds: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """By the model's modules: logits of the wanted rows, and the last hidden states of all, nothing where `embeds` is False."""
+        padding = [0] * (padded_rows(len(tokens)) - len(tokens))
+        with last_hidden_states(self._model) if embeds else contextlib.nullcontext([]) as states:
+            logits = forward(
+                self._model, self._tensor(tokens + padding), self._tensor(positions + padding), self._tensor(wanted), attention
+            ).float()
+        if attention.layers_seen != self._shape.layers:
+            raise ModelLoadError(f"{attention.layers_seen} of {self._shape.layers} attention layers used the engine's KV cache")
+        return logits, states[0][0] if states else logits[:0]
 
     def _tensor(self, numbers: list[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.int64).to(self.device, non_blocking=True)
@@ -153,7 +183,8 @@ def make_runner(
         ModelLoadError: the model's attention cannot be taken over, or computes something else through the cache.
         OutOfMemoryError: the KV cache would not hold one short sequence.
     """
-    shape = probe(model)
+    attention = probe(model)
+    shape = attention.shape()
     cache = make_kv_cache(
         shape,
         device=model.device,
@@ -166,13 +197,21 @@ def make_runner(
         block_size=block_size,
     )
     runner = ModelRunner(model, cache, shape)
+    if settings.compiled_forward and runner.compile(attention.calls()):
+        try:
+            verify(model, runner, tolerance=tolerance)
+        except ModelLoadError as error:
+            logger.warning("computed by its modules, which takes longer: compiled, %s", error)
+            runner.interpret()
+        else:
+            return runner
     verify(model, runner, tolerance=tolerance)
     runner.capture_decodes(settings.max_running)
     return runner
 
 
-def probe(model: PreTrainedModel) -> AttentionShape:
-    """Take the model's attention over and learn what it needs of a cache.
+def probe(model: PreTrainedModel) -> AttentionProbe:
+    """Take the model's attention over and learn what it needs of a cache, and how it is called.
 
     Raises:
         ModelLoadError: its attention cannot be taken over; the message says why.
@@ -188,7 +227,7 @@ def probe(model: PreTrainedModel) -> AttentionShape:
         if is_out_of_memory(error):
             raise
         raise ModelLoadError(f"The engine cannot drive {type(model).__name__}: {str(error)[:300]}") from error
-    return attention.shape()
+    return attention
 
 
 def verify(model: PreTrainedModel, runner: ModelRunner, *, tolerance: float) -> None:

@@ -1,1 +1,1 @@
-"""Linear layers over 8-bit and 4-bit blocks of weights on a CPU: the format, the C++ kernels in `native`, compiling and calling them."""
+"""What a CPU computes by the C++ in `native`: linear layers of 4 to 32 bits, whole decoders of a known shape; compiling and calling it."""

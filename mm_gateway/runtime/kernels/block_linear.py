@@ -9,12 +9,15 @@ import torch
 from mm_gateway.runtime.kernels.blocks import BLOCK, Blocks
 from mm_gateway.runtime.kernels.library import Kind, Layer, library
 
-_PANEL = 16  # outputs that are computed together: native/block_linear.h
+PANEL = 16  # outputs that are computed together: native/block_linear.h
 _KINDS = {(8, False): Kind.Q8, (4, False): Kind.Q4, (5, False): Kind.Q5, (4, True): Kind.Q4F, (5, True): Kind.Q5F, (6, True): Kind.Q6F}
 
 
 class BlockLinear:
     """y = x W^T + b for x [..., inputs] -> [..., outputs] fp32. A row's result does not depend on the rows beside it.
+
+    Attributes:
+        address: of the `struct Layer` that native/block_linear.h reads.
 
     Args:
         weight: blocks, or numbers [outputs, inputs], fp16 or fp32. bias: [outputs] fp32 or None.
@@ -36,10 +39,10 @@ class BlockLinear:
         else:
             kind = Kind.FP16 if weight.dtype == torch.float16 else Kind.FP32
             self._weights = [_in_panels(weight.to(torch.float16 if kind == Kind.FP16 else torch.float32)), *[None] * 6]
-        self._bias = bias.detach().float().contiguous() if bias is not None else None
+        self._bias = _whole_panels(bias.detach().float()).contiguous() if bias is not None else None
         tensors = (*self._weights, self._bias)
         self._layer = Layer(kind, self.outputs, self.inputs, *(None if t is None else t.data_ptr() for t in tensors))
-        self._address = ctypes.addressof(self._layer)
+        self.address = ctypes.addressof(self._layer)
 
     @property
     def nbytes(self) -> int:
@@ -49,7 +52,7 @@ class BlockLinear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         x = x.float().contiguous()
         y = x.new_empty((*x.shape[:-1], self.outputs))
-        self._function(self._address, x.data_ptr(), y.data_ptr(), x.numel() // self.inputs, torch.get_num_threads())
+        self._function(self.address, x.data_ptr(), y.data_ptr(), x.numel() // self.inputs, torch.get_num_threads())
         return y
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
@@ -62,24 +65,24 @@ class BlockLinear:
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= self.outputs):
             raise IndexError("index out of range")
         y = torch.empty((*ids.shape, self.inputs), dtype=torch.float32)
-        self._rows(self._address, ids.data_ptr(), y.data_ptr(), ids.numel(), torch.get_num_threads())
+        self._rows(self.address, ids.data_ptr(), y.data_ptr(), ids.numel(), torch.get_num_threads())
         return y
 
 
 def _whole_panels(tensor: torch.Tensor) -> torch.Tensor:
-    missing = -len(tensor) % _PANEL
+    missing = -len(tensor) % PANEL
     return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing else tensor
 
 
 def _in_panels(rows: torch.Tensor) -> torch.Tensor:
     """[outputs, n] -> [panels, n, 16]."""
-    return _whole_panels(rows).unflatten(0, (-1, _PANEL)).transpose(1, 2).contiguous()
+    return _whole_panels(rows).unflatten(0, (-1, PANEL)).transpose(1, 2).contiguous()
 
 
 def _blocks_in_panels(blocks: Blocks) -> list[torch.Tensor | None]:
     """Quants, highest bits, scales, minimums, fine scales, fine minimums, row scales: as native/block_linear.h says."""
     # [panels, blocks, groups of 4 inputs: 8, 16, 4]
-    groups = _whole_panels(blocks.quants).unflatten(0, (-1, _PANEL)).unflatten(-1, (BLOCK // 4, 4)).permute(0, 2, 3, 1, 4)
+    groups = _whole_panels(blocks.quants).unflatten(0, (-1, PANEL)).unflatten(-1, (BLOCK // 4, 4)).permute(0, 2, 3, 1, 4)
     quants, more = groups, None
     if blocks.bits != 8:
         low, high = groups.chunk(2, dim=2)

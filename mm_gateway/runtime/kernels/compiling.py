@@ -56,9 +56,11 @@ def compile_library(folder: Path) -> Path:
 
 
 def _units() -> list[tuple[str, tuple[str, ...]]]:
-    units: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in ("block_linear.cpp", "portable.cpp", "rows.cpp", "quantize.cpp")]
+    names = ("block_linear", "decoder", "threads", "portable", "float_kernels", "rows", "quantize")
+    units: list[tuple[str, tuple[str, ...]]] = [(f"{name}.cpp", ()) for name in names]
     if platform.machine() in ("x86_64", "AMD64"):
         units += [("avx2.cpp", _AVX2), ("avx2.cpp", (*_AVX2, "-mavxvnni")), ("avx512_vnni.cpp", _AVX512)]
+        units += [("float_kernels.cpp", _AVX2), ("float_kernels.cpp", _AVX512)]
     return units
 
 

@@ -75,7 +75,9 @@ def _load() -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(_library_file()))
     except (CompilationError, OSError) as error:
-        logger.warning("no kernels for quantized weights: %s. They are held in 16 bits instead. docs/install.md says more", error)
+        logger.warning(
+            "no kernels for this CPU: %s. Models are slower without, and weights of fewer bits take 16. docs/install.md says more", error
+        )
         return None
     loaded.block_linear.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
     loaded.block_linear.restype = None
@@ -83,13 +85,17 @@ def _load() -> ctypes.CDLL | None:
     loaded.block_linear_rows.restype = None
     loaded.block_linear_quantize.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 3]
     loaded.block_linear_quantize.restype = None
+    loaded.decoder_workspace.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+    loaded.decoder_workspace.restype = ctypes.c_int64
+    loaded.decoder_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    loaded.decoder_run.restype = None
     loaded.block_linear_start.argtypes = [ctypes.c_void_p]
     loaded.block_linear_start.restype = None
     loaded.block_linear_use.argtypes = [ctypes.c_char_p]
     loaded.block_linear_name.restype = ctypes.c_char_p
     loaded.block_linear_start(_gomp_parallel())
     use_kernels(loaded, choice)
-    logger.info("linear layers of 16 bits and fewer are computed by the %s kernels", loaded.block_linear_name().decode())
+    logger.info("models on the CPU are computed by the %s kernels", loaded.block_linear_name().decode())
     return loaded
 
 

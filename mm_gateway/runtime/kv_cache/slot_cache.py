@@ -36,6 +36,17 @@ class SlotKVCache:
     def fixed_step(self, size: int) -> FixedStep:
         raise NotImplementedError("slots have no fixed steps: they are for CPUs")
 
+    @property
+    def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values by layer, [positions, kv_heads * head_dim] fp32 each."""
+        return self._storage.layers
+
+    def begin_rows(self, step: list[ScheduledSequence]) -> list[int]:
+        """Apply what the allocator decided, and say where in `layers` position 0 of each sequence of the step is."""
+        self._storage.apply(self.allocator.pending)
+        self.allocator.pending.clear()
+        return [self.allocator.slot_of(scheduled.seq) * self._storage.slot_len for scheduled in step]
+
     def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], SlotAttention]:
         self._storage.apply(self.allocator.pending)
         self.allocator.pending.clear()

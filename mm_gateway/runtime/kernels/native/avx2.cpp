@@ -132,7 +132,7 @@ struct Tile4 {
 };
 
 struct Avx2 {
-    static constexpr int OUTPUTS = 8, ROWS_OF_4 = 4, ROWS_OF_MORE = 3, ROWS_OF_6 = 3, ROWS_OF_NUMBERS = 6;
+    static constexpr int OUTPUTS = 8, ROWS_OF_4 = 4, ROWS_OF_MORE = 3, ROWS_OF_6 = 3;
     using Floats = __m256;
     using Bytes = __m256i;
     using Weights = __m256i;
@@ -160,7 +160,6 @@ struct Avx2 {
 
     static Floats zeros() { return _mm256_setzero_ps(); }
     static Floats all(float value) { return _mm256_set1_ps(value); }
-    static Floats load_floats(const float* from) { return _mm256_loadu_ps(from); }
     static Floats load_fp16(const uint16_t* from) { return ::load_fp16(from); }
     static Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
     static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
@@ -212,14 +211,12 @@ const Kernels avx_vnni_kernels = {
     "avx_vnni",
     quantize_rows<quantize_block>,
     multiply_any<Tile8, Tile4, Few, SixBits<Avx2>>,
-    multiply_any_numbers<Numbers<Avx2, uint16_t>, Numbers<Avx2, float>>,
 };
 #else
 const Kernels avx2_kernels = {
     "avx2",
     quantize_rows<quantize_block>,
     multiply_any<Tile8, Tile4, Few, SixBits<Avx2>>,
-    multiply_any_numbers<Numbers<Avx2, uint16_t>, Numbers<Avx2, float>>,
 };
 #endif
 #endif

@@ -87,7 +87,7 @@ struct Tile4 {
 };
 
 struct Avx512 {
-    static constexpr int OUTPUTS = 16, ROWS_OF_4 = 6, ROWS_OF_MORE = 6, ROWS_OF_6 = 6, ROWS_OF_NUMBERS = 8;
+    static constexpr int OUTPUTS = 16, ROWS_OF_4 = 6, ROWS_OF_MORE = 6, ROWS_OF_6 = 6;
     using Floats = __m512;
     using Bytes = __m512i;
     using Weights = __m512i;
@@ -115,7 +115,6 @@ struct Avx512 {
 
     static Floats zeros() { return _mm512_setzero_ps(); }
     static Floats all(float value) { return _mm512_set1_ps(value); }
-    static Floats load_floats(const float* from) { return _mm512_loadu_ps(from); }
     static Floats load_fp16(const uint16_t* from) { return ::load_fp16(from); }
     static Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
@@ -145,6 +144,5 @@ const Kernels avx512_vnni_kernels = {
     "avx512_vnni",
     quantize_rows<quantize_block>,
     multiply_any<Tile8, Tile4, Few, SixBits<Avx512>>,
-    multiply_any_numbers<Numbers<Avx512, uint16_t>, Numbers<Avx512, float>>,
 };
 #endif

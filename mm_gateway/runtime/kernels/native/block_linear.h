@@ -29,8 +29,6 @@
 #pragma once
 #include <cstdint>
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
-
 constexpr int BLOCK = 32;
 constexpr int PANEL = 16;
 constexpr int GROUPS = BLOCK / 4;
@@ -51,7 +49,7 @@ struct Layer {
     const uint8_t* fine_scales;
     const uint8_t* fine_minimums;
     const float* row_scales;  // [outputs] or null: 1
-    const float* bias;        // [outputs] or null
+    const float* bias;        // [panels * 16] or null
 };
 
 inline bool of_numbers(const Layer& layer) { return layer.kind == FP16 || layer.kind == FP32; }
@@ -67,15 +65,13 @@ struct Activations {
     int8_t quants[BLOCK];
 };
 
-// What an instruction set implements.
+// What an instruction set implements for blocks.
 struct Kernels {
     const char* name;
     // Quantizes rows `first` to `last` of x [rows][inputs] to [rows][blocks]; a last block that is not full counts as filled with zeros.
     void (*quantize)(const Layer&, const float* x, Activations*, int64_t first, int64_t last);
-    // Computes outputs of panels `first` to `last` for rows `row` to `row_end`: y [rows][outputs].
-    void (*multiply)(const Layer&, const Activations*, float* y, int64_t row, int64_t row_end, int64_t first, int64_t last);
-    // The same of a layer of numbers, and x [rows][inputs].
-    void (*multiply_numbers)(const Layer&, const float* x, float* y, int64_t row, int64_t row_end, int64_t first, int64_t last);
+    // Computes outputs of panels `first` to `last`: y [rows][outputs], y_stride between rows.
+    void (*multiply)(const Layer&, const Activations*, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last);
 };
 
 // The numbers that an output's weights stand for: y [inputs].

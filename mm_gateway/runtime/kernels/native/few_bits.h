@@ -147,34 +147,4 @@ struct SixBits {
     }
 };
 
-// Numbers of type T: fp16 as uint16_t, or float.
-template <class Set, class T>
-struct Numbers {
-    static constexpr int ROWS = Set::ROWS_OF_NUMBERS;
-    static constexpr int PARTS = PANEL / Set::OUTPUTS;
-    using Floats = typename Set::Floats;
-
-    static Floats load(const uint16_t* from) { return Set::load_fp16(from); }
-    static Floats load(const float* from) { return Set::load_floats(from); }
-
-    template <int R>
-    static void run(const Layer& layer, const float* x, int64_t panel, float (&values)[R][PANEL]) {
-        const int64_t inputs = layer.inputs;
-        const T* weights = reinterpret_cast<const T*>(layer.quants) + panel * inputs * PANEL;
-        Floats total[R][PARTS];
-        for (int r = 0; r < R; r++)
-            for (int part = 0; part < PARTS; part++) total[r][part] = Set::zeros();
-        for (int64_t input = 0; input < inputs; input++, weights += PANEL) {
-            Floats weight[PARTS];
-            for (int part = 0; part < PARTS; part++) weight[part] = load(weights + part * Set::OUTPUTS);
-            for (int r = 0; r < R; r++) {
-                const Floats activation = Set::all(x[r * inputs + input]);
-                for (int part = 0; part < PARTS; part++) total[r][part] = Set::multiply_add(activation, weight[part], total[r][part]);
-            }
-        }
-        for (int r = 0; r < R; r++)
-            for (int part = 0; part < PARTS; part++) Set::store(values[r] + part * Set::OUTPUTS, total[r][part]);
-    }
-};
-
 }  // namespace

@@ -68,7 +68,7 @@ struct Tile {
 };
 
 struct Portable {
-    static constexpr int OUTPUTS = 4, ROWS_OF_4 = 2, ROWS_OF_MORE = 2, ROWS_OF_6 = 2, ROWS_OF_NUMBERS = 2;
+    static constexpr int OUTPUTS = 4, ROWS_OF_4 = 2, ROWS_OF_MORE = 2, ROWS_OF_6 = 2;
     using Floats = ::Floats;
     using Bytes = Integers;
     struct Weights {
@@ -112,11 +112,6 @@ struct Portable {
 
     static Floats zeros() { return Floats{}; }
     static Floats all(float value) { return Floats{value, value, value, value}; }
-    static Floats load_floats(const float* from) {
-        Floats four;
-        std::memcpy(&four, from, sizeof four);
-        return four;
-    }
     // As from_fp16.
     static Floats load_fp16(const uint16_t* from) {
         const Integers halves = {from[0], from[1], from[2], from[3]};
@@ -166,5 +161,4 @@ const Kernels portable_kernels = {
     "portable",
     quantize_rows<quantize_block>,
     multiply_any<Tile<8>, Tile<4>, Few, SixBits<Portable>>,
-    multiply_any_numbers<Numbers<Portable, uint16_t>, Numbers<Portable, float>>,
 };

@@ -1,8 +1,8 @@
 // From numbers to blocks of 32: 8 bits with a scale, 4 bits with a scale and a minimum, both fp16.
 #include <cmath>
 
-#include "block_linear.h"
 #include "fp16.h"
+#include "kernels.h"
 
 namespace {
 

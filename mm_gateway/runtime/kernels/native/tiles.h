@@ -8,64 +8,56 @@
 namespace {
 
 // A panel's results of one row; the last panel may have fewer outputs than 16.
-inline void store_row(const Layer& layer, const float (&values)[PANEL], float* y, int64_t row, int64_t panel) {
+inline void store_row(const Layer& layer, const float (&values)[PANEL], float* y, int64_t panel) {
     const int64_t first = panel * PANEL;
     const int64_t left = layer.outputs - first;
     const int count = left < PANEL ? static_cast<int>(left) : PANEL;
-    float* out = y + row * layer.outputs + first;
+    float* out = y + first;
     for (int i = 0; i < count; i++) {
         const float value = layer.row_scales == nullptr ? values[i] : values[i] * layer.row_scales[first + i];
         out[i] = layer.bias == nullptr ? value : value + layer.bias[first + i];
     }
 }
 
-// Where a row of what a tile multiplies begins.
-inline const Activations* row_of(const Layer& layer, const Activations* x, int64_t row) { return x + row * blocks_of(layer); }
-inline const float* row_of(const Layer& layer, const float* x, int64_t row) { return x + row * layer.inputs; }
-
 // Tile has ROWS, the most rows that its registers hold, and `run<R>(layer, x, panel, values)`: R rows of one panel, x pointing to the first.
-template <class Tile, int R, class X>
-void run_tile(const Layer& layer, const X* x, float* y, int64_t row, int64_t panel) {
+template <class Tile, int R>
+void run_tile(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t panel) {
     float values[R][PANEL];
-    Tile::template run<R>(layer, row_of(layer, x, row), panel, values);
-    for (int r = 0; r < R; r++) store_row(layer, values[r], y, row + r, panel);
+    Tile::template run<R>(layer, x, panel, values);
+    for (int r = 0; r < R; r++) store_row(layer, values[r], y + r * y_stride, panel);
 }
 
-template <class Tile, int R, class X>
-void run_rest(const Layer& layer, const X* x, float* y, int64_t row, int64_t rows, int64_t panel) {
+template <class Tile, int R>
+void run_rest(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t rows, int64_t panel) {
     if constexpr (R > 0) {
-        if (rows == R) run_tile<Tile, R>(layer, x, y, row, panel);
-        else run_rest<Tile, R - 1>(layer, x, y, row, rows, panel);
+        if (rows == R) run_tile<Tile, R>(layer, x, y, y_stride, panel);
+        else run_rest<Tile, R - 1>(layer, x, y, y_stride, rows, panel);
     }
 }
 
 // A panel stays in the nearest cache while all rows pass by it.
-template <class Tile, class X>
-void multiply_with(const Layer& layer, const X* x, float* y, int64_t row, int64_t row_end, int64_t first, int64_t last) {
+template <class Tile>
+void multiply_with(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+    const int64_t blocks = blocks_of(layer);
     for (int64_t panel = first; panel < last; panel++) {
-        int64_t at = row;
-        for (; at + Tile::ROWS <= row_end; at += Tile::ROWS) run_tile<Tile, Tile::ROWS>(layer, x, y, at, panel);
-        run_rest<Tile, Tile::ROWS - 1>(layer, x, y, at, row_end - at, panel);
+        int64_t row = 0;
+        for (; row + Tile::ROWS <= rows; row += Tile::ROWS)
+            run_tile<Tile, Tile::ROWS>(layer, x + row * blocks, y + row * y_stride, y_stride, panel);
+        run_rest<Tile, Tile::ROWS - 1>(layer, x + row * blocks, y + row * y_stride, y_stride, rows - row, panel);
     }
 }
 
 // An instruction set's tiles: Q8 and Q4, Few<bits, fine> for the other kinds of 4 and 5 bits, and Six.
 template <class Tile8, class Tile4, template <int, bool> class Few, class Six>
-void multiply_any(const Layer& layer, const Activations* x, float* y, int64_t row, int64_t row_end, int64_t first, int64_t last) {
+void multiply_any(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
     switch (layer.kind) {
-        case Q8: return multiply_with<Tile8>(layer, x, y, row, row_end, first, last);
-        case Q4: return multiply_with<Tile4>(layer, x, y, row, row_end, first, last);
-        case Q5: return multiply_with<Few<5, false>>(layer, x, y, row, row_end, first, last);
-        case Q4F: return multiply_with<Few<4, true>>(layer, x, y, row, row_end, first, last);
-        case Q5F: return multiply_with<Few<5, true>>(layer, x, y, row, row_end, first, last);
-        case Q6F: return multiply_with<Six>(layer, x, y, row, row_end, first, last);
+        case Q8: return multiply_with<Tile8>(layer, x, y, y_stride, rows, first, last);
+        case Q4: return multiply_with<Tile4>(layer, x, y, y_stride, rows, first, last);
+        case Q5: return multiply_with<Few<5, false>>(layer, x, y, y_stride, rows, first, last);
+        case Q4F: return multiply_with<Few<4, true>>(layer, x, y, y_stride, rows, first, last);
+        case Q5F: return multiply_with<Few<5, true>>(layer, x, y, y_stride, rows, first, last);
+        case Q6F: return multiply_with<Six>(layer, x, y, y_stride, rows, first, last);
     }
-}
-
-template <class Tile16, class Tile32>
-void multiply_any_numbers(const Layer& layer, const float* x, float* y, int64_t row, int64_t row_end, int64_t first, int64_t last) {
-    if (layer.kind == FP16) multiply_with<Tile16>(layer, x, y, row, row_end, first, last);
-    else multiply_with<Tile32>(layer, x, y, row, row_end, first, last);
 }
 
 // `quantize_block` turns 32 numbers into quants and a scale, and returns the sum of the quants.

@@ -1,0 +1,42 @@
+"""Cosines and sines of rotary positions, as the model's own module computes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+# Positions that are computed at once, when the first of them is asked for.
+_CHUNK = 4096
+# Kinds of scaling whose angles depend on nothing but the position. The others change with the longest sequence of a step.
+_FIXED = {"default", "linear", "llama3", "yarn"}
+
+
+class RotaryTables:
+    """By position, [half of the rotated dimensions] each.
+
+    Args:
+        module: a rotary embedding of transformers, called with (x, position_ids).
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._fixed = module.rope_type in _FIXED
+        self._cosines, self._sines = self._compute(torch.arange(1 if not self._fixed else _CHUNK))
+
+    def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """positions: [rows] int64 -> cosines and sines, [rows, half] fp32."""
+        if not self._fixed:
+            return self._compute(positions)
+        last = int(positions.max())
+        if last >= len(self._cosines):
+            more = self._compute(torch.arange(len(self._cosines), (last // _CHUNK + 1) * _CHUNK))
+            self._cosines, self._sines = torch.cat([self._cosines, more[0]]), torch.cat([self._sines, more[1]])
+        return self._cosines[positions], self._sines[positions]
+
+    def _compute(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        tables: tuple[torch.Tensor, torch.Tensor] = self._module(torch.zeros((), dtype=torch.float32), positions[None])
+        halves = [table[0].float().chunk(2, dim=-1) for table in tables]
+        if not all(torch.equal(first, second) for first, second in halves):
+            raise ValueError("its rotary positions have angles of their own for each half")
+        return halves[0][0].contiguous(), halves[1][0].contiguous()

@@ -1,0 +1,193 @@
+#include "decoder.h"
+
+#include <cstring>
+#include <vector>
+
+#include "kernels.h"
+#include "threads.h"
+
+namespace {
+
+int64_t widest_blocks(const Decoder& decoder) {
+    const int64_t inputs = std::max({decoder.hidden, decoder.heads * decoder.head_dim, decoder.feed_forward});
+    return (inputs + BLOCK - 1) / BLOCK;
+}
+
+// Parts of the workspace, one after the other.
+struct Buffers {
+    float *normed, *qkv, *attended, *wide, *narrow, *delta;
+    Activations* activations;
+    float* end;
+
+    Buffers(const Decoder& d, int64_t rows, float* at) {
+        const int64_t query = d.heads * d.head_dim, key = d.kv_heads * d.head_dim;
+        const auto take = [&](int64_t width) { float* here = at; at += rows * width; return here; };
+        normed = take(d.hidden);
+        qkv = take(query + 2 * key);
+        attended = take(query);
+        wide = take(2 * d.feed_forward);
+        narrow = take(d.feed_forward);
+        delta = take(d.hidden);
+        activations = reinterpret_cast<Activations*>(take(widest_blocks(d) * (sizeof(Activations) / sizeof(float))));
+        end = at;
+    }
+};
+
+// Queries of one key head, of neighbouring rows of one sequence.
+struct Task {
+    const Segment* segment;
+    int64_t row, rows, kv_head;
+};
+
+class Pass {
+public:
+    static constexpr int64_t PHASES = 24;  // more than one layer has
+
+    Pass(const Decoder& decoder, const Step& step)
+        : decoder(decoder), step(step), floats(float_kernels()), blocks(block_kernels()), buffers(decoder, step.rows, step.workspace) {
+        const int64_t most = std::max<int64_t>(1, MOST_QUERIES / (decoder.heads / decoder.kv_heads));
+        for (int64_t s = 0; s < step.segments; s++) {
+            const Segment& segment = step.segment[s];
+            for (int64_t row = 0; row < segment.rows; row += most)
+                for (int64_t head = 0; head < decoder.kv_heads; head++)
+                    tasks.push_back({&segment, row, std::min(most, segment.rows - row), head});
+        }
+        // The longest first, so that no thread begins one when the others are done.
+        std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return cost(a) > cost(b); });
+    }
+
+    // Up to `most`, of which a second must have enough to do between two meetings.
+    int threads(int most) const {
+        constexpr int64_t WORTHWHILE = 1 << 19;  // multiplications of a layer
+        const int64_t projections = 2 * (decoder.heads + decoder.kv_heads) * decoder.head_dim;
+        return step.rows * decoder.hidden * (projections + 3 * decoder.feed_forward) < WORTHWHILE ? 1 : most;
+    }
+
+    // Called by every thread of the worker.
+    void operator()(Worker& worker) const {
+        for (int64_t index = 0; index < decoder.layers; index++) {
+            const DecoderLayer& layer = decoder.layer[index];
+            const float* before = index > 0 ? decoder.layer[index - 1].after_feed_forward_norm : nullptr;
+            add_and_normalize(worker, index > 0, before, layer.attention_norm, buffers.normed);
+            multiply(worker, layer.qkv, buffers.normed, buffers.qkv, (decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim);
+            place(worker, layer);
+            worker.share(static_cast<int64_t>(tasks.size()), 1, [&](int64_t first, int64_t last) {
+                for (int64_t at = first; at < last; at++) attend(layer, tasks[at]);
+            });
+            multiply(worker, layer.output, buffers.attended, buffers.delta, decoder.hidden);
+            add_and_normalize(worker, true, layer.after_attention_norm, layer.feed_forward_norm, buffers.normed);
+            multiply(worker, layer.gate_up, buffers.normed, buffers.wide, 2 * decoder.feed_forward);
+            gate(worker);
+            multiply(worker, layer.down, buffers.narrow, buffers.delta, decoder.hidden);
+        }
+        add_and_normalize(worker, true, decoder.layer[decoder.layers - 1].after_feed_forward_norm, decoder.last_norm, step.x);
+    }
+
+private:
+    static int64_t cost(const Task& task) { return task.rows * (task.segment->start + task.row + task.rows); }
+
+    // x += delta, or its norm; y = norm(x).
+    void add_and_normalize(Worker& worker, bool adds, const float* delta_norm, const float* norm, float* y) const {
+        const int64_t width = decoder.hidden;
+        const float epsilon = static_cast<float>(decoder.epsilon);
+        worker.share(step.rows, worker.piece(step.rows), [&](int64_t first, int64_t last) {
+            for (int64_t row = first; row < last; row++) {
+                float *x = step.x + row * width, *delta = buffers.delta + row * width;
+                if (adds && delta_norm != nullptr) floats.normalize(delta, delta_norm, delta, width, epsilon);
+                if (adds) floats.add(x, delta, width);
+                floats.normalize(x, norm, y + row * width, width, epsilon);
+            }
+        });
+    }
+
+    // y [rows][width]
+    void multiply(Worker& worker, const Projection& projection, const float* x, float* y, int64_t width) const {
+        const Layer* quantized_for = nullptr;
+        for (int64_t index = 0; index < projection.count; index++) {
+            const Layer& layer = *projection.layers[index];
+            const int64_t panels = panels_of(layer);
+            if (of_numbers(layer)) {
+                worker.share(panels, worker.piece(panels, 4), [&](int64_t first, int64_t last) {
+                    floats.multiply(layer, x, y, width, step.rows, first, last);
+                });
+            } else {
+                if (quantized_for == nullptr || quantized_for->kind != layer.kind)
+                    worker.share(step.rows, worker.piece(step.rows), [&](int64_t first, int64_t last) {
+                        blocks.quantize(layer, x, buffers.activations, first, last);
+                    });
+                quantized_for = &layer;
+                worker.share(panels, worker.piece(panels), [&](int64_t first, int64_t last) {
+                    blocks.multiply(layer, buffers.activations, y, width, step.rows, first, last);
+                });
+            }
+            y += layer.outputs;
+        }
+    }
+
+    // Rotates queries and keys, and writes keys and values into the cache.
+    void place(Worker& worker, const DecoderLayer& layer) const {
+        const int64_t dim = decoder.head_dim, key_width = decoder.kv_heads * dim, half = decoder.rotary_dim / 2;
+        const float epsilon = static_cast<float>(decoder.epsilon);
+        worker.share(step.segments, 1, [&](int64_t from, int64_t to) {
+            for (int64_t s = from; s < to; s++) {
+                const Segment& segment = step.segment[s];
+                for (int64_t i = 0; i < segment.rows; i++) {
+                    const int64_t row = segment.first_row + i;
+                    float* x = buffers.qkv + row * (decoder.heads + 2 * decoder.kv_heads) * dim;
+                    const float *cosines = step.cosines[layer.rotary] + row * half, *sines = step.sines[layer.rotary] + row * half;
+                    for (int64_t head = 0; head < decoder.heads + decoder.kv_heads; head++) {
+                        const float* norm = head < decoder.heads ? layer.query_norm : layer.key_norm;
+                        if (norm != nullptr) floats.normalize(x + head * dim, norm, x + head * dim, dim, epsilon);
+                        floats.rotate(x + head * dim, cosines, sines, half);
+                    }
+                    const int64_t at = (segment.cache_row + segment.start + i) * key_width;
+                    const float* keys = x + decoder.heads * dim;
+                    std::memcpy(layer.keys + at, keys, key_width * sizeof(float));
+                    std::memcpy(layer.values + at, keys + key_width, key_width * sizeof(float));
+                }
+            }
+        });
+    }
+
+    void attend(const DecoderLayer& layer, const Task& task) const {
+        const int64_t dim = decoder.head_dim, group = decoder.heads / decoder.kv_heads, kv_stride = decoder.kv_heads * dim;
+        const int64_t row = task.segment->first_row + task.row, head = task.kv_head * group * dim;
+        const int64_t qkv_stride = (decoder.heads + 2 * decoder.kv_heads) * dim, out_stride = decoder.heads * dim;
+        const int64_t cache = task.segment->cache_row * kv_stride + task.kv_head * dim;
+        floats.attend({task.rows, group, dim, buffers.qkv + row * qkv_stride + head, qkv_stride, layer.keys + cache, layer.values + cache,
+                       kv_stride, task.segment->start + task.row, layer.window, static_cast<float>(layer.scale),
+                       buffers.attended + row * out_stride + head, out_stride});
+    }
+
+    // In pieces of 256 columns, since one row is to keep all threads busy too.
+    void gate(Worker& worker) const {
+        constexpr int64_t COLUMNS = 256;
+        const int64_t width = decoder.feed_forward, pieces = (width + COLUMNS - 1) / COLUMNS;
+        worker.share(step.rows * pieces, worker.piece(step.rows * pieces), [&](int64_t first, int64_t last) {
+            for (int64_t at = first; at < last; at++) {
+                const int64_t row = at / pieces, column = at % pieces * COLUMNS;
+                const float* wide = buffers.wide + row * 2 * width + column;
+                floats.gate(wide, wide + width, buffers.narrow + row * width + column, std::min(COLUMNS, width - column), decoder.activation);
+            }
+        });
+    }
+
+    const Decoder& decoder;
+    const Step& step;
+    const FloatKernels& floats;
+    const Kernels& blocks;
+    const Buffers buffers;
+    std::vector<Task> tasks;
+};
+
+}  // namespace
+
+// Bytes of workspace that a step of so many rows needs.
+EXPORT int64_t decoder_workspace(const Decoder* decoder, int64_t rows) {
+    return (Buffers(*decoder, rows, nullptr).end - static_cast<float*>(nullptr)) * static_cast<int64_t>(sizeof(float));
+}
+
+EXPORT void decoder_run(const Decoder* decoder, const Step* step, int threads) {
+    const Pass pass(*decoder, *step);
+    together(pass.threads(threads), Pass::PHASES * (decoder->layers + 1), pass);
+}

@@ -1,0 +1,47 @@
+// The layers of a Llama-shaped decoder, computed by one call a step. Mirrored by decoder.py; the memory belongs to the caller.
+//
+// A layer: x += output(attention(rotated q, k, v of norm(x))); x += down(activation(gate(norm(x))) * up(norm(x))). What a family adds is
+// optional: biases, norms of queries and keys (Qwen3), norms after attention and feed-forward (Gemma), windows.
+#pragma once
+#include "float_kernels.h"
+
+// Layers that read the same input; their outputs stand one after the other. More than one where they are stored in different kinds.
+struct Projection {
+    int64_t count;
+    const Layer* layers[3];
+};
+
+struct DecoderLayer {
+    Projection qkv, output, gate_up, down;
+    const float *attention_norm, *feed_forward_norm;              // [hidden]
+    const float *query_norm, *key_norm;                           // [head_dim] or null
+    const float *after_attention_norm, *after_feed_forward_norm;  // [hidden] or null
+    float *keys, *values;                                         // [positions of the cache][kv_heads][head_dim]
+    int64_t window;                                               // as in Attention
+    int64_t rotary;                                               // which of the step's tables
+    double scale;                                                 // of scores
+};
+
+struct Decoder {
+    int64_t layers, hidden, heads, kv_heads, head_dim, rotary_dim, feed_forward;
+    Activation activation;
+    double epsilon;
+    const DecoderLayer* layer;
+    const float* last_norm;
+};
+
+// Rows of one sequence: positions start, start + 1, ... of it.
+struct Segment {
+    int64_t first_row, rows;
+    int64_t start;
+    int64_t cache_row;  // where its position 0 is in the cache
+};
+
+struct Step {
+    int64_t rows;
+    float* x;  // [rows][hidden]: embeddings, which become the last hidden states
+    const float *cosines[2], *sines[2];  // [rows][rotary_dim / 2]
+    int64_t segments;
+    const Segment* segment;
+    float* workspace;  // of decoder_workspace bytes
+};

@@ -1,0 +1,157 @@
+// Products with weights of 16 or 32 bits; arithmetic is fp32. A panel is 16 outputs, as in block_linear.h, and lies as [input][output: 16],
+// so that one row of activations reads it as one stream and a tile of several rows loads each weight once.
+//
+// The tile keeps rows x 16 sums in registers while it passes over the inputs (K. Goto, R. van de Geijn, Anatomy of High-Performance Matrix
+// Multiplication, https://doi.org/10.1145/1356052.1356053). Every sum is taken in the order of the inputs, whatever the tile: a row's result
+// depends neither on the rows beside it nor on the number of threads.
+#pragma once
+#include <algorithm>
+
+#include "float_kernels.h"
+#include "vectors.h"
+
+namespace {
+
+constexpr int VECTORS = PANEL / WIDTH;  // registers of one panel's outputs
+constexpr int MOST_SUMS = REGISTERS == 32 ? 24 : 12;
+constexpr int TILE_ROWS = std::min(12, MOST_SUMS / VECTORS);
+// Panels that a tile of many rows takes at once, so that its sums fill the registers.
+constexpr int TOGETHER = MOST_SUMS / (TILE_ROWS * VECTORS);
+// Inputs whose weights of these panels stay in the nearest cache while many rows pass by: 24 kB.
+constexpr int64_t DEPTH = 384 / TOGETHER;
+
+// What a tile computes: c [rows][16 of each panel] = start + a [rows][depth] * b [depth][16]; with `resume` it goes on from c's own values.
+template <class Weight>
+struct Product {
+    const float* a;
+    int64_t a_stride;  // between rows
+    const Weight* b;
+    int64_t b_stride, panel_stride;  // between inputs, between panels
+    int64_t depth;
+    float* c;
+    int64_t c_stride;
+    const float* start;  // [16 of each panel] or null: zeros
+    bool resume;
+};
+
+template <int R, int P, class Weight>
+void run_tile(const Product<Weight>& product) {
+    Floats sums[R][P][VECTORS];
+    for (int r = 0; r < R; r++)
+        for (int p = 0; p < P; p++)
+            for (int v = 0; v < VECTORS; v++) {
+                const int at = PANEL * p + WIDTH * v;
+                sums[r][p][v] = product.resume ? load(product.c + r * product.c_stride + at) : product.start != nullptr ? load(product.start + at) : Floats{};
+            }
+    const Weight* b = product.b;
+    for (int64_t k = 0; k < product.depth; k++, b += product.b_stride) {
+        Floats weights[P][VECTORS];
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) weights[p][v] = load(b + p * product.panel_stride + WIDTH * v);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; r++) {
+            const Floats x = all(product.a[r * product.a_stride + k]);
+#pragma GCC unroll 8
+            for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; v++) sums[r][p][v] = multiply_add(weights[p][v], x, sums[r][p][v]);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int p = 0; p < P; p++)
+            for (int v = 0; v < VECTORS; v++) store(product.c + r * product.c_stride + PANEL * p + WIDTH * v, sums[r][p][v]);
+}
+
+// Panels that few rows take at once, so that there are enough sums under way to hide the time of one.
+template <int R>
+constexpr int panels_at_once() {
+    return std::max(1, std::min(4, MOST_SUMS / (R * VECTORS)));
+}
+
+// A tile of R rows and at most P panels; returns how many.
+template <int R, int P, class Weight>
+int64_t run_panels(const Product<Weight>& product, int64_t panels) {
+    if constexpr (P > 1)
+        if (panels < P) return run_panels<R, P - 1>(product, panels);
+    run_tile<R, P>(product);
+    return P;
+}
+
+// One tile of `rows` <= R rows, on as many of `panels` panels as it takes; returns how many.
+template <int R, class Weight>
+int64_t run_rows(const Product<Weight>& product, int64_t rows, int64_t panels) {
+    if constexpr (R > 1)
+        if (rows < R) return run_rows<R - 1>(product, rows, panels);
+    return run_panels<R, panels_at_once<R>()>(product, panels);
+}
+
+// All rows and panels of a product, in tiles of about the same number of rows.
+template <class Weight>
+void run_product(Product<Weight> product, int64_t rows, int64_t panels) {
+    const int64_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int64_t tile = 0; tile < tiles; tile++) {
+        const int64_t first = rows * tile / tiles, count = rows * (tile + 1) / tiles - first;
+        for (int64_t panel = 0; panel < panels;) {
+            Product<Weight> part = product;
+            part.a += first * product.a_stride;
+            part.b += panel * product.panel_stride;
+            part.c += first * product.c_stride + panel * PANEL;
+            if (part.start != nullptr) part.start += panel * PANEL;
+            panel += run_rows<TILE_ROWS>(part, count, panels - panel);
+        }
+    }
+}
+
+template <class Weight>
+void multiply_panels(const Layer& layer, const Weight* weights, const float* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+    const int64_t panel_size = layer.inputs * PANEL;
+    if (rows <= TILE_ROWS) {
+        const float* start = layer.bias != nullptr ? layer.bias + first * PANEL : nullptr;
+        run_product<Weight>({x, layer.inputs, weights + first * panel_size, PANEL, panel_size, layer.inputs, y, y_stride, start, false}, rows, last - first);
+        return;
+    }
+    const int64_t parts = std::max<int64_t>(1, (layer.inputs + DEPTH - 1) / DEPTH);
+    for (int64_t panel = first; panel < last; panel += TOGETHER) {
+        const int64_t panels = std::min<int64_t>(TOGETHER, last - panel);
+        const float* start = layer.bias != nullptr ? layer.bias + panel * PANEL : nullptr;
+        float* c = y + (panel - first) * PANEL;
+        for (int64_t part = 0; part < parts; part++) {
+            const int64_t from = layer.inputs * part / parts, depth = layer.inputs * (part + 1) / parts - from;
+            const Weight* block = weights + panel * panel_size + from * PANEL;
+            if constexpr (sizeof(Weight) == sizeof(float)) {
+                run_product<float>({x + from, layer.inputs, block, PANEL, panel_size, depth, c, y_stride, start, part > 0}, rows, panels);
+            } else {  // converted once for all rows
+                alignas(64) float converted[TOGETHER][DEPTH * PANEL];
+                for (int64_t p = 0; p < panels; p++)
+                    for (int64_t i = 0; i < depth * PANEL; i += WIDTH) store(converted[p] + i, load(block + p * panel_size + i));
+                run_product<float>({x + from, layer.inputs, converted[0], PANEL, DEPTH * PANEL, depth, c, y_stride, start, part > 0}, rows, panels);
+            }
+        }
+    }
+}
+
+template <class Weight>
+void multiply_numbers(const Layer& layer, const float* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+    const Weight* weights = reinterpret_cast<const Weight*>(layer.quants);
+    const int64_t whole = std::min(last, layer.outputs / PANEL);  // panels that y has room for
+    if (first < whole) multiply_panels(layer, weights, x, y + first * PANEL, y_stride, rows, first, whole);
+    if (last == whole || last <= first) return;
+    // The last panel has fewer outputs than 16.
+    constexpr int64_t AT_ONCE = 64;
+    float rest[AT_ONCE * PANEL];
+    const int64_t count = layer.outputs - whole * PANEL;
+    for (int64_t row = 0; row < rows; row += AT_ONCE) {
+        const int64_t here = std::min(AT_ONCE, rows - row);
+        multiply_panels(layer, weights, x + row * layer.inputs, rest, PANEL, here, whole, last);
+        for (int64_t r = 0; r < here; r++) std::memcpy(y + (row + r) * y_stride + whole * PANEL, rest + r * PANEL, count * sizeof(float));
+    }
+}
+
+void multiply(const Layer& layer, const float* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+    if (layer.kind == FP16) multiply_numbers<uint16_t>(layer, x, y, y_stride, rows, first, last);
+    else multiply_numbers<float>(layer, x, y, y_stride, rows, first, last);
+}
+
+}  // namespace

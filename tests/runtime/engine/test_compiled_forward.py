@@ -1,0 +1,252 @@
+"""Models whose layers are computed by one compiled call: every family, in the proportions that real ones have, against transformers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from mm_gateway.configuration.settings import EngineSettings
+from mm_gateway.core import GenerationConfig, PromptTokens, TextDelta
+from mm_gateway.runtime.engine import model_runner
+from mm_gateway.runtime.engine.attention_hook import LayerCall
+from mm_gateway.runtime.engine.compiled_forward import CompiledForward
+from mm_gateway.runtime.inference_engine import InferenceEngine
+from mm_gateway.runtime.kernels.library import library, use_kernels
+from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
+from tests.support import checkpoints
+from tests.support.gguf_checkpoint import rewrite_gguf, write_gguf
+
+LIBRARY = library()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no C++ compiler")
+
+TOKENS = 12
+GREEDY = GenerationConfig(max_new_tokens=TOKENS, temperature=0, ignore_eos=True)
+# Of SmolLM2-135M, a quarter as wide.
+SHAPE: dict[str, Any] = {
+    "vocab_size": 491,
+    "hidden_size": 144,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 384,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "rope_theta": 10000.0,
+}
+
+
+def _with(**changes: Any) -> dict[str, Any]:
+    return SHAPE | changes
+
+
+FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**SHAPE),
+    "llama, tied": lambda: LlamaConfig(**_with(tie_word_embeddings=True)),
+    "llama, wide heads, one key head": lambda: LlamaConfig(**_with(head_dim=64, num_key_value_heads=1)),
+    "llama, biases": lambda: LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True),
+    "llama, rope llama3": lambda: LlamaConfig(**SHAPE, rope_parameters=LLAMA3),
+    "llama, rope linear": lambda: LlamaConfig(**SHAPE, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}),
+    "qwen2": lambda: Qwen2Config(**SHAPE),
+    "qwen2, a window in some layers": lambda: Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=20, max_window_layers=1),
+    "qwen2, yarn": lambda: Qwen2Config(**SHAPE, rope_parameters=YARN),
+    "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=32),
+    "mistral, a window": lambda: MistralConfig(**SHAPE, sliding_window=20),
+    "phi3": lambda: Phi3Config(**SHAPE, sliding_window=None),
+    "phi3, partial rotary": lambda: Phi3Config(
+        **_with(head_dim=32),
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    ),
+}
+
+Factory = Callable[..., InferenceEngine]
+
+
+@pytest.fixture
+def make_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Factory]:
+    """Engines that are known to compute by the compiled call, or not to, as `compiled` says."""
+    engines: list[InferenceEngine] = []
+    made: list[CompiledForward | None] = []
+    compile_forward = model_runner.compile_forward
+
+    def noted(*args: Any) -> CompiledForward | None:
+        made.append(compile_forward(*args))
+        return made[-1]
+
+    monkeypatch.setattr(model_runner, "compile_forward", noted)
+
+    def make(
+        folder: Path, *, compiled: bool = True, kv_cache_bytes: int | None = None, model: Any = None, **settings: Any
+    ) -> InferenceEngine:
+        made.clear()
+        entry: dict[str, Any] = {"model_name": str(folder), "device": "cpu", "dtype": "fp32"} | (model or {})
+        config = ModelConfig(**entry)
+        engine = InferenceEngine.for_loaded_model(ModelLoader().load(config), EngineSettings(**settings), kv_cache_bytes)
+        engines.append(engine)
+        assert any(made) is compiled
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+def save(folder: Path, config: PreTrainedConfig) -> tuple[Path, PreTrainedModel]:
+    """A checkpoint of random weights; norms and biases are random too, so that no mistake in them is hidden."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(folder)
+    checkpoints.make_tokenizer(["<pad>"], pad_token="<pad>", eos_token="<pad>").save_pretrained(folder)
+    return folder, model
+
+
+def prompt(length: int, seed: int = 1) -> list[int]:
+    return torch.randint(1, 480, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def is_greedy(model: PreTrainedModel, ids: list[int], generated: list[int]) -> bool:
+    """Whether each token is what transformers' greedy `generate` would choose there: the same, for one forward pass."""
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([ids + generated])).logits[0]
+    return len(generated) == TOKENS and logits[len(ids) - 1 : -1].argmax(-1).tolist() == generated
+
+
+def tokens_of(engine: InferenceEngine, prompts: list[list[int]]) -> list[list[int]]:
+    generations = [engine.submit([ids], GREEDY) for ids in prompts]
+    return [[token for event in generation if isinstance(event, TextDelta) for token in event.token_ids] for generation in generations]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_equals_generate_alone_batched_and_chunked(family: str, tmp_path: Path, make_engine: Factory) -> None:
+    folder, model = save(tmp_path, FAMILIES[family]())
+    prompts = [prompt(length, seed=length) for length in (40, 1, 70, 3)]
+    engine = make_engine(folder)
+    alone = tokens_of(engine, prompts[:1])
+    together = tokens_of(engine, prompts)
+    assert together[:1] == alone
+    assert all(is_greedy(model, ids, found) for ids, found in zip(prompts, together, strict=True))
+    chunked = make_engine(folder, max_step_tokens=7, prefix_cache=False)
+    assert tokens_of(chunked, prompts) == together
+
+
+def test_a_prompt_longer_than_one_call_reuse_and_preemption_are_exact(tmp_path: Path, make_engine: Factory) -> None:
+    folder, model = save(tmp_path, FAMILIES["mistral, a window"]())
+    shared = prompt(300)
+    prompts = [shared + prompt(length, seed=length) for length in (1, 30, 100)]
+    engine = make_engine(folder)
+    found = tokens_of(engine, prompts[:1]) + tokens_of(engine, prompts[1:])
+    assert all(is_greedy(model, ids, tokens) for ids, tokens in zip(prompts, found, strict=True))
+    assert engine.stats().cached_tokens >= 600
+    per_token = 2 * 3 * 3 * 16 * 4
+    scarce = make_engine(folder, kv_cache_bytes=70 * per_token)
+    short = [prompt(12, seed=seed) for seed in range(6)]
+    assert all(is_greedy(model, ids, tokens) for ids, tokens in zip(short, tokens_of(scarce, short), strict=True))
+    assert scarce.stats().preemptions > 0
+
+
+@pytest.mark.parametrize("kernels", ["portable", "avx2", "avx512_vnni"])
+def test_every_instruction_set_is_exact(kernels: str, tmp_path: Path, make_engine: Factory) -> None:
+    assert LIBRARY is not None
+    try:
+        use_kernels(LIBRARY, kernels)
+    except ValueError:
+        pytest.skip(f"this processor has no {kernels}")
+    try:
+        folder, model = save(tmp_path, FAMILIES["qwen3"]())
+        prompts = [prompt(length, seed=length) for length in (2, 90)]
+        found = tokens_of(make_engine(folder), prompts)
+        assert all(is_greedy(model, ids, tokens) for ids, tokens in zip(prompts, found, strict=True))
+    finally:
+        use_kernels(LIBRARY, "")
+
+
+def log_probabilities(engine: InferenceEngine) -> torch.Tensor:
+    """Of the tokens of a prompt, [49]."""
+    events = list(engine.submit([prompt(50)], GenerationConfig(max_new_tokens=1, temperature=0, logprobs=1, prompt_logprobs=1)))
+    tokens = next(event for event in events if isinstance(event, PromptTokens)).logprobs
+    return torch.tensor([token.logprob for token in tokens if token.logprob is not None])
+
+
+@pytest.mark.parametrize("held", [{"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
+def test_other_precisions_compute_what_the_modules_compute(held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:
+    folder, _ = save(tmp_path, FAMILIES["llama"]())
+    compiled = log_probabilities(make_engine(folder, model=held))
+    interpreted = log_probabilities(make_engine(folder, model=held, compiled=False, compiled_forward=False))
+    assert (compiled - interpreted).abs().mean() < (1e-4 if "dtype" in held else 0.1)
+
+
+@pytest.mark.parametrize("kinds", [("Q4_0", "Q4_0", "Q8_0"), ("Q5_0", "Q8_0", "Q5_0"), ("Q4_1", "F16", "Q4_1"), ("Q8_0", "Q8_0", "F32")])
+def test_projections_of_one_input_may_differ_in_kind(kinds: tuple[str, ...], tmp_path: Path, make_engine: Factory) -> None:
+    folder, model = save(tmp_path, LlamaConfig(**_with(hidden_size=160, num_attention_heads=5, num_key_value_heads=1)))
+    of_layer = dict(zip(("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"), (*kinds, *kinds[1:]), strict=True))
+
+    def encode(name: str, numbers: np.ndarray) -> tuple[np.ndarray, GGMLQuantizationType]:
+        kind = GGMLQuantizationType[next((of_layer[part] for part in of_layer if part in name), "F32")]
+        return (numbers if kind == GGMLQuantizationType.F32 else gguf.quantize(numbers, kind)), kind
+
+    plain = write_gguf(tmp_path / "plain.gguf", model, AutoTokenizer.from_pretrained(folder))
+    held = {"model_name": "mixed", "path": str(rewrite_gguf(plain, tmp_path / "mixed.gguf", encode)), "dtype": "auto"}
+    compiled = log_probabilities(make_engine(folder, model=held))
+    interpreted = log_probabilities(make_engine(folder, model=held, compiled=False, compiled_forward=False))
+    assert (compiled - interpreted).abs().mean() < 0.1
+
+
+def test_what_it_cannot_compute_is_left_to_the_modules(tmp_path: Path, make_engine: Factory) -> None:
+    odds: list[dict[str, Any]] = [{"hidden_act": "relu"}, {"intermediate_size": 200}]
+    for index, odd in enumerate(odds):
+        folder, model = save(tmp_path / str(index), LlamaConfig(**_with(**odd)))
+        engine = make_engine(folder, compiled=False)
+        assert is_greedy(model, prompt(9), tokens_of(engine, [prompt(9)])[0])
+
+
+def test_other_families_are_left_to_the_modules(gpt2_checkpoint: Path, make_engine: Factory) -> None:
+    make_engine(gpt2_checkpoint, compiled=False)
+
+
+def test_a_compiled_model_that_computes_something_else_is_not_used(
+    tmp_path: Path, make_engine: Factory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, model = save(tmp_path, FAMILIES["llama"]())
+    monkeypatch.setattr("mm_gateway.runtime.engine.attention_hook.AttentionProbe.calls", _other_scores)
+    with caplog.at_level(logging.WARNING):
+        engine = make_engine(folder)
+    assert "computed by its modules" in caplog.text
+    assert is_greedy(model, prompt(9), tokens_of(engine, [prompt(9)])[0])
+
+
+def _other_scores(probe: Any) -> list[Any]:
+    return [LayerCall(scaling=1.0, window=None) for _ in range(3)]
