@@ -14,6 +14,7 @@ from types import FrameType
 import uvicorn
 
 from mm_gateway.api.app import GatewayApp
+from mm_gateway.cli.acceptor import Acceptor
 from mm_gateway.cli.connections import WaitingConnections
 from mm_gateway.cli.held_bytes import HeldBytes
 from mm_gateway.cli.http_protocol import EnvelopeProtocol
@@ -49,6 +50,13 @@ class GatewayServer(uvicorn.Server):
         last_resort = threading.Timer(self._grace_s + FAREWELL_S + CLOSING_S, self._give_up)
         last_resort.daemon = True
         last_resort.start()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])  # the application; uvicorn listens on nothing
+        protocol = functools.partial(
+            self.config.http_protocol_class, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        self.servers = [Acceptor(listener, protocol, self.config.backlog) for listener in sockets or []]  # type: ignore[assignment]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         ending = asyncio.get_running_loop().call_later(self._grace_s, self._end_requests)
