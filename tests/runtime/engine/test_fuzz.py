@@ -9,15 +9,18 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
 
+from mm_gateway.chat_templates.reasoning_formats.format import State, ThoughtPlan
+from mm_gateway.chat_templates.reasoning_formats.formats import REASONING_FORMATS, tags
 from mm_gateway.configuration.settings import EngineSettings, Pooling
-from mm_gateway.core import ChoiceFinished, Embedding, GenerationConfig, Grammar, PromptTokens, TextDelta, Usage
+from mm_gateway.core import ChoiceFinished, Embedding, GenerationConfig, Grammar, PromptTokens, ReasoningDelta, TextDelta, Usage
 from mm_gateway.errors import EngineError, GatewayError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
@@ -52,6 +55,14 @@ GRAMMARS = [
     Grammar("lark", 'start: "a" (T | U)\nT: /bb/ & /bc/\nU: /x+y/ & /x+z/'),  # comes to a dead end
 ]
 PLAIN = GenerationConfig()
+FORMATS = [
+    REASONING_FORMATS["think"],
+    REASONING_FORMATS["harmony"],
+    tags("letters", "e", "o", forced="o\n"),  # that random weights open and close by themselves, tokens of several letters included
+    tags("words", "a", " you"),
+]
+STATES: list[State] = ["thought", "thought", "undecided", "answer"]
+BUDGETS = [None, 0, 1, 2, 5, 9]
 STOPS = ["e", "o ", "User", "\n", "</s>", "好", "a b"]
 
 
@@ -129,12 +140,16 @@ class Request:
     grammar: CompiledGrammar | None = None
     embed: bool = False
     echo: bool = False
+    thoughts: ThoughtPlan | None = None
 
     def job(self, jobs: JobMaker, generation: Generation) -> TextJob | EmbeddingJob:
         if self.embed:
             return jobs.embedding_job(generation, self.prompts, dimensions=None, param="input")
         echo = [jobs.text.decode(prompt) for prompt in self.prompts] if self.echo else None
-        return jobs.text_job(generation, self.prompts, self.config, grammar=self.grammar, stop_strings=("<|end|>",), echo_texts=echo)
+        stops = ("<|end|>",) if self.thoughts is None else ()
+        return jobs.text_job(
+            generation, self.prompts, self.config, grammar=self.grammar, stop_strings=stops, echo_texts=echo, thoughts=self.thoughts
+        )
 
 
 @dataclass
@@ -146,7 +161,10 @@ class Outcome:
     scores: dict[int, list[Any]] = field(default_factory=dict)
     ends: dict[int, str] = field(default_factory=dict)
     vectors: dict[int, Any] = field(default_factory=dict)
-    usage: tuple[int, int] | None = None
+    thoughts: dict[int, str] = field(default_factory=dict)
+    thought_tokens: dict[int, list[int]] = field(default_factory=dict)
+    thought_sizes: dict[int, int] = field(default_factory=dict, compare=False)  # tokens up to the last that wrote some of it
+    usage: tuple[int, int, int] | None = None
     error: tuple[type, str] | None = None
 
 
@@ -158,6 +176,11 @@ def outcome_of(items: list[Item]) -> Outcome:
                 found.texts[index] = found.texts.get(index, "") + item.text
                 found.tokens.setdefault(index, []).extend(item.token_ids)
                 found.scores.setdefault(index, []).extend(((score.token, score.in_text), score.logprob) for score in item.logprobs)
+            case ReasoningDelta(index=index):
+                found.thoughts[index] = found.thoughts.get(index, "") + item.text
+                found.thought_tokens.setdefault(index, []).extend(item.token_ids)
+                if item.text:
+                    found.thought_sizes[index] = len(found.thought_tokens[index])
             case PromptTokens(prompt=prompt):  # beside the choices, which count from 0
                 assert -1 - prompt not in found.tokens
                 found.tokens[-1 - prompt] = list(item.token_ids)
@@ -169,11 +192,25 @@ def outcome_of(items: list[Item]) -> Outcome:
                 assert index not in found.vectors
                 found.vectors[index] = list(item.numbers())
             case Usage():
-                found.usage = item.prompt_tokens, item.completion_tokens
+                found.usage = item.prompt_tokens, item.completion_tokens, item.reasoning_tokens
             case BaseException():
                 assert isinstance(item, GatewayError) and not isinstance(item, EngineError), item
                 found.error = type(item), str(item)
     return found
+
+
+def _is_json(text: str) -> bool:
+    value = json.loads(text)
+    return set(value) == {"a", "b"} and value["b"] in ("x", "yes")
+
+
+FITS: list[Callable[[str], object]] = [
+    re.compile("[a-c]{2,9}").fullmatch,
+    ("yes", "no", "是").__contains__,
+    _is_json,
+    re.compile("abbc?|ax+y|ax+z|abb.*").fullmatch,
+]
+"""What an answer is by each of the grammars."""
 
 
 def about(found: Outcome) -> Outcome:
@@ -212,6 +249,8 @@ def random_request(rng: random.Random, model: Model, beginnings: list[list[int]]
             "include_stop_str_in_output": True,
             "return_token_ids": True,
         }
+    if more.random() < 0.5:
+        some["return_token_ids"] = True
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         temperature=rng.choice([0, 0, 0.7, 1.3]),
@@ -223,7 +262,8 @@ def random_request(rng: random.Random, model: Model, beginnings: list[list[int]]
         prompt_logprobs=more.choice([0, 1]) if scored else None,
         **some,
     )
-    return Request(prompts, config, grammar, echo=scored and more.random() < 0.6)
+    thoughts = ThoughtPlan(more.choice(FORMATS), more.choice(STATES), more.choice(BUDGETS)) if more.random() < 0.4 else None
+    return Request(prompts, config, grammar, echo=scored and more.random() < 0.6, thoughts=thoughts)
 
 
 @dataclass
@@ -236,6 +276,7 @@ class Case:
     expected: list[tuple[Received, Outcome]] = field(default_factory=list)
     cancelled: list[tuple[Received, Outcome]] = field(default_factory=list)
     refused: int = 0
+    thoughts: int = 0
 
     def __post_init__(self) -> None:
         rng = self.rng
@@ -263,6 +304,24 @@ class Case:
         self.roomy.step()
         return about(outcome_of(received.items))
 
+    def check_alone(self, request: Request, outcome: Outcome) -> None:
+        """What holds for every reply: the budget of a thought, and the grammar behind it."""
+        plan, config = request.thoughts, request.config
+        if plan is None or outcome.error is not None:
+            return
+        written = itertools.chain.from_iterable(
+            self.model.text.encode(literal, add_special_tokens=False) for literal in (plan.format.opening, plan.format.closing)
+        )
+        marks = len(list(written))
+        for index, thought in outcome.thoughts.items():
+            if plan.budget is not None:  # what closes it in several tokens may have begun at its end
+                assert outcome.thought_sizes.get(index, 0) <= plan.budget + marks, (index, thought)
+        if request.grammar is not None and not config.stop and not config.bad_words and not config.min_tokens and not request.echo:
+            place = self.model.grammars.index(request.grammar)
+            for index, end in outcome.ends.items():
+                if end == "stop" and (plan.state != "thought" or outcome.texts.get(index)):
+                    assert FITS[place](outcome.texts.get(index, "")), (index, outcome.texts.get(index))
+
     def submit(self) -> None:
         request = random_request(self.rng, self.model, self.beginnings, self.context)
         received = Received()
@@ -272,7 +331,10 @@ class Case:
             assert not isinstance(error, EngineError)
             self.refused += 1
             return
-        self.expected.append((received, self.alone(request)))
+        alone = self.alone(request)
+        self.check_alone(request, alone)
+        self.thoughts += sum(map(bool, alone.thoughts.values()))
+        self.expected.append((received, alone))
         self.loop.add(job)
 
     def cancel(self) -> None:
@@ -302,8 +364,9 @@ class Case:
                 continue
             assert found == expected
         for received, expected in self.cancelled:
-            for index, text in outcome_of(received.items).texts.items():
-                assert expected.texts[index].startswith(text)
+            found = outcome_of(received.items)
+            for written, whole in ((found.texts, expected.texts), (found.thoughts, expected.thoughts)):
+                assert all(whole[index].startswith(text) for index, text in written.items())
         for name in ("_jobs", "_job_of", "_rules", "_prompt_scores"):
             assert not getattr(self.loop, name), name
         assert self.kv.free_tokens >= self.kv.max_tokens
@@ -311,11 +374,11 @@ class Case:
 
 @pytest.mark.parametrize("share", range(SHARES))
 def test_a_request_gets_what_it_gets_alone_on_an_engine_with_room(share: int, fuzz_cases: int, model: Model, roomy: StepLoop) -> None:
-    preemptions = reused = 0
+    preemptions = reused = thoughts = 0
     cases = fuzz_cases // CASES_EACH
     with torch.inference_mode():
         for seed in itertools.count(share, SHARES):
-            if seed >= cases and (fuzz_cases < 10_000 or (preemptions > 0 and reused > 0)):
+            if seed >= cases and (fuzz_cases < 10_000 or (preemptions > 0 and reused > 0 and thoughts > 0)):
                 break
             assert seed < cases + 30 * SHARES, "it is not tight: nobody is preempted, or nothing is reused"
             case = Case(random.Random(seed), model, roomy)
@@ -325,5 +388,6 @@ def test_a_request_gets_what_it_gets_alone_on_an_engine_with_room(share: int, fu
             except Exception as error:
                 raise AssertionError(f"case {seed}: {error}") from error
             stats = case.loop.stats()
+            thoughts += case.thoughts
             preemptions += stats.preemptions
             reused += stats.cached_tokens
