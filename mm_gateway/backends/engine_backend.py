@@ -14,7 +14,7 @@ from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import embed
 from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat, with_echo
 from mm_gateway.backends.tool_calls import StopsOutsideCalls, read_tool_calls
-from mm_gateway.backends.tool_schemas import read_schemas, tried
+from mm_gateway.backends.tool_schemas import read_schemas, tried, unheld_paths
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.history import Fitting, encode_fitting, tokens_kept
 from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
@@ -228,6 +228,7 @@ async def _tool_grammar(chat: ChatEncoder, use: ToolUse, answer: Grammar | None)
         InvalidRequestError: a schema is too large, or that of a strict tool cannot be enforced; names the tool.
     """
     schemas = await read_schemas(use.tools, use.places)
+    unheld_paths(chat.tool_format, use, schemas)
     grammar = await ENCODING.run(_grammar_of_calls, chat, use, schemas, answer)
     try:
         await TRIALS.checked(grammar)
@@ -237,7 +238,7 @@ async def _tool_grammar(chat: ChatEncoder, use: ToolUse, answer: Grammar | None)
             raise
         schemas = compiling
         grammar = await ENCODING.run(_grammar_of_calls, chat, use, schemas, answer)
-    return grammar, tuple(path for schema in schemas for path in schema.left_out)
+    return grammar, (*(path for schema in schemas for path in schema.left_out), *unheld_paths(chat.tool_format, use, schemas))
 
 
 def _grammar_of_calls(chat: ChatEncoder, use: ToolUse, schemas: Sequence[Enforceable], answer: Grammar | None) -> Grammar:

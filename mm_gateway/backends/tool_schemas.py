@@ -6,9 +6,11 @@ import json
 from collections.abc import Sequence
 from itertools import count
 
-from mm_gateway.chat_templates.tool_formats.format import only_declared
-from mm_gateway.core import Grammar, Tool
-from mm_gateway.errors import InvalidRequestError
+import msgspec
+
+from mm_gateway.chat_templates.tool_formats.format import ToolFormat, only_declared
+from mm_gateway.core import Grammar, Tool, ToolUse
+from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.runtime.grammars.enforceable import Enforceable, as_enforced, relaxed
 from mm_gateway.runtime.grammars.json_schema import check_schema
 from mm_gateway.runtime.grammars.trials import TRIALS
@@ -31,6 +33,25 @@ async def tried(tools: Sequence[Tool], schemas: Sequence[Enforceable], places: S
     """The same where they compile, else any object; the error of a tool that is strict."""
     given = zip(tools, schemas, places or count(), strict=False)
     return [await _tried(tool, schema, _parameters_of_tool(place)) for tool, schema, place in given]
+
+
+def unheld_paths(form: ToolFormat, use: ToolUse, schemas: Sequence[Enforceable]) -> list[str]:
+    """Paths of what a format, beside what no grammar can, does not hold arguments to.
+
+    Raises:
+        UnsupportedParameterError: the tool is strict; names the first.
+    """
+    found: list[str] = []
+    for tool, (schema, _), place in zip(use.tools, schemas, use.places or count(), strict=False):
+        paths = [f"{_parameters_of_tool(place)}.{path}" for path in form.unheld(msgspec.structs.replace(tool, parameters=schema))]
+        if paths and tool.strict:
+            raise UnsupportedParameterError(
+                f"{paths[0]}: in {form.name}, the format of this model's calls, an output cannot be held to this keyword as it is "
+                "used here. Leave it out, and check the output for it yourself",
+                param=paths[0],
+            )
+        found += paths
+    return found
 
 
 def _read(tool: Tool, at: str) -> Enforceable:

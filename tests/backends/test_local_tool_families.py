@@ -139,3 +139,26 @@ async def test_the_text_of_a_custom_tool_follows_its_grammar(client: AsyncTestCl
         assert choice_made.message.tool_calls is not None
         (call,) = choice_made.message.tool_calls
         assert call.type == "custom" and re.fullmatch(expected, call.custom.input), call
+
+
+def _held(strict: bool) -> dict[str, Any]:
+    properties = {"code": {"type": "string", "pattern": "^[A-C]{2}$"}, "more": {"type": "string", "pattern": "a(^b|c)", "maxLength": 2}}
+    parameters = {"type": "object", "properties": properties, "required": ["code", "more"], "additionalProperties": False}
+    return {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": strict}}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("family", ["Qwen 3 Coder", "GLM 4.5"])
+async def test_strings_between_tags_are_held_to_their_schema_and_what_is_not_held_is_named(client: AsyncTestClient, family: str) -> None:
+    body = {"model": family, "messages": [{"role": "user", "content": "Go"}], "tool_choice": "required", "max_tokens": 200, "seed": 3}
+    reply = await client.post("/v1/chat/completions", json=body | {"tools": [_held(strict=False)], "n": 4}, timeout=120)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["x-mm-gateway-ignored"] == "tools[0].function.parameters.properties.more.pattern"
+    for choice in reply.json()["choices"]:
+        for call in choice["message"]["tool_calls"]:
+            arguments = (
+                msgspec.json.decode(call["function"]["arguments"], type=dict[str, str]) if choice["finish_reason"] != "length" else {}
+            )
+            assert not arguments or (set(arguments["code"]) <= set("ABC") and len(arguments["code"]) == 2 and len(arguments["more"]) <= 2)
+    reply = await client.post("/v1/chat/completions", json=body | {"tools": [_held(strict=True)]}, timeout=120)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "tools[0].function.parameters.properties.more.pattern")

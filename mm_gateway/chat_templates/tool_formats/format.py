@@ -66,6 +66,10 @@ class ToolFormat(ABC):
         """
         ...
 
+    def unheld(self, tool: Tool) -> tuple[str, ...]:
+        """Paths of the keywords of a tool's parameters, of those that a grammar of JSON holds to, that this format's does not."""
+        return ()
+
     @abstractmethod
     def calls(self, tools: Sequence[Tool] = ()) -> CallParser:
         """Tells calls from the text around them. tools: may be called."""

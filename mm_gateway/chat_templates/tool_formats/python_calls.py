@@ -14,7 +14,7 @@ from mm_gateway.chat_templates.tool_formats.frame import NAME, Place, Spell, quo
 from mm_gateway.chat_templates.tool_formats.framed import FramedCalls
 from mm_gateway.chat_templates.tool_formats.free_text import in_json_string
 from mm_gateway.chat_templates.tool_formats.parameters import parameters_of
-from mm_gateway.chat_templates.tool_formats.python_values import ANY_VALUE, PythonValues, sequence, written
+from mm_gateway.chat_templates.tool_formats.python_values import ANY_VALUE, PythonValues, sequence, unheld, written
 from mm_gateway.core import Tool, ToolCall
 
 _QUOTE = '"'
@@ -45,6 +45,10 @@ class PythonCalls(FramedCalls):
 
     def _probe(self) -> str:
         return r"\s*probe_key\s*=\s*[\"']probe_value[\"']"
+
+    def unheld(self, tool: Tool) -> tuple[str, ...]:
+        paths = ((parameter.name, unheld(parameter.schema, parameter.root)) for parameter in parameters_of(tool)[0])
+        return tuple(f"properties.{name}.{path}" for name, found in paths for path in found)
 
     def _argument_rules(self, tools: Sequence[Tool], spell: Spell) -> list[str]:
         rules: list[str] = []

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from mm_gateway.chat_templates.tool_formats.frame import quoted
 from mm_gateway.chat_templates.tool_formats.parameters import Schema, length_of, referred
+from mm_gateway.chat_templates.tool_formats.string_rules import FORMATS
 
 ANY_VALUE = "any_value"
 _MAX_DEPTH = 12
@@ -29,9 +30,33 @@ _TERMINALS = {
 _OF_TYPE = {"boolean": "BOOLEAN", "null": "NONE"}
 
 
+_UNHELD = frozenset({"pattern", "allOf", "minItems", "maxItems", "prefixItems", "patternProperties", "minProperties", "maxProperties"})
+
+
+def unheld(schema: object, root: Mapping[str, Any], depth: int = 0) -> list[str]:
+    """Paths of what the rules of a schema do not hold its values to."""
+    if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
+        return []
+    of = cast(Mapping[str, Any], schema)
+    if "enum" in of or "const" in of:
+        return []
+    found = [key for key in of if key in _UNHELD or (key == "format" and of[key] in FORMATS)]
+    found += [key for key in ("minLength", "maxLength") if of.get(key) and length_of(of, key) is None]
+    listed: object = of.get("properties")
+    inner: list[tuple[str, object]] = [(key, of.get(key)) for key in ("items", "additionalProperties")]
+    inner += (
+        [(f"properties.{name}", entry) for name, entry in cast(Mapping[str, object], listed).items()] if isinstance(listed, Mapping) else []
+    )
+    inner += [(f"{key}[{place}]", entry) for key in ("anyOf", "oneOf") for place, entry in enumerate(of.get(key) or ())]
+    reference: object = of.get("$ref")
+    if isinstance(reference, str):
+        inner.append(("$ref", referred(root, reference)))
+    return [*found, *(f"{key}.{path}" for key, entry in inner for path in unheld(entry, root, depth + 1))]
+
+
 class PythonValues:
-    """Collects rules. What a schema says beyond types, lists of values, bounds, lengths, items and properties is left open: any value of
-    the type fits."""
+    """Collects rules. What a schema says beyond types, lists of values, bounds, lengths, items and properties is left open, which `unheld`
+    tells: any value of the type fits."""
 
     def __init__(self) -> None:
         self._terminals: set[str] = set()

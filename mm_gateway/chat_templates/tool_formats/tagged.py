@@ -12,13 +12,13 @@ from mm_gateway.chat_templates.tool_formats.format import arguments_of, spaced_j
 from mm_gateway.chat_templates.tool_formats.frame import Frame, Place, Spell, lark, pattern, quoted, split, write
 from mm_gateway.chat_templates.tool_formats.framed import FramedCalls
 from mm_gateway.chat_templates.tool_formats.free_text import as_it_is
-from mm_gateway.chat_templates.tool_formats.parameters import Parameter, length_of, parameters_of, value_of
+from mm_gateway.chat_templates.tool_formats.parameters import Parameter, parameters_of, value_of
+from mm_gateway.chat_templates.tool_formats.string_rules import StringRule, string_rule, unheld
 from mm_gateway.core import Grammar, Tool, ToolCall
 from mm_gateway.text import begun_at_end
 
 _ANY_NAME = "/[A-Za-z_][A-Za-z0-9_.-]{0,63}/"
 _MAX_TAG = 512  # characters of a tag with the name of an argument
-_ANY_TEXT = "/(?s:.*)/"
 
 
 class TaggedCalls(FramedCalls):
@@ -69,6 +69,16 @@ class TaggedCalls(FramedCalls):
         before = pattern(self._before).replace(pattern((Place.KEY,)), "probe_key")
         return before + r"\s*probe_value\s*" + pattern((self._after,))
 
+    def unheld(self, tool: Tool) -> tuple[str, ...]:
+        found: list[str] = []
+        for parameter in parameters_of(tool)[0]:
+            types = parameter.types
+            if "string" not in types or parameter.texts:
+                continue
+            missing = string_rule(parameter).left_out if types == {"string"} else unheld(parameter)
+            found += [f"properties.{parameter.name}.{path}" for path in missing]
+        return tuple(found)
+
     def _argument_rules(self, tools: Sequence[Tool], spell: Spell) -> list[str]:
         rules: list[str] = []
         for i, tool in enumerate(tools):
@@ -88,7 +98,7 @@ class TaggedCalls(FramedCalls):
             rules.append(f"arguments_{i}: {' '.join(names) or quoted('')}")
             if open_ended and not any(rule.startswith("others:") for rule in rules):
                 rules += [f"others: ({lark(self._before, spell, {Place.KEY: 'ANY_NAME'})} any_text)*", f"ANY_NAME: {_ANY_NAME}"]
-                rules += self._text("any_text", _ANY_TEXT, spell)
+                rules += self._text("any_text", StringRule(), spell)
         return rules
 
     def _value(self, rule: str, parameter: Parameter, spell: Spell) -> tuple[str, list[str]]:
@@ -106,7 +116,7 @@ class TaggedCalls(FramedCalls):
                 needed.append(f"{rule}_json: {spaced_json_rule(_narrowed(parameter, others))}")
             return f"({' | '.join(alternatives)}) {after}", needed
         # What is no string but was asked for beside strings is text as well: it is told from a string where it is read.
-        return f"{rule}_text", self._text(f"{rule}_text", _regex_of(parameter) if types == {"string"} else _ANY_TEXT, spell)
+        return f"{rule}_text", self._text(f"{rule}_text", string_rule(parameter) if types == {"string"} else StringRule(), spell)
 
     def _free_text(self, grammar: Grammar, spell: Spell) -> str:
         """A custom tool's text with what follows it."""
@@ -114,12 +124,13 @@ class TaggedCalls(FramedCalls):
         control = after.startswith("<[")
         return f"({as_it_is(grammar, '' if control else self._after)}){f' {after}' if control else ''}"
 
-    def _text(self, rule: str, regex: str, spell: Spell) -> list[str]:
+    def _text(self, rule: str, text: StringRule, spell: Spell) -> list[str]:
         """A rule of free text with what follows it."""
         after = spell(self._after)
         if after.startswith("<["):
-            return [f"{rule}: {rule.upper()}? {after}", f"{rule.upper()}: {regex}"]
-        return [f"{rule}[suffix={quoted(self._after)}]: {regex}"]
+            optional = "?" if text.may_be_empty else ""
+            return [f"{rule}: {rule.upper()}{optional} {after}", f"{rule.upper()}: {text.regex}"]
+        return [f"{rule}[suffix={quoted(self._after)}]: {text.regex}"]
 
 
 class TaggedArguments:
@@ -192,22 +203,3 @@ def _narrowed(parameter: Parameter, types: Sequence[str]) -> dict[str, Any]:
     whole = parameter.whole_schema
     definitions = {key: whole.pop(key) for key in ("$defs", "definitions") if key in whole}
     return {**definitions, "allOf": [whole, {"type": list(types)}]}
-
-
-def _regex_of(parameter: Parameter) -> str:
-    """A string's, as a regular expression of Lark: its lengths and its pattern; a `format` is an annotation."""
-    schema = parameter.whole_schema
-    least, most = length_of(schema, "minLength"), length_of(schema, "maxLength")
-    regex = _ANY_TEXT
-    if least or most is not None:
-        regex = f"/(?s:.{{{least or 0},{'' if most is None else most}}})/"
-    pattern_text: object = schema.get("pattern")
-    if isinstance(pattern_text, str) and pattern_text and "\n" not in pattern_text:
-        inner = pattern_text.replace("\\/", "/").replace("/", "\\/")
-        # A JSON schema's pattern may match anywhere, a grammar's matches the whole.
-        start = "" if inner.startswith("^") else "(?s:.*)"
-        end = "" if inner.endswith("$") and not inner.endswith("\\$") else "(?s:.*)"
-        inner = inner.removeprefix("^") if not start else inner
-        inner = inner.removesuffix("$") if not end else inner
-        regex = f"{regex} & /{start}(?:{inner}){end}/" if regex != _ANY_TEXT else f"/{start}(?:{inner}){end}/"
-    return regex
