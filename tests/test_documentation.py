@@ -38,7 +38,7 @@ EXPECTED = {
     "lesson-pack": "'name': 'exercises', 'success': True",
     "chat-generate": "",
     "class City": "inhabitants=",
-    "responses.create": "",
+    "first = client.responses.create": "",
     "embeddings.create": "256 ",
     "continue_final_message": "[",
 }

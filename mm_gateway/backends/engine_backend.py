@@ -33,6 +33,7 @@ from mm_gateway.core import (
     ModelInfo,
     Tokenized,
     ToolUse,
+    UsageSoFar,
 )
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.grammars.enforceable import Enforceable
@@ -141,6 +142,8 @@ async def _generate(
                 yield Ignored(conversation.reasoning.fields)
             prompts, echo = [fitting.ids], echo_of_chat(conversation)
             stop_strings, param, scored = chat.stop_strings, "messages", False
+            if not config.return_token_ids:  # with which the prompt itself is told
+                yield UsageSoFar(len(fitting.ids), 0)
         case CompletionInput() as completion:
             prompts, echo = await encoding(completion.characters).run(_encode_all, engine, completion, config.required_room)
             param, scored = "prompt", config.prompt_logprobs is not None

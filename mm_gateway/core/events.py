@@ -222,7 +222,7 @@ class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
 
 
 class UsageSoFar(msgspec.Struct, frozen=True, tag="usage_so_far"):
-    """Tokens of the request until now, where a remote server tells them with its chunks; before the text that it counts."""
+    """Tokens of the request until now, where they are known: before the text that it counts; of a conversation here once tokenized."""
 
     prompt_tokens: int
     completion_tokens: int

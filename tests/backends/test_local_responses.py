@@ -125,3 +125,14 @@ async def test_an_input_beyond_the_context_is_refused_or_truncated_as_asked(clie
         assert (reply.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "input")
     told = await create(client, input=turns, max_output_tokens=4, truncation="auto")
     assert told.usage is not None and told.usage.input_tokens <= CONTEXT - 4
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_stream_of_messages_begins_with_the_tokens_of_its_prompt(client: AsyncTestClient) -> None:
+    body = {"model": "chatml", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
+    counted = (await client.post("/v1/messages/count_tokens", json={"model": "chatml", "messages": body["messages"]})).json()
+    reply = await client.post("/v1/messages", json=body | {"stream": True}, timeout=120)
+    events = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: ")]
+    assert events[0]["type"] == "message_start" and events[0]["message"]["usage"]["input_tokens"] == counted["input_tokens"] > 0
+    end = next(event["usage"] for event in events if event["type"] == "message_delta")
+    assert end["input_tokens"] + end["cache_read_input_tokens"] == counted["input_tokens"]

@@ -13,7 +13,7 @@ from mm_gateway.api.messages.blocks import Blocks, Change, Cited, Closed, InputA
 from mm_gateway.api.messages.errors import message_error, too_long
 from mm_gateway.api.messages.signature import Signer
 from mm_gateway.api.replies.reply import is_large
-from mm_gateway.core import GenerationEvent, Usage
+from mm_gateway.core import GenerationEvent, Usage, UsageSoFar
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, UpstreamError
 from mm_gateway.protocol.messages import MessageReplyBody, MessageUsage, OutputDetails, StopReason
 from mm_gateway.work_pools import BODIES
@@ -42,13 +42,19 @@ class MessageReply:
         self._request_id = request_id
         self._max_tokens = max_tokens
         self._blocks = Blocks(signer, shows_thoughts=shows_thoughts)
-        self._begun = False
+        self._started = self._begun = False
 
     def start(self) -> bytes:
-        return _event("message_start", {"message": self._message})
+        """Nothing: what a stream begins with tells of the prompt's tokens, which the first event says, if they are known."""
+        return b""
 
     def chunk(self, event: GenerationEvent) -> bytes:
-        return b"".join([self._change(change) for change in self._blocks.feed(event)])
+        started = b"" if self._started else self._start(event.prompt_tokens if isinstance(event, UsageSoFar) else 0)
+        return started + b"".join([self._change(change) for change in self._blocks.feed(event)])
+
+    def _start(self, prompt_tokens: int) -> bytes:
+        self._started = True
+        return _event("message_start", {"message": msgspec.structs.replace(self._message, usage=MessageUsage(prompt_tokens))})
 
     async def end(self, error: BaseException | None) -> bytes:
         if error is not None:

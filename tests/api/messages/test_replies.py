@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from mm_gateway.core import ChoiceFinished, MessageFields, Progress, ReasoningDelta, TextDelta, ToolCallDelta, UrlCitation, Usage
+from mm_gateway.core import (
+    ChoiceFinished,
+    MessageFields,
+    Progress,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    UrlCitation,
+    Usage,
+    UsageSoFar,
+)
 from mm_gateway.errors import (
     ContextLengthExceededError,
     EngineError,
@@ -84,6 +94,11 @@ def assembled(events: list[Any]) -> Any:
             case _:
                 pass
     return message
+
+
+async def test_a_stream_begins_with_the_tokens_of_the_prompt_where_they_are_known() -> None:
+    starts = [(await stream_of([*said, *HELLO]))[0] for said in ([UsageSoFar(7, 0)], [])]
+    assert [start["message"]["usage"]["input_tokens"] for start in starts] == [7, 0]
 
 
 async def test_a_text_is_told_in_anthropics_order() -> None:

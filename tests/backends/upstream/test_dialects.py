@@ -34,6 +34,7 @@ from mm_gateway.core import (
     ToolUse,
     UrlCitation,
     Usage,
+    UsageSoFar,
 )
 from mm_gateway.errors import UnsupportedParameterError, UpstreamError
 from tests.support.scripted_backend import ScriptedBackend
@@ -147,7 +148,7 @@ THOUGHT_AND_CALLS = {
 
 
 async def events_of(backend: Any, request: GenerationRequest) -> list[Any]:
-    return [event async for event in backend.generate(request)]
+    return [event async for event in backend.generate(request) if not isinstance(event, UsageSoFar)]
 
 
 @pytest.mark.parametrize("api", APIS)

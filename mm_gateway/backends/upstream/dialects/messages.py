@@ -22,6 +22,7 @@ from mm_gateway.core import (
     ToolUse,
     UrlCitation,
     Usage,
+    UsageSoFar,
 )
 
 VERSION = "2023-06-01"
@@ -136,6 +137,7 @@ class MessagesReader:
         match event:
             case {"type": "message_start", "message": {"usage": dict(usage)}}:
                 self._count(usage)
+                yield UsageSoFar(self._choice.usage.prompt_tokens, 0)
             case {"type": "content_block_start", "index": int(number), "content_block": block}:
                 yield from self._begin(number, block)
             case {"type": "content_block_delta", "index": int(number), "delta": delta}:
