@@ -110,9 +110,9 @@ def tool_formats() -> str:
         "A grammar holds what the model writes to the format and to each function's schema, from the moment a call begins, whether it may\n"
         "call or must: names and arguments are right by construction. Formats with JSON arguments follow the whole schema. Those that\n"
         "write arguments one by one follow names, order, which ones are required, types, lists of values, and lengths, patterns and\n"
-        "formats of strings; JSON values within them follow their schema. Python's literals follow types, lists of values, bounds, lengths,\n"
-        "items and properties. What of a schema a format cannot hold arguments to is named in `x-mm-gateway-ignored`; where the tool is\n"
-        "`strict` it is refused.",
+        "formats of strings; JSON values within them follow their schema. Python's literals follow types, lists of values, bounds,\n"
+        "lengths, items and properties. What of a schema a format does not hold arguments to is named in the header\n"
+        "`x-mm-gateway-ignored`; where the tool is `strict` it is refused.",
         "A checkpoint's template that writes tools in none of these ways is refused with tools, unless `tool_format` names one that fits.",
         _table(("`tool_format`", "models trained on it", "a call (⏎: line end)", "described"), rows),
     ]
