@@ -306,6 +306,13 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         bool,
         Meta(description="On a CPU, compute Llama-shaped models by one compiled call a step; false: by the modules of transformers."),
     ] = True
+    prompt_lookup: Annotated[
+        bool,
+        Meta(
+            description="Guess how a text goes on from what came before, and check several tokens a step: faster where it repeats, and "
+            "the same text in any case. Of models that `compiled_forward` computes."
+        ),
+    ] = True
     max_waiting: Annotated[
         AtLeastOne, Meta(description="Sequences queued per model, and requests that wait for it to load; beyond it requests get a 429.")
     ] = 1024

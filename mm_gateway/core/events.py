@@ -245,6 +245,8 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     """Prompt tokens whose KV entries were reused instead of computed."""
     reasoning_tokens: int = 0
     """Of the completion's tokens, those of thoughts, with what opens and closes them."""
+    accepted_tokens: int = 0
+    """Of the completion's tokens, those that were guessed and checked several at once."""
     stages: tuple[StageUsage, ...] = ()
     """Of a workflow: what each stage took of it."""
     further: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])

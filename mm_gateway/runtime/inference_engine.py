@@ -32,7 +32,8 @@ from mm_gateway.runtime.engine.hidden_states import embedding_style_of
 from mm_gateway.runtime.engine.job_maker import JobMaker
 from mm_gateway.runtime.engine.model_runner import current_device, make_runner
 from mm_gateway.runtime.engine.prompt_limits import PromptLimits
-from mm_gateway.runtime.engine.step_loop import EngineStats, StepLoop
+from mm_gateway.runtime.engine.stats import EngineStats
+from mm_gateway.runtime.engine.step_loop import StepLoop
 from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
 from mm_gateway.runtime.kv_cache.choosing import Layout
 from mm_gateway.runtime.sampling.sampler import Sampler
@@ -128,7 +129,7 @@ class InferenceEngine:
         sampler = Sampler(vocab_size, model.device, max_running=settings.max_running)
         self.penalty_bytes = sampler.penalty_bytes
         self.grammars = GrammarCompiler(tokenizer, vocab_size, stop_token_ids)
-        loop = StepLoop(name, runner, scheduler, sampler, TokenMasks(vocab_size))
+        loop = StepLoop(name, runner, scheduler, sampler, TokenMasks(vocab_size), guesses=settings.prompt_lookup)
         self._thread = EngineThread(name, loop, max_sequences=max_sequences, on_failure=on_failure)
 
     @classmethod

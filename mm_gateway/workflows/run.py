@@ -194,7 +194,7 @@ class Run:
     def count(self, stage: str, usage: Usage) -> None:
         """Add what a call took."""
         known = self._usages.get(stage, Usage(0, 0))
-        names = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+        names = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "accepted_tokens")
         self._usages[stage] = Usage(**{name: getattr(known, name) + getattr(usage, name) for name in names})
 
     def usage(self) -> Usage:
@@ -205,6 +205,7 @@ class Run:
             sum(usage.completion_tokens for usage in usages),
             sum(usage.cached_tokens for usage in usages),
             sum(usage.reasoning_tokens for usage in usages),
+            sum(usage.accepted_tokens for usage in usages),
             tuple(StageUsage(stage, usage.prompt_tokens, usage.completion_tokens) for stage, usage in self._usages.items()),
         )
 

@@ -32,7 +32,7 @@ class StepLogits:
     """What a step computed.
 
     Attributes:
-        sampled: sequences whose next token is to be sampled.
+        sampled: sequences whose next token is to be sampled; one with guesses once more for each of them, to be sampled after it.
         logits: [len(sampled), vocabulary], fp32, in that order.
         prompts: (sequence, logits [n, vocabulary] of its scheduled positions) where prompt log-probabilities were asked for.
         hidden: (sequence, [n, hidden] last hidden states of its scheduled positions) of those that are to be embedded.
@@ -75,6 +75,11 @@ class ModelRunner:
         self._compiled = compile_forward(self._model, self.cache, self._shape, calls)
         return self._compiled is not None
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether not a bit of a row's logits depends on what is computed beside it."""
+        return self._compiled is not None
+
     def interpret(self) -> None:
         """Compute the layers by the model's modules again."""
         self._compiled = None
@@ -112,8 +117,9 @@ class ModelRunner:
         for scheduled in step:
             last_row += scheduled.count
             if scheduled.sample and scheduled.seq.pooling is None:
-                sampled.append(scheduled.seq)
-                wanted.append(last_row)
+                drawn = 1 + scheduled.seq.draft_len
+                sampled += [scheduled.seq] * drawn
+                wanted += range(last_row - drawn + 1, last_row + 1)
         # Without a sampled row one is computed all the same: a model call needs at least one.
         wanted += [last_row] * (padded_rows(max(len(wanted), 1)) - len(wanted))
         if self._compiled is not None:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
-from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 
@@ -23,10 +23,12 @@ from mm_gateway.runtime.engine.generation import Generation, Outbox
 from mm_gateway.runtime.engine.hidden_states import Pooler, unit_vector
 from mm_gateway.runtime.engine.model_runner import ModelRunner, StepLogits, current_device
 from mm_gateway.runtime.engine.sequence_text import SequenceText
+from mm_gateway.runtime.engine.stats import EngineStats
 from mm_gateway.runtime.engine.text_job import TextJob
 from mm_gateway.runtime.engine.thinking import Thinking
 from mm_gateway.runtime.sampling.sampler import Sampled, Sampler, TokenScores, score_tokens
 from mm_gateway.runtime.sampling.structured_output import GrammarState, TokenMasks
+from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
@@ -36,32 +38,23 @@ REPORT_INTERVAL_S = 0.5
 """Between two reports of progress to those that wait for their first token."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """A glance at the engine. All counts are since its start, except running and waiting."""
-
-    running: int
-    waiting: int
-    steps: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    preemptions: int
-
-
 class StepLoop:
     """Owns the jobs of one engine and everything that is kept for their sequences. All calls but `stats` come from one thread.
 
     Args:
-        name: the model's, for reports of progress.
+        name: the model's, for reports of progress. guesses: look up what may come next; texts stay the same, token by token, since what a
+            compiled model computes does not depend on what is computed beside it.
     """
 
-    def __init__(self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks) -> None:
+    def __init__(
+        self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks, *, guesses: bool = False
+    ) -> None:
         self._name = name
         self._runner = runner
         self._scheduler = scheduler
         self._sampler = sampler
         self._masks = masks
+        self._guesses = guesses and runner.is_compiled
         self._pooler = Pooler()
         self._outbox = Outbox()
         self._jobs: dict[Generation, TextJob | EmbeddingJob] = {}
@@ -71,7 +64,7 @@ class StepLoop:
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._released = 0  # sequences since the last step
         self._next_report_s = 0.0
-        self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
+        self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = self._accepted_tokens = 0
 
     @property
     def busy(self) -> bool:
@@ -88,6 +81,7 @@ class StepLoop:
             cached_tokens=self._cached_tokens,
             completion_tokens=self._completion_tokens,
             preemptions=self._scheduler.preemptions,
+            accepted_tokens=self._accepted_tokens,
         )
 
     @contextlib.contextmanager
@@ -145,6 +139,8 @@ class StepLoop:
                 self._rules[seq.id] = text.thinking
             elif job.grammar is not None:
                 self._rules[seq.id] = job.grammar.new_state()
+            elif self._guesses and seq.is_predictable:
+                seq.lookup = PromptLookup()
             self._scheduler.add(seq)
 
     def _queue_inputs(self, job: EmbeddingJob) -> None:
@@ -200,15 +196,34 @@ class StepLoop:
                 if (job := self._job_of.get(scheduled.seq.id)) is not None:
                     self._fail(job, failure)
             return
-        self._scheduler.computed(step)
+        for scheduled in step:
+            if not scheduled.seq.draft_len:
+                self._scheduler.computed(scheduled.seq, scheduled.count)
         for seq_id, states in pooled.items():
             job = self._job_of.get(seq_id)  # None: another input of its request failed in this very step
             if isinstance(job, EmbeddingJob):
                 self._embed(job, seq_id, states)
-        for seq, draw in zip(result.sampled, sampled, strict=True):
+        for seq, rows in groupby(zip(result.sampled, sampled, strict=True), key=lambda row: row[0]):
+            self._advance_by(seq, [draw for _, draw in rows])
+
+    def _advance_by(self, seq: Sequence, draws: list[Sampled]) -> None:
+        """The next token of a text, and those after it for as long as they are what was guessed and so were computed for."""
+        draft = seq.take_draft()
+        accepted = 0
+        for draw in draws:
             job = self._job_of.get(seq.id)
-            if isinstance(job, TextJob):
-                self._advance(job, job.texts[seq.id], draw)
+            if not isinstance(job, TextJob):
+                break  # it ended
+            if draft:
+                self._scheduler.computed(seq, 1)
+            self._advance(job, job.texts[seq.id], draw)
+            if accepted == len(draft) or draw.token != draft[accepted]:
+                break
+            accepted += 1
+            job.accepted_tokens += 1
+        if draft and seq.lookup is not None:
+            seq.lookup.learn(seq.tokens, len(draft), accepted)
+            self._accepted_tokens += accepted
 
     def _forward(self, step: list[ScheduledSequence]) -> tuple[StepLogits, dict[int, torch.Tensor], list[Sampled]]:
         """Logits, complete hidden states by sequence id, and the tokens drawn."""
@@ -269,7 +284,13 @@ class StepLoop:
         self._release(seq)
         if not job.texts:
             del self._jobs[job.generation]
-            usage = Usage(job.prompt_tokens, job.completion_tokens, cached_tokens=job.cached_tokens, reasoning_tokens=job.reasoning_tokens)
+            usage = Usage(
+                job.prompt_tokens,
+                job.completion_tokens,
+                cached_tokens=job.cached_tokens,
+                reasoning_tokens=job.reasoning_tokens,
+                accepted_tokens=job.accepted_tokens,
+            )
             self._outbox.add(job.generation, [usage])
 
     def _events_of(self, job: TextJob, text: SequenceText, draw: Sampled) -> tuple[list[GenerationEvent], bool]:

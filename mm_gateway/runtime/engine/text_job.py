@@ -33,6 +33,7 @@ class TextJob:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0
+    accepted_tokens: int = 0
     reported: Progress | None = None
 
     @property

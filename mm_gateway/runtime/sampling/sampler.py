@@ -82,6 +82,7 @@ class Sampler:
         """Draw one token per row.
 
         Args:
+            sequences: of each row. One with guesses has a row for the token after each of them, too, one after the other.
             logits: [len(sequences), vocabulary] fp32; may be overwritten.
             masked: rows whose tokens are restricted, and [len(rows), vocabulary] bool, True for those that may be drawn.
         """
@@ -136,7 +137,7 @@ class Sampler:
             if len(batch.greedy_rows) == len(sequences):
                 return logits.argmax(-1)
             drawn[batch.greedy] = logits[batch.greedy].argmax(-1)
-        keys = noise_keys([(seq.seed, seq.output_len) for seq in sequences]).to(self._device)
+        keys = noise_keys(_positions(sequences)).to(self._device)
         if batch.free_rows:
             drawn[batch.free] = draw_free(logits[batch.free] / batch.temperature[batch.free, None], keys[batch.free])
         if batch.truncated_rows:
@@ -184,6 +185,15 @@ class _Batch:
         self.top = [configs[row].logprobs or 0 for row in self.scored_rows]
         entries = [(row, token, bias) for row, config in enumerate(configs) for token, bias in config.logit_bias.items()]
         self.biases = (rows([e[0] for e in entries]), rows([e[1] for e in entries]), column([e[2] for e in entries])) if entries else None
+
+
+def _positions(sequences: list[Sequence]) -> list[tuple[int, int]]:
+    """(seed, place in the output) of the token that each row is for."""
+    found: list[tuple[int, int]] = []
+    for row, seq in enumerate(sequences):
+        follows = row > 0 and sequences[row - 1] is seq
+        found.append((seq.seed, found[-1][1] + 1 if follows else seq.output_len))
+    return found
 
 
 def _barred(seq: Sequence) -> set[int]:

@@ -9,6 +9,9 @@ Each step, within a budget of tokens:
    prefix a running sequence is computing is passed over meanwhile, and at most LOOKAHEAD of them in a step: the cost of a
    step does not grow with the queue.
 
+4. decoding sequences take guessed tokens along (`PromptLookup`), where the step has few rows: the pass that computes one token checks
+   the next ones too (speculative decoding, https://arxiv.org/abs/2211.17192).
+
 Where a decoding sequence finds no KV space, the youngest running one is preempted: its room goes, its tokens stay, it
 waits in front and recomputes them. Chunked prefill as in Sarathi-Serve (https://arxiv.org/abs/2403.02310), recompute
 as in vLLM (https://arxiv.org/abs/2309.06180).
@@ -23,13 +26,15 @@ from mm_gateway.errors import EngineError
 from mm_gateway.runtime.scheduling.allocator import KVAllocator, Refusal
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
+FREE_ROWS = 16
+"""Rows of a step that cost a CPU little more than one: its weights are read once for all of them. Guesses have what decodes leave."""
 LOOKAHEAD = 16
 """Requests at the head of the queue that are passed over in one step because they wait for a prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledSequence:
-    """Compute `count` tokens of `seq` from `seq.computed` on; `sample` when these are its last."""
+    """Compute `count` tokens of `seq` from `seq.computed` on; `sample` when these are its last. Guesses are among them."""
 
     seq: Sequence
     count: int
@@ -110,25 +115,27 @@ class Scheduler:
         """
         decodes = self._extend_decodes()
         budget = self._max_step_tokens - len(decodes)
-        step = [ScheduledSequence(seq, 1, True) for seq in decodes]
         self._admit(budget)
         decoding = {seq.id for seq in decodes}
         prefills = sorted((seq for seq in self._running.values() if seq.id not in decoding), key=lambda seq: seq.remaining)
+        chunks: list[ScheduledSequence] = []
         for position, seq in enumerate(prefills):
             share = -(-budget // (len(prefills) - position))
             count = min(seq.remaining, share)
             if count:
-                step.append(ScheduledSequence(seq, count, count == seq.remaining))
+                chunks.append(ScheduledSequence(seq, count, count == seq.remaining))
                 budget -= count
+        if not chunks:
+            self._add_drafts(decodes)
+        step = [ScheduledSequence(seq, 1 + seq.draft_len, True) for seq in decodes] + chunks
         if not step and (self.running or self.waiting):
             raise EngineError(self._standstill())
         return step
 
-    def computed(self, step: list[ScheduledSequence]) -> None:
-        """The step's tokens went through the model."""
-        for scheduled in step:
-            scheduled.seq.computed += scheduled.count
-            self._kv.commit(scheduled.seq)
+    def computed(self, seq: Sequence, count: int) -> None:
+        """The next `count` tokens of a scheduled sequence went through the model; none of them is a guess any more."""
+        seq.computed += count
+        self._kv.commit(seq)
 
     def _standstill(self) -> str:
         waiting = [*self._preempted, *(seq for group in self._waiting.values() for seq in group.values())]
@@ -151,6 +158,16 @@ class Scheduler:
             else:
                 decodes.append(seq)
         return [seq for seq in decodes if seq.id in self._running]
+
+    def _add_drafts(self, decodes: list[Sequence]) -> None:
+        rows = FREE_ROWS - len(decodes)
+        for seq in decodes:
+            if rows < 1:
+                return
+            seq.add_draft(min(rows, self._kv.max_tokens - len(seq.tokens)))
+            if seq.draft_len and not self._kv.extend(seq):
+                seq.take_draft()  # nobody makes room for a guess
+            rows -= seq.draft_len
 
     def _preempt(self, seq: Sequence) -> None:
         del self._running[seq.id]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mm_gateway.configuration.settings import Pooling
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
+from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup
 
 
 class Sequence:
@@ -23,6 +24,8 @@ class Sequence:
         barred: tokens that must not come next; None: all may.
         thought_len: output tokens that are thoughts, not the answer. in_thought: the next one is of a thought.
         is_forced: the next one is settled, whatever is barred.
+        lookup: guesses tokens that may come next; None: nothing is guessed.
+        draft_len: of `tokens`, the last ones that are such guesses: only while a step checks them.
     """
 
     __slots__ = (
@@ -30,10 +33,12 @@ class Sequence:
         "cached",
         "computed",
         "config",
+        "draft_len",
         "group",
         "id",
         "in_thought",
         "is_forced",
+        "lookup",
         "max_tokens",
         "pooling",
         "prompt_len",
@@ -67,6 +72,8 @@ class Sequence:
         self.barred = barred
         self.thought_len = 0
         self.in_thought = self.is_forced = False
+        self.lookup: PromptLookup | None = None
+        self.draft_len = 0
         self.computed = 0
         self.cached: int | None = None
         """Prompt tokens found in the cache at first admission; None before."""
@@ -77,12 +84,33 @@ class Sequence:
 
     @property
     def remaining(self) -> int:
-        """Tokens that still have to go through the model, >= 1."""
+        """Tokens that still have to go through the model, >= 1; guesses count."""
         return len(self.tokens) - self.computed
 
     @property
     def output_len(self) -> int:
-        return len(self.tokens) - self.prompt_len
+        return len(self.tokens) - self.draft_len - self.prompt_len
+
+    @property
+    def is_predictable(self) -> bool:
+        """Whether a draw depends on nothing but logits and place: penalties and barred tokens depend on the tokens in between, too."""
+        config = self.config
+        penalized = config.presence_penalty or config.frequency_penalty or config.repetition_penalty not in (None, 1.0)
+        return self.barred is None and not penalized and self.max_tokens > 1
+
+    def add_draft(self, most: int) -> None:
+        """Take at most `most` guessed tokens along."""
+        if self.lookup is not None and not self.score_prompt:
+            draft = self.lookup.guess(self.tokens, min(most, self.max_tokens - self.output_len - 1))
+            self.tokens += draft
+            self.draft_len = len(draft)
+
+    def take_draft(self) -> list[int]:
+        """The guessed tokens, which are no part of the sequence any more."""
+        draft = self.tokens[len(self.tokens) - self.draft_len :]
+        del self.tokens[len(self.tokens) - self.draft_len :]
+        self.draft_len = 0
+        return draft
 
     @property
     def answer_len(self) -> int:

@@ -163,6 +163,21 @@ def test_greedy_equals_generate_alone_batched_and_chunked(family: str, tmp_path:
     assert tokens_of(chunked, prompts) == together
 
 
+@pytest.mark.parametrize("held", [{"dtype": "fp32"}, {"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
+@pytest.mark.parametrize("family", ["llama", "mistral, a window"])
+def test_not_a_bit_depends_on_chunks_or_neighbours(family: str, held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:
+    folder, _ = save(tmp_path, FAMILIES[family]())
+    whole = log_probabilities(make_engine(folder, model=held), 150)
+    for chunk in (1, 7, 64):
+        assert torch.equal(log_probabilities(make_engine(folder, model=held, max_step_tokens=chunk), 150), whole)
+    busy = make_engine(folder, model=held, max_step_tokens=50)
+    config = GenerationConfig(max_new_tokens=40, ignore_eos=True)
+    others = [busy.submit([prompt(length, seed=length)], config) for length in range(5, 60, 5)]
+    assert torch.equal(log_probabilities(busy, 150), whole)
+    for other in others:
+        list(other)
+
+
 def test_a_prompt_longer_than_one_call_reuse_and_preemption_are_exact(tmp_path: Path, make_engine: Factory) -> None:
     folder, model = save(tmp_path, FAMILIES["mistral, a window"]())
     shared = prompt(300)
@@ -194,9 +209,9 @@ def test_every_instruction_set_is_exact(kernels: str, tmp_path: Path, make_engin
         use_kernels(LIBRARY, "")
 
 
-def log_probabilities(engine: InferenceEngine) -> torch.Tensor:
-    """Of the tokens of a prompt, [49]."""
-    events = list(engine.submit([prompt(50)], GenerationConfig(max_new_tokens=1, temperature=0, logprobs=1, prompt_logprobs=1)))
+def log_probabilities(engine: InferenceEngine, length: int = 50) -> torch.Tensor:
+    """Of the tokens of a prompt, [length - 1]."""
+    events = list(engine.submit([prompt(length)], GenerationConfig(max_new_tokens=1, temperature=0, logprobs=1, prompt_logprobs=1)))
     tokens = next(event for event in events if isinstance(event, PromptTokens)).logprobs
     return torch.tensor([token.logprob for token in tokens if token.logprob is not None])
 

@@ -14,7 +14,8 @@ import pytest
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.kv_cache.allocators.blocks import BlockAllocator
 from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
-from mm_gateway.runtime.scheduling.scheduler import Scheduler
+from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup
+from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
 from tests.support.token_storage import BlockStorage, SlotStorage
 
@@ -41,6 +42,8 @@ class Case:
     done: int = 0
     cancelled: int = 0
     submitted: int = 0
+    guessed: int = 0
+    accepted: int = 0
 
     def __post_init__(self) -> None:
         rng = self.rng
@@ -77,6 +80,8 @@ class Case:
             max_tokens = 0 if pooling else min(room, rng.choice([0, 1, 3, 10, room]))
             for _ in range(1 if pooling else rng.choice([1, 1, 1, 3])):
                 seq = Sequence(next(self._ids), group, prompt, config, max_tokens=max_tokens, seed=0, pooling=pooling)
+                if rng.random() < 0.5:
+                    seq.lookup = PromptLookup()
                 self.live[seq.id] = seq
                 self.submitted += 1
                 self.scheduler.add(seq)
@@ -100,23 +105,41 @@ class Case:
                 if not start:
                     self.scored[seq.id] = []
                 self.scored[seq.id] += range(start, stop)
-        self.scheduler.computed(step)
         for scheduled in step:
-            if scheduled.sample:
-                self.sample(scheduled.seq)
+            self.guessed += scheduled.seq.draft_len
+            self.advance(scheduled)
         self.kv.check_integrity()
 
-    def sample(self, seq: Sequence) -> None:
+    def advance(self, scheduled: ScheduledSequence) -> None:
+        seq = scheduled.seq
+        draft = seq.take_draft()
+        if not draft:
+            self.scheduler.computed(seq, scheduled.count)
+        accepted = 0
+        while scheduled.sample and seq.id in self.live:
+            if draft:
+                self.scheduler.computed(seq, 1)
+            drawn = self.sample(seq)
+            if accepted == len(draft) or drawn != draft[accepted]:
+                break
+            accepted += 1
+        if draft and seq.lookup is not None:
+            self.accepted += accepted
+            seq.lookup.learn(seq.tokens, len(draft), accepted)
+
+    def sample(self, seq: Sequence) -> int:
         assert self.storage.read(seq, seq.computed) == seq.tokens
         if seq.score_prompt:
             assert self.scored.pop(seq.id) == list(range(seq.prompt_len))
             seq.score_prompt = False
+        drawn = self.rng.randrange(3)
         if seq.max_tokens:
-            seq.tokens.append(self.rng.randrange(3))
+            seq.tokens.append(drawn)
         if seq.output_len >= seq.max_tokens:
             del self.live[seq.id]
             self.done += 1
             self.scheduler.remove(seq, discard=seq.pooling is not None)
+        return drawn
 
 
 def run(seed: int) -> Case:

@@ -23,7 +23,8 @@ def sequence(id: int, prompt: list[int], *, group: int | None = None, max_tokens
 def run_step(scheduler: Scheduler) -> list[ScheduledSequence]:
     """Schedule, 'compute', append an invented token where one is sampled, and remove what is finished."""
     step = scheduler.schedule()
-    scheduler.computed(step)
+    for scheduled in step:
+        scheduler.computed(scheduled.seq, scheduled.count)
     for scheduled in step:
         if scheduled.sample:
             scheduled.seq.tokens.append(1000 + scheduled.seq.id)

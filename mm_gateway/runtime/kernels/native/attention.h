@@ -1,39 +1,48 @@
 // Attention over a cache, a block of keys at a time, with the softmax kept up to date from block to block: M. Milakov, N. Gimelshein, Online
 // normalizer calculation for softmax, https://arxiv.org/abs/1805.02867; T. Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135.
-// A block is two small products, queries with keys and probabilities with values, in the tiles of dense.h.
+// A block is two small products, queries with keys and probabilities with values, the latter in the tiles of dense.h. Blocks begin at multiples
+// of KEYS, so that a row is attended in the same order whatever rows are computed beside it.
 #pragma once
 #include "dense.h"
 
 namespace {
 
 constexpr int64_t KEYS = 64;  // of one block
-// Queries that are worth turning a block of keys on its side for.
-constexpr int64_t MANY_QUERIES = 8;
 
-// scores [query][KEYS] of few queries: products along the dimension, of WIDTH keys at once.
-void score_few(const float* queries, int64_t count, const float* keys, int64_t stride, int64_t keys_here, int64_t dim, float* scores) {
-    for (int64_t key = 0; key < keys_here; key += WIDTH) {
-        const float* rows[WIDTH];
-        for (int64_t i = 0; i < WIDTH; i++) rows[i] = keys + std::min(key + i, keys_here - 1) * stride;
-        for (int64_t query = 0; query < count; query++) {
-            Floats sums[WIDTH] = {};
-            for (int64_t at = 0; at < dim; at += WIDTH) {
-                const Floats q = load(queries + query * dim + at);
+// Scores of Q queries and WIDTH / Q keys, a register of partial sums each: what a score is does not depend on how many queries there are.
+template <int Q>
+void score_tile(const float* queries, int64_t dim, const float* const* keys, float* scores) {
+    constexpr int K = WIDTH / Q;
+    Floats sums[WIDTH] = {};
+    for (int64_t at = 0; at < dim; at += WIDTH) {
+        Floats query[Q];
+#pragma GCC unroll 4
+        for (int q = 0; q < Q; q++) query[q] = load(queries + q * dim + at);
 #pragma GCC unroll 16
-                for (int i = 0; i < WIDTH; i++) sums[i] = multiply_add(load(rows[i] + at), q, sums[i]);
-            }
-            store(scores + query * KEYS + key, sums_of(sums));
+        for (int k = 0; k < K; k++) {
+            const Floats key = load(keys[k] + at);
+#pragma GCC unroll 4
+            for (int q = 0; q < Q; q++) sums[q * K + k] = multiply_add(key, query[q], sums[q * K + k]);
         }
     }
+    float found[WIDTH];
+    store(found, sums_of(sums));
+    for (int q = 0; q < Q; q++) std::memcpy(scores + q * KEYS, found + q * K, K * sizeof(float));
 }
 
-// The same of many: the block of keys becomes [dim][KEYS], panels as weights are.
-void score_many(const float* queries, int64_t count, const float* keys, int64_t stride, int64_t keys_here, int64_t dim, float* scores) {
-    alignas(64) float turned[MOST_HEAD_DIM * KEYS];
-    const int64_t panels = (keys_here + PANEL - 1) / PANEL;
-    for (int64_t key = 0; key < panels * PANEL; key++)
-        for (int64_t at = 0; at < dim; at++) turned[at * KEYS + key] = key < keys_here ? keys[key * stride + at] : 0.0f;
-    run_product<float>({queries, dim, turned, KEYS, PANEL, dim, scores, KEYS, nullptr, false}, count, panels);
+template <int Q>
+void score_rows(const float* queries, int64_t dim, const float* const* keys, int64_t count, float* scores) {
+    for (int64_t key = 0; key < count; key += WIDTH / Q) score_tile<Q>(queries, dim, keys + key, scores + key);
+}
+
+// scores [query][KEYS] of a block's `here` keys.
+void score(const float* queries, int64_t count, const float* keys, int64_t stride, int64_t here, int64_t dim, float* scores) {
+    constexpr int Q = WIDTH / 4;  // four keys at once
+    const float* rows[KEYS];
+    for (int64_t i = 0; i < KEYS; i++) rows[i] = keys + std::min(i, here - 1) * stride;
+    int64_t query = 0;
+    for (; query + Q <= count; query += Q) score_rows<Q>(queries + query * dim, dim, rows, here, scores + query * KEYS);
+    for (; query < count; query++) score_rows<1>(queries + query * dim, dim, rows, here, scores + query * KEYS);
 }
 
 // What a query knows after the blocks so far: its largest score, and sums relative to that.
@@ -70,11 +79,11 @@ void attend(const Attention& a) {
     for (int64_t row = 0; row < a.rows; row++)
         for (int64_t i = 0; i < a.group * dim; i++) queries[row * a.group * dim + i] = a.queries[row * a.query_stride + i] * a.scale;
     std::memset(sums, 0, count * dim * sizeof(float));
-    const int64_t begin = a.window > 0 ? std::max<int64_t>(0, a.position - a.window + 1) : 0;
+    const int64_t begin = a.window > 0 ? std::max<int64_t>(0, a.position - a.window + 1) / KEYS * KEYS : 0;
     for (int64_t first = begin; first < end; first += KEYS) {
         const int64_t here = std::min(KEYS, end - first);
         const float *keys = a.keys + first * a.kv_stride, *values = a.values + first * a.kv_stride;
-        (count < MANY_QUERIES ? score_few : score_many)(queries, count, keys, a.kv_stride, here, dim, scores);
+        score(queries, count, keys, a.kv_stride, here, dim, scores);
         for (int64_t query = 0; query < count; query++) {
             const int64_t own = a.position + query / a.group - first;
             const int64_t from = a.window > 0 ? std::max<int64_t>(0, own - a.window + 1) : 0, to = std::min(here, own + 1);

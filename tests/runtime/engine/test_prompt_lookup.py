@@ -1,0 +1,116 @@
+"""Guessed tokens change how many steps a text takes, and nothing of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from mm_gateway.configuration.settings import EngineSettings
+from mm_gateway.core import ChoiceFinished, GenerationConfig, TextDelta, Usage
+from mm_gateway.runtime.inference_engine import InferenceEngine
+from mm_gateway.runtime.kernels.library import library
+from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
+from tests.runtime.engine.test_compiled_forward import SHAPE, save
+
+pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler")
+
+REPETITIVE = [7, 8, 9, 10, 11, 12, 13, 14] * 6
+PLAIN = [5, 90, 17, 33, 200, 41]
+
+Factory = Callable[..., InferenceEngine]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a model that mostly says its last token again, since its embeddings, which are its head, outweigh its layers."""
+    shape = SHAPE | {"initializer_range": 0.02, "tie_word_embeddings": True}
+    folder, model = save(tmp_path_factory.mktemp("llama"), LlamaConfig(**shape))
+    with torch.no_grad():
+        model.get_parameter("model.embed_tokens.weight").mul_(6)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make_engine(folder: Path) -> Iterator[Factory]:
+    engines: list[InferenceEngine] = []
+
+    def make(held: dict[str, Any], *, kv_cache_bytes: int | None = None, **settings: Any) -> InferenceEngine:
+        entry: dict[str, Any] = {"model_name": str(folder), "device": "cpu"} | held
+        loaded = ModelLoader().load(ModelConfig(**entry))
+        engines.append(InferenceEngine.for_loaded_model(loaded, EngineSettings(**settings), kv_cache_bytes))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+def requests() -> list[tuple[list[int], GenerationConfig]]:
+    """Greedy and by seed, with every way to choose among tokens, log-probabilities, several choices, stops and limits."""
+    configs = [
+        GenerationConfig(max_new_tokens=60, temperature=0, ignore_eos=True),
+        GenerationConfig(max_new_tokens=60, temperature=0, ignore_eos=True, logprobs=2),
+        GenerationConfig(max_new_tokens=60, temperature=2, seed=1, ignore_eos=True),
+        GenerationConfig(max_new_tokens=60, temperature=2, seed=2, top_k=5, ignore_eos=True, n=2),
+        GenerationConfig(max_new_tokens=60, temperature=2, seed=3, top_p=0.4, min_p=0.05, logit_bias={9: 4.0}),
+        GenerationConfig(max_new_tokens=60, temperature=2, seed=4, min_tokens=3, frequency_penalty=0.4),
+        GenerationConfig(max_new_tokens=1, temperature=0),
+        GenerationConfig(max_new_tokens=60, temperature=0, stop_token_ids=(13,)),
+    ]
+    return [(prompt, config) for config in configs for prompt in (REPETITIVE, PLAIN)]
+
+
+def told(engine: InferenceEngine, *, together: bool) -> list[list[Any]]:
+    """All tokens with their scores, and how each choice ended."""
+
+    def events_of(generation: Any) -> list[Any]:
+        choices: dict[int, list[Any]] = {}
+        for event in generation:
+            if isinstance(event, TextDelta):
+                choices.setdefault(event.index, []).extend([*event.token_ids, *event.logprobs])
+            elif isinstance(event, ChoiceFinished):
+                choices.setdefault(event.index, []).append(event.finish_reason)
+        return [choices[index] for index in sorted(choices)]
+
+    submitted = (engine.submit([prompt], config) for prompt, config in requests())
+    return [events_of(generation) for generation in (list(submitted) if together else submitted)]
+
+
+@pytest.mark.parametrize("held", [{"dtype": "fp32"}, {"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
+def test_texts_are_the_same_token_by_token_in_fewer_steps(held: dict[str, str], make_engine: Factory) -> None:
+    plain, guessing = make_engine(held, prompt_lookup=False), make_engine(held)
+    expected = told(plain, together=False)
+    assert told(guessing, together=False) == expected
+    assert plain.stats().accepted_tokens == 0
+    assert guessing.stats().accepted_tokens > 100
+    assert guessing.stats().steps < 0.7 * plain.stats().steps
+    assert told(guessing, together=True) == expected
+
+
+def test_texts_are_the_same_where_room_is_scarce(make_engine: Factory) -> None:
+    expected = told(make_engine({"dtype": "fp32"}, prompt_lookup=False), together=False)
+    per_token = 2 * 3 * 3 * 16 * 4
+    scarce = make_engine({"dtype": "fp32"}, kv_cache_bytes=200 * per_token)
+    assert told(scarce, together=True) == expected
+    assert scarce.stats().preemptions > 0
+    assert scarce.stats().accepted_tokens > 0
+
+
+def test_usage_says_how_many_tokens_were_guessed(make_engine: Factory) -> None:
+    engine = make_engine({"dtype": "fp32"})
+    usage = list(engine.submit([REPETITIVE], requests()[0][1]))[-1]
+    assert isinstance(usage, Usage)
+    assert usage.completion_tokens == 60
+    assert 0 < usage.accepted_tokens == engine.stats().accepted_tokens
+
+
+def test_a_model_that_its_modules_compute_guesses_nothing(make_engine: Factory) -> None:
+    engine = make_engine({"dtype": "fp32"}, compiled_forward=False)
+    told(engine, together=False)
+    assert engine.stats().accepted_tokens == 0
