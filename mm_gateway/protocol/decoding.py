@@ -30,6 +30,9 @@ _ALL_LISTS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _NO_BACKSLASH = re.compile(rb"[^\\]")
 _PIECE_BYTES = 2**20
+_ALL_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_WHOLE_NUMBERS = range(-(2**63), 2**64)
+"""Those that msgspec writes; it reads others too where a field takes any value, as schemas do."""
 
 
 def decode(decoder: msgspec.json.Decoder[Decoded], body: bytes, unknown: list[str] | None = None) -> Decoded:
@@ -109,9 +112,11 @@ def measure(body: bytes) -> None:
     """Count what a body holds before it is decoded, which keeps the interpreter's lock for as long as it takes.
 
     Raises:
-        InvalidRequestError: it has too many values, or they are too deep inside each other; `param` names the field that has them.
+        InvalidRequestError: it has too many values, or they are too deep inside each other, or a whole number of more than 64 bits;
+            `param` names the field that has them.
     """
     if _excess(body) is None:
+        _check_numbers(body)
         return
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -122,6 +127,24 @@ def measure(body: bytes) -> None:
         if param in fields and (excess := _excess(bytes(fields[param]))) is not None:
             raise InvalidRequestError(f"{param[:_MAX_SHOWN]} {excess}", param=param[:_MAX_SHOWN])
     raise InvalidRequestError(f"The body {_excess(body)}")
+
+
+def _check_numbers(body: bytes) -> None:
+    if b"0" * 19 not in body.translate(_ALL_DIGITS):
+        return
+    try:
+        waiting: list[tuple[str, Any]] = [("", msgspec.json.decode(body))]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return  # said by whoever decodes it
+    while waiting:
+        at, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{at}.{name[:_MAX_SHOWN]}", entry) for name, entry in _entries(value).items()]
+        elif isinstance(value, list):
+            waiting += [(f"{at}[{index}]", entry) for index, entry in enumerate(cast(list[Any], value))]
+        elif isinstance(value, int) and value not in _WHOLE_NUMBERS:
+            param = at.lstrip(".")[:_MAX_SHOWN]
+            raise InvalidRequestError(f"Invalid value for '{param}': whole numbers take up to 64 bits", param=param)
 
 
 def check_depth(param: str, json: str) -> None:

@@ -106,7 +106,9 @@ def test_signs_within_a_text_do_not_count(text: str) -> None:
 
 SIGNS = st.text(alphabet='"\\[]{},:a\n', max_size=8)
 VALUES = st.recursive(
-    st.none() | st.integers() | SIGNS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SIGNS, inner, max_size=3), max_leaves=12
+    st.none() | st.integers(-(2**63), 2**64 - 1) | SIGNS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SIGNS, inner, max_size=3),
+    max_leaves=12,
 )
 
 
@@ -125,3 +127,19 @@ def test_depth_is_counted_exactly(value: Any) -> None:
         else:
             with pytest.raises(InvalidRequestError, match="more than 2 levels"):
                 measure(json.dumps(value).encode())
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30])
+@pytest.mark.parametrize("place", ['{"anything": %s}', '{"anything": [{"a": [0, %s]}]}'])
+def test_a_whole_number_that_nobody_could_write_again_is_refused_by_its_place(place: str, number: int) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        decode(decoder, (place % number).encode())
+    assert caught.value.param == ("anything" if "[" not in place else "anything[0].a[1]")
+
+
+@pytest.mark.parametrize(
+    "value", ["18446744073709551615", "-9223372036854775808", "0.12345678901234567890", '"12345678901234567890123"', "1e22"]
+)
+def test_what_only_looks_like_one_is_taken(value: str) -> None:
+    body = decode(decoder, ('{"name": "a", "anything": %s}' % value).encode())
+    assert msgspec.json.decode(msgspec.json.encode(body.anything)) == json.loads(value)

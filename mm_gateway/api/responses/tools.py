@@ -73,6 +73,8 @@ class ResponseTools:
         kind: Any = tool.get("type")
         if kind is None:
             raise InvalidRequestError(f"You must provide the parameter: {at}.type", param=f"{at}.type")
+        if not isinstance(kind, str):
+            raise InvalidRequestError(f"Invalid value for '{at}.type': Expected `str`", param=f"{at}.type")
         if kind == "function":
             return [self._named(at, function_tool(at, function_definition(at, tool, self._unknown)), Called("function", "", group))]
         if kind == "custom":

@@ -216,6 +216,17 @@ async def test_what_has_no_effect_is_accepted_and_null_is_absence() -> None:
         ({"stream_options": {}}, "stream_options", None),
         ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tools[0].type", "unsupported_value"),
         ({"tools": [{"name": "f"}]}, "tools[0].type", None),
+        ({"tools": [{"type": {"a": 1}, "name": "f"}]}, "tools[0].type", None),
+        (
+            {"tools": [{"type": "function", "name": "f", "parameters": {"type": "object", "maximum": 2**64}}]},
+            "tools[0].parameters.maximum",
+            None,
+        ),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "f", "schema": {"properties": 10**30}}}},
+            "text.format.schema.properties",
+            None,
+        ),
         ({"tools": [{"type": "function"}]}, "tools[0].name", None),
         ({"tools": [F | {"function": {}}]}, "tools[0].function", None),
         ({"tools": [F | {"defer_loading": True}]}, "tools[0].defer_loading", None),
