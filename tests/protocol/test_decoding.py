@@ -141,5 +141,5 @@ def test_a_whole_number_that_nobody_could_write_again_is_refused_by_its_place(pl
     "value", ["18446744073709551615", "-9223372036854775808", "0.12345678901234567890", '"12345678901234567890123"', "1e22"]
 )
 def test_what_only_looks_like_one_is_taken(value: str) -> None:
-    body = decode(decoder, ('{"name": "a", "anything": %s}' % value).encode())
+    body = decode(decoder, b'{"name": "a", "anything": ' + value.encode() + b"}")
     assert msgspec.json.decode(msgspec.json.encode(body.anything)) == json.loads(value)
