@@ -5,7 +5,8 @@ a child that is killed.
 
 A call goes to a child as a pickle over a pipe; the function travels by its name, and the child imports only the module it is in. The
 kernel ends a child that takes too long (`setitimer`), even one inside C code that never returns, and even when the gateway is gone.
-An idle child ends with the gateway, at the end of its pipe.
+One that is stopped or frozen does not hear of it, and is killed a little later. An idle child ends with the gateway, at the end of its
+pipe.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 START_TIMEOUT_S = 60
 """For Python and the imports of a child, on a machine that is busy."""
+LATE_S = 5.0
+"""By which a reply may be later than the time of its call."""
 _CALL = struct.Struct("!dQ")  # seconds, bytes of the pickle
 _REPLY = struct.Struct("!Q")
 
@@ -134,6 +137,8 @@ class _Worker:
         self._lock = threading.Lock()  # who cancels a call kills the process only while it works on that call
         self._process: subprocess.Popen[bytes] | None = None
         self._current: Future[Any] | None = None
+        self._has_started = False
+        """The process has replied; before, a call waits for its start too."""
         self._closed = False
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
@@ -170,13 +175,19 @@ class _Worker:
         with self._lock:
             self._current = call.future
         call.future.add_done_callback(self._kill_if_cancelled)
+        began_s = time.monotonic()
+        late = threading.Timer(call.timeout_s + LATE_S + (0 if self._has_started else START_TIMEOUT_S), self._kill_if_late, [call.future])
+        late.daemon = True
+        late.start()
         reply = self._reply(call)
+        late.cancel()
         with self._lock:
             self._current = None
         if reply is None or call.future.cancelled():
-            error = self._death(call)
+            error = self._death(call, time.monotonic() - began_s)
             self._restart()
             return _Raised(error)
+        self._has_started = True
         outcome = pickle.loads(reply)
         if isinstance(outcome, _Raised) and isinstance(outcome.error, MemoryError):
             self._restart()  # its memory may be in pieces
@@ -199,17 +210,22 @@ class _Worker:
         reply = process.stdout.read(size)
         return reply if len(reply) == size else None
 
-    def _death(self, call: _Call) -> WorkerError:
+    def _death(self, call: _Call, seconds: float) -> WorkerError:
         assert self._process is not None
         self._process.kill()  # nothing where it is dead
         status = self._process.wait()
-        if status == -signal.SIGALRM:
+        if status == -signal.SIGALRM or seconds > call.timeout_s + LATE_S:
             return WorkerTimeoutError(f"It took longer than {call.timeout_s:g} s")
         return WorkerCrashedError(f"Its process ended with {signal.Signals(-status).name if status < 0 else f'status {status}'}")
 
     def _kill_if_cancelled(self, future: Future[Any]) -> None:
         with self._lock:
             if future.cancelled() and self._current is future and self._process is not None:
+                self._process.kill()
+
+    def _kill_if_late(self, future: Future[Any]) -> None:
+        with self._lock:
+            if self._current is future and self._process is not None:
                 self._process.kill()
 
     def _restart(self) -> None:
@@ -222,7 +238,7 @@ class _Worker:
         # A group of its own, since Ctrl-C in a terminal is for the gateway.
         process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
         with self._lock:
-            self._process = process
+            self._process, self._has_started = process, False
             if self._closed:
                 process.kill()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from mm_gateway import worker_process
 from mm_gateway.worker_process import WorkerBusyError, WorkerCrashedError, WorkerProcesses, WorkerTimeoutError
 
 MEMORY_BYTES = 2**29
@@ -73,6 +74,14 @@ def test_a_call_that_never_ends_is_ended_and_the_next_one_works(one: WorkerProce
     with pytest.raises(WorkerTimeoutError, match=r"longer than 0\.1 s"):
         one.submit(math.factorial, RUNAWAY, timeout_s=0.1).result(60)
     assert pid_of(one) > 0
+
+
+def test_a_process_that_is_stopped_is_given_up_and_the_next_call_works(one: WorkerProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "LATE_S", 0.1)
+    os.kill(pid := pid_of(one), signal.SIGSTOP)
+    with pytest.raises(WorkerTimeoutError, match=r"longer than 0\.1 s"):
+        one.submit(operator.add, "a" * 2**20, "b", timeout_s=0.1).result(60)
+    assert pid_of(one) not in (0, pid)
 
 
 def test_a_crash_is_an_error_that_names_the_signal(one: WorkerProcesses) -> None:
