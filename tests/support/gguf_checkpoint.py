@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ ARCHITECTURES = {
     "granite": MODEL_ARCH.GRANITE,
     "qwen2": MODEL_ARCH.QWEN2,
     "qwen3": MODEL_ARCH.QWEN3,
+    "mixtral": MODEL_ARCH.LLAMA,
+    "qwen2_moe": MODEL_ARCH.QWEN2MOE,
+    "qwen3_moe": MODEL_ARCH.QWEN3MOE,
     "phi3": MODEL_ARCH.PHI3,
     "gemma3_text": MODEL_ARCH.GEMMA3,
     "gpt2": MODEL_ARCH.GPT2,
@@ -60,16 +63,18 @@ def write_gguf(
     _write_vocabulary(writer, tokenizer, pre, int(config.vocab_size))
     names = gguf.get_tensor_name_map(arch, layers)
     tied = bool(config.tie_word_embeddings)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in _apart(model.state_dict()):
         if name.endswith((".attn.bias", ".attn.masked_bias")) or (tied and name == "lm_head.weight"):
             continue
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if stored is not None and stored.endswith("_exps"):
+            stored += ".weight"
         assert stored is not None, name
         data = _as_stored(config, name, stored, tensor.detach().float()).numpy()
         block = gguf.GGML_QUANT_SIZES[kind][0]
-        fits = data.ndim == 2 and data.shape[-1] % block == 0
+        fits = data.ndim >= 2 and "ffn_gate_inp" not in stored and data.shape[-1] % block == 0
         used = kind if fits else GGMLQuantizationType.F32
-        packed = data if used == GGMLQuantizationType.F32 else gguf.quantize(data, used)
+        packed = data if used == GGMLQuantizationType.F32 else quantized(data, used)
         writer.add_tensor(stored, np.ascontiguousarray(packed), raw_dtype=None if used == GGMLQuantizationType.F32 else used)
     for name, data in (tensors or {}).items():
         writer.add_tensor(name, data)
@@ -117,12 +122,31 @@ def gguf_parts_of(checkpoint: Path, folder: Path, name: str) -> dict[str, bytes]
     return {path.name: path.read_bytes() for path in sorted(folder.glob(f"{name}-*-of-*.gguf"))}
 
 
+def quantized(data: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
+    """Bytes [..., rows, bytes]; the package takes matrices alone."""
+    rows = data.reshape(-1, data.shape[-1])
+    return gguf.quantize(rows, kind).reshape(*data.shape[:-1], -1)
+
+
+def _apart(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """A model's weights with the gates of its experts apart from what they gate."""
+    for name, tensor in state.items():
+        if name.endswith(".experts.gate_up_proj"):
+            gate, up = tensor.chunk(2, dim=1)
+            yield name.replace("gate_up_proj", "gate_proj"), gate
+            yield name.replace("gate_up_proj", "up_proj"), up
+        else:
+            yield name, tensor
+
+
 def _as_stored(config: Any, name: str, stored: str, tensor: torch.Tensor) -> torch.Tensor:
-    if config.model_type in ("llama", "mistral", "granite") and name.endswith(
+    if config.model_type in ("llama", "mistral", "mixtral", "granite") and name.endswith(
         ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")
     ):
         heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
         return tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+    if name.endswith("shared_expert_gate.weight"):
+        return tensor[0]
     if config.model_type == "gemma3_text" and name.endswith("norm.weight"):
         return tensor + 1
     if config.model_type == "gpt2" and tensor.ndim == 2 and stored.startswith("blk."):
@@ -150,6 +174,15 @@ def _write_config(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_rope_freq_base(rope["rope_theta"])
     if config.model_type != "gemma3_text":
         writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1.0)))
+    if config.model_type == "mixtral":
+        writer.add_expert_count(config.num_local_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+    if config.model_type in ("qwen2_moe", "qwen3_moe"):
+        writer.add_expert_count(config.num_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    if config.model_type == "qwen2_moe":
+        writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
     if config.model_type == "phi3":
         writer.add_sliding_window(config.sliding_window or 0)
         writer.add_rope_scaling_orig_ctx_len(config.original_max_position_embeddings)

@@ -11,7 +11,7 @@ from typing import Any
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.runtime.checkpoints.context_length import configured_length, read_checkpoint_config
 from mm_gateway.runtime.checkpoints.families.families import family_of
-from mm_gateway.runtime.checkpoints.gguf.config import architecture_of
+from mm_gateway.runtime.checkpoints.gguf.architectures import architecture_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor, weights_header
 from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
@@ -95,7 +95,7 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
             total += 0 if looks_rows_up() else header.items * form.embedding_bytes(item, on_cpu=on_cpu)
         elif header.dtype not in ("F64", "F32", "F16", "BF16"):
             total += header.items * _ITEM_BYTES.get(header.dtype, 4)  # quantized in the file: held as it is
-        elif len(header.shape) != 2:
+        elif len(header.shape) < 2:
             total += header.items * (4 if on_cpu else item)  # norms and biases
         elif linear is not None and header.name not in embeddings:
             output = header.name.endswith("lm_head.weight") and on_cpu
@@ -134,7 +134,7 @@ def _gguf_bytes(header: GgufHeader, config: ModelConfig, item: int, *, on_cpu: b
         name = architecture.weight_name(stored)
         if name is None:
             continue
-        if len(tensor.shape) != 2:
+        if len(tensor.shape) < 2 or ".ffn_gate_inp." in stored:
             total += tensor.items * (4 if on_cpu else item)
         else:
             total += of_layer(tensor)

@@ -1,4 +1,5 @@
-"""Replaces the linear layers of any loaded model by packed ones, and joins those that read the same input; in place, layer by layer."""
+"""Replaces the linear layers and experts of any loaded model by packed ones, and joins those that read the same input; in place, layer by
+layer."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from mm_gateway.freed_memory import give_back_memory
+from mm_gateway.runtime.checkpoints.packed_experts import EXPERT_WEIGHTS, PackedExperts, are_experts
 from mm_gateway.runtime.checkpoints.packed_linear import (
     KernelLinear,
     LayerEmbedding,
@@ -57,6 +59,10 @@ class WeightReader(Protocol):
         """The same of a layer that is packed in blocks, which needs a few rows at a time."""
         ...
 
+    def read_expert(self, parameter: torch.Tensor, number: int, /) -> torch.Tensor | Blocks:
+        """One expert's weight [outputs, inputs] of a parameter that holds those of all."""
+        ...
+
 
 class _InMemory:
     """Reads a model that has its weights."""
@@ -66,6 +72,9 @@ class _InMemory:
 
     read_layer = read
     read_rows = read
+
+    def read_expert(self, parameter: torch.Tensor, number: int, /) -> torch.Tensor:
+        return parameter.detach()[number]
 
 
 def pack_model(model: nn.Module, weights: Weights) -> PackingReport:
@@ -78,20 +87,21 @@ def pack_model(model: nn.Module, weights: Weights) -> PackingReport:
     for parameter in model.parameters():
         # A copy even where nothing changes: one tensor that lies in a mapped file would keep all of the file in memory.
         parameter.data = parameter.data.clone()
-    norms_to_fp32(model)
+    rest_to_fp32(model)
     modules = sum(isinstance(module, PackedLinear) for module in model.modules())
     return PackingReport(modules=modules, joined=joined, bytes_before=before, bytes_after=weight_bytes(model))
 
 
-def norms_to_fp32(model: nn.Module) -> None:
-    """What is as wide as a row is computed with in fp32, and takes next to no memory."""
+def rest_to_fp32(model: nn.Module) -> None:
+    """What is no packed layer is computed with in fp32: norms, and routers of experts, which take next to no memory."""
+    stored = {id(module.weight) for module in model.modules() if isinstance(module, StoredEmbedding)}
     for parameter in model.parameters():
-        if parameter.dtype.itemsize < 4 and parameter.ndim == 1:
+        if parameter.is_floating_point() and parameter.dtype.itemsize < 4 and id(parameter) not in stored:
             parameter.data = parameter.data.float()
 
 
 def pack_layers(model: nn.Module, weights: Weights, reader: WeightReader) -> int:
-    """Replace linear layers and embeddings one after the other; the number of groups that were joined.
+    """Replace linear layers, experts and embeddings one after the other; the number of groups that were joined.
 
     The largest come first: while one is packed it is in memory twice, which costs least while the others are not there yet.
 
@@ -114,6 +124,9 @@ def pack_layers(model: nn.Module, weights: Weights, reader: WeightReader) -> int
     # The output layer decides between tokens: it keeps 8 bits where the others have 4, as llama.cpp's mixtures keep it higher.
     for module in model.modules():
         for name, child in module.named_children():
+            if are_experts(child):
+                size = sum(getattr(child, weight).numel() for weight in EXPERT_WEIGHTS)
+                jobs.append((size, partial(_replace_experts, module, name, child, weights, reader)))
             if isinstance(child, nn.Linear | Conv1D | nn.Embedding) and child not in grouped and child is not tied:
                 kind: Weights = "int8" if child is head and weights == "int4" else weights
                 shares_with = model if child is head and tied and isinstance(model, PreTrainedModel) else None
@@ -193,6 +206,10 @@ def _replace(
             embeddings = StoredEmbedding(numbers, _stored_dtype(weights), scale)
         shares_with.set_input_embeddings(embeddings)
     setattr(module, name, packed)
+
+
+def _replace_experts(module: nn.Module, name: str, experts: nn.Module, weights: Weights, reader: WeightReader) -> None:
+    setattr(module, name, PackedExperts(experts, weights, reader.read_expert))
 
 
 def _scale(embeddings: nn.Module) -> torch.Tensor | float | None:

@@ -88,12 +88,12 @@ class StoredRows:
     """A matrix that is read a few rows at a time, for what needs no more of it at once.
 
     Attributes:
-        shape: [rows, columns].
+        shape: [rows, columns]; whatever is inside one entry of the first dimension is its row.
     """
 
     def __init__(self, file: Path, header: TensorHeader, dtype: torch.dtype) -> None:
         self._file, self._header, self._dtype = file, header, dtype
-        self.shape = (header.shape[0], header.shape[1])
+        self.shape = (header.shape[0], header.items // header.shape[0])
 
     def __getitem__(self, rows: slice) -> torch.Tensor:
         first, last, _ = rows.indices(self.shape[0])

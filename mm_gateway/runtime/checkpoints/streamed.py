@@ -72,15 +72,15 @@ class StreamedWeights:
         self.unused = sorted(name for name in shapes.keys() - known if not self._is_ignored(name))
         self._items = sum(parameter.numel() for parameter in self.model.parameters())
 
-    def read(self, parameter: torch.Tensor) -> torch.Tensor:
-        """A parameter's numbers, in the model's type."""
-        self._count(parameter)
-        found = self._source.read(self._names[id(parameter)], self._dtype)
+    def read(self, parameter: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """A parameter's numbers. dtype: None: the model's type."""
+        self._count(parameter.numel())
+        found = self._source.read(self._names[id(parameter)], dtype or self._dtype)
         return found.T.contiguous() if id(parameter) in self._turned else found
 
     def read_layer(self, parameter: torch.Tensor) -> torch.Tensor | Blocks:
         """The weight of a linear layer: its numbers in the model's type, or blocks [out, in] that it is stored in."""
-        self._count(parameter)
+        self._count(parameter.numel())
         found = self._source.read_layer(self._names[id(parameter)], self._dtype)
         return found.T if id(parameter) in self._turned and isinstance(found, torch.Tensor) else found
 
@@ -88,20 +88,25 @@ class StreamedWeights:
         """As `read_layer`, or rows that are read when they are asked for, where the files allow it."""
         if not isinstance(self._source, SafetensorsSource) or id(parameter) in self._turned:
             return self.read_layer(parameter)
-        self._count(parameter)
+        self._count(parameter.numel())
         return self._source.rows(self._names[id(parameter)], self._dtype)
+
+    def read_expert(self, parameter: torch.Tensor, number: int) -> torch.Tensor | Blocks:
+        """One expert's weight [out, in] of a parameter that holds those of all."""
+        self._count(parameter[0].numel())
+        return self._source.read_expert(self._names[id(parameter)], number, self._dtype)
 
     def _is_ignored(self, name: str) -> bool:
         """Whether transformers leaves such a tensor unread, too: parts of the network that only training uses, and what is computed."""
         patterns = [*(self.model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq$"]
         return any(re.search(pattern, name) for pattern in patterns)
 
-    def _count(self, parameter: torch.Tensor) -> None:
-        self._read += parameter.numel()
+    def _count(self, items: int) -> None:
+        self._read += items
         self._report(min(1.0, self._read / self._items))  # a tied weight is read once for each of its places
 
-    def fill(self, device: torch.device) -> None:
-        """Give the model what it does not have yet: parameters that nobody replaced, and buffers."""
+    def fill(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Give the model what it does not have yet: parameters that nobody replaced, in `dtype`, and buffers."""
         for name, stored in self._buffers.items():
             owner, _, leaf = name.rpartition(".")
             setattr(self.model.get_submodule(owner), leaf, self._source.read(stored, torch.float32))
@@ -110,7 +115,7 @@ class StreamedWeights:
             for name, parameter in list(module.named_parameters(recurse=False)):
                 if parameter.is_meta:
                     if id(parameter) not in filled:  # tied ones stay one
-                        filled[id(parameter)] = nn.Parameter(self.read(parameter).to(device), requires_grad=False)
+                        filled[id(parameter)] = nn.Parameter(self.read(parameter, dtype).to(device), requires_grad=False)
                     setattr(module, name, filled[id(parameter)])
         for module in self.model.modules():
             for name, buffer in list(module.named_buffers(recurse=False)):

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import torch
 
-from mm_gateway.runtime.checkpoints.gguf.config import architecture_of
+from mm_gateway.runtime.checkpoints.gguf.architectures import architecture_of
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor
-from mm_gateway.runtime.checkpoints.gguf.tensors import read_kept, read_weight
+from mm_gateway.runtime.checkpoints.gguf.tensors import of_expert, read_kept, read_weight
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows, StoredTensors
-from mm_gateway.runtime.kernels.blocks import Blocks
+from mm_gateway.runtime.kernels.blocks import Blocks, joined
 
 _TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32")
 
@@ -34,6 +34,10 @@ class TensorSource(Protocol):
         """The weight of a linear layer as numbers of the model's shape, or as blocks [out, in] where it is stored in such."""
         ...
 
+    def read_expert(self, name: str, number: int, dtype: torch.dtype) -> torch.Tensor | Blocks:
+        """As `read_layer`, of one expert in a tensor that holds those of all: [out, in]."""
+        ...
+
 
 class SafetensorsSource:
     """Safetensors files whose tensors are the model's weights as they are."""
@@ -54,6 +58,9 @@ class SafetensorsSource:
     def read_layer(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         return self.read(name, dtype)
 
+    def read_expert(self, name: str, number: int, dtype: torch.dtype) -> torch.Tensor:
+        return self._stored.rows(name, dtype)[number : number + 1].reshape(self.shapes[name][1:])
+
     def rows(self, name: str, dtype: torch.dtype) -> StoredRows:
         """The rows of a matrix, read as they are asked for."""
         return self._stored.rows(name, dtype)
@@ -72,23 +79,45 @@ class GgufSource:
         self._header = header
         self._keep_blocks = keep_blocks
         self._architecture = architecture_of(header)
-        self._tensors: dict[str, GgufTensor] = {
-            name: tensor for stored, tensor in header.tensors.items() if (name := self._architecture.weight_name(stored)) is not None
-        }
+        self._tensors: dict[str, list[GgufTensor]] = {}
+        for stored, tensor in header.tensors.items():
+            if (name := self._architecture.weight_name(stored)) is not None:
+                self._tensors.setdefault(name, []).append(tensor)
+        for tensors in self._tensors.values():
+            tensors.sort(key=lambda tensor: tensor.name)  # the gates of experts are above what they gate, as their names are
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        turned = self._architecture.turned
-        return {name: tensor.shape[::-1] if turned(tensor.name, tensor.shape) else tensor.shape for name, tensor in self._tensors.items()}
+        return {name: self._shape(tensors) for name, tensors in self._tensors.items()}
 
     def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        return _typed(read_weight(self._header, self._architecture, self._tensors[name], dtype), dtype)
+        tensors = self._tensors[name]
+        if len(tensors) == 1:
+            found = read_weight(self._header, self._architecture, tensors[0], dtype)
+            return _typed(found.reshape(self._shape(tensors)), dtype)
+        return torch.cat([_typed(read_weight(self._header, self._architecture, tensor, dtype), dtype) for tensor in tensors], dim=1)
 
     def read_layer(self, name: str, dtype: torch.dtype) -> torch.Tensor | Blocks:
         if not self._keep_blocks:
             return self.read(name, dtype)
-        found = read_kept(self._header, self._architecture, self._tensors[name], dtype)
-        return found if isinstance(found, Blocks) else _typed(found, dtype)
+        found = read_kept(self._header, self._architecture, self._tensors[name][0], dtype)
+        return found if isinstance(found, Blocks) else _typed(found.reshape(self._shape(self._tensors[name])), dtype)
+
+    def read_expert(self, name: str, number: int, dtype: torch.dtype) -> torch.Tensor | Blocks:
+        read = read_kept if self._keep_blocks else read_weight
+        pieces = [read(self._header, self._architecture, of_expert(tensor, number), dtype) for tensor in self._tensors[name]]
+        blocks = [piece for piece in pieces if isinstance(piece, Blocks)]
+        if len(blocks) == len(pieces) and len({piece.kind for piece in blocks}) == 1:
+            return joined(blocks)
+        return torch.cat([_typed(piece.dequantize() if isinstance(piece, Blocks) else piece, dtype) for piece in pieces])
+
+    def _shape(self, tensors: list[GgufTensor]) -> tuple[int, ...]:
+        shape = tensors[0].shape
+        if self._architecture.turned(tensors[0].name, shape):
+            return shape[::-1]
+        if len(tensors) > 1:
+            return (shape[0], sum(tensor.shape[1] for tensor in tensors), *shape[2:])
+        return (1, *shape) if self._architecture.is_row(tensors[0].name) else shape
 
 
 def _typed(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

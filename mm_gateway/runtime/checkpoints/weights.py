@@ -18,7 +18,7 @@ from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
 from mm_gateway.runtime.checkpoints.gguf.header import weights_header
 from mm_gateway.runtime.checkpoints.packed_linear import Weights, keeps_blocks
-from mm_gateway.runtime.checkpoints.packing import norms_to_fp32, pack_layers, pack_model
+from mm_gateway.runtime.checkpoints.packing import pack_layers, pack_model, rest_to_fp32
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
 from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
@@ -132,9 +132,10 @@ def _read_streamed(
         source.check_unused(streamed.unused)
     if packed is not None:
         pack_layers(streamed.model, packed, streamed)
-    streamed.fill(device)
+    # What is left on a CPU is computed with in fp32, and may be stored so where the layers are not.
+    streamed.fill(device, dtype if packed is None else torch.float32)
     if packed is not None:
-        norms_to_fp32(streamed.model)
+        rest_to_fp32(streamed.model)
     return streamed.model
 
 

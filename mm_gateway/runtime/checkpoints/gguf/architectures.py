@@ -24,6 +24,22 @@ _LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+# Experts, which transformers joins: gate and up of one expert lie above each other, those of all behind each other.
+_EXPERTS = {
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.gate_up_proj",
+    "ffn_up_exps": "mlp.experts.gate_up_proj",
+    "ffn_gate_up_exps": "mlp.experts.gate_up_proj",
+    "ffn_down_exps": "mlp.experts.down_proj",
+}
+_SHARED_EXPERT = {
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}
+_DENSE = ("ffn_gate", "ffn_up", "ffn_down")
+_OF_MIXTURE = {name: where for name, where in _LAYER.items() if name not in _DENSE} | _EXPERTS
 _MODEL = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 _SANDWICH = {
@@ -80,8 +96,15 @@ class Architecture:
         name, _, kind = stored.rpartition(".")
         if stored.startswith("blk."):
             _, number, leaf = name.split(".", 2)
-            return f"{self.prefix}{number}.{self.layer[leaf]}.{kind}" if leaf in self.layer else None
+            if leaf not in self.layer:
+                return None
+            joined = leaf.endswith("_exps")
+            return f"{self.prefix}{number}.{self.layer[leaf]}" + ("" if joined else f".{kind}")
         return f"{self.model[name]}.{kind}" if name in self.model else None
+
+    def is_row(self, stored: str) -> bool:
+        """Whether a tensor that is stored as a vector is a matrix of one row: the gate of the expert that all tokens share."""
+        return stored.endswith(".ffn_gate_inp_shexp.weight")
 
     def turned(self, stored: str, shape: tuple[int, ...]) -> bool:
         """Whether transformers keeps a tensor as [in, out]: the matrices of layers, no embedding."""
@@ -125,11 +148,42 @@ def _rope(keys: Keys, head_dim: int) -> dict[str, Any]:
 
 def _llama(keys: Keys) -> dict[str, Any]:
     config = _decoder(keys)
-    if keys.get("expert_count"):
-        raise ValueError("mixtures of experts are not read from GGUF yet: use the checkpoint in safetensors")
     header = keys.header
     bias = {"attention_bias": "blk.0.attn_q.bias" in header.tensors, "mlp_bias": "blk.0.ffn_gate.bias" in header.tensors}
     return config | bias
+
+
+def _mixture(keys: Keys, *, normalized: bool) -> dict[str, Any]:
+    """normalized: whether llama.cpp scales the weights of a token's experts to a sum of one for this architecture, if it is silent."""
+    if "blk.0.ffn_gate.0.weight" in keys.header.tensors:
+        raise ValueError("its experts are stored one by one, as files were before April 2024: convert the model again")
+    softmax = 1
+    if keys.get("expert_gating_func", softmax) != softmax:
+        raise ValueError("its experts are chosen in a way that is not read from GGUF")
+    if keys.get("expert_weights_scale", 1.0) not in (0.0, 1.0):
+        raise ValueError("the weights of its experts are scaled, which is not read from GGUF")
+    return {
+        "num_experts": keys.need("expert_count"),
+        "num_experts_per_tok": keys.need("expert_used_count"),
+        "norm_topk_prob": bool(keys.get("expert_weights_norm", normalized)),
+    }
+
+
+def _mixtral(keys: Keys) -> dict[str, Any]:
+    found = _mixture(keys, normalized=True)
+    if not found.pop("norm_topk_prob"):
+        raise ValueError("the weights of its experts are not scaled to a sum of one, which is not read from GGUF for Mixtral")
+    return _decoder(keys) | {"num_local_experts": found.pop("num_experts"), **found, "sliding_window": None}
+
+
+def _qwen2moe(keys: Keys) -> dict[str, Any]:
+    inner = {"moe_intermediate_size": keys.need("expert_feed_forward_length")}
+    shared = {"shared_expert_intermediate_size": keys.need("expert_shared_feed_forward_length")}
+    return _qwen2(keys) | _mixture(keys, normalized=False) | inner | shared | {"qkv_bias": "blk.0.attn_q.bias" in keys.header.tensors}
+
+
+def _qwen3moe(keys: Keys) -> dict[str, Any]:
+    return _qwen3(keys) | _mixture(keys, normalized=True) | {"moe_intermediate_size": keys.need("expert_feed_forward_length")}
 
 
 def _qwen2(keys: Keys) -> dict[str, Any]:
@@ -197,6 +251,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "granite": Architecture("granite", "GraniteForCausalLM", _granite, permuted=True),
     "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", _qwen2),
     "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", _qwen3, layer=_LAYER | _HEAD_NORMS),
+    "qwen2moe": Architecture("qwen2_moe", "Qwen2MoeForCausalLM", _qwen2moe, layer=_OF_MIXTURE | _SHARED_EXPERT),
+    "qwen3moe": Architecture("qwen3_moe", "Qwen3MoeForCausalLM", _qwen3moe, layer=_OF_MIXTURE | _HEAD_NORMS),
     "phi3": Architecture(
         "phi3",
         "Phi3ForCausalLM",
@@ -221,3 +277,17 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         transposed=True,
     ),
 }
+
+_MIXTRAL = Architecture("mixtral", "MixtralForCausalLM", _mixtral, layer=_OF_MIXTURE, permuted=True)
+
+
+def architecture_of(header: GgufHeader) -> Architecture:
+    """Raises ValueError for one that is not read from GGUF."""
+    if header.architecture == "llama" and header.get("expert_count"):
+        return _MIXTRAL  # which llama.cpp counts as a Llama
+    found = ARCHITECTURES.get(header.architecture)
+    if found is None:
+        raise ValueError(
+            f"{header.file.name} holds a model of architecture {header.architecture}; read from GGUF are {', '.join(ARCHITECTURES)}"
+        )
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from mm_gateway.runtime.checkpoints.gguf.architectures import ARCHITECTURES, Architecture, Keys
+from mm_gateway.runtime.checkpoints.gguf.architectures import Keys, architecture_of
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader
 from mm_gateway.runtime.checkpoints.gguf.tensors import read_tensor
 
@@ -26,16 +26,6 @@ _SAMPLING = {
 _SAMPLERS = {"xtc_probability": 0, "mirostat": 0}
 # Values that switch something off which is not read.
 _OFF = (0, 0.0, False, None, "none")
-
-
-def architecture_of(header: GgufHeader) -> Architecture:
-    """Raises ValueError for one that is not read from GGUF."""
-    found = ARCHITECTURES.get(header.architecture)
-    if found is None:
-        raise ValueError(
-            f"{header.file.name} holds a model of architecture {header.architecture}; read from GGUF are {', '.join(ARCHITECTURES)}"
-        )
-    return found
 
 
 def config_of(header: GgufHeader) -> dict[str, Any]:

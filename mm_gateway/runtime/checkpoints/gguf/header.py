@@ -69,8 +69,9 @@ def read_header(file: Path) -> GgufHeader:
         ValueError: it is none, is cut off or damaged, has blocks of a kind that nobody here can read, or a part is missing.
     """
     header = _read_file(file)
-    if header.metadata.get(_COUNT, 1) != 1:
-        header = _joined(file, int(header.metadata[_COUNT]))
+    count = header.metadata.get(_COUNT)
+    if isinstance(count, int) and count > 1:
+        header = _joined(file, count)
     if not isinstance(header.metadata.get("general.architecture"), str):
         raise ValueError(f"{header.file.name} does not say its architecture")
     return header

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gguf
 import numpy as np
 import torch
@@ -58,6 +60,12 @@ def read_weight(header: GgufHeader, architecture: Architecture, tensor: GgufTens
     if architecture.raised_norms and name.endswith("norm.weight"):
         return found.float() - 1
     return found.T if architecture.turned(name, tensor.shape) else found
+
+
+def of_expert(tensor: GgufTensor, number: int) -> GgufTensor:
+    """One expert's matrix in a tensor [experts, outputs, inputs] that holds those of all."""
+    size = tensor.nbytes // tensor.shape[0]
+    return replace(tensor, shape=tensor.shape[1:], offset=tensor.offset + number * size, nbytes=size)
 
 
 def read_kept(header: GgufHeader, architecture: Architecture, tensor: GgufTensor, dtype: torch.dtype) -> torch.Tensor | Blocks:

@@ -63,6 +63,9 @@ class QuantizedSource:
         # Packing rounds to the type that it holds; rounding here too would do so twice.
         return layer.numbers(parts, torch.float32) if blocks is None else blocks
 
+    def read_expert(self, name: str, number: int, dtype: torch.dtype) -> torch.Tensor:
+        return self.read(name, dtype)[number]
+
     def check_unused(self, names: Iterable[str]) -> None:
         """Raises ModelLoadError where weights that the model has no place for would have had an effect.
 

@@ -13,15 +13,18 @@ import transformers
 from gguf import GGMLQuantizationType
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.checkpoints.gguf.header import read_header
 from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
 from mm_gateway.runtime.checkpoints.memory_estimate import weight_bytes
-from mm_gateway.runtime.checkpoints.packed_linear import block_bytes
+from mm_gateway.runtime.checkpoints.packed_experts import PackedExperts
+from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear, block_bytes
 from mm_gateway.runtime.checkpoints.tensor_source import GgufSource
+from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.blocks import Blocks
 from mm_gateway.runtime.model_loader import ModelLoader
@@ -57,6 +60,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def configurations(vocab_size: int) -> dict[str, PreTrainedConfig]:
     shape: dict[str, Any] = {"vocab_size": vocab_size, **SHAPE}
+    experts: dict[str, Any] = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 96}
     deep: dict[str, Any] = {**shape, "num_hidden_layers": 7}
     return {
         "llama": transformers.LlamaConfig(**shape, tie_word_embeddings=False),
@@ -67,6 +71,9 @@ def configurations(vocab_size: int) -> dict[str, PreTrainedConfig]:
         ),
         "qwen2": transformers.Qwen2Config(**shape),
         "qwen3": transformers.Qwen3Config(**shape, head_dim=64),
+        "mixtral": transformers.MixtralConfig(**shape, num_local_experts=5, num_experts_per_tok=2),
+        "qwen2moe": transformers.Qwen2MoeConfig(**shape, **experts, shared_expert_intermediate_size=160, norm_topk_prob=False),
+        "qwen3moe": transformers.Qwen3MoeConfig(**shape, **experts, head_dim=64, norm_topk_prob=True),
         "phi3": transformers.Phi3Config(**shape, sliding_window=None),
         "gemma3": transformers.Gemma3TextConfig(**deep, head_dim=48, query_pre_attn_scalar=48, sliding_window=16),
         "gpt2": transformers.GPT2Config(
@@ -173,6 +180,77 @@ def test_a_model_held_in_its_blocks_computes_nearly_the_same_and_takes_what_was_
     for each in (loaded, whole):
         foreseen = weight_bytes(folder, each.config, read_checkpoint_config(folder), device_type="cpu")
         assert foreseen == pytest.approx(each.weight_bytes, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2moe", "qwen3moe"])
+def test_mixtures_of_experts_write_what_transformers_writes(name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    model: Any = random_model(configurations(len(tokenizer))[name])
+    loaded = ModelLoader().load(ModelConfig(model_name="m", path=str(write_gguf(tmp_path / "m.gguf", model, tokenizer)), device="cpu"))
+    engine = InferenceEngine.for_loaded_model(loaded, EngineSettings(max_running=4, max_step_tokens=16))
+    prompts = [engine.encode(text) for text in ("Hello", TEXT * 2)]
+    generations = [engine.submit([prompt], GenerationConfig(max_new_tokens=20, temperature=0, ignore_eos=True)) for prompt in prompts]
+    found = [[token for event in each if isinstance(event, TextDelta) for token in event.token_ids] for each in generations]
+    engine.close()
+    options = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with torch.inference_mode():
+        assert found == [model.generate(torch.tensor([prompt]), **options)[0, len(prompt) :].tolist() for prompt in prompts]
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("name", ["mixtral", "qwen2moe", "qwen3moe"])
+def test_experts_stay_in_their_blocks(name: str, kind: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    model = random_model(configurations(len(tokenizer))[name])
+    file = write_gguf(tmp_path / "model.gguf", model, tokenizer, GGMLQuantizationType[kind])
+    loaded = ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu"))
+    whole = ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu", dtype="fp32"))
+    assert loaded.weight_bytes < whole.weight_bytes / 3
+    folder = checkpoint_folder(loaded.config, lambda _: None)
+    for each in (loaded, whole):
+        foreseen = weight_bytes(folder, each.config, read_checkpoint_config(folder), device_type="cpu")
+        assert foreseen == pytest.approx(each.weight_bytes, rel=0.05)
+    mixtures = [[module for module in each.model.modules() if isinstance(module, PackedExperts)] for each in (loaded, whole)]
+    layers = list(zip(*mixtures, strict=True))
+    assert len(layers) == 3
+    for packed, numbers in layers:
+        assert all(isinstance(layer, KernelLinear) and layer.bits == int(kind[1]) for layer in (*packed.gate_up, *packed.down))
+        x = torch.randn(8, 192)
+        chosen, weights = torch.tensor([[0, 3]]).repeat(8, 1), torch.rand(8, 2)
+        expected = numbers(x, chosen, weights)
+        assert (packed(x, chosen, weights) - expected).norm() < 0.03 * expected.norm()  # activations are rounded to 8 bits
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"expert_gating_func": 2}, "its experts are chosen in a way that is not read from GGUF"),
+        ({"expert_weights_scale": 2.5}, "the weights of its experts are scaled"),
+        ({"leading_dense_block_count": 1}, r"qwen3moe\.leading_dense_block_count"),
+    ],
+)
+def test_experts_that_are_chosen_otherwise_are_refused(
+    changed: dict[str, float], says: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    file = write_gguf(tmp_path / "m.gguf", random_model(configurations(len(tokenizer))["qwen3moe"]), tokenizer, extra=changed)
+    with pytest.raises(ModelLoadError, match=says):
+        ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu"))
+
+
+def test_experts_that_are_stored_one_by_one_are_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    gate = np.zeros((8, 8), dtype=np.float32)
+    model = random_model(configurations(len(tokenizer))["mixtral"])
+    file = write_gguf(tmp_path / "m.gguf", model, tokenizer, tensors={"blk.0.ffn_gate.0.weight": gate})
+    with pytest.raises(ModelLoadError, match="experts are stored one by one, as files were before April 2024"):
+        ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu"))
+
+
+def test_an_architecture_that_is_not_read_is_named(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "deepseek2")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelLoadError, match=r"a model of architecture deepseek2; read from GGUF are llama, .*qwen3moe"):
+        ModelLoader().load(ModelConfig(model_name="m", path=str(tmp_path / "m.gguf"), device="cpu"))
 
 
 def test_a_property_that_nobody_reads_is_refused_by_its_name(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
