@@ -113,7 +113,7 @@ def kind_of(file: str, name: str, shape: tuple[int, ...], layers: int) -> Kind:
         return Kind.F32
     plain = {"Q4_K_M": Kind.Q4_K, "Q5_K_M": Kind.Q5_K}.get(file) or Kind[file]
     embeddings = name == "token_embd.weight"
-    if embeddings:
+    if embeddings and file != "F16":
         plain = Kind.Q8_0 if file == "Q8_0" else Kind.Q6_K
     elif file.endswith("_M") and ("attn_v" in name or "ffn_down" in name):
         layer = int(name.split(".")[1])

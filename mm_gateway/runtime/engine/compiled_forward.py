@@ -26,8 +26,16 @@ from mm_gateway.runtime.kv_cache.slot_cache import SlotKVCache
 
 logger = logging.getLogger(__name__)
 
-# Layer classes of transformers: x += attention(norm(x)), x += feed_forward(norm(x)), with rotary positions.
-_FAMILIES = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "Phi3DecoderLayer"}
+# Layer classes of transformers: x += attention(norm(x)), x += feed_forward(norm(x)), with rotary positions; Gemma 3 norms what it adds.
+_FAMILIES = {
+    "LlamaDecoderLayer",
+    "MistralDecoderLayer",
+    "Qwen2DecoderLayer",
+    "Qwen3DecoderLayer",
+    "Phi3DecoderLayer",
+    "GemmaDecoderLayer",
+    "Gemma3DecoderLayer",
+}
 
 MOST_ROWS = 256
 """Rows of one call: more give nothing, and take memory for what stands between the products."""
@@ -40,7 +48,7 @@ class CompiledForward:
         cache: where the step's keys and values go.
     """
 
-    def __init__(self, model: PreTrainedModel, cache: SlotKVCache, decoder: Decoder, rotary: RotaryTables) -> None:
+    def __init__(self, model: PreTrainedModel, cache: SlotKVCache, decoder: Decoder, rotary: AbstractSequence[RotaryTables]) -> None:
         self.cache = cache
         self._embed = model.get_input_embeddings()
         self._head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
@@ -59,10 +67,10 @@ class CompiledForward:
             Logits [wanted, vocabulary], and the last hidden states [rows, hidden], fp32.
         """
         x: torch.Tensor = self._embed(torch.tensor(tokens)).float().contiguous()
-        cosines, sines = self._rotary(torch.tensor(positions))
+        tables = [table(torch.tensor(positions)) for table in self._rotary]
         for first in range(0, len(tokens), MOST_ROWS):
             rows = slice(first, first + MOST_ROWS)
-            self._decoder(x[rows], [(cosines[rows], sines[rows])], _within(segments, first, first + MOST_ROWS))
+            self._decoder(x[rows], [(cosines[rows], sines[rows]) for cosines, sines in tables], _within(segments, first, first + MOST_ROWS))
         return self._head(x[torch.tensor(wanted)]).float(), x
 
 
@@ -91,20 +99,23 @@ def compile_forward(
         layers = list(base.layers)
         if {type(layer).__name__ for layer in layers} - _FAMILIES or any(not _is_transformers(layer) for layer in layers):
             return None
+        rotary, rotary_of = _rotary(base, len(layers))
         sizes = DecoderShape(
             hidden=model.get_input_embeddings().embedding_dim,  # type: ignore[arg-type]
             heads=shape.heads,
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
-            rotary_dim=2 * len(base.rotary_emb.inv_freq),
+            rotary_dim=rotary[0].width,
             feed_forward=layers[0].mlp.down_proj.in_features,
-            activation=model.config.get_text_config().hidden_act,
-            epsilon=base.norm.variance_epsilon,
+            activation=_activation(model.config.get_text_config()),
+            epsilon=base.norm.eps if _is_gemma(layers[0]) else base.norm.variance_epsilon,
         )
         if not sizes.computable:
             return None
-        weights = [_layer(layer, call) for layer, call in zip(layers, calls, strict=True)]
-        return CompiledForward(model, cache, Decoder(sizes, weights, base.norm.weight, cache.layers), RotaryTables(base.rotary_emb))
+        weights = [_layer(layer, call, table) for layer, call, table in zip(layers, calls, rotary_of, strict=True)]
+        last_norm = _norm_weight(layers[0], base.norm)
+        assert last_norm is not None
+        return CompiledForward(model, cache, Decoder(sizes, weights, last_norm, cache.layers), rotary)
     except (AttributeError, TypeError, ValueError) as reason:
         logger.info("%s is computed by its modules: %s", type(model).__name__, reason)
         return None
@@ -114,19 +125,53 @@ def _is_transformers(module: nn.Module) -> bool:
     return type(module).__module__.startswith("transformers.models.")
 
 
-def _layer(layer: Any, call: LayerCall) -> LayerWeights:
+def _is_gemma(layer: nn.Module) -> bool:
+    return type(layer).__name__.startswith("Gemma")
+
+
+def _activation(config: Any) -> str:
+    return config.hidden_activation if hasattr(config, "hidden_activation") else config.hidden_act
+
+
+def _rotary(base: Any, layers: int) -> tuple[list[RotaryTables], list[int]]:
+    """The tables of a model, and which of them each layer takes: Gemma 3 has one for layers with a window, one for the others."""
+    module = base.rotary_emb
+    if not isinstance(module.rope_type, dict):
+        return [RotaryTables(module)], [0] * layers
+    kinds = sorted(module.rope_type)
+    return [RotaryTables(module, kind) for kind in kinds], [kinds.index(kind) for kind in base.config.layer_types]
+
+
+def _norm_weight(layer: nn.Module, norm: Any) -> torch.Tensor | None:
+    """What a norm multiplies with: Gemma's are stored as what is added to one."""
+    if norm is None:
+        return None
+    return norm.weight.float() + 1 if _is_gemma(layer) else norm.weight
+
+
+def _layer(layer: Any, call: LayerCall, table: int) -> LayerWeights:
     attention, feed_forward = layer.self_attn, layer.mlp
-    norms = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
-    query_norm, key_norm = (norm.weight if norm is not None else None for norm in norms)
+    query_norm, key_norm = (_norm_weight(layer, getattr(attention, name, None)) for name in ("q_norm", "k_norm"))
+    attention_norm, after_attention = (_norm_weight(layer, norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm))
+    feed_forward_norm, after_feed_forward = (
+        _norm_weight(layer, getattr(layer, name, None)) for name in ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+    )
+    if feed_forward_norm is None:  # what all but Gemma 3 call post_attention_layernorm stands before the feed-forward
+        feed_forward_norm, after_attention = after_attention, None
+    assert attention_norm is not None
+    assert feed_forward_norm is not None
     return LayerWeights(
         qkv=_projection(attention, *(["qkv_proj"] if hasattr(attention, "qkv_proj") else ["q_proj", "k_proj", "v_proj"])),
         output=_projection(attention, "o_proj"),
         gate_up=_projection(feed_forward, *(["gate_up_proj"] if hasattr(feed_forward, "gate_up_proj") else ["gate_proj", "up_proj"])),
         down=_projection(feed_forward, "down_proj"),
-        attention_norm=layer.input_layernorm.weight,
-        feed_forward_norm=layer.post_attention_layernorm.weight,
+        attention_norm=attention_norm,
+        feed_forward_norm=feed_forward_norm,
         query_norm=query_norm,
         key_norm=key_norm,
+        after_attention_norm=after_attention,
+        after_feed_forward_norm=after_feed_forward,
+        rotary=table,
         window=call.window,
         scale=call.scaling,
     )

@@ -16,13 +16,19 @@ class RotaryTables:
     """By position, [half of the rotated dimensions] each.
 
     Args:
-        module: a rotary embedding of transformers, called with (x, position_ids).
+        module: a rotary embedding of transformers, called with (x, position_ids). kind: of layers, where it has several kinds.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, kind: str | None = None) -> None:
         self._module = module
-        self._fixed = module.rope_type in _FIXED
+        self._kind = () if kind is None else (kind,)
+        self._fixed = (module.rope_type if kind is None else module.rope_type[kind]) in _FIXED
         self._cosines, self._sines = self._compute(torch.arange(1 if not self._fixed else _CHUNK))
+
+    @property
+    def width(self) -> int:
+        """Numbers of a head that are rotated."""
+        return 2 * self._cosines.shape[1]
 
     def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """positions: [rows] int64 -> cosines and sines, [rows, half] fp32."""
@@ -35,7 +41,7 @@ class RotaryTables:
         return self._cosines[positions], self._sines[positions]
 
     def _compute(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        tables: tuple[torch.Tensor, torch.Tensor] = self._module(torch.zeros((), dtype=torch.float32), positions[None])
+        tables: tuple[torch.Tensor, torch.Tensor] = self._module(torch.zeros((), dtype=torch.float32), positions[None], *self._kind)
         halves = [table[0].float().chunk(2, dim=-1) for table in tables]
         if not all(torch.equal(first, second) for first, second in halves):
             raise ValueError("its rotary positions have angles of their own for each half")

@@ -15,6 +15,8 @@ from gguf import GGMLQuantizationType
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma3TextConfig,
+    GemmaConfig,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
@@ -70,6 +72,7 @@ def _with(**changes: Any) -> dict[str, Any]:
     return SHAPE | changes
 
 
+GEMMA_3_LAYERS = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
 FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**SHAPE),
     "llama, tied": lambda: LlamaConfig(**_with(tie_word_embeddings=True)),
@@ -82,6 +85,10 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen2, yarn": lambda: Qwen2Config(**SHAPE, rope_parameters=YARN),
     "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=32),
     "mistral, a window": lambda: MistralConfig(**SHAPE, sliding_window=20),
+    "gemma": lambda: GemmaConfig(**_with(head_dim=32, num_key_value_heads=1)),
+    "gemma 3": lambda: Gemma3TextConfig(
+        **_with(num_hidden_layers=4, head_dim=32, query_pre_attn_scalar=24), sliding_window=20, layer_types=GEMMA_3_LAYERS
+    ),
     "phi3": lambda: Phi3Config(**SHAPE, sliding_window=None),
     "phi3, partial rotary": lambda: Phi3Config(
         **_with(head_dim=32),
