@@ -43,6 +43,9 @@ TEMPLATES = {
     "deepseek-r1": templates.DEEPSEEK_R1,
     "mistral": templates.MISTRAL,
     "gpt-oss": templates.GPT_OSS,
+    "seed": templates.SEED,
+    "cohere": templates.COHERE,
+    "gemma": templates.GEMMA,
     "none": templates.NO_THOUGHTS,
 }
 DIGITS = Grammar("regex", "[0-9]{3}", "structured_outputs.regex")
@@ -166,7 +169,7 @@ def test_the_answer_begins_behind_the_thought(models: dict[str, Model]) -> None:
     assert 0 < usage.reasoning_tokens <= usage.completion_tokens == sum(len(choice.ids) for choice in told)
 
 
-@pytest.mark.parametrize("name", ["qwen3", "deepseek-r1", "mistral", "gpt-oss"])
+@pytest.mark.parametrize("name", ["qwen3", "deepseek-r1", "mistral", "gpt-oss", "cohere"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_budget_closes_the_thought_and_changes_nothing_before(models: dict[str, Model], name: str, temperature: float) -> None:
     model = models[name]
@@ -189,6 +192,23 @@ def test_a_budget_closes_the_thought_and_changes_nothing_before(models: dict[str
             assert without.thought.startswith(choice.thought)
             assert choice.answer
         assert usage.reasoning_tokens >= 3 * (budget + len(forced))
+
+
+@pytest.mark.parametrize("name", ["seed", "gemma"])
+def test_a_budget_that_the_template_is_told_of_is_held_too(models: dict[str, Model], name: str) -> None:
+    model = models[name]
+    form = model.chat.thoughts.format
+    opening, closing, forced = (model.engine.encode(text, add_special_tokens=False) for text in (form.opening, form.closing, form.forced))
+    never = {token: -100.0 for token in (*opening, *closing, 2)}
+    talk = (Message("user", "Which one?"), Message("assistant", "", reasoning="It"))
+    rendering = Rendering(add_generation_prompt=False, continue_final_message=True)
+    for budget in (1, 9):
+        told, _, _ = ask(
+            model, messages=talk, rendering=rendering, logit_bias=never, reasoning=Reasoning(thinking_budget=budget), n=3, grammar=DIGITS
+        )
+        for choice in told:
+            assert choice.ids[budget : budget + len(forced)] == forced and not set(choice.ids[:budget]) & set(closing)
+            assert choice.thought and re.fullmatch("[0-9]{3}", choice.answer)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "deepseek-r1", "mistral", "gpt-oss"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.reasoning_formats.format import Piece, State
 from mm_gateway.chat_templates.reasoning_formats.formats import REASONING_FORMATS
-from mm_gateway.core import Message, Reasoning, Rendering
+from mm_gateway.core import ChatInput, Message, Reasoning, Rendering
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
 from tests.support import thinking_templates as templates
 from tests.support.checkpoints import make_tokenizer
@@ -44,6 +45,12 @@ def read(name: str, pieces: list[str], state: State = "undecided", *, end: bool 
         (templates.DEEPSEEK_R1, {"format": "think", "controls": [], "history": False}),
         (templates.DEEPSEEK_V3, {"format": "think", "controls": ["thinking"], "history": False}),
         (templates.MISTRAL, {"format": "mistral", "controls": [], "history": True}),
+        (templates.SEED, {"format": "seed", "controls": [], "history": True}),
+        (templates.COHERE, {"format": "cohere", "controls": ["reasoning"], "history": True}),
+        (templates.GEMMA, {"format": "gemma", "controls": ["enable_thinking"], "history": True}),
+        (templates.KIMI, {"format": "kimi", "controls": [], "history": False}),
+        (templates.GLM, {"format": "think", "controls": ["enable_thinking"], "history": True}),
+        (templates.MINIMAX, {"format": "think", "controls": [], "history": True}),
         (templates.GPT_OSS, {"format": "harmony", "controls": ["reasoning_effort (low, medium, high)"], "history": True}),
     ],
 )
@@ -67,6 +74,68 @@ def test_efforts_become_what_the_template_knows() -> None:
     assert prompt(templates.DEEPSEEK_V3, reasoning=Reasoning(thinking_budget=100)).endswith("<think>")
     for effort, word in {"minimal": "low", "low": "low", "high": "high", "xhigh": "high", "none": "medium"}.items():
         assert f"Reasoning: {word}<" in prompt(templates.GPT_OSS, reasoning=Reasoning(effort=effort))  # type: ignore[arg-type]
+
+
+def state(template: str, **reasoning: Any) -> str:
+    """Where a reply begins."""
+    thoughts = encoder(template).thoughts
+    assert thoughts is not None
+    given = ChatInput((QUESTION,), reasoning=Reasoning(**reasoning))
+    return thoughts.plan(given, prompt(template, reasoning=given.reasoning), {}).state
+
+
+@pytest.mark.parametrize(
+    ("template", "plain", "off", "on"),
+    [
+        (templates.SEED, "undecided", "undecided", "undecided"),
+        (templates.COHERE, "thought", "answer", "thought"),
+        (templates.GEMMA, "answer", "answer", "undecided"),
+        (templates.KIMI, "undecided", "undecided", "undecided"),
+        (templates.GLM, "undecided", "answer", "undecided"),
+        (templates.MINIMAX, "thought", "thought", "thought"),
+    ],
+)
+def test_where_replies_begin_is_told_by_the_end_of_the_prompt(template: str, plain: str, off: str, on: str) -> None:
+    assert (state(template), state(template, effort="none"), state(template, effort="high")) == (plain, off, on)
+
+
+def test_a_template_that_writes_the_budget_is_told_it() -> None:
+    assert "Think for 512 tokens" in prompt(templates.SEED, reasoning=Reasoning(thinking_budget=512))
+    assert state(templates.SEED, thinking_budget=0) == "answer" and state(templates.SEED, thinking_budget=9) == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [
+        (templates.SEED, "<seed:think>It was the first.</seed:think>\nThe first."),
+        (templates.COHERE, "<|START_THINKING|>It was the first.<|END_THINKING|><|START_RESPONSE|>The first."),
+        (templates.GEMMA, "<|channel>thought\nIt was the first.\n<channel|>The first."),
+        (templates.GLM, "<think>It was the first.</think>\nThe first."),
+        (templates.MINIMAX, "<think>\nIt was the first.\n</think>\n\nThe first."),
+    ],
+)
+def test_a_thought_comes_back_as_its_model_wrote_it_and_is_read_as_one(template: str, written: str) -> None:
+    told = Message("assistant", "The first.", reasoning="It was the first.")
+    assert written in prompt(template, QUESTION, told, rendering=Rendering(add_generation_prompt=False))
+    thoughts = encoder(template).thoughts
+    assert thoughts is not None
+    answer = written.split("<|START_RESPONSE|>")[-1] if "RESPONSE" in written else "The first."
+    for pieces in ([written], list(written)):
+        thought, rest = read(thoughts.format.name, pieces)
+        assert (thought, rest.removeprefix("<|START_RESPONSE|>")) == ("It was the first.", answer)
+
+
+def test_thoughts_before_the_last_question_are_kept_or_left_out_as_the_template_does() -> None:
+    talk = [QUESTION, Message("assistant", "The first.", reasoning="It was the first."), QUESTION]
+    for template, kept in (
+        (templates.SEED, True),
+        (templates.COHERE, True),
+        (templates.GEMMA, False),
+        (templates.KIMI, False),
+        (templates.GLM, False),
+        (templates.MINIMAX, False),
+    ):
+        assert ("It was the first." in prompt(template, *talk)) is kept
 
 
 def test_variables_of_the_request_go_before_its_effort() -> None:

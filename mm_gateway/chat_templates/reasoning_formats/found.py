@@ -15,7 +15,7 @@ Turn = dict[str, Any]
 Render = Callable[[list[Turn], Mapping[str, Any], bool], str]
 """Turns, variables, whether the assistant's turn is begun; raises InvalidRequestError where the template refuses them."""
 
-_SWITCHES = ("enable_thinking", "thinking")
+_SWITCHES = ("enable_thinking", "thinking", "reasoning")
 _EFFORT = "reasoning_effort"
 _BUDGET = "thinking_budget"
 _QUESTION: Turn = {"role": "user", "content": "Which one?"}
