@@ -1,6 +1,6 @@
 """A day's trouble in minutes: many requests, a third of them cancelled or reset at a random moment, among thousands of live streams.
 
-    python -m benchmarks.soak [--requests 100000] [--streams 2000] [--clients 32]
+    python -m benchmarks.soak [--requests 100000] [--streams 2000] [--clients 32] [--minutes 60]
 
 It fails where a request gets an answer that it should not, a stream breaks off, the gateway does not serve afterwards, or its memory
 grows: the median of the last tenth of the run may be 5 % above that of the first, after a warm-up. Writes the table `soak` of
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import sys
 import time
@@ -122,18 +123,22 @@ async def live_stream(base_url: str, ended: asyncio.Event, complete: Counter[str
         connection.close()
 
 
-async def soak(base_url: str, pid: int, requests: int, streams: int, clients: int, seed: int) -> tuple[str, bool]:
-    """(the table, whether memory stayed flat)."""
+async def soak(
+    base_url: str, pid: int, requests: int, streams: int, clients: int, seed: int, minutes: float = math.inf
+) -> tuple[str, bool]:
+    """(the table, whether memory stayed flat). Ends with the requests or with the minutes, whichever are over first."""
     process, ended, complete = psutil.Process(pid), asyncio.Event(), Counter[str]()
     fates = Counter[str]()
     samples: list[float] = []
     waits: list[float] = []
-    every = max(1, requests // 500)
+    every = max(1, requests // 2000)
     left = iter(range(-round(requests * WARM_UP), requests))
 
     async def client(number: int) -> None:
         rng, connection = random.Random(seed * 1000 + number), Connection(base_url)
         for index in left:
+            if time.perf_counter() - started_s > minutes * 60:
+                break
             fate = await ask(connection, rng)
             if index >= 0:
                 fates[fate] += 1
@@ -166,7 +171,7 @@ async def soak(base_url: str, pid: int, requests: int, streams: int, clients: in
     first, last = median(samples[:tenth]), median(samples[-tenth:])
     rows: list[list[object]] = [
         ["warm-up", f"{round(requests * WARM_UP):,} requests before the first that counts"],
-        ["requests", f"{requests:,}, {clients} at a time"],
+        ["requests", f"{fates.total():,}, {clients} at a time"],
         ["of them", ", ".join(f"{count:,} {fate}" for fate, count in fates.most_common())],
         ["live streams", f"{streams:,} at a time, {complete['streams']:,} complete, none broken"],
         ["minutes", duration_s / 60],
@@ -185,6 +190,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--streams", type=int, default=2_000)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end earlier than the requests do")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry", action="store_true", help="print instead of writing docs/benchmarks.md")
     args = parser.parse_args()
@@ -201,7 +207,7 @@ def main() -> int:
     }
     log = args.work.resolve() / "soak.log"
     with running(ServerCommand("mm_gateway", command, "mock", environment), log_path=log) as server:
-        text, flat = uvloop.run(soak(server.base_url, server.pid, args.requests, args.streams, args.clients, args.seed))
+        text, flat = uvloop.run(soak(server.base_url, server.pid, args.requests, args.streams, args.clients, args.seed, args.minutes))
     text = f"{machine()}. {versions('mm-gateway', 'uvicorn', 'litestar', 'msgspec')}.\n\n{text}"
     if args.dry:
         print(text)

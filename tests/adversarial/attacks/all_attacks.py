@@ -7,7 +7,8 @@ from tests.adversarial.attacks.bodies import BODIES
 from tests.adversarial.attacks.connections import CONNECTIONS
 from tests.adversarial.attacks.engine import ENGINE
 from tests.adversarial.attacks.grammars import GRAMMARS
+from tests.adversarial.attacks.messages import ANTHROPIC
 from tests.adversarial.attacks.texts import TEXTS
 from tests.adversarial.attacks.workflows import WORKFLOWS
 
-ATTACKS: tuple[Attack, ...] = (*BODIES, *GRAMMARS, *TEXTS, *ENGINE, *CONNECTIONS, *WORKFLOWS)
+ATTACKS: tuple[Attack, ...] = (*BODIES, *GRAMMARS, *ANTHROPIC, *TEXTS, *ENGINE, *CONNECTIONS, *WORKFLOWS)
