@@ -233,6 +233,35 @@ def test_grammars_and_calls_begin_behind_the_thought(models: dict[str, Model], n
         assert (usage.reasoning_tokens > 0) == (budget > 0 or name in ("deepseek-r1", "gpt-oss"))
 
 
+@pytest.mark.parametrize("name", ["qwen3", "deepseek-r1", "mistral", "gpt-oss", "cohere"])
+def test_an_answer_beside_tools_is_the_json_that_was_asked_for_or_a_call_whatever_was_thought(models: dict[str, Model], name: str) -> None:
+    model = models[name]
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+    answer = Grammar("json_schema", json.dumps(schema), "response_format.json_schema.schema")
+    opening = model.engine.encode(model.chat.thoughts.format.opening, add_special_tokens=False)[0]
+    ended = 0
+    for budget in (0, 1, 5):
+        opens = {opening: 8.0} if budget else {}
+        given = Reasoning(thinking_budget=budget)
+        use = ToolUse(TOOLS.tools, parallel=False)
+        told, _, _ = ask(model, tools=use, grammar=answer, reasoning=given, n=5, logit_bias=opens, max_new_tokens=150, stop=("<", "k"))
+        for choice in told:
+            assert not (choice.answer and choice.call)
+            if choice.reason == "tool_calls":
+                assert choice.call == "clock{}"
+            elif choice.reason == "stop" and choice.answer:
+                assert json.loads(choice.answer).keys() == {"a"}
+            ended += choice.reason != "length"
+    assert ended
+
+
+@pytest.mark.parametrize("name", ["qwen3", "mistral", "gpt-oss"])
+def test_a_call_that_is_cut_behind_a_thought_is_no_text(models: dict[str, Model], name: str) -> None:
+    for limit in (1, 2, 3, 5, 8, 13, 21):
+        told, _, _ = ask(models[name], tools=TOOLS, reasoning=Reasoning(thinking_budget=2), n=3, max_new_tokens=limit)
+        assert all(len(choice.ids) <= limit and not choice.answer for choice in told)
+
+
 def test_a_model_under_a_grammar_need_not_think(models: dict[str, Model]) -> None:
     model = models["qwen3"]
     told, usage, _ = ask(model, grammar=DIGITS, n=4, logit_bias=bias(model, think=-100.0))
