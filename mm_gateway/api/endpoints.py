@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from mm_gateway.api.admin import manage_model
 from mm_gateway.api.chat import chat_completions
 from mm_gateway.api.completions import completions
+from mm_gateway.api.description import examples
 from mm_gateway.api.description.endpoint import GET_ERRORS, MODEL_ERRORS, STORED_ERRORS, Endpoint
 from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.health import health, ping, version
@@ -46,65 +43,6 @@ from mm_gateway.protocol.messages import MessageReplyBody, MessageTokens
 from mm_gateway.protocol.response_request import ResponseRequest
 from mm_gateway.protocol.responses import DeletedResponse, InputTokens, ItemList, ResponseObject
 
-_HELLO = [{"role": "user", "content": "Hello!"}]
-_CLOCK: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "get_time",
-        "description": "The time in a city.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-_HEAD = {"id": "chatcmpl-1", "created": 1764000000, "model": "mock", "system_fingerprint": "fp_mm_gateway"}
-_USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-_MESSAGE: dict[str, Any] = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "status": "completed",
-    "content": [{"type": "output_text", "text": "the model", "annotations": [], "logprobs": []}],
-}
-_RESPONSE: dict[str, Any] = {
-    "id": "resp_1",
-    "object": "response",
-    "created_at": 1764000000,
-    "status": "completed",
-    "model": "mock",
-    "output": [_MESSAGE],
-    "metadata": {},
-    "parallel_tool_calls": True,
-    "store": True,
-    "text": {"format": {"type": "text"}},
-    "tool_choice": "auto",
-    "tools": [],
-    "usage": {
-        "input_tokens": 1,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": 2,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": 3,
-    },
-}
-_CARD: dict[str, Any] = {
-    "id": "gpt2",
-    "object": "model",
-    "created": 1764000000,
-    "owned_by": "mm-gateway",
-    "root": "gpt2",
-    "max_model_len": 1024,
-    "backend": "local",
-    "state": "ready",
-    "context_length": 1024,
-    "aliases": [],
-    "details": {"model_name": "gpt2", "pinned": False},
-}
-
-
-def _stream(kind: str, *choices: dict[str, Any]) -> str:
-    chunks = ({**_HEAD, "object": kind, "choices": [choice]} for choice in choices)
-    return "".join(f"data: {msgspec.json.encode(chunk).decode()}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-
-
 _ROWS = (
     Endpoint(
         chat_completions,
@@ -116,16 +54,16 @@ _ROWS = (
         examples={
             "conversation": {
                 "model": "mock",
-                "messages": [{"role": "system", "content": "Be brief."}, *_HELLO],
+                "messages": [{"role": "system", "content": "Be brief."}, *examples.HELLO],
                 "max_completion_tokens": 50,
                 "temperature": 0.7,
             },
-            "stream": {"model": "mock", "messages": _HELLO, "stream": True, "stream_options": {"include_usage": True}},
-            "tools": {"model": "mock", "messages": _HELLO, "tools": [_CLOCK], "tool_choice": "required"},
+            "stream": {"model": "mock", "messages": examples.HELLO, "stream": True, "stream_options": {"include_usage": True}},
+            "tools": {"model": "mock", "messages": examples.HELLO, "tools": [examples.CLOCK], "tool_choice": "required"},
             "tool result": {
                 "model": "mock",
                 "messages": [
-                    *_HELLO,
+                    *examples.HELLO,
                     {
                         "role": "assistant",
                         "tool_calls": [
@@ -134,29 +72,12 @@ _ROWS = (
                     },
                     {"role": "tool", "tool_call_id": "call_1", "content": "12:00"},
                 ],
-                "tools": [_CLOCK],
+                "tools": [examples.CLOCK],
             },
-            "log-probabilities": {"model": "mock", "messages": _HELLO, "logprobs": True, "top_logprobs": 2, "n": 2, "seed": 7},
+            "log-probabilities": {"model": "mock", "messages": examples.HELLO, "logprobs": True, "top_logprobs": 2, "n": 2, "seed": 7},
         },
-        answer={
-            **_HEAD,
-            "object": "chat.completion",
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": "Hello! How", "refusal": None},
-                    "finish_reason": "length",
-                    "logprobs": None,
-                }
-            ],
-            "usage": _USAGE,
-        },
-        stream=_stream(
-            "chat.completion.chunk",
-            {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None},
-            {"index": 0, "delta": {"content": "Hello!"}, "logprobs": None, "finish_reason": None},
-            {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"},
-        ),
+        answer=examples.CHAT,
+        stream=examples.CHAT_STREAM,
     ),
     Endpoint(
         completions,
@@ -170,14 +91,8 @@ _ROWS = (
             "batch": {"model": "mock", "prompt": ["Once", "Twice"], "n": 2, "best_of": 3, "seed": 1},
             "scored": {"model": "mock", "prompt": [15496, 11, 995], "max_tokens": 0, "echo": True, "logprobs": 1},
         },
-        answer={
-            **_HEAD,
-            "id": "cmpl-1",
-            "object": "text_completion",
-            "choices": [{"index": 0, "text": " there was", "finish_reason": "length", "logprobs": None}],
-            "usage": _USAGE,
-        },
-        stream=_stream("text_completion", {"index": 0, "text": " there was", "logprobs": None, "finish_reason": "length"}),
+        answer=examples.COMPLETION,
+        stream=examples.COMPLETION_STREAM,
     ),
     Endpoint(
         embeddings,
@@ -190,12 +105,7 @@ _ROWS = (
             "batch": {"model": "mock", "input": ["one text", "another"], "encoding_format": "base64"},
             "tokens": {"model": "mock", "input": [[15496, 11], [995]]},
         },
-        answer={
-            "object": "list",
-            "model": "mock",
-            "data": [{"object": "embedding", "index": 0, "embedding": [0.6, -0.8]}],
-            "usage": {"prompt_tokens": 4, "total_tokens": 4},
-        },
+        answer=examples.EMBEDDINGS,
     ),
     Endpoint(
         tokenize,
@@ -205,7 +115,7 @@ _ROWS = (
         errors=MODEL_ERRORS,
         examples={
             "text": {"model": "mock", "prompt": "Hello, world", "return_token_strs": True},
-            "conversation": {"model": "mock", "messages": _HELLO, "tools": [_CLOCK]},
+            "conversation": {"model": "mock", "messages": examples.HELLO, "tools": [examples.CLOCK]},
         },
         answer={"count": 2, "max_model_len": 32768, "tokens": [15496, 995], "token_strs": ["Hello,", " world"]},
     ),
@@ -227,9 +137,15 @@ _ROWS = (
         errors=MODEL_ERRORS,
         examples={
             "text": {"model": "mock", "input": "Hello!", "store": False},
-            "conversation": {"model": "mock", "instructions": "Be brief.", "input": _HELLO, "max_output_tokens": 20, "stream": True},
+            "conversation": {
+                "model": "mock",
+                "instructions": "Be brief.",
+                "input": examples.HELLO,
+                "max_output_tokens": 20,
+                "stream": True,
+            },
         },
-        answer=_RESPONSE,
+        answer=examples.RESPONSE,
     ),
     Endpoint(
         count_input_tokens,
@@ -240,7 +156,7 @@ _ROWS = (
         examples={"text": {"model": "mock", "instructions": "Be brief.", "input": "Hello!"}},
         answer={"object": "response.input_tokens", "input_tokens": 11},
     ),
-    Endpoint(get_response, "Responses", reply=ResponseObject, answer=_RESPONSE, errors=STORED_ERRORS),
+    Endpoint(get_response, "Responses", reply=ResponseObject, answer=examples.RESPONSE, errors=STORED_ERRORS),
     Endpoint(
         delete_response,
         "Responses",
@@ -258,33 +174,18 @@ _ROWS = (
         events="Events are named as Anthropic names them; the last one is message_stop, or error.",
         errors=MODEL_ERRORS,
         examples={
-            "text": {"model": "mock", "max_tokens": 20, "messages": _HELLO},
+            "text": {"model": "mock", "max_tokens": 20, "messages": examples.HELLO},
             "tools": {
                 "model": "mock",
                 "max_tokens": 200,
                 "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
-                "messages": _HELLO,
-                "tools": [{"name": "get_time", "input_schema": _CLOCK["function"]["parameters"]}],
+                "messages": examples.HELLO,
+                "tools": [{"name": "get_time", "input_schema": examples.CLOCK["function"]["parameters"]}],
                 "tool_choice": {"type": "any"},
                 "stream": True,
             },
         },
-        answer={
-            "id": "msg_1",
-            "type": "message",
-            "role": "assistant",
-            "model": "mock",
-            "content": [{"type": "text", "text": "the model"}],
-            "stop_reason": "end_turn",
-            "stop_sequence": None,
-            "usage": {
-                "input_tokens": 1,
-                "output_tokens": 2,
-                "cache_read_input_tokens": 0,
-                "cache_creation_input_tokens": 0,
-                "output_tokens_details": {"thinking_tokens": 0},
-            },
-        },
+        answer=examples.MESSAGE,
     ),
     Endpoint(
         count_message_tokens,
@@ -292,15 +193,15 @@ _ROWS = (
         body=CountTokensRequest,
         reply=MessageTokens,
         errors=MODEL_ERRORS,
-        examples={"text": {"model": "mock", "system": "Be brief.", "messages": _HELLO}},
+        examples={"text": {"model": "mock", "system": "Be brief.", "messages": examples.HELLO}},
         answer={"input_tokens": 3},
     ),
-    Endpoint(list_models, "Models", reply=ModelList, answer={"object": "list", "data": [_CARD]}),
+    Endpoint(list_models, "Models", reply=ModelList, answer={"object": "list", "data": [examples.CARD]}),
     Endpoint(
         get_model,
         "Models",
         reply=ModelCard,
-        answer=_CARD,
+        answer=examples.CARD,
         errors=(*GET_ERRORS, "NotFound"),
         parameters={"model_id": {"description": "A name or an alias; it may hold slashes.", "example": "mock"}},
     ),
@@ -320,7 +221,7 @@ _ROWS = (
         manage_model,
         "Operation",
         reply=ModelCard,
-        answer=_CARD,
+        answer=examples.CARD,
         errors=("BadRequest", "Unauthorized", "Forbidden", "NotFound", "MethodNotAllowed", "Internal", "Unavailable"),
         security="admin",
         parameters={
