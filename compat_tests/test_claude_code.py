@@ -85,3 +85,10 @@ def test_a_name_of_anthropics_leads_to_the_model_that_is_configured(scripted: tu
 def test_an_error_is_shown_and_is_the_exit_status(scripted: tuple[Gateway, Path], project: Path) -> None:
     result = claude(scripted[0], project, "!mock error=400", "--model", "mock", status=1)
     assert result["is_error"] and "The mock was told to refuse this request" in result["result"]
+
+
+def test_a_small_real_model_breaks_nothing(small_model: Gateway, project: Path) -> None:
+    """Its prompt is longer than the context that SmolLM2 was trained on, and it says so."""
+    result = claude(small_model, project, "What is in notes.txt?", "--model", "small", status=1)
+    assert result["is_error"] and "too long" in result["result"]
+    assert (project / "notes.txt").read_text() == "line one\n"

@@ -71,3 +71,10 @@ def test_it_reads_and_edits_as_the_model_tells_it(scripted: tuple[Gateway, Path]
 def test_an_error_of_the_gateway_is_shown(scripted: tuple[Gateway, Path], project: Path) -> None:
     done = codex(scripted[0], project, "Hello", "--model", "nothing-of-this-name")
     assert done.returncode != 0 and "nothing-of-this-name" in done.stderr
+
+
+def test_a_small_real_model_breaks_nothing(small_model: Gateway, project: Path) -> None:
+    """Its answer, or that the prompt is longer than its context."""
+    done = codex(small_model, project, "What is in notes.txt?", "--model", "small")
+    assert done.returncode == 0 or "context" in done.stderr, done.stderr
+    assert (project / "notes.txt").read_text() == "line one\n"

@@ -24,6 +24,7 @@ from mm_gateway.api.messages.endpoints import Signatures
 from mm_gateway.api.messages.errors import message_error, speaks_anthropic
 from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
+from mm_gateway.backends.searching import Searcher
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
 
@@ -94,8 +95,10 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
             app.state.draining = True
             await catalog.close()
             await responses.close()
+            await searcher.close()
 
     responses = ResponseStore(settings.storage)
+    searcher = Searcher(settings.search, settings.storage)
     admission = Admission(settings.limits)
 
     async def admit(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
@@ -120,6 +123,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "catalog": catalog,
                 "server": settings.server,
                 "responses": responses,
+                "searcher": searcher,
                 "signatures": Signatures(settings.storage),
                 "sealed_thoughts": SealedThoughts(settings.storage),
                 "admission": admission,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 
 import msgspec
 from litestar import post
@@ -18,6 +19,8 @@ from mm_gateway.api.reasoning import chat_reasoning, tells_thoughts
 from mm_gateway.api.replies.chat import ChatReply
 from mm_gateway.api.replies.token_details import TokenDetails, running_usage, token_details
 from mm_gateway.api.tools import read_tools
+from mm_gateway.api.web_search import chat_searches, with_search_functions
+from mm_gateway.backends.searching import Searcher
 from mm_gateway.core import ChatInput, GenerationRequest
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ChatCompletionRequest
@@ -35,11 +38,14 @@ _forwarded_decoder = msgspec.json.Decoder(ForwardedChat)
     description="With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
 )
 async def chat_completions(request: HTTPRequest, state: State) -> ASGIResponse:
-    return await serve(request, state, _decoder, _asked, _forwarded_decoder, _forwarded)
+    return await serve(request, state, _decoder, partial(_asked, state.searcher), _forwarded_decoder, _forwarded)
 
 
-def _asked(body: ChatCompletionRequest, ignored: list[str]) -> Asked:
+def _asked(searcher: Searcher, body: ChatCompletionRequest, ignored: list[str]) -> Asked:
+    plan = chat_searches(body, searcher, ignored)
     generation = chat_request(body, _new_id(), ignored)
+    if plan is not None:
+        generation = with_search_functions(generation, plan)
     reply = ChatReply(
         id=generation.request_id,
         created=int(time.time()),
@@ -52,7 +58,7 @@ def _asked(body: ChatCompletionRequest, ignored: list[str]) -> Asked:
         thoughts=tells_thoughts(body),
         custom={tool.custom.name for tool in body.tools or () if tool.type == "custom" and tool.custom is not None},
     )
-    return Asked(generation, reply, stream=bool(body.stream))
+    return Asked(generation, reply, stream=bool(body.stream), searches=plan)
 
 
 def _forwarded(model: str, body: ForwardedChat, fields: ForwardedFields) -> Asked:

@@ -16,6 +16,7 @@ from mm_gateway.api.access.keys import principal, resolve
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.replies.reply import Reply
 from mm_gateway.api.serve_events import stream_response, whole_response
+from mm_gateway.backends.searching import SearchPlan, with_searches
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import ServerSettings
 from mm_gateway.core import ForwardedBody, ForwardingBackend, GenerationRequest
@@ -40,6 +41,8 @@ class Asked(msgspec.Struct, frozen=True):
     request: GenerationRequest | ForwardedBody
     reply: Reply
     stream: bool = False
+    searches: SearchPlan | None = None
+    """What the model may search; None: nothing."""
 
 
 class ReceivedBody:
@@ -144,7 +147,9 @@ async def respond(request: HTTPRequest, state: State, asked: Asked, ignored: Seq
             assert isinstance(backend, ForwardingBackend)
             events = backend.forward(body)
         case GenerationRequest() as generation:
-            events = backend.generate(msgspec.structs.replace(generation, principal=principal(request)))
+            generation = msgspec.structs.replace(generation, principal=principal(request))
+            plan = asked.searches
+            events = backend.generate(generation) if plan is None else with_searches(backend.generate, generation, state.searcher, plan)
     if asked.stream:
         return await stream_response(
             events,

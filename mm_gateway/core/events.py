@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -115,6 +115,36 @@ class UrlCitation(msgspec.Struct, frozen=True, tag="citation"):
     end_index: int
     title: str
     url: str
+
+
+class FileCitation(msgspec.Struct, frozen=True, tag="file_citation"):
+    """A place in one choice's text that comes from a file of the user's index; `place`: characters of the choice's whole text."""
+
+    index: int
+    place: int
+    filename: str
+    file_id: str
+
+
+SearchKind = Literal["web", "file"]
+
+
+class SearchSource(msgspec.Struct, frozen=True):
+    """What a search found. text: of it, what matters for the query."""
+
+    title: str
+    url: str
+    text: str
+
+
+class SearchCall(msgspec.Struct, frozen=True, tag="search_call"):
+    """A search that the gateway runs for the model within its reply: told when it begins, and once more, with the same id, when it ends."""
+
+    id: str
+    kind: SearchKind
+    query: str
+    status: Literal["searching", "completed", "failed"]
+    sources: tuple[SearchSource, ...] = ()
 
 
 class MessageFields(msgspec.Struct, frozen=True, tag="fields"):
@@ -261,6 +291,8 @@ GenerationEvent = (
     | TextDelta
     | ToolCallDelta
     | UrlCitation
+    | FileCitation
+    | SearchCall
     | MessageFields
     | ChoiceFields
     | ReplyFields

@@ -200,6 +200,13 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
         extension("`auto` leaves out the oldest turns of what does not fit the context; `disabled` refuses it. Default: the model's."),
     ] = None
     workflow: Annotated[dict[str, Any] | None, extension("Parameters of a workflow; only for models that are workflows.")] = None
+    web_search_options: Annotated[
+        dict[str, Any] | None,
+        about(
+            "The model may search the web: `search_context_size` says how much it reads. Where no provider of the web is configured "
+            "(`search.provider`), it is left out and named in `x-mm-gateway-ignored`."
+        ),
+    ] = None
 
     reasoning_effort: EffortField = None
     reasoning: Annotated[ChatReasoning | None, extension("The same as an object.")] = None
@@ -240,7 +247,6 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     audio: Annotated[Any, refused()] = None
     prediction: Annotated[Any, refused()] = None
     verbosity: Annotated[str | None, refused(off=("medium",))] = None
-    web_search_options: Annotated[Any, refused()] = None
     moderation: Annotated[Any, refused()] = None
 
 

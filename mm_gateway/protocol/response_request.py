@@ -88,7 +88,10 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     text: Annotated[TextConfig | None, about("What the output has to look like: `format`, enforced token by token.")] = None
     tools: Annotated[
         Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None,
-        about("What the model may call: types `function`, `custom`, `namespace`, `local_shell`, `shell`, `apply_patch`."),
+        about(
+            "What the model may call: types `function`, `custom`, `namespace`, `local_shell`, `shell`, `apply_patch`; and search: "
+            "`web_search`, `file_search`."
+        ),
     ] = None
     tool_choice: Annotated[
         str | ResponseToolChoice | None, about("`none`, `auto` (default), `required`, a function, or `allowed_tools`.", examples=["auto"])
@@ -115,9 +118,7 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     client_metadata: Annotated[dict[str, Any] | None, no_effect("What Codex says of itself.")] = None
     prompt_cache_retention: Annotated[str | None, no_effect("Prompts that begin alike share work anyway.")] = None
     prompt_cache_options: Annotated[dict[str, Any] | None, no_effect("Prompts that begin alike share work anyway.")] = None
-    max_tool_calls: Annotated[Annotated[int, Meta(ge=1)] | None, no_effect("Bounds calls of built-in tools, of which there are none.")] = (
-        None
-    )
+    max_tool_calls: Annotated[Annotated[int, Meta(ge=1)] | None, about("Most searches in one reply. Default: 5.")] = None
 
     # decoded so that they can be refused by name
     access_programs: Annotated[Any, refused()] = None

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from mm_gateway.protocol.response_calls import ItemStatus, ToolCallItem, ToolOutputItem
+from mm_gateway.protocol.response_searches import SearchItem
 
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
 
@@ -105,7 +106,7 @@ class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
     status: ItemStatus | None = None
 
 
-OutputItem = MessageItem | FunctionCallItem | ToolCallItem | ReasoningItem
+OutputItem = MessageItem | FunctionCallItem | ToolCallItem | SearchItem | ReasoningItem
 Item = OutputItem | FunctionCallOutputItem | ToolOutputItem
 
 

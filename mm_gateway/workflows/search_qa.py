@@ -15,12 +15,12 @@ from mm_gateway.configuration.search_settings import SearchSettings
 from mm_gateway.configuration.settings import ModelType, Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta
 from mm_gateway.errors import ContextLengthExceededError, PageError
+from mm_gateway.search.citations import CitationReader
 from mm_gateway.search.fetching import FetchSession, PageFetcher
 from mm_gateway.search.fitting import Source, fit
 from mm_gateway.search.providers import build_provider
 from mm_gateway.search.results import SearchProvider, SearchResult, search_with_retries
 from mm_gateway.text import language_of
-from mm_gateway.workflows.citations import CitationReader
 from mm_gateway.workflows.parameters import Parameters
 from mm_gateway.workflows.prompts import Language, Passage, answer_messages
 from mm_gateway.workflows.run import Run

@@ -54,7 +54,6 @@ COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
 @pytest.mark.parametrize(
     ("kind", "body", "fields", "param"),
     [
-        (ChatCompletionRequest, CHAT, {"web_search_options": {}}, "web_search_options"),
         (ChatCompletionRequest, CHAT, {"functions": []}, "functions"),
         (ChatCompletionRequest, CHAT, {"modalities": []}, "modalities"),
         (ChatCompletionRequest, CHAT, {"moderation": {}}, "moderation"),

@@ -13,6 +13,7 @@ from mm_gateway.core import Message, ToolCall
 from mm_gateway.core.limits import MAX_ITEMS
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol.response_calls import ApplyPatchCallItem, CustomCallItem, CustomCallOutputItem, LocalShellCallItem, ShellCallItem
+from mm_gateway.protocol.response_searches import FileSearchCallItem, WebSearchCallItem
 from mm_gateway.protocol.responses import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -91,6 +92,8 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
                 turns[-1].calls.append(ToolCall(call_id, *as_function(item)))
                 waiting[call_id] = turns[-1]
                 by_item[item.id] = call_id
+            case WebSearchCallItem() | FileSearchCallItem():
+                continue  # what was found is in the text after it
             case _:
                 call_id = item.call_id if item.call_id in waiting else by_item.get(item.call_id, item.call_id)
                 turn = waiting.pop(call_id, None)

@@ -55,7 +55,7 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
     body, ids, items, asked, tools, ignored = await _read(request, state)
     store: ResponseStore = state.responses
     owner = principal(request)
-    response = new_response(body, ids.response, int(time.time()))
+    response = new_response(body, ids.response, int(time.time()), tools.shown(body.tools))
     if response.store:
         begun = StoredResponse(response, items)
         if len(items) > _MANY_ITEMS or ticket_of(request).body_bytes >= LARGE_BODY_BYTES:
@@ -75,12 +75,13 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
         response,
         ids.new,
         called=tools.called,
+        include=body.include or (),
         logprobs=wants_logprobs(body),
         obfuscate=body.stream_options is not None and bool(body.stream_options.include_obfuscation),
         keep=keep if response.store else None,
         encrypt=partial(sealed.seal, owner) if wanted else None,
     )
-    return await respond(request, state, Asked(asked, reply, stream=bool(body.stream)), ignored)
+    return await respond(request, state, Asked(asked, reply, stream=bool(body.stream), searches=tools.searches), ignored)
 
 
 @post(
@@ -124,7 +125,7 @@ async def _read(
             given = read_items(body.input, ids, stored, partial(sealed.open, owner), forwarded=forwarded, unknown=unknown)
         items = [*previous, *given]
         messages = conversation(items, body.instructions)
-        tools = ResponseTools(body, ignored, unknown)
+        tools = ResponseTools(body, None if forwarded else state.searcher, ignored, unknown)
         if forwarded:
             return items, as_chat(body, received.fields(), messages, tools.use, ignored), tools
         return items, response_request(body, ids.response, messages, tools.use), tools

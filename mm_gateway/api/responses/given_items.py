@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from mm_gateway.core.limits import MAX_CONTENT_PARTS
+from mm_gateway.protocol.response_searches import SearchStatus
 from mm_gateway.protocol.responses import ItemStatus, ReasoningText
 
 MAX_ID = 64
@@ -88,6 +89,21 @@ class GivenPatchOutput(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     output: str | None = None
     caller: dict[str, Any] | None = None
     created_by: str | None = None
+
+
+class GivenWebSearch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    type: str
+    action: dict[str, Any] = {}
+    id: Id | None = None
+    status: SearchStatus | None = None
+
+
+class GivenFileSearch(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    type: str
+    queries: list[str] = []
+    results: list[dict[str, Any]] | None = None
+    id: Id | None = None
+    status: SearchStatus | None = None
 
 
 class GivenReasoning(msgspec.Struct, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ from mm_gateway.api.responses.given_items import (
     GivenAction,
     GivenCall,
     GivenCustomCall,
+    GivenFileSearch,
     GivenLocalShellOutput,
     GivenMessage,
     GivenOutput,
@@ -23,6 +24,7 @@ from mm_gateway.api.responses.given_items import (
     GivenReasoning,
     GivenReference,
     GivenShellOutput,
+    GivenWebSearch,
     Parts,
 )
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
@@ -39,6 +41,7 @@ from mm_gateway.protocol.response_calls import (
     ToolCallItem,
     ToolOutputItem,
 )
+from mm_gateway.protocol.response_searches import FileSearchCallItem, SearchItem, WebSearchCallItem
 from mm_gateway.protocol.responses import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -56,10 +59,10 @@ from mm_gateway.protocol.responses import (
     Refusal,
 )
 
-Kind = Literal["msg", "rs", "fc", "fco", "ctc", "ctco", "lsh", "lsho", "sh", "sho", "apc", "apco"]
+Kind = Literal["msg", "rs", "fc", "fco", "ctc", "ctco", "lsh", "lsho", "sh", "sho", "apc", "apco", "ws", "fs"]
 
 _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
-_ITEM_ID = re.compile(r"(?:msg|rs|fco?|ctco?|lsho?|sho?|apco?)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
+_ITEM_ID = re.compile(r"(?:msg|rs|fco?|ctco?|lsho?|sho?|apco?|ws|fs)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
 Given = TypeVar("Given", bound=msgspec.Struct)
 
 
@@ -177,6 +180,8 @@ class _Reading:
                 return self._call(at, entry)
             case "custom_tool_call_output" | "local_shell_call_output" | "shell_call_output" | "apply_patch_call_output":
                 return self._result(at, entry)
+            case "web_search_call" | "file_search_call":
+                return self._search(at, entry)
             case "item_reference":
                 reference = self._convert(at, entry, GivenReference)
                 found = self._stored.get(reference.id)
@@ -242,6 +247,14 @@ class _Reading:
             return given
         parts = self._parts(f"{at}.output", given, self._allowed)
         return [part for part in parts if not isinstance(part, OutputText | Refusal)]
+
+    def _search(self, at: str, entry: Mapping[str, Any]) -> SearchItem:
+        """What was found is in the text that followed; the model does not read it again."""
+        if _kind(entry) == "web_search_call":
+            web = self._convert(at, entry, GivenWebSearch)
+            return WebSearchCallItem(web.id or self._ids.new("ws"), web.action, web.status or "completed")
+        files = self._convert(at, entry, GivenFileSearch)
+        return FileSearchCallItem(files.id or self._ids.new("fs"), files.queries, files.status or "completed", files.results)
 
     def _thought(self, at: str, given: GivenReasoning) -> ReasoningItem:
         """With its text, which those who store nothing here bring back encrypted."""

@@ -5,7 +5,7 @@ An item is open until the next one begins; text after a call is a message of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,13 +14,16 @@ from mm_gateway.api.custom_tools import InputText
 from mm_gateway.api.replies.logprobs import chat_logprobs
 from mm_gateway.api.responses.call_items import Called, CallItem, CallKind, call_item
 from mm_gateway.api.responses.items import Kind
+from mm_gateway.api.responses.searches import search_item
 from mm_gateway.core import (
     ChoiceFinished,
+    FileCitation,
     FinishReason,
     GenerationEvent,
     MessageFields,
     ReasoningDelta,
     ReplyFields,
+    SearchCall,
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
@@ -28,6 +31,7 @@ from mm_gateway.core import (
     Usage,
 )
 from mm_gateway.protocol import ChatLogprob
+from mm_gateway.protocol.response_searches import FileCitationAnnotation, SearchItem
 from mm_gateway.protocol.responses import (
     ItemStatus,
     MessageItem,
@@ -61,7 +65,7 @@ class Annotated(msgspec.Struct, frozen=True):
     index: int
     id: str
     number: int
-    annotation: UrlCitationAnnotation | Mapping[str, Any]
+    annotation: UrlCitationAnnotation | FileCitationAnnotation | Mapping[str, Any]
 
 
 class PieceAdded(msgspec.Struct, frozen=True):
@@ -79,7 +83,14 @@ class Closed(msgspec.Struct, frozen=True):
     item: OutputItem
 
 
-Change = Opened | TextAdded | Annotated | PieceAdded | Closed
+class Searched(msgspec.Struct, frozen=True):
+    """A search that begins."""
+
+    index: int
+    item: SearchItem
+
+
+Change = Searched | Opened | TextAdded | Annotated | PieceAdded | Closed
 
 
 class _Message:
@@ -89,7 +100,7 @@ class _Message:
         self.status: ItemStatus = "in_progress"
         self.texts: list[str] = []
         self.logprobs: list[ChatLogprob] = []
-        self.annotations: list[UrlCitationAnnotation | Mapping[str, Any]] = []
+        self.annotations: list[UrlCitationAnnotation | FileCitationAnnotation | Mapping[str, Any]] = []
 
     def item(self) -> MessageItem:
         return MessageItem(self.id, "assistant", [OutputText("".join(self.texts), self.annotations, self.logprobs)], self.status)
@@ -149,8 +160,20 @@ class _Call:
         return call_item(self.called, self.id, self.call_id, "".join(self.arguments), self.status)
 
 
+class _Search:
+    def __init__(self, index: int, item: SearchItem) -> None:
+        self.index, self._item = index, item
+        self.status: ItemStatus = "in_progress"
+
+    def take(self, item: SearchItem) -> None:
+        self._item = item
+
+    def item(self) -> SearchItem:
+        return self._item
+
+
 _ID_KINDS: Mapping[CallKind, Kind] = {"function": "fc", "custom": "ctc", "local_shell": "lsh", "shell": "sh", "apply_patch": "apc"}
-_Entry = _Message | _Refusal | _Reasoning | _Call
+_Entry = _Search | _Message | _Refusal | _Reasoning | _Call
 
 
 class Output:
@@ -158,6 +181,7 @@ class Output:
 
     Args:
         new_id: makes an item's id. called: what each function is to the client, by the name that the model knows; others are functions.
+        include: what else of searches is told, as the request has it.
         logprobs: whether log-probabilities are kept.
         encrypt: what a reasoning item also holds its text as, for clients that bring it back; None: only the text.
     """
@@ -167,11 +191,14 @@ class Output:
         new_id: Callable[[Kind], str],
         *,
         called: Mapping[str, Called],
+        include: Collection[str],
         logprobs: bool,
         encrypt: Callable[[str], str] | None = None,
     ) -> None:
         self._encrypt = encrypt
         self._called = called
+        self._include = include
+        self._searches: dict[str, _Search] = {}
         self.reason: FinishReason = "stop"
         self.usage: Usage | None = None
         self.service_tier: str | None = None
@@ -196,8 +223,10 @@ class Output:
                 return self._think(text) if text else ()
             case ToolCallDelta():
                 return self._call(event)
-            case UrlCitation():
+            case UrlCitation() | FileCitation():
                 return self._cite(event)
+            case SearchCall():
+                return self._search(event)
             case MessageFields(fields=fields):
                 return self._fields(fields)
             case ReplyFields(fields={"service_tier": str(tier)}):
@@ -290,12 +319,30 @@ class Output:
             changes.append(PieceAdded(call.index, call.id, piece))
         return changes
 
-    def _cite(self, event: UrlCitation) -> Iterable[Change]:
-        messages = [entry for entry in self._items if isinstance(entry, _Message) and entry.start <= event.start_index]
+    def _search(self, event: SearchCall) -> Iterable[Change]:
+        changes: list[Change] = []
+        entry = self._searches.get(event.id)
+        if entry is None:
+            self._close(changes, "completed")
+            item = search_item(self._new_id("ws" if event.kind == "web" else "fs"), event, self._include)
+            entry = self._searches[event.id] = _Search(len(self._items), item)
+            self._items.append(entry)
+            changes.append(Searched(entry.index, item))
+        if event.status != "searching":
+            entry.take(search_item(entry.item().id, event, self._include))
+            changes.append(Closed(entry.index, entry.item()))
+        return changes
+
+    def _cite(self, event: UrlCitation | FileCitation) -> Iterable[Change]:
+        place = event.start_index if isinstance(event, UrlCitation) else event.place
+        messages = [entry for entry in self._items if isinstance(entry, _Message) and entry.start <= place]
         if not messages:
             return ()
         message = messages[-1]
-        annotation = UrlCitationAnnotation(event.start_index - message.start, event.end_index - message.start, event.title, event.url)
+        if isinstance(event, FileCitation):
+            annotation = FileCitationAnnotation(event.file_id, event.filename, place - message.start)
+        else:
+            annotation = UrlCitationAnnotation(place - message.start, event.end_index - message.start, event.title, event.url)
         message.annotations.append(annotation)
         return (Annotated(message.index, message.id, len(message.annotations) - 1, annotation),)
 

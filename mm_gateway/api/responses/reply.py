@@ -16,10 +16,11 @@ from mm_gateway.api.replies.logprobs import chat_logprobs
 from mm_gateway.api.replies.reply import is_large
 from mm_gateway.api.responses.call_items import Called
 from mm_gateway.api.responses.items import Kind
-from mm_gateway.api.responses.output import Annotated, Change, Closed, Opened, Output, PieceAdded, TextAdded
+from mm_gateway.api.responses.output import Annotated, Change, Closed, Opened, Output, PieceAdded, Searched, TextAdded
 from mm_gateway.core import GenerationEvent, Usage
 from mm_gateway.errors import InvalidRequestError, UpstreamError
 from mm_gateway.protocol.response_calls import ApplyPatchCallItem, CustomCallItem, LocalShellCallItem, ShellCallItem
+from mm_gateway.protocol.response_searches import FileSearchCallItem, SearchItem, WebSearchCallItem
 from mm_gateway.protocol.responses import (
     FunctionCallItem,
     IncompleteDetails,
@@ -54,7 +55,7 @@ class ResponseReply:
     """One response.
 
     Args:
-        response: as it is before the first event. new_id, called: see Output.
+        response: as it is before the first event. new_id, called, include: see Output.
         logprobs: whether they were asked for. obfuscate: whether deltas are padded, so that their sizes tell nothing of the text.
         encrypt: makes the `encrypted_content` of thoughts; None: they have none.
         keep: called with the response once it is final; None: it is not stored.
@@ -69,13 +70,14 @@ class ResponseReply:
         new_id: Callable[[Kind], str],
         *,
         called: Mapping[str, Called],
+        include: Collection[str],
         logprobs: bool,
         obfuscate: bool,
         keep: Keep | None,
         encrypt: Callable[[str], str] | None = None,
     ) -> None:
         self._response = response
-        self._output = Output(new_id, called=called, logprobs=logprobs, encrypt=encrypt)
+        self._output = Output(new_id, called=called, include=include, logprobs=logprobs, encrypt=encrypt)
         self._obfuscate = obfuscate
         self._keep = keep
         self._sequence_number = 0
@@ -157,6 +159,14 @@ class ResponseReply:
             case Annotated(index, id, number, annotation):
                 place = {"item_id": id, "output_index": index, "content_index": 0, "annotation_index": number}
                 return self._event("response.output_text.annotation.added", {**place, "annotation": annotation})
+            case Searched(index, item):
+                self._heads.append(b"")  # it has no deltas
+                opened = self._event(
+                    "response.output_item.added", {"output_index": index, "item": msgspec.structs.replace(item, status="in_progress")}
+                )
+                at = {"item_id": item.id, "output_index": index}
+                kind = _type_of(item)
+                return opened + self._event(f"response.{kind}.in_progress", at) + self._event(f"response.{kind}.searching", at)
             case Closed(index, item):
                 return self._closed(index, item)
 
@@ -178,6 +188,8 @@ class ResponseReply:
             closed = self._event("response.custom_tool_call_input.done", {**at, "input": item.input})
         elif isinstance(item, LocalShellCallItem | ShellCallItem | ApplyPatchCallItem):
             closed = b""
+        elif isinstance(item, WebSearchCallItem | FileSearchCallItem):
+            closed = self._event(f"response.{_type_of(item)}.completed", at) if item.status == "completed" else b""
         else:
             (part,) = item.content or []
             assert isinstance(part, OutputText | Refusal | ReasoningText)
@@ -202,6 +214,10 @@ class ResponseReply:
 def _name(part: Part) -> str:
     """Of a part's events, which is its type."""
     return str(type(part).__struct_config__.tag)
+
+
+def _type_of(item: SearchItem) -> str:
+    return str(type(item).__struct_config__.tag)
 
 
 def _head(type: str, fields: Mapping[str, Any]) -> bytes:

@@ -8,7 +8,6 @@ import msgspec
 
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, only_grammar, structured_outputs
 from mm_gateway.api.reasoning import response_reasoning
-from mm_gateway.api.responses.tools import shown
 from mm_gateway.core import ChatInput, GenerationRequest, Grammar, Message, Rendering, ToolUse
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol.policy import refuse_unserved
@@ -87,8 +86,8 @@ def response_request(body: ResponseRequest, request_id: str, messages: tuple[Mes
     )
 
 
-def new_response(body: ResponseRequest, id: str, created_at: int) -> ResponseObject:
-    """The response as it is before anything was generated; what the body asked for is in it. Call after `response_request`."""
+def new_response(body: ResponseRequest, id: str, created_at: int, tools: list[dict[str, Any]]) -> ResponseObject:
+    """The response as it is before anything was generated; what the body asked for is in it. tools: as they are shown."""
     form = body.text.format if body.text is not None else None
     choice = body.tool_choice
     return ResponseObject(
@@ -112,7 +111,7 @@ def new_response(body: ResponseRequest, id: str, created_at: int) -> ResponseObj
             "verbosity": (body.text.verbosity if body.text is not None else None) or "medium",
         },
         tool_choice=_without_nulls(choice) if isinstance(choice, ResponseToolChoice) else choice or "auto",
-        tools=shown(body.tools),
+        tools=tools,
         top_logprobs=body.top_logprobs or 0,
         top_p=body.top_p,
         truncation=body.truncation or "disabled",

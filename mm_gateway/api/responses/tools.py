@@ -9,6 +9,7 @@ import msgspec
 
 from mm_gateway.api.custom_tools import custom_tool
 from mm_gateway.api.responses.call_items import BUILT_IN, BuiltIn, Called, function_name
+from mm_gateway.api.responses.searches import KINDS, AskedSearches
 from mm_gateway.api.tools import (
     SERVER_TOOLS,
     OneFunction,
@@ -19,6 +20,7 @@ from mm_gateway.api.tools import (
     tool_use,
     unserved_choice,
 )
+from mm_gateway.backends.searching import FUNCTIONS, Searcher
 from mm_gateway.core import Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import FunctionDefinition
@@ -46,28 +48,46 @@ class ResponseTools:
     """The tools of one body.
 
     Args:
-        ignored: gets the paths of what is left out. unknown: as for `decode`.
+        searcher: what can be searched; None: another server answers, which is asked for no searches. ignored: gets the paths of what is
+            left out. unknown: as for `decode`.
 
     Attributes:
         use: what may and must be called; None: nothing. called: what each function is to the client, by the name that the model knows.
+        searches: what the model may search; None: nothing.
 
     Raises:
         InvalidRequestError: a name, a schema, a grammar or a choice is wrong. UnsupportedParameterError: a kind of tool that is not served.
     """
 
-    def __init__(self, body: ResponseRequest, ignored: list[str], unknown: list[str] | None = None) -> None:
+    def __init__(self, body: ResponseRequest, searcher: Searcher | None, ignored: list[str], unknown: list[str] | None = None) -> None:
         self._unknown = unknown
+        self._searches = AskedSearches(searcher, ignored, unknown) if searcher is not None else None
+        self._served = self._searches.served if self._searches is not None else frozenset[str]()
         self.called: dict[str, Called] = {}
         given = body.tools or []
-        choice = _choice(body.tool_choice) if isinstance(body.tool_choice, ResponseToolChoice) else body.tool_choice
+        choice = self._choice(body.tool_choice) if isinstance(body.tool_choice, ResponseToolChoice) else body.tool_choice
+        self._left_out = (LEFT_OUT | {_IN_CONTAINER}) - self._served
         tools = functions_of(
             [_kind(tool) for tool in given],
             lambda index: self._read(f"tools[{index}]", given[index]),
             choice,
             ignored,
-            LEFT_OUT | {_IN_CONTAINER},
+            self._left_out,
         )
         self.use: ToolUse | None = tool_use(tools, choice, parallel=body.parallel_tool_calls is not False, name_field="name")
+        self.searches = self._searches.plan(body.max_tool_calls) if self._searches is not None and self.use is not None else None
+
+    def shown(self, tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+        """The tools as the response repeats them: those that were not left out, functions with all of their fields."""
+        found: list[dict[str, Any]] = []
+        for tool in tools or ():
+            if tool.get("type") == "function":
+                strict = tool.get("strict") is not False
+                about = {"description": tool.get("description"), "parameters": tool.get("parameters")}
+                found.append({"type": "function", "name": tool["name"], **about, "strict": strict})
+            elif _kind(tool) not in self._left_out:
+                found.append({"type": tool["type"], **_without_nulls(tool)})
+        return found
 
     def _read(self, at: str, tool: Mapping[str, Any], group: str | None = None) -> list[Tool]:
         kind: Any = tool.get("type")
@@ -81,6 +101,8 @@ class ResponseTools:
             given = convert(_without_nulls(tool), _CustomTool, at, self._unknown)
             check_name(f"{at}.name", given.name)
             return [self._named(at, custom_tool(f"{at}.format", given.name, given.description, given.format), Called("custom", "", group))]
+        if group is None and kind in self._served and self._searches is not None:
+            return [self._searches.read(at, kind, _without_nulls(tool))]
         if kind == "namespace" and group is None:
             return self._group(at, convert(_without_nulls(tool), _Namespace, at, self._unknown))
         if group is None and kind in BUILT_IN:
@@ -94,6 +116,11 @@ class ResponseTools:
             code="unsupported_value",
         )
 
+    def _choice(self, choice: ResponseToolChoice) -> OneFunction | SomeFunctions:
+        if choice.type in self._served:
+            return OneFunction(FUNCTIONS[KINDS[choice.type]].name, "tool_choice.type")
+        return _chosen(choice)
+
     def _group(self, at: str, group: _Namespace) -> list[Tool]:
         check_name(f"{at}.name", group.name)
         tools = [tool for index, entry in enumerate(group.tools) for tool in self._read(f"{at}.tools[{index}]", entry, group.name)]
@@ -106,26 +133,6 @@ class ResponseTools:
         check_name(f"{at}.name", name)
         self.called[name] = msgspec.structs.replace(called, name=tool.name)
         return msgspec.structs.replace(tool, name=name)
-
-
-def shown(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
-    """The tools as the response repeats them: those that were not left out, functions with all of their fields."""
-    found: list[dict[str, Any]] = []
-    for tool in tools or ():
-        if tool.get("type") == "function":
-            strict = tool.get("strict") is not False
-            found.append(
-                {
-                    "type": "function",
-                    "name": tool["name"],
-                    "description": tool.get("description"),
-                    "parameters": tool.get("parameters"),
-                    "strict": strict,
-                }
-            )
-        elif _kind(tool) not in LEFT_OUT | {_IN_CONTAINER}:
-            found.append({"type": tool["type"], **_without_nulls(tool)})
-    return found
 
 
 def function_definition(at: str, tool: Mapping[str, Any], unknown: list[str] | None) -> FunctionDefinition:
@@ -158,7 +165,12 @@ def _without_nulls(tool: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _choice(choice: ResponseToolChoice) -> OneFunction | SomeFunctions:
+def _own_name(kind: str) -> str:
+    """Of the function that a tool of a type without names is."""
+    return FUNCTIONS[KINDS[kind]].name if kind in KINDS else kind if kind in BUILT_IN else ""
+
+
+def _chosen(choice: ResponseToolChoice) -> OneFunction | SomeFunctions:
     if choice.type in ("function", "custom"):
         if choice.name is None:
             raise InvalidRequestError("You must provide the parameter: tool_choice.name", param="tool_choice.name")
@@ -169,6 +181,6 @@ def _choice(choice: ResponseToolChoice) -> OneFunction | SomeFunctions:
         if choice.mode is None or choice.tools is None:
             missing = "tool_choice.mode" if choice.mode is None else "tool_choice.tools"
             raise InvalidRequestError(f"You must provide the parameter: {missing}", param=missing)
-        names = tuple(tool.name or (tool.type if tool.type in BUILT_IN else "") for tool in choice.tools)
+        names = tuple(tool.name or _own_name(tool.type) for tool in choice.tools)
         return SomeFunctions(choice.mode, names, "tool_choice.tools")
     raise unserved_choice(choice.type)

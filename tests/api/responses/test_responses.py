@@ -198,7 +198,7 @@ async def test_what_has_no_effect_is_accepted_and_null_is_absence() -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_text", "text": 1}]}]}, "input[0].content[0].text", None),
         ({"input": [USER | {"id": "i" * 65}]}, "input[0].id", None),
         ({"input": [USER | {"id": "i"}, USER | {"id": "i"}]}, "input", None),
-        ({"input": [{"type": "web_search_call", "id": "x"}]}, "input[0].type", "unsupported_value"),
+        ({"input": [{"type": "computer_call", "id": "x"}]}, "input[0].type", "unsupported_value"),
         ({"input": [{"type": {}}]}, "input[0].type", "unsupported_value"),
         ({"input": [CALL]}, "input", None),
         ({"input": [RESULT]}, "input", None),

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from mm_gateway.search.citations import CitationReader
 from mm_gateway.search.results import SearchResult
-from mm_gateway.workflows.citations import CitationReader
 
 SOURCES = [SearchResult(f"Title {number}", f"https://{number}.example/", "") for number in (1, 2, 3)]
 
