@@ -63,13 +63,15 @@ class StringRule(NamedTuple):
 
 
 def string_rule(parameter: Parameter) -> StringRule:
-    """What a parameter that is a string has to be."""
+    """What a parameter has to be that is a string, or a string or null."""
     parts, left_out = _read(parameter.schema, parameter.root, "", 0)
+    if "null" in parameter.types:
+        parts = [f"/({part[1:-1]})|null/" for part in parts]
     return StringRule(tuple(dict.fromkeys(parts)) or (ANY_TEXT,), left_out)
 
 
 def unheld(parameter: Parameter) -> tuple[str, ...]:
-    """What a text of any kind is not held to, where a parameter may be a string and something else beside that."""
+    """What a text of any kind is not held to, where a parameter may be a string and something else beside that, which is not null."""
     parts, left_out = _read(parameter.schema, parameter.root, "", 0)
     return left_out or (("type",) if parts else ())
 
@@ -104,7 +106,11 @@ def _read(schema: object, root: Mapping[str, Any], path: str, depth: int) -> tup
         parts += more
         left_out += missing
     for key in ("anyOf", "oneOf"):
-        branches = [_read(entry, root, f"{path}{key}[{place}].", depth + 1) for place, entry in enumerate(of.get(key) or ())]
+        branches = [
+            _read(entry, root, f"{path}{key}[{place}].", depth + 1)
+            for place, entry in enumerate(of.get(key) or ())
+            if "string" in Parameter("", entry, False, root).types  # the others say nothing of strings
+        ]
         left_out += [missing for _, all_missing in branches for missing in all_missing]
         if len(branches) == 1:
             parts += branches[0][0]

@@ -18,6 +18,7 @@ from mm_gateway.core import Grammar, Tool, ToolCall
 from mm_gateway.text import begun_at_end
 
 _ANY_NAME = "/[A-Za-z_][A-Za-z0-9_.-]{0,63}/"
+_TEXT = frozenset({"string", "null"})
 _MAX_TAG = 512  # characters of a tag with the name of an argument
 
 
@@ -75,7 +76,7 @@ class TaggedCalls(FramedCalls):
             types = parameter.types
             if "string" not in types or parameter.texts:
                 continue
-            missing = string_rule(parameter).left_out if types == {"string"} else unheld(parameter)
+            missing = string_rule(parameter).left_out if types <= _TEXT else unheld(parameter)
             found += [f"properties.{parameter.name}.{path}" for path in missing]
         return tuple(found)
 
@@ -116,7 +117,7 @@ class TaggedCalls(FramedCalls):
                 needed.append(f"{rule}_json: {spaced_json_rule(_narrowed(parameter, others))}")
             return f"({' | '.join(alternatives)}) {after}", needed
         # What is no string but was asked for beside strings is text as well: it is told from a string where it is read.
-        return f"{rule}_text", self._text(f"{rule}_text", string_rule(parameter) if types == {"string"} else StringRule(), spell)
+        return f"{rule}_text", self._text(f"{rule}_text", string_rule(parameter) if types <= _TEXT else StringRule(), spell)
 
     def _free_text(self, grammar: Grammar, spell: Spell) -> str:
         """A custom tool's text with what follows it."""
