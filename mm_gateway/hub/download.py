@@ -1,7 +1,7 @@
 """Brings files of a repository to the local cache: first what there is, then whether the disk has room for it, then the files.
 
 Files that are there are not fetched again, nor looked up where a complete copy is there and the hub cannot be asked. A connection that
-breaks off is taken up where it broke.
+breaks off is taken up where it broke, also by the next download.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mm_gateway.configuration.hub_names import gguf_parts
 from mm_gateway.errors import DownloadError
 from mm_gateway.hub.failures import hub_failures
+from mm_gateway.hub.resuming import resume_downloads
 
 Choose = Callable[[Sequence[str]], Sequence[str]]
 """Names of a repository's files -> those that are wanted."""
@@ -39,6 +40,7 @@ def download(name: str, choose: Choose, *, revision: str | None = None, bar: typ
     Raises:
         DownloadError: the repository or the revision is unknown or gated, no network, too little room on the disk.
     """
+    resume_downloads()
     with hub_failures(name, revision):
         commit, there = _listed(name, revision)
         wanted = None if there is None else [glob.escape(file) for file in choose(there)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -60,6 +61,43 @@ def test_a_connection_that_breaks_off_is_taken_up_where_it_broke(hub: FakeHub, m
     hub.break_after = [100_000]
     assert (folder_of("o/m") / "model.safetensors").read_bytes() == WEIGHTS
     assert [range_ for _, range_ in hub.downloads()] == [None, "bytes=100000-"]
+
+
+def stopped(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """A download that ends after so many bytes of a large file, for good."""
+    hub.add("o/m", FILES)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    hub.break_after = [after] + [0] * 10
+    with pytest.raises(DownloadError, match="broke off"):
+        folder_of("o/m")
+    hub.break_after = []
+    hub.requests.clear()
+
+
+def test_a_download_that_was_stopped_goes_on_at_its_byte(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stopped(hub, monkeypatch, 100_000)
+    assert (folder_of("o/m") / "model.safetensors").read_bytes() == WEIGHTS
+    assert [range_ for _, range_ in hub.downloads()] == ["bytes=100000-"]
+    assert not list((tmp_path / "cache").rglob("*.incomplete"))
+
+
+def test_what_was_there_and_is_damaged_is_fetched_anew(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stopped(hub, monkeypatch, 100_000)
+    (unfinished,) = (tmp_path / "cache").rglob("*.incomplete")
+    unfinished.write_bytes(bytes([1]) * 100_000)
+    assert (folder_of("o/m") / "model.safetensors").read_bytes() == WEIGHTS
+    assert [range_ for _, range_ in hub.downloads()] == ["bytes=100000-", None]
+
+
+def test_two_at_once_do_not_write_into_one_file(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stopped(hub, monkeypatch, 100_000)
+    (unfinished,) = (tmp_path / "cache").rglob("*.incomplete")
+    with unfinished.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert (folder_of("o/m") / "model.safetensors").read_bytes() == WEIGHTS
+    assert unfinished.stat().st_size == 100_000
+    assert [range_ for _, range_ in hub.downloads()] == [None]
 
 
 def test_files_that_are_there_are_not_fetched_again(hub: FakeHub) -> None:

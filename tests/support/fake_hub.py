@@ -151,11 +151,13 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0])
         headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
         if self.command == "GET" and self.hub.break_after:
-            return self._break_off(content[start:], self.hub.break_after.pop(0))
+            return self._break_off(206 if start else 200, headers, content[start:], self.hub.break_after.pop(0))
         return self._answer(206 if start else 200, headers | {"Accept-Ranges": "bytes"}, content[start:])
 
-    def _break_off(self, content: bytes, after: int) -> None:
-        self.send_response(200)
+    def _break_off(self, status: int, headers: dict[str, str], content: bytes, after: int) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content[:after])
