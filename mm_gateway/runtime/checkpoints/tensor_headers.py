@@ -49,6 +49,8 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:
     """The entries of the header, and where in the file the numbers begin."""
+    if not file.is_file():  # opening a pipe would wait for a writer, for ever
+        raise ValueError(f"{file.name} is no file")
     with file.open("rb") as stream:
         prefix = stream.read(8)
         size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
