@@ -183,11 +183,19 @@ class Thinking:
             self._restart()
         if channels and self._grammar is not None and not self._forced:
             self._forced.extend(self._tokens.turn)
-        # The token that closed it may hold the beginning of the answer.
+        # The token that closed it may hold the beginning of the answer. What is none by the grammar belongs to the closing.
         rest = "".join(piece.text for piece in pieces if piece.part == "answer")
-        if rest and self._state is not None:
-            for token in self._tokens.encode(rest):
-                self._state.advance(token)
+        if rest and self._state is not None and not self._takes(self._tokens.encode(rest)):
+            self._restart()
+            pieces[:] = [Piece("mark", piece.text) if piece.part == "answer" else piece for piece in pieces]
+
+    def _takes(self, tokens: tuple[int, ...]) -> bool:
+        """Advances the grammar; False where it does not allow one of them."""
+        for token in tokens:
+            if self._state is None or not self._state.accepts(token):
+                return False
+            self._state.advance(token)
+        return True
 
     def _restart(self) -> None:
         self._state = self._grammar.new_state() if self._grammar is not None else None

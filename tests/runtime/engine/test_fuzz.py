@@ -393,3 +393,18 @@ def test_a_request_gets_what_it_gets_alone_on_an_engine_with_room(share: int, fu
             thoughts += case.thoughts
             preemptions += stats.preemptions
             reused += stats.cached_tokens
+
+
+def test_what_a_token_holds_behind_the_end_of_a_thought_is_an_answer_only_by_the_grammar(model: Model, roomy: StepLoop) -> None:
+    (you,) = model.text.encode(" you", add_special_tokens=False)
+    plan = ThoughtPlan(tags("letters", "e", "o"), "thought")
+    config = GenerationConfig(max_new_tokens=20, seed=1, n=3, logit_bias={you: 100.0}, return_token_ids=True)
+    received = Received()
+    with torch.inference_mode():
+        roomy.add(Request([[5, 6]], config, model.grammars[0], thoughts=plan).job(model.jobs(CONTEXT, "mean"), received))
+        while roomy.busy:
+            roomy.step()
+        roomy.step()
+    found = outcome_of(received.items)
+    assert found.error is None and found.thoughts == {0: "y", 1: "y", 2: "y"}
+    assert all(FITS[0](text) for text in found.texts.values()) and len(found.texts) == 3
