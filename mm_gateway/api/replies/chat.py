@@ -212,7 +212,10 @@ def _assistant_message(
     if others := more.get("annotations"):
         more["annotations"] = body.get("annotations", []) + others
     for piece in more.pop("tool_calls", ()):
-        place = piece.pop("index")
+        place = piece.pop("index", 0)
+        if "custom" in piece:
+            body.setdefault("tool_calls", []).append(piece)
+            continue
         for call in body.get("tool_calls", [])[place : place + 1]:
             call |= piece
     # Encoded like the type, with fields that it cannot know. A message that is refused, spoken or only thought has no content.

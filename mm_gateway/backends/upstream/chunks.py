@@ -116,6 +116,9 @@ class ChunkReader:
             if (cited := annotation.url_citation) is not None:
                 yield UrlCitation(index, cited.start_index, cited.end_index, cited.title, cited.url)
         for piece in delta.tool_calls or ():
+            if "custom" in piece:  # of a tool that is no function: its client knows what it asked for
+                yield MessageFields(index, {"tool_calls": [piece]})
+                continue
             reader = self._calls.setdefault(index, CallReader(index))
             if (call := reader.read(msgspec.convert(piece, ToolCall))) is not None:
                 yield call

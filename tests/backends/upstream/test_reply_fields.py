@@ -40,6 +40,13 @@ REPLIES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         {"content": "ab", "content_parts": [IMAGE]},
     ),
     "annotations of two kinds": ([{"content": "x", "annotations": [LINK, FILE]}], {"content": "x", "annotations": [LINK, FILE]}),
+    "custom calls": (
+        [
+            {"tool_calls": [{"index": 0, "id": "c", "type": "custom", "custom": {"name": "sql", "input": "SEL"}}]},
+            {"tool_calls": [{"index": 0, "custom": {"input": "ECT"}}]},
+        ],
+        {"content": None, "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT"}}]},
+    ),
     "unknown": ([{"content": "x", "mood": {"level": 3}}], {"content": "x", "mood": {"level": 3}}),
 }
 
