@@ -14,12 +14,10 @@ import argparse
 import json
 import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 import uvloop
 
 from benchmarks._measures import median, ratio
@@ -28,6 +26,7 @@ from benchmarks._tables import machine, markdown_table, versions, write_section
 from benchmarks._workload import Workload
 from benchmarks.real_model_accuracy import LLAMA_CPP, make_file, make_model
 from benchmarks.serving import run
+from mm_gateway.runtime.model_speed import memory_gb_per_s
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 LAYERS = 30
@@ -61,16 +60,6 @@ def commands(work: Path, precision: str, llama_server: Path) -> tuple[ServerComm
     theirs = (str(llama_server), "-m", str(file), "--port", PORT, "--host", "127.0.0.1", "-np", "32", "-c", str(32 * SLOT_TOKENS))
     theirs += ("-t", threads, "-tb", threads, "--no-webui", "--cache-ram", "0")
     return ServerCommand(f"mm_gateway {precision}", ours, "m"), ServerCommand(f"llama-server {kind}", theirs, "m")
-
-
-def memory_gb_per_s() -> float:
-    """What reading gives with all cores: the best of five sums over a gigabyte."""
-    numbers, times = torch.ones(2**28, dtype=torch.float32), list[float]()
-    for _ in range(5):
-        start_s = time.perf_counter()
-        numbers.sum()
-        times.append(time.perf_counter() - start_s)
-    return numbers.nbytes / min(times) / 1e9
 
 
 def measure(command: ServerCommand, workloads: list[Workload]) -> list[Measured]:

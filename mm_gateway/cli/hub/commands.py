@@ -91,4 +91,18 @@ def show(name: str, models_file: Path | None, gateway_file: Path | None, url: st
     show_model(load_settings(models_file, gateway_file, os.environ), name, url, key)
 
 
-COMMANDS = (pull, list_models, rm, search, ps, show)
+@click.command()
+@click.argument("name")
+@models_option
+@config_option
+def bench(name: str, models_file: Path | None, gateway_file: Path | None) -> None:
+    """Measure how fast a model is on this machine: tokens a second for 1, 4 and 16 clients, and what the memory allows.
+
+    NAME is an entry of models.yaml, a hub id, NAME:FILE of a GGUF file in one, or a folder.
+    """
+    from mm_gateway.cli.hub.bench import bench_model
+
+    bench_model(load_settings(models_file, gateway_file, os.environ), name)
+
+
+COMMANDS = (pull, list_models, rm, search, ps, show, bench)

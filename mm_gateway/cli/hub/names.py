@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from mm_gateway.configuration.hub_names import is_allowed, is_repository, split_file
+from pathlib import Path
+
+from mm_gateway.configuration.hub_names import gguf_parts, is_allowed, is_repository, split_file
 from mm_gateway.configuration.settings import ModelConfig, Settings
-from mm_gateway.errors import InvalidRequestError
+from mm_gateway.errors import DownloadError, InvalidRequestError
+from mm_gateway.hub.download import cached
 
 
 def entry_of(settings: Settings, name: str) -> ModelConfig | None:
@@ -29,6 +32,23 @@ def repository_of(settings: Settings, name: str) -> tuple[str, str | None]:
             f"{name!r} is neither an entry of models.yaml nor the name of a hub repository: ORGANISATION/NAME, or ORGANISATION/NAME:FILE"
         )
     return repository, file
+
+
+def config_of(settings: Settings, name: str) -> ModelConfig:
+    """What is loaded for a name: an entry, a folder, or a hub model with or without a file.
+
+    Raises:
+        InvalidRequestError: it means none of these, or an entry that is not computed here. DownloadError: the file is not downloaded.
+    """
+    config = entry_of(settings, name)
+    if config is not None and config.backend != "local":
+        raise InvalidRequestError(f"{name} is answered by backend: {config.backend}. `mm-gateway models {name}` shows its entry")
+    if config is not None or Path(name).expanduser().is_dir():
+        return config or ModelConfig(model_name=name)
+    repository, file = repository_of(settings, name)
+    if file is not None and cached(repository, lambda _: gguf_parts(file), revision="main") is None:
+        raise DownloadError(f"{name} is not downloaded, and a GGUF file says what it is only as a whole: mm-gateway pull {name}")
+    return ModelConfig(model_name=repository, revision="main", gguf_file=file)
 
 
 def is_from_hub(config: ModelConfig) -> bool:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
-from mm_gateway.cli.hub.names import entry_of, repository_of
+from mm_gateway.cli.hub.names import config_of
 from mm_gateway.cli.hub.running import in_words, running_models
 from mm_gateway.cli.hub.table import count_in_words
-from mm_gateway.configuration.hub_names import gguf_parts
 from mm_gateway.configuration.settings import ModelConfig, Settings
-from mm_gateway.errors import DownloadError, InvalidRequestError, UpstreamError
-from mm_gateway.hub.download import cached, size_in_words
+from mm_gateway.errors import UpstreamError
+from mm_gateway.hub.download import size_in_words
 
 
 def show_model(settings: Settings, name: str, url: str | None, key: str | None) -> None:
@@ -22,7 +20,7 @@ def show_model(settings: Settings, name: str, url: str | None, key: str | None) 
     Raises:
         InvalidRequestError: the name means no model of this machine or the hub. ModelLoadError: its files cannot be had or read.
     """
-    config = _config(settings, name)
+    config = config_of(settings, name)
     if sys.stderr.isatty():
         click.echo("reading…\r", nl=False, err=True)
     from mm_gateway.runtime.model_description import describe  # brings torch
@@ -47,18 +45,6 @@ def show_model(settings: Settings, name: str, url: str | None, key: str | None) 
     click.echo(name)
     for title, value in rows:
         click.echo(f"  {title:14} {value}")
-
-
-def _config(settings: Settings, name: str) -> ModelConfig:
-    config = entry_of(settings, name)
-    if config is not None and config.backend != "local":
-        raise InvalidRequestError(f"{name} is answered by backend: {config.backend}. `mm-gateway models {name}` shows its entry")
-    if config is not None or Path(name).expanduser().is_dir():
-        return config or ModelConfig(model_name=name)
-    repository, file = repository_of(settings, name)
-    if file is not None and cached(repository, lambda _: gguf_parts(file), revision="main") is None:
-        raise DownloadError(f"{name} is not downloaded, and a GGUF file says what it is only as a whole: mm-gateway pull {name}")
-    return ModelConfig(model_name=repository, revision="main", gguf_file=file)
 
 
 def _running(settings: Settings, name: str, config: ModelConfig, url: str | None, key: str | None) -> str | None:
