@@ -72,9 +72,9 @@ async def test_a_header_is_bounded_however_many_fields_there_are() -> None:
 async def test_tools_that_no_model_here_can_be_given_are_left_out_and_named() -> None:
     codex = [
         {"type": "function", **FUNCTION, "cache": None},
-        {"type": "namespace", "name": "n", "tools": []},
+        {"type": "tool_search"},
         {"type": "web_search"},
-        {"type": "custom", "name": "c"},
+        {"type": "image_generation"},
     ]
     backend = ScriptedBackend(ANSWER)
     async with AsyncTestClient(app_over(backend)) as client:
