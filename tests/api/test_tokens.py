@@ -154,7 +154,7 @@ async def test_the_mock_takes_words_for_tokens_and_gives_them_back(client: Async
         ("/tokenize", {"model": "missing", "prompt": "a"}, 503, None),
         ("/detokenize", {"model": "llama", "tokens": [100_000]}, 400, "tokens"),
         ("/detokenize", {"model": "llama", "tokens": [-1]}, 400, "tokens"),
-        ("/detokenize", {"model": "llama", "tokens": [2**64]}, 400, "tokens"),
+        ("/detokenize", {"model": "llama", "tokens": [2**64]}, 400, "tokens[0]"),
         ("/detokenize", {"model": "mock", "tokens": [1]}, 400, "tokens"),
         ("/detokenize", {"model": "llama"}, 400, "tokens"),
     ],
