@@ -2,8 +2,9 @@
 // so that one row of activations reads it as one stream and a tile of several rows loads each weight once.
 //
 // The tile keeps rows x 16 sums in registers while it passes over the inputs (K. Goto, R. van de Geijn, Anatomy of High-Performance Matrix
-// Multiplication, https://doi.org/10.1145/1356052.1356053). Every sum is taken in the order of the inputs, whatever the tile: a row's result
-// depends neither on the rows beside it nor on the number of threads.
+// Multiplication, https://doi.org/10.1145/1356052.1356053). Every sum is taken in the order of the inputs within segments of DEPTH, and then
+// over the segments, whatever the tile: a row's result depends neither on the rows beside it nor on the number of threads, and its error
+// grows with the length of a segment (N. Higham, The Accuracy of Floating Point Summation, https://doi.org/10.1137/0914050).
 #pragma once
 #include <algorithm>
 
@@ -20,7 +21,7 @@ constexpr int TOGETHER = MOST_SUMS / (TILE_ROWS * VECTORS);
 // Inputs whose weights of these panels stay in the nearest cache while many rows pass by: 24 kB.
 constexpr int64_t DEPTH = 384 / TOGETHER;
 
-// What a tile computes: c [rows][16 of each panel] = start + a [rows][depth] * b [depth][16]; with `resume` it goes on from c's own values.
+// What a tile computes: c [rows][16 of each panel] = start + a [rows][depth] * b [depth][16]; with `resume` it is added to c's own values.
 template <class Weight>
 struct Product {
     const float* a;
@@ -34,17 +35,12 @@ struct Product {
     bool resume;
 };
 
+// Inputs `from` to `to`.
 template <int R, int P, class Weight>
-void run_tile(const Product<Weight>& product) {
-    Floats sums[R][P][VECTORS];
-    for (int r = 0; r < R; r++)
-        for (int p = 0; p < P; p++)
-            for (int v = 0; v < VECTORS; v++) {
-                const int at = PANEL * p + WIDTH * v;
-                sums[r][p][v] = product.resume ? load(product.c + r * product.c_stride + at) : product.start != nullptr ? load(product.start + at) : Floats{};
-            }
-    const Weight* b = product.b;
-    for (int64_t k = 0; k < product.depth; k++, b += product.b_stride) {
+void run_segment(const Product<Weight>& product, int64_t from, int64_t to) {
+    Floats sums[R][P][VECTORS] = {};
+    const Weight* b = product.b + from * product.b_stride;
+    for (int64_t k = from; k < to; k++, b += product.b_stride) {
         Floats weights[P][VECTORS];
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++)
@@ -59,9 +55,21 @@ void run_tile(const Product<Weight>& product) {
                 for (int v = 0; v < VECTORS; v++) sums[r][p][v] = multiply_add(weights[p][v], x, sums[r][p][v]);
         }
     }
+    const bool first = from == 0 && !product.resume;
     for (int r = 0; r < R; r++)
         for (int p = 0; p < P; p++)
-            for (int v = 0; v < VECTORS; v++) store(product.c + r * product.c_stride + PANEL * p + WIDTH * v, sums[r][p][v]);
+            for (int v = 0; v < VECTORS; v++) {
+                const int at = PANEL * p + WIDTH * v;
+                float* c = product.c + r * product.c_stride + at;
+                if (!first) sums[r][p][v] = load(c) + sums[r][p][v];
+                else if (product.start != nullptr) sums[r][p][v] = load(product.start + at) + sums[r][p][v];
+                store(c, sums[r][p][v]);
+            }
+}
+
+template <int R, int P, class Weight>
+void run_tile(const Product<Weight>& product) {
+    for (int64_t from = 0; from < product.depth; from += DEPTH) run_segment<R, P>(product, from, std::min(from + DEPTH, product.depth));
 }
 
 // Panels that few rows take at once, so that there are enough sums under way to hide the time of one.
@@ -112,21 +120,20 @@ void multiply_panels(const Layer& layer, const Weight* weights, const float* x, 
         run_product<Weight>({x, layer.inputs, weights + first * panel_size, PANEL, panel_size, layer.inputs, y, y_stride, start, false}, rows, last - first);
         return;
     }
-    const int64_t parts = std::max<int64_t>(1, (layer.inputs + DEPTH - 1) / DEPTH);
     for (int64_t panel = first; panel < last; panel += TOGETHER) {
         const int64_t panels = std::min<int64_t>(TOGETHER, last - panel);
         const float* start = layer.bias != nullptr ? layer.bias + panel * PANEL : nullptr;
         float* c = y + (panel - first) * PANEL;
-        for (int64_t part = 0; part < parts; part++) {
-            const int64_t from = layer.inputs * part / parts, depth = layer.inputs * (part + 1) / parts - from;
+        for (int64_t from = 0; from < layer.inputs; from += DEPTH) {
+            const int64_t depth = std::min(DEPTH, layer.inputs - from);
             const Weight* block = weights + panel * panel_size + from * PANEL;
             if constexpr (sizeof(Weight) == sizeof(float)) {
-                run_product<float>({x + from, layer.inputs, block, PANEL, panel_size, depth, c, y_stride, start, part > 0}, rows, panels);
+                run_product<float>({x + from, layer.inputs, block, PANEL, panel_size, depth, c, y_stride, start, from > 0}, rows, panels);
             } else {  // converted once for all rows
                 alignas(64) float converted[TOGETHER][DEPTH * PANEL];
                 for (int64_t p = 0; p < panels; p++)
                     for (int64_t i = 0; i < depth * PANEL; i += WIDTH) store(converted[p] + i, load(block + p * panel_size + i));
-                run_product<float>({x + from, layer.inputs, converted[0], PANEL, DEPTH * PANEL, depth, c, y_stride, start, part > 0}, rows, panels);
+                run_product<float>({x + from, layer.inputs, converted[0], PANEL, DEPTH * PANEL, depth, c, y_stride, start, from > 0}, rows, panels);
             }
         }
     }
