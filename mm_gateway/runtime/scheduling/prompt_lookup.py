@@ -6,6 +6,8 @@ been right lately, since each of them costs a row of the forward pass that check
 
 from __future__ import annotations
 
+from array import array
+
 NGRAM = 3
 """Tokens that are looked up: fewer are found by chance too often."""
 FIRST_GUESS = 3
@@ -13,12 +15,14 @@ LONGEST_GUESS = 15
 LONGEST_PAUSE = 64
 
 
+_BYTES = array("i").itemsize
+
+
 class PromptLookup:
-    """What one sequence has said so far, by its n-grams."""
+    """What one sequence has said so far, as bytes: these are searched at the speed of C, and take less memory than an index would."""
 
     def __init__(self) -> None:
-        self._next: dict[tuple[int, ...], int] = {}  # n-gram -> index of the token after its latest occurrence
-        self._indexed = NGRAM  # n-grams that end before it are in
+        self._said = bytearray()
         self._length = FIRST_GUESS
         self._pause = self._resume_at = 0
 
@@ -27,11 +31,24 @@ class PromptLookup:
         count = len(tokens)
         if count < self._resume_at or most < 1:
             return []
-        for end in range(self._indexed, count):
-            self._next[tuple(tokens[end - NGRAM : end])] = end
-        self._indexed = max(count, NGRAM)
-        found = self._next.get(tuple(tokens[-NGRAM:]))
-        return [] if found is None else tokens[found : found + min(self._length, most)]
+        self._said += array("i", tokens[len(self._said) // _BYTES :]).tobytes()
+        place = self._latest(self._said[-NGRAM * _BYTES :])
+        if place is None:
+            return []
+        start, length = place + NGRAM, min(self._length, most)
+        guess = tokens[start : start + length]
+        while len(guess) < length:  # what repeats at once goes on doing so
+            guess.append(guess[len(guess) - (count - start)])
+        return guess
+
+    def _latest(self, ngram: bytearray) -> int | None:
+        """Where it began last, but for the end of the text."""
+        before = len(self._said) - _BYTES
+        while (found := self._said.rfind(ngram, 0, before)) >= 0:
+            if found % _BYTES == 0:
+                return found // _BYTES
+            before = found + len(ngram) - 1
+        return None
 
     def learn(self, tokens: list[int], guessed: int, accepted: int) -> None:
         """What became of a guess: how many of its tokens were right. tokens: the sequence's, with what was drawn."""
