@@ -27,7 +27,7 @@ from mm_gateway.runtime.engine.stats import EngineStats
 from mm_gateway.runtime.engine.text_job import TextJob
 from mm_gateway.runtime.engine.thinking import Thinking
 from mm_gateway.runtime.sampling.sampler import Sampled, Sampler, TokenScores, score_tokens
-from mm_gateway.runtime.sampling.structured_output import GrammarState, TokenMasks
+from mm_gateway.runtime.sampling.structured_output import Allowed, GrammarState, TokenMasks
 from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -61,6 +61,7 @@ class StepLoop:
         # By sequence id:
         self._job_of: dict[int, TextJob | EmbeddingJob] = {}
         self._rules: dict[int, GrammarState | Thinking] = {}
+        self._ahead: dict[int, list[GrammarState]] = {}  # states after each guess of the last step
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._released = 0  # sequences since the last step
         self._next_report_s = 0.0
@@ -138,8 +139,9 @@ class StepLoop:
                 text.follow()
                 self._rules[seq.id] = text.thinking
             elif job.grammar is not None:
-                self._rules[seq.id] = job.grammar.new_state()
-            elif self._guesses and seq.is_predictable:
+                state = self._rules[seq.id] = job.grammar.new_state()
+                seq.count_accepted = state.count_accepted
+            if self._guesses and seq.is_predictable and text.thinking is None:
                 seq.lookup = PromptLookup()
             self._scheduler.add(seq)
 
@@ -169,6 +171,7 @@ class StepLoop:
         self._job_of.pop(seq.id, None)
         self._prompt_scores.pop(seq.id, None)
         self._rules.pop(seq.id, None)
+        self._ahead.pop(seq.id, None)
 
     def _report(self) -> None:
         """Tell those without a token yet where they stand."""
@@ -216,6 +219,9 @@ class StepLoop:
                 break  # it ended
             if draft:
                 self._scheduler.computed(seq, 1)
+            rules = self._rules.get(seq.id)
+            if accepted and isinstance(rules, GrammarState):
+                rules.fault = self._ahead[seq.id][accepted - 1].fault  # of the mask of this row
             self._advance(job, job.texts[seq.id], draw)
             if accepted == len(draft) or draw.token != draft[accepted]:
                 break
@@ -227,17 +233,27 @@ class StepLoop:
 
     def _forward(self, step: list[ScheduledSequence]) -> tuple[StepLogits, dict[int, torch.Tensor], list[Sampled]]:
         """Logits, complete hidden states by sequence id, and the tokens drawn."""
-        ruled = [scheduled.seq.id for scheduled in step if scheduled.sample and scheduled.seq.id in self._rules]
-        constrained = {id: allowed for id in ruled if (allowed := self._rules[id].allowed()) is not None}
-        masks = self._masks.start([*constrained.values()]) if constrained else None
+        constrained = {scheduled.seq.id: allowed for scheduled in step if scheduled.sample and (allowed := self._allowed(scheduled.seq))}
+        masks = self._masks.start([each for allowed in constrained.values() for each in allowed]) if constrained else None
         result = self._runner.execute(step)
         self._score_prompts(result)
         pooled = self._pooler.add(result.hidden)
         masked = None
         if masks is not None:
-            row_of = {seq.id: row for row, seq in enumerate(result.sampled)}
-            masked = [row_of[id] for id in constrained], masks.result()
+            first_row = {seq.id: row for row, seq in reversed([*enumerate(result.sampled)])}
+            masked = [first_row[id] + place for id, allowed in constrained.items() for place in range(len(allowed))], masks.result()
         return result, pooled, self._sampler.sample(result.logits, result.sampled, masked) if result.sampled else []
+
+    def _allowed(self, seq: Sequence) -> list[Allowed]:
+        """What may come next, and after each guess; empty where anything may."""
+        self._ahead.pop(seq.id, None)
+        rules = self._rules.get(seq.id)
+        now = rules.allowed() if rules is not None else None
+        if now is None:
+            return []
+        if isinstance(rules, GrammarState) and seq.draft_len:
+            self._ahead[seq.id] = rules.ahead(seq.tokens[len(seq.tokens) - seq.draft_len :])
+        return [now, *(state.allowed() for state in self._ahead.get(seq.id, []))]
 
     def _score_prompts(self, result: StepLogits) -> None:
         for seq, logits in result.prompts:

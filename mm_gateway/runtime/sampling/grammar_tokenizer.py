@@ -23,12 +23,14 @@ class _Vocabulary:
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, stop_token_ids: Sequence[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, vocab_size: int, stop_token_ids: Sequence[int]) -> None:
         text = TokenText(tokenizer)
         self._encode = tokenizer.backend_tokenizer.encode_batch_fast
         self.eos_token_id = stop_token_ids[0]
-        self.tokens = [text.token_bytes(token_id) for token_id in range(len(tokenizer))]
-        self.special_token_ids = sorted(token_id for token_id in text.special if token_id < len(self.tokens))
+        # Many models have more logits than tokens, some fewer. What stands for no token has no bytes, and no grammar lets it come.
+        known = min(len(tokenizer), vocab_size)
+        self.tokens = [text.token_bytes(token_id) for token_id in range(known)] + [b""] * (vocab_size - known)
+        self.special_token_ids = sorted(token_id for token_id in text.special if token_id < known)
 
     def __call__(self, text: str) -> list[int]:
         """Called at each step for all that a grammar leaves no choice about, of which a mask takes the first token: how that one is spelled
@@ -47,5 +49,5 @@ def grammar_tokenizer(tokenizer: PreTrainedTokenizerFast, vocab_size: int, stop_
         vocab_size: of the logits. stop_token_ids: may end a text, at least one.
     """
     # In two calls, since neither gives up the interpreter's lock: other threads come to run between them.
-    plain = LLTokenizer(_Vocabulary(tokenizer, stop_token_ids), n_vocab=vocab_size, eos_token=list(stop_token_ids), slices=[])  # type: ignore[arg-type]
+    plain = LLTokenizer(_Vocabulary(tokenizer, vocab_size, stop_token_ids), eos_token=list(stop_token_ids), slices=[])  # type: ignore[arg-type]
     return plain.with_slices(LLTokenizer.general_slices())

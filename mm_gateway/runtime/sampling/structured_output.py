@@ -80,6 +80,20 @@ class GrammarState:
         """Whether it may come next."""
         return self.fault is None and self.matcher.validate_tokens([token]) == 1
 
+    def count_accepted(self, tokens: list[int]) -> int:
+        """How many of these may come next, one after the other."""
+        return 0 if self.fault is not None or self.matcher.is_error() else self.matcher.validate_tokens(tokens)
+
+    def ahead(self, tokens: list[int]) -> list[GrammarState]:
+        """As it will be after each of these tokens, all of which it accepts."""
+        states: list[GrammarState] = []
+        state = self
+        for token in tokens:
+            state = GrammarState(state.matcher.deep_copy(), self.param)
+            state.matcher.consume_token(token)  # an error comes again with the mask
+            states.append(state)
+        return states
+
     def advance(self, token: int) -> None:
         """A token was sampled.
 

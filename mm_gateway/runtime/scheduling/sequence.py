@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mm_gateway.configuration.settings import Pooling
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
@@ -25,6 +27,7 @@ class Sequence:
         thought_len: output tokens that are thoughts, not the answer. in_thought: the next one is of a thought.
         is_forced: the next one is settled, whatever is barred.
         lookup: guesses tokens that may come next; None: nothing is guessed.
+        count_accepted: how many of some tokens a grammar lets come next, one after the other; None: all.
         draft_len: of `tokens`, the last ones that are such guesses: only while a step checks them.
     """
 
@@ -33,6 +36,7 @@ class Sequence:
         "cached",
         "computed",
         "config",
+        "count_accepted",
         "draft_len",
         "group",
         "id",
@@ -73,6 +77,7 @@ class Sequence:
         self.thought_len = 0
         self.in_thought = self.is_forced = False
         self.lookup: PromptLookup | None = None
+        self.count_accepted: Callable[[list[int]], int] | None = None
         self.draft_len = 0
         self.computed = 0
         self.cached: int | None = None
@@ -102,6 +107,8 @@ class Sequence:
         """Take at most `most` guessed tokens along."""
         if self.lookup is not None and not self.score_prompt:
             draft = self.lookup.guess(self.tokens, min(most, self.max_tokens - self.output_len - 1))
+            if draft and self.count_accepted is not None:
+                draft = draft[: self.count_accepted(draft)]
             self.tokens += draft
             self.draft_len = len(draft)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from transformers import LlamaConfig
 
 from mm_gateway.configuration.settings import EngineSettings
-from mm_gateway.core import ChoiceFinished, GenerationConfig, TextDelta, Usage
+from mm_gateway.core import ChoiceFinished, GenerationConfig, Grammar, TextDelta, Usage
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
@@ -51,6 +53,24 @@ def make_engine(folder: Path) -> Iterator[Factory]:
         engine.close()
 
 
+ROWS = {
+    "type": "array",
+    "minItems": 6,
+    "maxItems": 9,
+    "items": {
+        "type": "object",
+        "properties": {"name": {"enum": ["left", "right"]}, "count": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["name", "count"],
+        "additionalProperties": False,
+    },
+}
+GRAMMARS = [
+    Grammar("json_schema", json.dumps(ROWS)),
+    Grammar("regex", "(abc|abd|[e-h]{3,9} )*"),
+    Grammar("lark", 'start: "begin" line{5,}\nline: "\\n" /[+-]/ /[a-d]{1,4}/'),
+]
+
+
 def requests() -> list[tuple[list[int], GenerationConfig]]:
     """Greedy and by seed, with every way to choose among tokens, log-probabilities, several choices, stops and limits."""
     configs = [
@@ -66,7 +86,7 @@ def requests() -> list[tuple[list[int], GenerationConfig]]:
     return [(prompt, config) for config in configs for prompt in (REPETITIVE, PLAIN)]
 
 
-def told(engine: InferenceEngine, *, together: bool) -> list[list[Any]]:
+def told(engine: InferenceEngine, *, together: bool, grammar: Grammar | None = None) -> list[list[Any]]:
     """All tokens with their scores, and how each choice ended."""
 
     def events_of(generation: Any) -> list[Any]:
@@ -78,7 +98,7 @@ def told(engine: InferenceEngine, *, together: bool) -> list[list[Any]]:
                 choices.setdefault(event.index, []).append(event.finish_reason)
         return [choices[index] for index in sorted(choices)]
 
-    submitted = (engine.submit([prompt], config) for prompt, config in requests())
+    submitted = (engine.submit([prompt], msgspec.structs.replace(config, grammar=grammar)) for prompt, config in requests())
     return [events_of(generation) for generation in (list(submitted) if together else submitted)]
 
 
@@ -91,6 +111,15 @@ def test_texts_are_the_same_token_by_token_in_fewer_steps(held: dict[str, str], 
     assert guessing.stats().accepted_tokens > 100
     assert guessing.stats().steps < 0.7 * plain.stats().steps
     assert told(guessing, together=True) == expected
+
+
+@pytest.mark.parametrize("grammar", GRAMMARS, ids=lambda grammar: grammar.kind)
+def test_texts_in_a_grammar_are_the_same(grammar: Grammar, make_engine: Factory) -> None:
+    plain, guessing = make_engine({"dtype": "fp32"}, prompt_lookup=False), make_engine({"dtype": "fp32"})
+    expected = told(plain, together=False, grammar=grammar)
+    assert told(guessing, together=False, grammar=grammar) == expected
+    assert guessing.stats().accepted_tokens > 50
+    assert told(guessing, together=True, grammar=grammar) == expected
 
 
 def test_texts_are_the_same_where_room_is_scarce(make_engine: Factory) -> None:

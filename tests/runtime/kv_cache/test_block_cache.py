@@ -66,7 +66,7 @@ def test_captured_batch_sizes_cover_every_batch_without_many_graphs() -> None:
 def test_the_fixed_inputs_of_a_captured_step_compute_what_the_step_computes(checkpoint: Path) -> None:
     """A graph replays exactly this forward pass; here it runs uncaptured, with padding rows."""
     loaded = ModelLoader().load(ModelConfig(model_name=str(checkpoint), device="cpu", dtype="fp32"))
-    shape = probe(loaded.model)
+    shape = probe(loaded.model).shape()
     cache = make_kv_cache(
         shape, device=CPU, dtype=torch.float32, context_length=64, settings=EngineSettings(max_running=4), layout="paged", block_size=16
     )

@@ -73,7 +73,7 @@ def configurations(vocab_size: int) -> dict[str, PreTrainedConfig]:
         "qwen3": transformers.Qwen3Config(**shape, head_dim=64),
         "mixtral": transformers.MixtralConfig(**shape, num_local_experts=5, num_experts_per_tok=2),
         "qwen2moe": transformers.Qwen2MoeConfig(**shape, **experts, shared_expert_intermediate_size=160, norm_topk_prob=False),
-        "qwen3moe": transformers.Qwen3MoeConfig(**shape, **experts, head_dim=64, norm_topk_prob=True),
+        "qwen3moe": transformers.Qwen3MoeConfig(**shape, **experts, head_dim=64, norm_topk_prob=True),  # pyright: ignore[reportCallIssue] - as Qwen's files have it
         "phi3": transformers.Phi3Config(**shape, sliding_window=None),
         "gemma3": transformers.Gemma3TextConfig(**deep, head_dim=48, query_pre_attn_scalar=48, sliding_window=16),
         "gpt2": transformers.GPT2Config(
