@@ -65,6 +65,7 @@ def commands(work: Path, precision: str, llama_server: Path) -> tuple[ServerComm
 def measure(command: ServerCommand, workloads: list[Workload]) -> list[Measured]:
     """Of each workload, by a server that was started afresh."""
     with running(command) as server:
+        uvloop.run(run(Workload(clients=1, requests=1, warmup=1, ignore_eos=True), server.base_url, server.model))
         return [_measure(server, workload) for workload in workloads]
 
 
