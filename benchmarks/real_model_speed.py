@@ -39,7 +39,8 @@ LONG_PROMPT = 2048
 
 @dataclass(frozen=True)
 class Measured:
-    """tokens_per_s: of output. ttft_s: p95. cpu_s: of the server, by output token. peak_bytes: of the server until then."""
+    """tokens_per_s: of output, or of a prompt that is read for one token. ttft_s: p95. cpu_s: of the server, by such a token.
+    peak_bytes: of the server until then."""
 
     tokens_per_s: float
     ttft_s: float
@@ -75,8 +76,11 @@ def _measure(server: RunningServer, workload: Workload) -> Measured:
     if report.errors:
         raise RuntimeError(f"{workload}: {report.errors}")
     peak = sum(process.memory_full_info().rss for process in _processes(server))
-    print(f"{workload.clients} clients, {workload.prompt_tokens} tokens: {report.tokens_per_s:.1f} tok/s", file=sys.stderr, flush=True)
-    return Measured(report.tokens_per_s, report.ttft.p95, (_cpu_s(server) - before_s) / report.output_tokens, float(peak))
+    tokens = report.output_tokens if workload.output_tokens > 1 else report.prompt_tokens
+    print(
+        f"{workload.clients} clients, {workload.prompt_tokens} tokens: {tokens / report.duration_s:.1f} tok/s", file=sys.stderr, flush=True
+    )
+    return Measured(tokens / report.duration_s, report.ttft.p95, (_cpu_s(server) - before_s) / tokens, float(peak))
 
 
 def _processes(server: RunningServer) -> list[psutil.Process]:

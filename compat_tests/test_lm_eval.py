@@ -75,11 +75,7 @@ def test_evaluations_equal_those_in_process(gateway: Gateway, family: str, tmp_p
 
 @pytest.mark.environments
 def test_evaluations_of_a_real_model_equal_those_in_process(smollm2: Gateway, tmp_path: Path) -> None:
-    """Sums down to -236, of which 30 layers in fp32 leave fewer digits than two do: 8e-4 was the largest difference.
-
-    It is the order in which fp32 adds up, not what is reused or computed beside a request. Against the same weights in float64, one request
-    at a time, a token is off by 5.7e-6 in transformers and by 1.1e-5 here (root mean square; at most 3.3e-5 and 6.9e-5), with the cache of
-    prefixes and without: our kernels add inputs one after another, so that a row's result does not depend on its batch. A sum is off by at
-    most 8.6e-5 and 1.4e-4, up to 4e-6 and 9e-6 of its size.
+    """Sums down to -236, of which one of -104 was 2.5e-4 apart. That is the order in which fp32 adds up: against the same weights in float64 a
+    token is off by 6e-6 here (root mean square) and by 5e-6 in transformers, and a sum by some hundred times as much in both.
     """
     check_evaluations(smollm2, "smollm2", smollm2.checkpoints["smollm2"], tmp_path, off=3e-4, rel=1e-5)
