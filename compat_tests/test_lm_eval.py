@@ -75,7 +75,7 @@ def test_evaluations_equal_those_in_process(gateway: Gateway, family: str, tmp_p
 
 @pytest.mark.environments
 def test_evaluations_of_a_real_model_equal_those_in_process(smollm2: Gateway, tmp_path: Path) -> None:
-    """Sums down to -236, of which one of -104 was 2.5e-4 apart. That is the order in which fp32 adds up: against the same weights in float64 a
-    token is off by 6e-6 here (root mean square) and by 5e-6 in transformers, and a sum by some hundred times as much in both.
+    """Sums down to -236, of which one of -104 was 2.5e-4 apart. It is the order in which fp32 adds up: against the same weights in float64
+    a token is off by 6e-6 here (root mean square) and by 5e-6 in transformers, and a sum by some hundred times as much in both.
     """
     check_evaluations(smollm2, "smollm2", smollm2.checkpoints["smollm2"], tmp_path, off=3e-4, rel=1e-5)
