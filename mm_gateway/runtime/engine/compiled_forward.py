@@ -55,6 +55,11 @@ class CompiledForward:
         self._decoder = decoder
         self._rotary = rotary
 
+    @property
+    def is_invariant(self) -> bool:
+        """Whether not a bit of a row's logits depends on what is computed beside it."""
+        return all(table.is_fixed for table in self._rotary)
+
     def __call__(
         self, tokens: list[int], positions: list[int], wanted: list[int], segments: AbstractSequence[Segment]
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -76,9 +76,9 @@ class ModelRunner:
         return self._compiled is not None
 
     @property
-    def is_compiled(self) -> bool:
+    def is_invariant(self) -> bool:
         """Whether not a bit of a row's logits depends on what is computed beside it."""
-        return self._compiled is not None
+        return self._compiled is not None and self._compiled.is_invariant
 
     def interpret(self) -> None:
         """Compute the layers by the model's modules again."""

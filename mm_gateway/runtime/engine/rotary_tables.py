@@ -17,13 +17,16 @@ class RotaryTables:
 
     Args:
         module: a rotary embedding of transformers, called with (x, position_ids). kind: of layers, where it has several kinds.
+
+    Attributes:
+        is_fixed: angles depend on nothing but the position.
     """
 
     def __init__(self, module: Any, kind: str | None = None) -> None:
         self._module = module
         self._kind = () if kind is None else (kind,)
-        self._fixed = (module.rope_type if kind is None else module.rope_type[kind]) in _FIXED
-        self._cosines, self._sines = self._compute(torch.arange(1 if not self._fixed else _CHUNK))
+        self.is_fixed = (module.rope_type if kind is None else module.rope_type[kind]) in _FIXED
+        self._cosines, self._sines = self._compute(torch.arange(1 if not self.is_fixed else _CHUNK))
 
     @property
     def width(self) -> int:
@@ -32,7 +35,7 @@ class RotaryTables:
 
     def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """positions: [rows] int64 -> cosines and sines, [rows, half] fp32."""
-        if not self._fixed:
+        if not self.is_fixed:
             return self._compute(positions)
         last = int(positions.max())
         if last >= len(self._cosines):

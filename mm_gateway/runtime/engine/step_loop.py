@@ -54,7 +54,7 @@ class StepLoop:
         self._scheduler = scheduler
         self._sampler = sampler
         self._masks = masks
-        self._guesses = guesses and runner.is_compiled
+        self._guesses = guesses and runner.is_invariant
         self._pooler = Pooler()
         self._outbox = Outbox()
         self._jobs: dict[Generation, TextJob | EmbeddingJob] = {}

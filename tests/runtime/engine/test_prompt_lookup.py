@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Phi3Config
 
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import ChoiceFinished, GenerationConfig, Grammar, TextDelta, Usage
@@ -143,3 +143,17 @@ def test_a_model_that_its_modules_compute_guesses_nothing(make_engine: Factory) 
     engine = make_engine({"dtype": "fp32"}, compiled_forward=False)
     told(engine, together=False)
     assert engine.stats().accepted_tokens == 0
+
+
+def test_a_model_whose_angles_depend_on_the_longest_sequence_of_a_step_guesses_nothing(tmp_path: Path) -> None:
+    factors = [1.0 + 0.1 * index for index in range(8)]
+    long = {"rope_type": "longrope", "long_factor": factors, "short_factor": [1.0] * 8, "rope_theta": 10000.0}
+    config = Phi3Config(**SHAPE, sliding_window=None, original_max_position_embeddings=128, rope_parameters=long)
+    folder, _ = save(tmp_path, config)
+    loaded = ModelLoader().load(ModelConfig(model_name=str(folder), device="cpu", dtype="fp32"))
+    engine = InferenceEngine.for_loaded_model(loaded, EngineSettings())
+    try:
+        list(engine.submit([REPETITIVE], requests()[0][1]))
+        assert engine.stats().steps == 60
+    finally:
+        engine.close()

@@ -11,7 +11,7 @@
 // times the scale of the output's row, where there is one: for weights whose scales fp16 does not hold.
 //
 // Activations are quantized for each row and block of 32 to 8 bits, so a block's dot product is one of integers, exact in int32; blocks
-// are added in fp32 in their order. Numbers are multiplied and added in fp32 in the order of the inputs. A row's result depends on
+// are added in fp32 in their order. Numbers are multiplied and added in fp32, in segments of the inputs: dense.h. A row's result depends on
 // nothing but the row: not on the other rows, nor on the number of threads.
 //
 // Layout. A panel is 16 outputs, since 16 int32 fill a register of AVX-512 (and two of AVX2). Within a panel one block follows the
