@@ -18,6 +18,7 @@ from mm_gateway.backends.upstream.chunks import ChunkReader, read_chunk
 from mm_gateway.backends.upstream.connection import Connection, off_loop
 from mm_gateway.backends.upstream.event_stream import EventStreamError, data_lines
 from mm_gateway.backends.upstream.protocol import WireError
+from mm_gateway.backends.upstream.remote_info import remote_info
 from mm_gateway.backends.upstream.replies import detokenized, embedding_events, tokenized
 from mm_gateway.backends.upstream.request import (
     as_embedding_request,
@@ -55,14 +56,7 @@ class RemoteBackend:
         self._server = Connection(name, config)
 
     def info(self) -> ModelInfo:
-        return ModelInfo(
-            id=self._name,
-            created=self._created,
-            backend="remote",
-            context_length=self._config.max_context_length,
-            aliases=self._config.aliases,
-            details={"base_url": self._config.base_url, "model_name": self._config.model_name},
-        )
+        return remote_info(self._name, self._config, self._created)
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         return self.forward(body_of(request))

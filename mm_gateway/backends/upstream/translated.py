@@ -18,6 +18,7 @@ from mm_gateway.backends.upstream.dialects.messages import MessagesDialect
 from mm_gateway.backends.upstream.dialects.responses import ResponsesDialect
 from mm_gateway.backends.upstream.event_stream import data_lines
 from mm_gateway.backends.upstream.protocol import WireError
+from mm_gateway.backends.upstream.remote_info import remote_info
 from mm_gateway.backends.upstream.reported_errors import error_in
 from mm_gateway.backends.upstream.request import unenforced
 from mm_gateway.configuration.settings import ModelConfig
@@ -38,14 +39,7 @@ class TranslatedBackend:
         self._thoughts = Thoughts()
 
     def info(self) -> ModelInfo:
-        return ModelInfo(
-            id=self._name,
-            created=self._created,
-            backend="remote",
-            context_length=self._config.max_context_length,
-            aliases=self._config.aliases,
-            details={"base_url": self._config.base_url, "model_name": self._config.model_name, "api": self._config.api},
-        )
+        return remote_info(self._name, self._config, self._created, api=self._config.api)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         body, left_out = self._dialect.body(request, self._config.model_name, self._thoughts)

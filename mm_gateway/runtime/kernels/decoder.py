@@ -147,7 +147,6 @@ class Decoder:
         if not shape.computable:
             raise ValueError(f"no kernels for {shape}")
         self._run, self._workspace_bytes = loaded.decoder_run, loaded.decoder_workspace
-        self._shape = shape
         self._kept: list[object] = [list(layers), list(cache)]  # the library reads all this by its addresses
         self._layers = (_Layer * len(layers))()
         for index, (layer, (keys, values)) in enumerate(zip(layers, cache, strict=True)):

@@ -43,13 +43,11 @@ class SlotKVCache:
 
     def begin_rows(self, step: list[ScheduledSequence]) -> list[int]:
         """Apply what the allocator decided, and say where in `layers` position 0 of each sequence of the step is."""
-        self._storage.apply(self.allocator.pending)
-        self.allocator.pending.clear()
+        self._apply_pending()
         return [self.allocator.slot_of(scheduled.seq) * self._storage.slot_len for scheduled in step]
 
     def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], SlotAttention]:
-        self._storage.apply(self.allocator.pending)
-        self.allocator.pending.clear()
+        self._apply_pending()
         slot_of, slot_len = self.allocator.slot_of, self._storage.slot_len
         # Slot order makes neighbouring decodes one call; chunks follow.
         decodes = sorted((scheduled for scheduled in step if scheduled.count == 1), key=lambda scheduled: slot_of(scheduled.seq))
@@ -65,3 +63,7 @@ class SlotKVCache:
             rows.append(torch.arange(slot * slot_len + start, slot * slot_len + start + scheduled.count))
             first_row += scheduled.count
         return decodes + chunks, SlotAttention(self._storage, torch.cat(rows), plan_decodes(slots, lengths), prefills)
+
+    def _apply_pending(self) -> None:
+        self._storage.apply(self.allocator.pending)
+        self.allocator.pending.clear()
