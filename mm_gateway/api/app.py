@@ -15,7 +15,7 @@ from litestar.types import Message, Receive, Scope, Send
 
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.access.keys import RequireKey, client_keys
-from mm_gateway.api.admin import RequireAdminKey
+from mm_gateway.api.admin.guard import RequireAdminKey
 from mm_gateway.api.connection import AsyncGuard, HTTPConnection, HTTPRequest
 from mm_gateway.api.description.endpoints import schema_json, schema_page
 from mm_gateway.api.endpoints import ENDPOINTS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mm_gateway.api.admin import manage_model
+from mm_gateway.api.admin.models import manage_model
 from mm_gateway.api.chat import chat_completions
 from mm_gateway.api.completions import completions
 from mm_gateway.api.description import examples

@@ -1,36 +1,17 @@
-"""`POST /admin/models/{id}/load | unload | pin | unpin`: for the operator, behind an admin key; off where none is configured."""
+"""`POST /admin/models/{id}/load | unload | pin | unpin`."""
 
 from __future__ import annotations
 
 from litestar import post
 from litestar.datastructures import State
-from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath
 
-from mm_gateway.api.access.keys import RequireKey, unnamed_keys
-from mm_gateway.api.connection import HTTPConnection
 from mm_gateway.api.models import card
 from mm_gateway.catalog import Catalog
-from mm_gateway.errors import InvalidRequestError, PermissionDeniedError
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ModelCard
 
 ACTIONS = ("load", "unload", "pin", "unpin")
-
-
-class RequireAdminKey:
-    """A Litestar guard.
-
-    Args:
-        keys: those that open; none: nothing opens.
-    """
-
-    def __init__(self, keys: tuple[str, ...]) -> None:
-        self._require = RequireKey(unnamed_keys(keys)) if keys else None
-
-    async def __call__(self, connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
-        if self._require is None:
-            raise PermissionDeniedError("The admin endpoints are off. Set MM_GATEWAY_ADMIN_KEYS to turn them on")
-        await self._require(connection, route_handler)
 
 
 @post("/admin/models/{target:path}", status_code=200, summary="Load, unload, pin or unpin a local model: /admin/models/{id}/{action}")
