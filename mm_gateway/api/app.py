@@ -16,12 +16,13 @@ from litestar.types import Message, Receive, Scope, Send
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.access.keys import RequireKey, client_keys
 from mm_gateway.api.admin.guard import RequireAdminKey
-from mm_gateway.api.connection import AsyncGuard, HTTPConnection, HTTPRequest
+from mm_gateway.api.connection import CLIENT_CLOSED, AsyncGuard, HTTPConnection, HTTPRequest
 from mm_gateway.api.description.endpoints import schema_json, schema_page
 from mm_gateway.api.endpoints import ENDPOINTS
-from mm_gateway.api.errors import http_error
+from mm_gateway.api.errors import error_code, http_error
 from mm_gateway.api.messages.endpoints import Signatures
 from mm_gateway.api.messages.errors import message_error, speaks_anthropic
+from mm_gateway.api.observation.record import Observer, RequestRecord, tell
 from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.backends.searching import Searcher
@@ -41,19 +42,20 @@ EXPOSED_HEADERS = [
 
 
 class GatewayApp(Litestar):
-    """Litestar with the headers that every reply carries, errors of routing included."""
+    """Litestar with a record of every request, and the headers that every reply carries, errors of routing included."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)  # type: ignore[arg-type]
             return
-        started = time.perf_counter()
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = f"req_{secrets.token_hex(16)}"
+        record = state["record"] = RequestRecord(request_id, scope["method"])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                elapsed = b"%d" % ((time.perf_counter() - started) * 1000)
+                record.status = message["status"]
+                elapsed = b"%d" % (record.duration_s * 1000)
                 headers = [*message["headers"], *_ids(request_id), (b"openai-processing-ms", elapsed)]
                 if (ticket := state.get("ticket")) is not None:
                     headers += ticket.headers()
@@ -65,6 +67,10 @@ class GatewayApp(Litestar):
         finally:
             if (ticket := state.get("ticket")) is not None:
                 ticket.close()
+            record.ended = time.monotonic()
+            record.endpoint = scope.get("path_template", "")
+            record.client_gone = record.client_gone or record.status == CLIENT_CLOSED
+            tell(self.state.observers, record)
 
 
 def _ids(request_id: str) -> tuple[tuple[bytes, bytes], ...]:
@@ -75,8 +81,10 @@ def _ids(request_id: str) -> tuple[tuple[bytes, bytes], ...]:
 def handle_exception(request: HTTPRequest, error: Exception) -> Response[bytes]:
     """Litestar's exception handler for every exception of every route, in the envelope of the API that the client speaks."""
     found = http_error(error)
+    state = request.scope["state"]
+    state["record"].failed(error, error_code(error))
     if speaks_anthropic(request):
-        found = message_error(found, request.scope["state"].get("request_id"))
+        found = message_error(found, state["request_id"])
     return Response(found.encode(), status_code=found.status, headers=found.headers, media_type="application/json")
 
 
@@ -84,6 +92,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     """The application over a catalog, which it closes at the end.
 
     `app.state.draining = True` makes new requests a 503 while running ones finish; `app.state.admission.interrupt` ends those.
+    `app.state.observers` are told of every request when its reply has ended.
     """
 
     @asynccontextmanager
@@ -100,6 +109,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     responses = ResponseStore(settings.storage)
     searcher = Searcher(settings.search, settings.storage)
     admission = Admission(settings.limits)
+    observers: list[Observer] = []
 
     async def admit(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         # A function, since Litestar makes deep copies of a router and of the objects that guard it.
@@ -127,6 +137,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "signatures": Signatures(settings.storage),
                 "sealed_thoughts": SealedThoughts(settings.storage),
                 "admission": admission,
+                "observers": observers,
                 "draining": False,
             },
             deep_copy=False,

@@ -101,11 +101,14 @@ async def receive(request: HTTPRequest, state: State) -> ReceivedBody:
         HTTPException: it is not JSON by its headers.
     """
     json = await _json_of(request)
-    ticket_of(request).body_bytes = len(json)
+    ticket = ticket_of(request)
+    ticket.body_bytes = len(json)
     catalog: Catalog = state.catalog
     model = await _off_loop(json, lambda: _model_of(json)) or catalog.default_model or ""
     try:
-        forwarded = isinstance(resolve(request, catalog, model), ForwardingBackend)
+        backend = resolve(request, catalog, model)
+        ticket.record.model = backend.info().id
+        forwarded = isinstance(backend, ForwardingBackend)
     except ModelNotFoundError:
         forwarded = False  # an error that waits until the body has been read
     settings: ServerSettings = state.server
@@ -141,6 +144,7 @@ async def respond(request: HTTPRequest, state: State, asked: Asked, ignored: Seq
     settings: ServerSettings = state.server
     backend = resolve(request, state.catalog, asked.request.model)
     ticket = ticket_of(request)
+    ticket.record.stream = asked.stream
     ticket.begin(output_tokens(asked.request))
     match asked.request:
         case ForwardedBody() as body:

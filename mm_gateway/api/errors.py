@@ -53,6 +53,16 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
 _INTERNAL = (500, ErrorBody("The server had an error while processing your request", "server_error", None, None))
 
 
+def error_code(error: BaseException) -> str:
+    """What clients are told the error is: its code, or its type where it has none."""
+    if isinstance(error, UpstreamError):
+        return error.code or error.type
+    if isinstance(error, HTTPException):
+        return "invalid_request_error" if error.status_code < 500 else "server_error"
+    own_code = error.code if isinstance(error, InvalidRequestError) else None
+    return own_code or next((code or type_ for kind, _, type_, code in _TABLE if isinstance(error, kind)), "server_error")
+
+
 class HttpError(msgspec.Struct, frozen=True):
     """An exception as HTTP says it. content: in place of OpenAI's envelope."""
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import msgspec
 
 from mm_gateway.api.access.admission import Ticket
+from mm_gateway.api.errors import error_code
 from mm_gateway.core import (
     ChoiceFields,
     GenerationEvent,
@@ -43,6 +44,7 @@ class Pump:
         bounded: do not read on while the buffer is full; `take` makes room.
 
     Attributes:
+        record: of the request; it is told of every event, and of what failed.
         buffer: what has arrived; of progress within one stage only the newest. progress: the newest.
         ignored: parts of the request that are left out.
         begun: there is something to reply with. What only tells of work under way is none, unless `stages_begin`: an
@@ -60,6 +62,7 @@ class Pump:
     ) -> None:
         self._events = events
         self._ticket = ticket
+        self.record = ticket.record
         self.buffer: deque[GenerationEvent] = deque()
         self.progress: Progress | None = None
         self.ignored = [*ignored]
@@ -84,6 +87,7 @@ class Pump:
                     if isinstance(event, Ignored):
                         self.ignored += event.fields
                         continue
+                    self.record.observe(event)
                     if not isinstance(event, PRELIMINARY):
                         if not count:
                             self._ticket.first_event()
@@ -97,6 +101,8 @@ class Pump:
             self.error = self.error or error  # one of a clean-up after `interrupt` is no news
         finally:
             self._ticket.on_interrupt = None
+            if self.error is not None:
+                self.record.failed(self.error, error_code(self.error))
             self._ticket.end(last if isinstance(last, Usage) else None, count, failed=self.error is not None)
             self.ended = True
             self._changed.set()

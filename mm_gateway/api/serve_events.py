@@ -111,6 +111,7 @@ class _EventStream(ASGIResponse):
         except asyncio.CancelledError:
             if not hung_up:
                 raise
+            self._pump.record.client_gone = True
             sender.uncancel()
         finally:
             finished = True

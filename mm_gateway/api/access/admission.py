@@ -10,9 +10,10 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.handlers import BaseRouteHandler
 
 from mm_gateway.api.access.capacity import Capacity
-from mm_gateway.api.access.keys import key_of
+from mm_gateway.api.access.keys import key_of, principal
 from mm_gateway.api.access.rate_limits import Budget
 from mm_gateway.api.connection import HTTPConnection, HTTPRequest
+from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.configuration.api_key import ApiKey
 from mm_gateway.configuration.settings import LimitSettings
 from mm_gateway.core import CompletionInput, ForwardedBody, GenerationRequest, Usage
@@ -32,7 +33,7 @@ class Admission:
         self._clock = clock
         self._budgets: dict[bytes, Budget | None] = {}
         self.tickets: set[Ticket] = set()
-        """Of the requests that are being answered."""
+        """Of the requests that are being answered; `record` of each says how far it is, `on_interrupt` ends it."""
         self.live = Capacity(limits.max_requests, "being answered", clock)
         self.queued = Capacity(limits.max_queued_requests, "waiting for their first token", clock)
 
@@ -41,8 +42,9 @@ class Admission:
             # A place is for work: who sends a byte of a body and waits must not keep one from others.
             self.live.check()
             await _whole_body(connection)
-        ticket = Ticket(self, self._budget(key_of(connection)))
-        connection.scope["state"]["ticket"] = ticket
+        state = connection.scope["state"]
+        ticket = state["ticket"] = Ticket(self, self._budget(key_of(connection)), state["record"])
+        ticket.record.key = principal(connection)
         # Looking something up is not what the limits of OpenAI count.
         ticket.enter(counted=connection.scope["method"] == "POST")  # type: ignore[typeddict-item]
 
@@ -70,15 +72,16 @@ class Ticket:
     """One request: what it took of the bounds and of its principal's budget, given back or put right when it ends.
 
     Attributes:
-        body_bytes: size of its body, once that was read.
+        record: what is known of the request. body_bytes: size of its body, once that was read.
         on_interrupt: ends the generation with an error; None while there is none.
     """
 
-    __slots__ = ("_admission", "_budget", "_estimate", "_live", "_prompt", "_queued", "body_bytes", "on_interrupt")
+    __slots__ = ("_admission", "_budget", "_estimate", "_live", "_prompt", "_queued", "body_bytes", "on_interrupt", "record")
 
-    def __init__(self, admission: Admission, budget: Budget | None) -> None:
+    def __init__(self, admission: Admission, budget: Budget | None, record: RequestRecord) -> None:
         self._admission = admission
         self._budget = budget
+        self.record = record
         self._live = self._queued = False
         self._prompt = self._estimate = 0
         self.body_bytes = 0
@@ -111,6 +114,7 @@ class Ticket:
             self._prompt, self._estimate = prompt, prompt + output_tokens
         self._admission.queued.enter()
         self._queued = True
+        self.record.begun = time.monotonic()
 
     def first_event(self) -> None:
         """It does not wait any more."""
@@ -159,6 +163,7 @@ async def _whole_body(connection: HTTPConnection) -> None:
     try:
         await connection.body()
     except InternalServerException as error:
+        connection.scope["state"]["record"].client_gone = True
         # Litestar's word for a client that hung up amid its body: no fault of ours, and nobody reads the answer.
         raise HTTPException(status_code=400, detail="The connection was closed before the body was complete") from error
 

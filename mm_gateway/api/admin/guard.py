@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litestar.handlers import BaseRouteHandler
 
-from mm_gateway.api.access.keys import RequireKey, unnamed_keys
+from mm_gateway.api.access.keys import RequireKey, principal, unnamed_keys
 from mm_gateway.api.connection import HTTPConnection
 from mm_gateway.errors import PermissionDeniedError
 
@@ -23,3 +23,4 @@ class RequireAdminKey:
         if self._require is None:
             raise PermissionDeniedError("The admin endpoints are off. Set MM_GATEWAY_ADMIN_KEYS to turn them on")
         await self._require(connection, route_handler)
+        connection.scope["state"]["record"].key = principal(connection)
