@@ -13,7 +13,9 @@ import sys
 from typing import Any
 
 import lm_eval
+import torch
 from lm_eval.tasks import TaskManager
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 TASKS = ["gateway_choice", "gateway_perplexity", "gateway_generate"]
 
@@ -33,13 +35,25 @@ def responses(model: str, arguments: dict[str, Any], tasks: list[str]) -> dict[s
     return {task: [sample["filtered_resps"] for sample in samples] for task, samples in documents.items()}
 
 
+def norms_of_any_precision() -> None:
+    """transformers computes Llama's norms in fp32 whatever the type of the model."""
+
+    def forward(self: LlamaRMSNorm, states: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.rms_norm(states, self.weight.shape, self.weight, self.variance_epsilon)
+
+    LlamaRMSNorm.forward = forward
+
+
 def main(address: str, model: str, folder: str) -> None:
     served = {"base_url": f"{address}/v1/completions", "model": model, "tokenizer": folder, "tokenizer_backend": "huggingface"}
+    in_process = {"pretrained": folder, "device": "cpu"}
     found = {
-        "in process": responses("hf", {"pretrained": folder, "device": "cpu", "dtype": "float32"}, TASKS),
+        "in process": responses("hf", {**in_process, "dtype": "float32"}, TASKS),
         "tokens": responses("local-completions", {**served, "tokenized_requests": True, "num_concurrent": 4}, TASKS),
         "text": responses("local-completions", {**served, "tokenized_requests": False}, ["gateway_choice", "gateway_generate"]),
     }
+    norms_of_any_precision()
+    found["exact"] = responses("hf", {**in_process, "dtype": "float64"}, TASKS[:2])
     json.dump(found, sys.stdout)
 
 
