@@ -19,7 +19,8 @@ from mm_gateway.configuration.settings import WORKFLOW_PREFIX, Settings
 from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
-from mm_gateway.runtime.residency.leases import Lease, leased
+from mm_gateway.runtime.residency.history import ModelEvent
+from mm_gateway.runtime.residency.leases import Lease, ManagerStats, leased
 from mm_gateway.work_pools import MODELS
 from mm_gateway.workflows.all_workflows import WORKFLOWS
 from mm_gateway.workflows.backend import WorkflowBackend
@@ -134,6 +135,14 @@ class Catalog:
         manager, backend = self._managed(name)
         await backend.find()
         manager.pin(backend.config, pinned)
+
+    def model_events(self) -> tuple[ModelEvent, ...]:
+        """Which local models came, left and failed, and why; the newest first."""
+        return () if self._manager is None else self._manager.events()
+
+    def manager_stats(self) -> ManagerStats | None:
+        """A glance at the local models; None where nothing is local."""
+        return None if self._manager is None else self._manager.stats()
 
     def _managed(self, name: str) -> tuple[RealModelManager, LocalBackend]:
         backend = self.resolve(name)

@@ -19,6 +19,7 @@ from mm_gateway.configuration.settings import EngineSettings, MemorySettings, Mo
 from mm_gateway.core import ProgressCallback
 from mm_gateway.errors import ModelNotFoundError, ModelUnavailableError, ShuttingDownError
 from mm_gateway.runtime.residency.factories import BudgetOf, DeviceBudgets, EngineFactory, Factories, Loader
+from mm_gateway.runtime.residency.history import ModelEvent
 from mm_gateway.runtime.residency.leases import Lease, ManagerStats, ModelStatus, Waiter, status_of
 from mm_gateway.runtime.residency.model_cache import ModelCache
 from mm_gateway.runtime.residency.model_entry import ModelEntry, Spawn, spawn_thread
@@ -209,6 +210,10 @@ class RealModelManager:
     def stats(self) -> ManagerStats:
         """A glance at the cache."""
         return self._cache.stats()
+
+    def events(self) -> tuple[ModelEvent, ...]:
+        """Which models came, left and failed, and why; the newest first."""
+        return self._cache.history.events
 
     def begin_close(self) -> None:
         """What `close` does, without waiting for engines to end."""

@@ -166,6 +166,29 @@ def test_the_least_recently_used_goes_first(make: MakeManager, loader: FakeLoade
     assert loader.models["b"].closed
 
 
+def test_what_came_and_left_is_told_with_its_reason(make: MakeManager, loader: FakeLoader, clock: Clock) -> None:
+    manager = make(max_cached_models=1, ttl_s=10.0)
+    use(manager, clock, "a")
+    use(manager, clock, "b")
+    manager.unload_model("b")
+    use(manager, clock, "c", keep_alive=0)
+    assert manager._cache.wait_until(lambda: not manager.stats().resident, 5)
+    loader.failures["d"] = ModelLoadError("no such file")
+    with pytest.raises(ModelLoadError):
+        manager.load_model(ModelConfig(model_name="d"))
+    told = [(event.kind, event.model, event.reason, event.room_for, event.error) for event in reversed(manager.events())]
+    assert told == [
+        ("loaded", "a", None, None, None),
+        ("evicted", "a", "room", "b", None),
+        ("loaded", "b", None, None, None),
+        ("evicted", "b", "asked", None, None),
+        ("loaded", "c", None, None, None),
+        ("evicted", "c", "idle", None, None),
+        ("failed", "d", None, None, "no such file"),
+    ]
+    assert all(event.bytes for event in manager.events() if event.kind != "failed")
+
+
 def test_what_is_leased_is_never_evicted_and_the_waiter_gets_the_room_afterwards(make: MakeManager, loader: FakeLoader) -> None:
     manager = make(1)
     lease = manager.acquire(config("a")).result(5)

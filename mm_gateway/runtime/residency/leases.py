@@ -141,6 +141,7 @@ class ManagerStats:
     """loads, loads_from_host, evictions, hits: since the start. resident: models in memory. leases: in use now.
 
     memory: by device, bytes that models take, those that load or leave included.
+    budgets: by device, bytes that they may take; None: no bound.
     """
 
     loads: int
@@ -150,6 +151,7 @@ class ManagerStats:
     resident: int
     leases: int
     memory: dict[str, int]
+    budgets: dict[str, int | None]
 
 
 def status_of(

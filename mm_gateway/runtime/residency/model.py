@@ -10,6 +10,8 @@ from typing import Generic, Literal, TypeVar
 from mm_gateway.errors import GatewayError
 
 Phase = Literal["cold", "preparing", "waiting", "loading", "ready", "evicting"]
+EvictionReason = Literal["asked", "idle", "room", "failed", "closing"]
+"""Why a model leaves: somebody unloads it, its TTL is over, another one needs its room, its engine died, everything closes."""
 WaiterT = TypeVar("WaiterT")
 
 
@@ -80,9 +82,14 @@ class Load(Generic[WaiterT]):
 
 @dataclass(frozen=True, eq=False)
 class Evict(Generic[WaiterT]):
-    """Take the model out of memory and report `evicted`. to_host: keep its weights in host memory."""
+    """Take the model out of memory and report `evicted`. room_for: who needs its room, where that is why.
+
+    to_host: keep its weights in host memory.
+    """
 
     model: Model[WaiterT]
+    reason: EvictionReason
+    room_for: Model[WaiterT] | None = None
     to_host: bool = False
 
 

@@ -22,6 +22,7 @@ from mm_gateway.core import Progress
 from mm_gateway.errors import GatewayError, OutOfMemoryError, ShuttingDownError
 from mm_gateway.runtime.residency.alarm import Alarm
 from mm_gateway.runtime.residency.factories import Factories
+from mm_gateway.runtime.residency.history import History
 from mm_gateway.runtime.residency.instance_threads import InstanceThreads
 from mm_gateway.runtime.residency.leases import Counts, Lease, ManagerStats, Waiter, queued_progress
 from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse
@@ -66,6 +67,7 @@ class ModelCache:
         self._entries: dict[Hashable, ModelEntry] = {}
         self._alarm = Alarm(self._advance, clock)
         self._counts = Counts()
+        self.history = History()
         self.closing = False
 
     # --- asking ---
@@ -89,6 +91,7 @@ class ModelCache:
                 resident=sum(model.resident for model in models),
                 leases=sum(model.leases for model in models),
                 memory={device: self._state.bytes_on(device) for device in devices},
+                budgets={device: self._budgets.get(device) for device in devices},
             )
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -192,6 +195,8 @@ class ModelCache:
                 return partial(self._threads.load, entry, instance)
             case Evict(to_host=to_host):
                 assert entry.instance is not None
+                room_for = self._entries[effect.room_for.key] if effect.room_for is not None else None
+                self.history.evicted(entry, effect, room_for)
                 return partial(self._threads.evict, entry, entry.instance, to_host=to_host)
             case DropFromHost():
                 host_copy, entry.host_copy = entry.host_copy, None
@@ -246,6 +251,7 @@ class ModelCache:
             entry.progress, entry.context_length, entry.formats = None, instance.context_length, instance.formats
             self._counts.loads += 1
             self._counts.loads_from_host += from_host
+            self.history.loaded(entry, footprint_bytes, load_s, from_host=from_host)
             effects += self._state.loaded(entry.model, footprint_bytes, load_s, self._clock())
         return True
 
@@ -265,6 +271,7 @@ class ModelCache:
             if stopped:
                 effects += self._state.stopped(entry.model, self._clock())
             else:
+                self.history.failed(entry, error)
                 out_of_memory = isinstance(error, OutOfMemoryError)
                 effects += self._state.failed(entry.model, error, self._clock(), out_of_memory=out_of_memory)
 
@@ -272,7 +279,7 @@ class ModelCache:
         with self._deciding() as effects:
             instance.failure = error
             if entry.instance is instance and entry.model.phase == "ready":
-                effects += self._state.expel(entry.model, self._clock())
+                effects += self._state.expel(entry.model, "failed", self._clock())
 
     def wanted(self, entry: ModelEntry, instance: ModelInstance) -> bool:
         with self._changed:

@@ -19,7 +19,7 @@ from typing import Generic
 from mm_gateway.errors import GatewayError, RateLimitError
 from mm_gateway.runtime.residency.eviction import Candidate, choose_victims
 from mm_gateway.runtime.residency.host_room import HostRoom
-from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse, WaiterT
+from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, EvictionReason, Grant, Load, Model, Prepare, Refuse, WaiterT
 from mm_gateway.runtime.residency.room import Room, overdue, total_bytes
 
 ASSUMED_RELOAD_S_PER_BYTE = 1e-9
@@ -95,7 +95,7 @@ class Residency(Generic[WaiterT]):
         model.last_used, model.had_no_memory, model.host_bytes = now, False, 0
         model.expires_at = self._expiry(model, None, now)
         if self._closed is not None:
-            return self.expel(model, now)
+            return self.expel(model, "closing", now)
         grants: list[Effect[WaiterT]] = list(self._grant_all(model))
         return grants + self.advance(now)
 
@@ -138,10 +138,10 @@ class Residency(Generic[WaiterT]):
         model.expires_at = None
         return self.advance(now)
 
-    def expel(self, model: Model[WaiterT], now: float) -> list[Effect[WaiterT]]:
+    def expel(self, model: Model[WaiterT], reason: EvictionReason, now: float) -> list[Effect[WaiterT]]:
         """A model that is ready leaves at once, leases or not: its engine has died, or everything closes. Its leases are void."""
         model.phase, model.leases = "evicting", 0
-        return [Evict(model), *self.advance(now)]
+        return [Evict(model, reason), *self.advance(now)]
 
     def close(self, error: GatewayError, now: float) -> list[Effect[WaiterT]]:
         """Refuse who waits and whoever will ask, with `error`; every model leaves, one that loads as soon as it is there."""
@@ -149,7 +149,7 @@ class Residency(Generic[WaiterT]):
         effects = [refusal for model in self.models.values() for refusal in self._refuse(model, error)]
         for model in self.models.values():
             if model.phase == "ready":
-                effects += self.expel(model, now)
+                effects += self.expel(model, "closing", now)
         return effects
 
     def unload(self, model: Model[WaiterT], now: float) -> list[Effect[WaiterT]]:
@@ -165,7 +165,7 @@ class Residency(Generic[WaiterT]):
         for model in self.models.values():
             model.draining = False
             if model.phase == "ready" and model.leases == 0 and (model.unload_asked or (model.expired(now) and not model.waiters)):
-                effects += self._evict(model)
+                effects += self._evict(model, "asked" if model.unload_asked else "idle")
         for model in self._waiting():
             if not model.waiters:
                 self._cool(model)
@@ -224,7 +224,7 @@ class Residency(Generic[WaiterT]):
         impatient = now - model.waiters[0][1] >= self._patience_s
         chosen = self._choose(model, staying, now, asked_for=impatient, in_use=False)
         if chosen is not None:
-            return [effect for victim in chosen for effect in self._evict(victim)]
+            return [effect for victim in chosen for effect in self._evict(victim, "room", model)]
         if impatient:
             for victim in self._choose(model, staying, now, asked_for=True, in_use=True) or ():
                 victim.draining = True
@@ -269,12 +269,13 @@ class Residency(Generic[WaiterT]):
             for other in self._resident()
         )
 
-    def _evict(self, model: Model[WaiterT]) -> list[Effect[WaiterT]]:
+    def _evict(self, model: Model[WaiterT], reason: EvictionReason, room_for: Model[WaiterT] | None = None) -> list[Effect[WaiterT]]:
         model.phase = "evicting"
         if model.unload_asked or not self._host.may_hold(model):
-            return [Evict(model)]
+            return [Evict(model, reason, room_for)]
         dropped = self._host.take(model, self.models.values())
-        return [Evict(model)] if dropped is None else [*map(DropFromHost, dropped), Evict(model, to_host=True)]
+        evict = Evict(model, reason, room_for, to_host=dropped is not None)
+        return [*map(DropFromHost, dropped or ()), evict]
 
     def _cool(self, model: Model[WaiterT]) -> None:
         model.phase, model.unload_asked = "cold", False

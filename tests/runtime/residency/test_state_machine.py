@@ -112,7 +112,7 @@ class Simulation:
                     self.after(took, lambda: self.state.failed(model, ModelLoadError("broken"), self.now))
                 else:
                     self.after(took, lambda: self.state.loaded(model, size, took, self.now))
-            case Evict(model, to_host):
+            case Evict(model, to_host=to_host):
                 assert model.phase == "evicting" and model.leases == 0, "evicted while in use"
                 assert not model.pinned
                 self.after(rng.uniform(0, EVICT_S), lambda: self.state.evicted(model, self.now, in_host=to_host))
