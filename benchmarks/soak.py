@@ -49,6 +49,8 @@ GROWTH = 0.05
 WARM_UP = 0.1
 """Share of the requests, more of them, that come first: caches and pools fill up, which is no leak."""
 STREAM_TOKENS = 60
+STREAM_DELAY_S = 4
+"""Between two tokens of a live stream: as slow as a large model, so that two cores have time for the requests beside 2,000 of them."""
 FINE = {200, 429}
 
 
@@ -103,12 +105,12 @@ class SoakError(Exception):
 
 
 async def live_stream(base_url: str, ended: asyncio.Event, complete: Counter[str]) -> None:
-    """One stream after the other, a token every second, as long as the run goes on."""
-    content = f"!mock tokens={STREAM_TOKENS} delay=1"
+    """One stream after the other, as long as the run goes on."""
+    content = f"!mock tokens={STREAM_TOKENS} delay={STREAM_DELAY_S}"
     body = msgspec.json.encode({"model": "mock", "stream": True, "messages": [{"role": "user", "content": content}]})
     connection = Connection(base_url)
     try:
-        await asyncio.sleep(random.random() * 2)  # not all in one moment
+        await asyncio.sleep(random.random() * STREAM_DELAY_S)  # not all in one moment
         while not ended.is_set():
             reply = await connection.post("/chat/completions", body)
             last = b""
@@ -173,7 +175,7 @@ async def soak(
         ["warm-up", f"{round(requests * WARM_UP):,} requests before the first that counts"],
         ["requests", f"{fates.total():,}, {clients} at a time"],
         ["of them", ", ".join(f"{count:,} {fate}" for fate, count in fates.most_common())],
-        ["live streams", f"{streams:,} at a time, {complete['streams']:,} complete, none broken"],
+        ["live streams", f"{streams:,} at a time, a token every {STREAM_DELAY_S} s each, {complete['streams']:,} complete, none broken"],
         ["minutes", duration_s / 60],
         ["memory, median of the first and the last tenth, MiB", f"{first:.0f}, {last:.0f} ({last / first - 1:+.1%})"],
         [
