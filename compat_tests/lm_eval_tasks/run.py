@@ -38,8 +38,8 @@ def responses(model: str, arguments: dict[str, Any], tasks: list[str]) -> dict[s
 def norms_of_any_precision() -> None:
     """transformers computes Llama's norms in fp32 whatever the type of the model."""
 
-    def forward(self: LlamaRMSNorm, states: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.rms_norm(states, self.weight.shape, self.weight, self.variance_epsilon)
+    def forward(self: LlamaRMSNorm, hidden_states: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
     LlamaRMSNorm.forward = forward
 

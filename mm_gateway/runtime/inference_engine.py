@@ -125,7 +125,12 @@ class InferenceEngine:
             max_sequences=max_sequences,
         )
         self.kv_cache_bytes = runner.cache.capacity_bytes
-        scheduler = Scheduler(runner.cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
+        scheduler = Scheduler(
+            runner.cache.allocator,
+            max_running=settings.max_running,
+            max_step_tokens=settings.max_step_tokens,
+            scaling=runner.length_scaling,
+        )
         sampler = Sampler(vocab_size, model.device, max_running=settings.max_running)
         self.penalty_bytes = sampler.penalty_bytes
         self.grammars = GrammarCompiler(tokenizer, vocab_size, stop_token_ids)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from mm_gateway.runtime.kv_cache.allocators.blocks import BlockAllocator
 from mm_gateway.runtime.kv_cache.allocators.slots import CopyPrefix, DropSlot, SlotAllocator
+from mm_gateway.runtime.scheduling.length_scaling import LengthScaling
 from mm_gateway.runtime.scheduling.sequence import Sequence
+
+ANGLE = 10
+"""Keys are told apart by the rotary angles that they have, too: a cell holds its token, and this much more for each other set of them."""
+
+
+def cell(seq: Sequence, position: int, length: int, scaling: LengthScaling | None) -> int:
+    """What a sequence that is `length` long has written at a position."""
+    if scaling is None:
+        return seq.tokens[position]
+    return seq.tokens[position] + ANGLE * scaling.as_if(max(length, position + 1))
 
 
 class BlockStorage:
     """blocks: of `size` tokens each."""
 
-    def __init__(self, kv: BlockAllocator, blocks: int, size: int) -> None:
-        self.kv, self.size = kv, size
+    def __init__(self, kv: BlockAllocator, blocks: int, size: int, scaling: LengthScaling | None = None) -> None:
+        self.kv, self.size, self.scaling = kv, size, scaling
         self.cells = [[-1] * size for _ in range(blocks)]
 
     def apply(self) -> None:
@@ -23,7 +34,7 @@ class BlockStorage:
     def write(self, seq: Sequence, start: int, stop: int) -> None:
         table = self.kv.table_of(seq)
         for position in range(start, stop):
-            self.cells[table[position // self.size]][position % self.size] = seq.tokens[position]
+            self.cells[table[position // self.size]][position % self.size] = cell(seq, position, seq.angle_len, self.scaling)
 
     def read(self, seq: Sequence, count: int) -> list[int]:
         cells = [token for block in self.kv.table_of(seq)[: -(-count // self.size)] for token in self.cells[block]]
@@ -33,8 +44,8 @@ class BlockStorage:
 class SlotStorage:
     """slots: of `slot_len` tokens each."""
 
-    def __init__(self, kv: SlotAllocator, slots: int, slot_len: int) -> None:
-        self.kv, self.slot_len = kv, slot_len
+    def __init__(self, kv: SlotAllocator, slots: int, slot_len: int, scaling: LengthScaling | None = None) -> None:
+        self.kv, self.slot_len, self.scaling = kv, slot_len, scaling
         self.cells = [[-1] * slot_len for _ in range(slots)]
 
     def apply(self) -> None:
@@ -48,7 +59,8 @@ class SlotStorage:
         self.kv.pending.clear()
 
     def write(self, seq: Sequence, start: int, stop: int) -> None:
-        self.cells[self.kv.slot_of(seq)][start:stop] = seq.tokens[start:stop]
+        written = [cell(seq, position, seq.angle_len, self.scaling) for position in range(start, stop)]
+        self.cells[self.kv.slot_of(seq)][start:stop] = written
 
     def read(self, seq: Sequence, count: int) -> list[int]:
         return self.cells[self.kv.slot_of(seq)][:count]

@@ -17,7 +17,12 @@ _ASSUMED = 2048
 def trained_length(value_of: Callable[[str], Any]) -> int:
     """Tokens that a checkpoint was made for. value_of: what its configuration says of a key; None: nothing."""
     # Qwen's first models name more positions than they were trained with (`seq_length`): the smallest number holds.
-    return min((int(value) for key in _KEYS if (value := value_of(key))), default=_ASSUMED)
+    named = min((int(value) for key in _KEYS if (value := value_of(key))), default=_ASSUMED)
+    rope = value_of("rope_parameters") or value_of("rope_scaling")
+    # Of this kind alone the numbers above are those before scaling: https://huggingface.co/docs/transformers/internal/rope_utils
+    if isinstance(rope, dict) and rope.get("rope_type", rope.get("type")) == "dynamic":  # type: ignore[union-attr]
+        return int(named * float(rope.get("factor") or 1))  # type: ignore[arg-type]
+    return named
 
 
 def configured_length(value_of: Callable[[str], Any], config: ModelConfig) -> int:

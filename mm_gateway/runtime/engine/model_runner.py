@@ -16,11 +16,13 @@ from mm_gateway.runtime.engine.attention_hook import AttentionProbe, LayerCall, 
 from mm_gateway.runtime.engine.compiled_forward import CompiledForward, compile_forward
 from mm_gateway.runtime.engine.decode_graphs import DecodeGraphs
 from mm_gateway.runtime.engine.hidden_states import last_hidden_states
+from mm_gateway.runtime.engine.sequence_angles import SequenceAngles
 from mm_gateway.runtime.kernels.decoder import Segment
 from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
 from mm_gateway.runtime.kv_cache.cache import AttentionShape, KVCache, StepAttention
 from mm_gateway.runtime.kv_cache.choosing import Layout, make_kv_cache
 from mm_gateway.runtime.memory_errors import is_out_of_memory
+from mm_gateway.runtime.scheduling.length_scaling import LengthScaling
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
@@ -56,13 +58,14 @@ class ModelRunner:
         self._model = model
         self.cache = cache
         self._shape = shape
+        self._angles = SequenceAngles(model)
         self.device = model.device
         self._graphs: DecodeGraphs | None = None
         self._compiled: CompiledForward | None = None
 
     def capture_decodes(self, max_running: int) -> None:
         """Capture decode steps as CUDA graphs, where cache and model allow it; otherwise steps run as they are."""
-        if not self.cache.capturable:
+        if not self.cache.capturable or self.length_scaling is not None:
             return
         try:
             self._graphs = DecodeGraphs(self._model, self.cache, layers=self._shape.layers, max_running=max_running)
@@ -74,6 +77,11 @@ class ModelRunner:
         """Compute the layers by one compiled call a step from now on; False where that cannot be. calls: of the model's attention."""
         self._compiled = compile_forward(self._model, self.cache, self._shape, calls)
         return self._compiled is not None
+
+    @property
+    def length_scaling(self) -> LengthScaling | None:
+        """Of the model's rotary angles; None: they depend on nothing but the position."""
+        return self._angles.scaling
 
     @property
     def is_invariant(self) -> bool:
@@ -97,6 +105,7 @@ class ModelRunner:
             step, attention = self.cache.begin_step(step)
         tokens: list[int] = []
         positions: list[int] = []
+        lengths: list[int] = []
         wanted: list[int] = []
         sampled: list[Sequence] = []
         scored: list[tuple[Sequence, int]] = []
@@ -106,6 +115,8 @@ class ModelRunner:
             first_row = len(tokens)
             tokens += seq.tokens[start:stop]
             positions += range(start, stop)
+            if self.length_scaling is not None:
+                lengths += (max(seq.angle_len, position + 1) for position in range(start, stop))
             segments.append(Segment(first_row, scheduled.count, start, cache_row))
             if seq.score_prompt and start < seq.prompt_len:
                 scored.append((seq, scheduled.count))
@@ -122,11 +133,12 @@ class ModelRunner:
                 wanted += range(last_row - drawn + 1, last_row + 1)
         # Without a sampled row one is computed all the same: a model call needs at least one.
         wanted += [last_row] * (padded_rows(max(len(wanted), 1)) - len(wanted))
-        if self._compiled is not None:
-            logits, states = self._compiled(tokens, positions, wanted, segments)
-        else:
-            assert attention is not None
-            logits, states = self._interpreted(tokens, positions, wanted, attention, bool(embedded))
+        with self._angles.of(lengths):
+            if self._compiled is not None:
+                logits, states = self._compiled(tokens, positions, wanted, segments)
+            else:
+                assert attention is not None
+                logits, states = self._interpreted(tokens, positions, wanted, attention, bool(embedded))
         prompts: list[tuple[Sequence, torch.Tensor]] = []
         first_row = 0
         for seq, count in scored:

@@ -8,7 +8,7 @@ import torch
 
 # Positions that are computed at once, when the first of them is asked for.
 _CHUNK = 4096
-# Kinds of scaling whose angles depend on nothing but the position. The others change with the longest sequence of a step.
+# Kinds of scaling whose angles depend on nothing but the position. Those of others are looked up anew: see `SequenceAngles`.
 _FIXED = {"default", "linear", "llama3", "yarn"}
 
 

@@ -14,7 +14,7 @@ Each step, within a budget of tokens:
 
 Where a decoding sequence finds no KV space, the youngest running one is preempted: its room goes, its tokens stay, it
 waits in front and recomputes them. Chunked prefill as in Sarathi-Serve (https://arxiv.org/abs/2403.02310), recompute
-as in vLLM (https://arxiv.org/abs/2309.06180).
+as in vLLM (https://arxiv.org/abs/2309.06180). So does one that outgrew its rotary angles (`LengthScaling`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from mm_gateway.errors import EngineError
 from mm_gateway.runtime.scheduling.allocator import KVAllocator, Refusal
+from mm_gateway.runtime.scheduling.length_scaling import LengthScaling
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
 FREE_ROWS = 16
@@ -49,10 +50,14 @@ class Scheduler:
         max_running: sequences in the running queue, >= 1.
         max_step_tokens: tokens of one forward pass, >= max_running.
         max_prefills: sequences in prefill at a time, >= 1, unless one step has room for all of them.
+        scaling: of rotary angles by length; None: they depend on nothing but the position.
     """
 
-    def __init__(self, kv: KVAllocator, *, max_running: int, max_step_tokens: int, max_prefills: int = 16) -> None:
+    def __init__(
+        self, kv: KVAllocator, *, max_running: int, max_step_tokens: int, max_prefills: int = 16, scaling: LengthScaling | None = None
+    ) -> None:
         self._kv = kv
+        self._scaling = scaling
         self._max_running = max_running
         self._max_step_tokens = max(max_step_tokens, max_running)
         self._max_prefills = max_prefills
@@ -150,9 +155,13 @@ class Scheduler:
         for seq in list(self._running.values()):
             if seq.id not in self._running or seq.remaining != 1 or not seq.computed:
                 continue
+            if self._scaling is not None and self._scaling.is_outgrown(seq):
+                self._recompute(seq)
+                continue
             while not self._kv.extend(seq):
                 youngest = next(reversed(self._running.values()))
-                self._preempt(youngest)
+                self.preemptions += 1
+                self._recompute(youngest)
                 if youngest is seq:
                     break
             else:
@@ -169,12 +178,12 @@ class Scheduler:
                 seq.take_draft()  # nobody makes room for a guess
             rows -= seq.draft_len
 
-    def _preempt(self, seq: Sequence) -> None:
+    def _recompute(self, seq: Sequence) -> None:
+        """It waits in front, without room."""
         del self._running[seq.id]
         self._kv.release(seq)
         seq.computed = 0
         self._preempted.appendleft(seq)
-        self.preemptions += 1
 
     def _admit(self, budget: int) -> None:
         prefills = [seq.remaining for seq in self._running.values() if seq.remaining > 1]
@@ -185,6 +194,8 @@ class Scheduler:
             seq = self._next_waiting(passed_over)
             if seq is None:
                 return
+            if self._scaling is not None:
+                self._scaling.begin(seq)
             cached = self._kv.allocate(seq)
             if cached is Refusal.WAIT_FOR_PREFIX:
                 passed_over.add(seq.group)

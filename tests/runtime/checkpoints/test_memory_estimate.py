@@ -77,6 +77,8 @@ def test_the_context_is_the_smallest_number_of_positions_that_a_checkpoint_names
     assert trained_length({"max_position_embeddings": 32768, "seq_length": 8192}.get) == 8192
     assert trained_length({"n_positions": 1024, "max_position_embeddings": None}.get) == 1024
     assert trained_length({}.get) == 2048
+    assert trained_length({"max_position_embeddings": 4096, "rope_scaling": {"type": "dynamic", "factor": 2.0}}.get) == 8192
+    assert trained_length({"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "yarn", "factor": 2.0}}.get) == 4096
     assert configured_length({"n_positions": 1024}.get, ModelConfig(model_name="x", max_context_length=4096)) == 1024
     assert configured_length({"n_positions": 1024}.get, ModelConfig(model_name="x", max_context_length=100)) == 100
 

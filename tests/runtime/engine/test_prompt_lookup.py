@@ -145,7 +145,7 @@ def test_a_model_that_its_modules_compute_guesses_nothing(make_engine: Factory) 
     assert engine.stats().accepted_tokens == 0
 
 
-def test_a_model_whose_angles_depend_on_the_longest_sequence_of_a_step_guesses_nothing(tmp_path: Path) -> None:
+def test_a_model_whose_angles_depend_on_the_length_guesses_nothing(tmp_path: Path) -> None:
     factors = [1.0 + 0.1 * index for index in range(8)]
     long = {"rope_type": "longrope", "long_factor": factors, "short_factor": [1.0] * 8, "rope_theta": 10000.0}
     config = Phi3Config(**SHAPE, sliding_window=None, original_max_position_embeddings=128, rope_parameters=long)

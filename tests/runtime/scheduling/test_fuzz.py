@@ -14,10 +14,11 @@ import pytest
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.kv_cache.allocators.blocks import BlockAllocator
 from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
+from mm_gateway.runtime.scheduling.length_scaling import LengthScaling
 from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
-from tests.support.token_storage import BlockStorage, SlotStorage
+from tests.support.token_storage import BlockStorage, SlotStorage, cell
 
 SHARES = 20
 PLAIN, SCORED = GenerationConfig(), GenerationConfig(prompt_logprobs=0)
@@ -51,17 +52,23 @@ class Case:
         reuse = rng.random() < 0.9
         contexts = rng.choice([1, 1, 1.3, 2, 2.5, 4])  # the budget, in contexts
         max_running = rng.randint(1, 6)
+        original = rng.randint(8, self.context)
+        self.scaling = LengthScaling(original, switches=rng.random() < 0.7) if rng.random() < 0.3 else None
         if rng.random() < 0.5:
             slots = rng.randint(max(1, max_running // 2), 2 * max_running)
             self.kv = SlotAllocator(slots, self.context, int(contexts * self.context), reuse=reuse)
-            self.storage = SlotStorage(self.kv, slots, self.context)
+            self.storage = SlotStorage(self.kv, slots, self.context, self.scaling)
         else:
             size = rng.choice([4, 16, 20, 32])
             blocks = int(-(-self.context // size) * contexts) + 1
             self.kv = BlockAllocator(blocks, size, self.context, reuse=reuse)
-            self.storage = BlockStorage(self.kv, blocks, size)
+            self.storage = BlockStorage(self.kv, blocks, size, self.scaling)
         self.scheduler = Scheduler(
-            self.kv, max_running=max_running, max_step_tokens=rng.choice([1, 8, 24, 64]), max_prefills=rng.choice([1, 2, 16])
+            self.kv,
+            max_running=max_running,
+            max_step_tokens=rng.choice([1, 8, 24, 64]),
+            max_prefills=rng.choice([1, 2, 16]),
+            scaling=self.scaling,
         )
         self.beginnings = [[rng.randrange(3) for _ in range(self.context)] for _ in range(2)]
         self._ids = itertools.count()
@@ -80,7 +87,7 @@ class Case:
             max_tokens = 0 if pooling else min(room, rng.choice([0, 1, 3, 10, room]))
             for _ in range(1 if pooling else rng.choice([1, 1, 1, 3])):
                 seq = Sequence(next(self._ids), group, prompt, config, max_tokens=max_tokens, seed=0, pooling=pooling)
-                if rng.random() < 0.5:
+                if self.scaling is None and rng.random() < 0.5:
                     seq.lookup = PromptLookup()
                 self.live[seq.id] = seq
                 self.submitted += 1
@@ -128,7 +135,8 @@ class Case:
             seq.lookup.learn(seq.tokens, len(draft), accepted)
 
     def sample(self, seq: Sequence) -> int:
-        assert self.storage.read(seq, seq.computed) == seq.tokens
+        length = len(seq.tokens) if self.scaling is not None and self.scaling.switches else seq.prompt_len
+        assert self.storage.read(seq, seq.computed) == [cell(seq, at, length, self.scaling) for at in range(len(seq.tokens))]
         if seq.score_prompt:
             assert self.scored.pop(seq.id) == list(range(seq.prompt_len))
             seq.score_prompt = False

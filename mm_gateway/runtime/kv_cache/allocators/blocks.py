@@ -16,8 +16,6 @@ from mm_gateway.runtime.scheduling.sequence import Sequence
 MIN_SHARED = 16
 """A shared part of a block shorter than this is recomputed: cheaper than a copy."""
 
-_ROOT = 0
-
 Tokens = tuple[int, ...]
 
 
@@ -32,7 +30,8 @@ class CopyBlock:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What a block is known to hold. uid: names these tokens after everything before them. parent: uid of what comes before."""
+    """What a block is known to hold. uid: names these tokens after everything before them. parent: uid of what comes before; of a first
+    block `_root`, which is never a uid."""
 
     uid: int
     parent: int
@@ -46,7 +45,12 @@ class _Held:
     seq: Sequence
     table: list[int]
     full: int = 0
-    uid: int = _ROOT
+    uid: int = 0
+
+
+def _root(seq: Sequence) -> int:
+    """What comes before the first block: the angles that its keys have."""
+    return -seq.angles
 
 
 class BlockAllocator:
@@ -66,7 +70,7 @@ class BlockAllocator:
         self._contents: dict[int, _Content] = {}
         self._full: dict[tuple[int, Tokens], int] = {}
         self._beginnings: dict[tuple[int, Tokens], dict[int, None]] = {}  # by parent and first MIN_SHARED tokens
-        self._last_uid = _ROOT
+        self._last_uid = 0
         self.pending: list[CopyBlock] = []
 
     @property
@@ -99,7 +103,7 @@ class BlockAllocator:
             self._free.pop(block, None)
         if source is not None and source in self._free:
             self._free.move_to_end(source)
-        held = self._held[seq.id] = _Held(seq, shared + [self._take() for _ in range(missing)])
+        held = self._held[seq.id] = _Held(seq, shared + [self._take() for _ in range(missing)], uid=_root(seq))
         for block in shared:
             held.full, held.uid = held.full + 1, self._contents[block].uid
         if source is not None and source != held.table[len(shared)]:
@@ -162,7 +166,7 @@ class BlockAllocator:
     def _find_prefix(self, seq: Sequence) -> tuple[list[int], int | None, int]:
         """Full blocks that hold the beginning, then a block whose first so many tokens are the next ones, if any."""
         limit = len(seq.tokens) - 1  # the last token must run, for its logits
-        shared, uid, position = self._find_full(seq.tokens, limit)
+        shared, uid, position = self._find_full(_root(seq), seq.tokens, limit)
         source, part = self._find_part(uid, seq.tokens, position, limit)
         for other in self._held.values():  # of what runs, the block that is being filled is known to nobody else
             here = min(self._common(other.seq, seq, limit), other.seq.computed) - position
@@ -170,9 +174,9 @@ class BlockAllocator:
                 source, part = other.table[len(shared)], here
         return shared, source, part
 
-    def _find_full(self, tokens: list[int], limit: int) -> tuple[list[int], int, int]:
+    def _find_full(self, uid: int, tokens: list[int], limit: int) -> tuple[list[int], int, int]:
         found: list[int] = []
-        uid = position = 0
+        position = 0
         while position + self.block_size <= limit:
             block = self._full.get((uid, tuple(tokens[position : position + self.block_size])))
             if block is None:
@@ -202,7 +206,7 @@ class BlockAllocator:
         )
 
     def _common(self, other: Sequence, seq: Sequence, limit: int) -> int:
-        if other.tokens[:MIN_SHARED] != seq.tokens[:MIN_SHARED]:
+        if other.angles != seq.angles or other.tokens[:MIN_SHARED] != seq.tokens[:MIN_SHARED]:
             return 0
         return common_prefix_length(other.tokens, seq.tokens, limit)
 

@@ -17,11 +17,13 @@ MIN_SHARED = 16
 
 @dataclass(slots=True)
 class Slot:
-    """tokens: what it holds, known or still to be computed; valid: how many are computed; committed: high-water mark in tokens."""
+    """tokens: what it holds, known or still to be computed; angles: of its keys; valid: how many are computed; committed: high-water
+    mark in tokens."""
 
     index: int
     owner: int | None = None
     tokens: list[int] = field(default_factory=list[int])
+    angles: int = 0
     valid: int = 0
     committed: int = 0
     last_used: int = 0
@@ -90,7 +92,7 @@ class SlotAllocator:
             return Refusal.NO_ROOM
         if source is not None and source is not target:
             self.pending.append(CopyPrefix(source.index, target.index, shared))
-        target.owner, target.tokens, target.valid = seq.id, seq.tokens, shared
+        target.owner, target.tokens, target.angles, target.valid = seq.id, seq.tokens, seq.angles, shared
         self._commit_tokens(target, len(seq.tokens))
         self._owned[seq.id] = target
         return shared
@@ -133,7 +135,7 @@ class SlotAllocator:
         best, best_key, shared = None, (MIN_SHARED - 1, 0), 0
         for slot in self._slots:
             known = slot.tokens
-            if len(known) < MIN_SHARED or known[:MIN_SHARED] != seq.tokens[:MIN_SHARED]:
+            if slot.angles != seq.angles or len(known) < MIN_SHARED or known[:MIN_SHARED] != seq.tokens[:MIN_SHARED]:
                 continue
             coming = common_prefix_length(known, seq.tokens, limit)
             now = min(coming, slot.valid)
