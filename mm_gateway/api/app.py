@@ -28,6 +28,7 @@ from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.backends.searching import Searcher
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
+from mm_gateway.timeline import follow
 
 EXPOSED_HEADERS = [
     "x-request-id",
@@ -51,6 +52,7 @@ class GatewayApp(Litestar):
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = f"req_{secrets.token_hex(16)}"
         record = state["record"] = RequestRecord(request_id, scope["method"])
+        follow(record.timeline)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -191,6 +191,7 @@ class StepLoop:
 
     def _compute(self, step: list[ScheduledSequence]) -> None:
         self._steps += 1
+        self._note_admitted(step)
         try:
             result, pooled, sampled = self._forward(step)
         except Exception as error:  # noqa: BLE001 - whatever fails in a forward pass concerns this step's requests alone
@@ -208,6 +209,14 @@ class StepLoop:
                 self._embed(job, seq_id, states)
         for seq, rows in groupby(zip(result.sampled, sampled, strict=True), key=lambda row: row[0]):
             self._advance_by(seq, [draw for _, draw in rows])
+
+    def _note_admitted(self, step: list[ScheduledSequence]) -> None:
+        now = time.monotonic()
+        for scheduled in step:
+            if scheduled.seq.computed == scheduled.seq.cached:  # nothing of it was computed yet
+                generation = self._job_of[scheduled.seq.id].generation
+                if generation.admitted is None:
+                    generation.admitted = now
 
     def _advance_by(self, seq: Sequence, draws: list[Sampled]) -> None:
         """The next token of a text, and those after it for as long as they are what was guessed and so were computed for."""
@@ -271,6 +280,8 @@ class StepLoop:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this request
             self._fail(job, failed_request(error))
             return
+        if job.generation.first_token is None:
+            job.generation.first_token = time.monotonic()
         index, seq = job.live.pop(seq_id)
         self._release(seq)
         if job.backlog:
@@ -325,6 +336,8 @@ class StepLoop:
             events += text.begin(self._prompt_scores.pop(seq.id, None), job.echo.get(seq.id))
         if seq.max_tokens == 0:
             return [*events, *text.finish_unsampled()], True
+        if job.generation.first_token is None:
+            job.generation.first_token = time.monotonic()
         seq.tokens.append(draw.token)
         job.completion_tokens += 1
         self._completion_tokens += 1
