@@ -6,28 +6,43 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.backends.upstream.translated import TranslatedBackend
-from mm_gateway.configuration.settings import WORKFLOW_PREFIX, Settings
+from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Settings
 from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
 from mm_gateway.runtime.residency.history import ModelEvent
-from mm_gateway.runtime.residency.leases import Lease, ManagerStats, leased
+from mm_gateway.runtime.residency.leases import Lease, ManagerStats, ModelStatus, leased
+from mm_gateway.runtime.residency.model_entry import entry_key, on_cpu
 from mm_gateway.work_pools import MODELS
 from mm_gateway.workflows.all_workflows import WORKFLOWS
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.run import WAIT_TIMEOUT_S
 from mm_gateway.workflows.workflow import Workflow
 
+if TYPE_CHECKING:
+    from mm_gateway.runtime.engine.stats import EngineStats
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A local model as it is now. engine: None where it is not in memory."""
+
+    name: str
+    status: ModelStatus
+    engine: EngineStats | None
 
 
 class Catalog:
@@ -139,6 +154,30 @@ class Catalog:
     def model_events(self) -> tuple[ModelEvent, ...]:
         """Which local models came, left and failed, and why; the newest first."""
         return () if self._manager is None else self._manager.events()
+
+    def on_model_event(self, listener: Callable[[str, ModelEvent], object]) -> None:
+        """Tell of each from now on, with the name that the model is served by; from any thread, which must not be blocked."""
+        if self._manager is not None:
+            self._manager.on_event(lambda config, event: listener(self._name_of(config), event))
+
+    def local_models(self) -> list[LocalModel]:
+        """Every local model of the configuration, and every other one that was asked for, as it is now."""
+        found: dict[str, LocalModel] = {}
+        for config, status, engine in self._manager.glance() if self._manager is not None else ():
+            name = self._name_of(config)
+            if name not in found or engine is not None:
+                found[name] = LocalModel(name, status, engine)
+        for name, backend in self._backends.items():
+            if isinstance(backend, LocalBackend) and name not in found:
+                found[name] = LocalModel(name, ModelStatus("cold"), None)
+        return list(found.values())
+
+    def _name_of(self, config: ModelConfig) -> str:
+        """The entry that means what was loaded by this configuration, on whichever device; else, of a model of the hub, its own name."""
+        local = {name: backend.config for name, backend in self._backends.items() if isinstance(backend, LocalBackend)}
+        same = (name for name, other in local.items() if entry_key(other) == entry_key(config))
+        moved = (name for name, other in local.items() if entry_key(on_cpu(other)) == entry_key(config))
+        return next(same, None) or next(moved, None) or config.model_name
 
     def manager_stats(self) -> ManagerStats | None:
         """A glance at the local models; None where nothing is local."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -22,6 +23,8 @@ from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.api.errors import error_code, http_error
 from mm_gateway.api.messages.endpoints import Signatures
 from mm_gateway.api.messages.errors import message_error, speaks_anthropic
+from mm_gateway.api.observation.exposition import Metrics
+from mm_gateway.api.observation.guard import RequireMetricsKey
 from mm_gateway.api.observation.record import Observer, RequestRecord, tell
 from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
@@ -100,9 +103,11 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None, None]:
         await catalog.start()
+        lag = asyncio.create_task(metrics.watch_loop())
         try:
             yield
         finally:
+            lag.cancel()
             app.state.draining = True
             await catalog.close()
             await responses.close()
@@ -111,7 +116,8 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     responses = ResponseStore(settings.storage)
     searcher = Searcher(settings.search, settings.storage)
     admission = Admission(settings.limits)
-    observers: list[Observer] = []
+    metrics = Metrics(catalog, admission)
+    observers: list[Observer] = [metrics.requests]
 
     async def admit(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         # A function, since Litestar makes deep copies of a router and of the objects that guard it.
@@ -120,6 +126,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     guards: dict[str, list[AsyncGuard]] = {
         "client": [RequireKey(client_keys(settings)), admit],
         "admin": [RequireAdminKey(settings.server.admin_keys)],
+        "metrics": [RequireMetricsKey(settings)],
         "": [],
     }
     routers = [
@@ -140,6 +147,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "sealed_thoughts": SealedThoughts(settings.storage),
                 "admission": admission,
                 "observers": observers,
+                "metrics": metrics,
                 "draining": False,
             },
             deep_copy=False,

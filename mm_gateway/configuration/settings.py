@@ -214,6 +214,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     admin_keys: Annotated[
         tuple[str, ...], Meta(description="Keys for `/admin`, best given as MM_GATEWAY_ADMIN_KEYS; none: it is off.")
     ] = ()
+    metrics_key: Annotated[
+        str | None,
+        Meta(
+            description="A key for `/metrics`, or `sha256:HEX` of it; best given as MM_GATEWAY_METRICS_KEY. Admin keys open it too. null: "
+            "admin keys alone open it where clients need keys, and everybody may see it where they do not."
+        ),
+    ] = None
     cors_origins: Annotated[
         tuple[Origin, ...],
         Meta(description="Origins whose web pages may call from a browser, such as `https://example.org`; `*`: all; none: CORS is off."),

@@ -65,7 +65,7 @@ class StepLoop:
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._released = 0  # sequences since the last step
         self._next_report_s = 0.0
-        self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = self._accepted_tokens = 0
+        self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = self._accepted_tokens = self._draft_tokens = 0
 
     @property
     def busy(self) -> bool:
@@ -83,6 +83,9 @@ class StepLoop:
             completion_tokens=self._completion_tokens,
             preemptions=self._scheduler.preemptions,
             accepted_tokens=self._accepted_tokens,
+            draft_tokens=self._draft_tokens,
+            kv_tokens=self._scheduler.kv_tokens,
+            kv_used_tokens=self._scheduler.kv_used_tokens,
         )
 
     @contextlib.contextmanager
@@ -239,6 +242,7 @@ class StepLoop:
         if draft and seq.lookup is not None:
             seq.lookup.learn(seq.tokens, len(draft), accepted)
             self._accepted_tokens += accepted
+            self._draft_tokens += len(draft)
 
     def _forward(self, step: list[ScheduledSequence]) -> tuple[StepLogits, dict[int, torch.Tensor], list[Sampled]]:
         """Logits, complete hidden states by sequence id, and the tokens drawn."""
