@@ -1,4 +1,4 @@
-"""From model name to Backend: builds every backend that the settings name, and closes them; immutable after start."""
+"""From model name to Backend: builds every backend that the settings name, replaces them in one step, and closes them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+
+import msgspec
 
 from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
@@ -22,27 +22,36 @@ from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
 from mm_gateway.runtime.residency.history import ModelEvent
-from mm_gateway.runtime.residency.leases import Lease, ManagerStats, ModelStatus, leased
-from mm_gateway.runtime.residency.model_entry import entry_key, on_cpu
+from mm_gateway.runtime.residency.leases import Lease, ManagerStats, leased
 from mm_gateway.work_pools import MODELS
 from mm_gateway.workflows.all_workflows import WORKFLOWS
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.run import WAIT_TIMEOUT_S
 from mm_gateway.workflows.workflow import Workflow
 
-if TYPE_CHECKING:
-    from mm_gateway.runtime.engine.stats import EngineStats
-
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LocalModel:
-    """A local model as it is now. engine: None where it is not in memory."""
+class _Names(msgspec.Struct, frozen=True):
+    """All that a name is looked up in. Never changed: a reload puts another one in its place, so that no request sees half of it."""
 
-    name: str
-    status: ModelStatus
-    engine: EngineStats | None
+    models: Mapping[str, ModelConfig]
+    """The entries that the backends were made of, where they were."""
+    backends: Mapping[str, Backend]
+    aliases: Mapping[str, str]
+    patterns: Mapping[str, str]
+    default_model: str | None
+    workflow_model: str | None
+    hub: HubModels | None
+
+
+class Replaced(msgspec.Struct, frozen=True):
+    """What a reload did to the entries, by name; and the backends that no new request gets."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    dropped: tuple[Backend, ...] = ()
 
 
 class Catalog:
@@ -54,6 +63,7 @@ class Catalog:
             else the first one. workflow_wait_s: for each wait of a stage.
         default_model: for requests that name none; None: they are refused.
         patterns: of names that nothing else has -> the name that is meant.
+        models: the entries that the backends were made of.
         manager: of the local models, closed with the catalog. hub: models that requests may name without an entry.
     """
 
@@ -67,19 +77,25 @@ class Catalog:
         workflow_wait_s: float = WAIT_TIMEOUT_S,
         default_model: str | None = None,
         patterns: Mapping[str, str] | None = None,
+        models: Mapping[str, ModelConfig] | None = None,
         manager: RealModelManager | None = None,
         hub: HubModels | None = None,
     ) -> None:
-        self.default_model = default_model
-        self._backends = dict(backends)
-        self.aliases = dict(aliases or {})
-        self._patterns = dict(patterns or {})
+        self._names = _Names(models or {}, dict(backends), dict(aliases or {}), dict(patterns or {}), default_model, workflow_model, hub)
         self._manager = manager
-        self._hub = hub
         self._workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in workflows}
-        self._workflow_model = workflow_model
         self._workflow_wait_s = workflow_wait_s
         self._created = int(time.time())
+
+    @property
+    def default_model(self) -> str | None:
+        """For requests that name none; None: they are refused."""
+        return self._names.default_model
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Further name -> listed name."""
+        return self._names.aliases
 
     def resolve(self, name: str) -> Backend:
         """The backend of a name, an alias, a hub model, or a workflow, which may name its model: `mm-orch/lesson-pack@gpt2`.
@@ -93,38 +109,78 @@ class Catalog:
         head, at, model = name.partition("@")
         if head in self._workflows:
             return self._over(name, self._workflows[head], model if at else None)
-        meant = next((target for pattern, target in self._patterns.items() if fnmatchcase(name, pattern)), None)
+        meant = next((target for pattern, target in self._names.patterns.items() if fnmatchcase(name, pattern)), None)
         if meant is None or meant == name:
-            raise ModelNotFoundError(name, (*self._backends, *self._workflows))
+            raise ModelNotFoundError(name, (*self._names.backends, *self._workflows))
         return self.resolve(meant)
 
     def infos(self) -> list[ModelInfo]:
         """Every model as it is now, in the order of the configuration; then those of the hub that are downloaded; then the workflows."""
-        hub = self._hub.downloaded() if self._hub is not None else []
-        return [backend.info() for backend in (*self._backends.values(), *hub)] + [self.resolve(name).info() for name in self._workflows]
+        names = self._names
+        hub = names.hub.downloaded() if names.hub is not None else []
+        return [backend.info() for backend in (*names.backends.values(), *hub)] + [self.resolve(name).info() for name in self._workflows]
 
     async def look_at_cache(self) -> None:
         """See which models of the hub are downloaded, for `infos`."""
-        if self._hub is not None:
-            await self._hub.look_at_cache()
+        if (hub := self._names.hub) is not None:
+            await hub.look_at_cache()
 
     def _model(self, name: str) -> Backend | None:
-        backend = self._backends.get(self.aliases.get(name, name))
-        return self._hub.get(name) if backend is None and self._hub is not None else backend
+        names = self._names
+        backend = names.backends.get(names.aliases.get(name, name))
+        return names.hub.get(name) if backend is None and names.hub is not None else backend
 
     def _over(self, name: str, workflow: Workflow, model: str | None) -> WorkflowBackend:
-        chosen = model if model is not None else self._workflow_model or next(iter(self._backends), "")
+        names = self._names
+        chosen = model if model is not None else names.workflow_model or next(iter(names.backends), "")
         backend = self._model(chosen)
         if backend is None:
-            raise ModelNotFoundError(chosen, tuple(self._backends))
+            raise ModelNotFoundError(chosen, tuple(names.backends))
         return WorkflowBackend(name, workflow, backend, self._created, self._workflow_wait_s)
 
     async def start(self) -> None:
         """Read what is known of models before they load, and begin to load what is to be preloaded, which is not waited for. A failure
         is logged, and tried again on first use."""
-        local = [backend for backend in self._backends.values() if isinstance(backend, LocalBackend)]
-        await asyncio.gather(*(backend.read_files() for backend in local))
-        for config in (backend.config for backend in local):
+        await self._read_files(self._names.backends.values())
+        self._preload(self._names.backends.values())
+
+    async def replace(self, settings: Settings) -> Replaced:
+        """Serve what the settings name from now on: models, allowed ones, `default_model`. An entry that is as it was keeps its backend.
+
+        Requests that run keep the backends that they found, until they end; then hand what was dropped to `let_go`. Not to be called
+        again before it returned.
+        """
+        names, served = self._names, self._names.backends
+        if self._manager is None and needs_manager(settings):
+            self._manager = RealModelManager.from_settings(settings.memory, settings.engine)
+        new = named_by(settings, self._manager, names)
+        fresh = [backend for name, backend in new.backends.items() if served.get(name) is not backend]
+        await self._read_files(fresh)
+        self._names = new
+        if self._manager is not None:
+            self._manager.serve(_local_configs(new))
+        self._preload(fresh)
+        hub = names.hub.lost_in(new.hub) if names.hub is not None else ()
+        return Replaced(
+            added=tuple(name for name in new.backends if name not in served),
+            changed=tuple(name for name in new.backends if name in served and served[name] is not new.backends[name]),
+            removed=tuple(name for name in served if name not in new.backends),
+            dropped=(*(backend for name, backend in served.items() if new.backends.get(name) is not backend), *hub),
+        )
+
+    async def let_go(self, dropped: Iterable[Backend]) -> None:
+        """Close backends that no request uses any more; of local ones, what is in memory for them alone leaves."""
+        backends = list(dropped)
+        for backend in backends:
+            await backend.close()
+        if self._manager is not None:
+            self._manager.forget(backend.config for backend in backends if isinstance(backend, LocalBackend))
+
+    async def _read_files(self, backends: Iterable[Backend]) -> None:
+        await asyncio.gather(*(backend.read_files() for backend in backends if isinstance(backend, LocalBackend)))
+
+    def _preload(self, backends: Iterable[Backend]) -> None:
+        for config in (backend.config for backend in backends if isinstance(backend, LocalBackend)):
             if config.preload or config.pin:
                 assert self._manager is not None
                 self._manager.acquire(config).add_done_callback(_release_preloaded)
@@ -155,30 +211,6 @@ class Catalog:
         """Which local models came, left and failed, and why; the newest first."""
         return () if self._manager is None else self._manager.events()
 
-    def on_model_event(self, listener: Callable[[str, ModelEvent], object]) -> None:
-        """Tell of each from now on, with the name that the model is served by; from any thread, which must not be blocked."""
-        if self._manager is not None:
-            self._manager.on_event(lambda config, event: listener(self._name_of(config), event))
-
-    def local_models(self) -> list[LocalModel]:
-        """Every local model of the configuration, and every other one that was asked for, as it is now."""
-        found: dict[str, LocalModel] = {}
-        for config, status, engine in self._manager.glance() if self._manager is not None else ():
-            name = self._name_of(config)
-            if name not in found or engine is not None:
-                found[name] = LocalModel(name, status, engine)
-        for name, backend in self._backends.items():
-            if isinstance(backend, LocalBackend) and name not in found:
-                found[name] = LocalModel(name, ModelStatus("cold"), None)
-        return list(found.values())
-
-    def _name_of(self, config: ModelConfig) -> str:
-        """The entry that means what was loaded by this configuration, on whichever device; else, of a model of the hub, its own name."""
-        local = {name: backend.config for name, backend in self._backends.items() if isinstance(backend, LocalBackend)}
-        same = (name for name, other in local.items() if entry_key(other) == entry_key(config))
-        moved = (name for name, other in local.items() if entry_key(on_cpu(other)) == entry_key(config))
-        return next(same, None) or next(moved, None) or config.model_name
-
     def manager_stats(self) -> ManagerStats | None:
         """A glance at the local models; None where nothing is local."""
         return None if self._manager is None else self._manager.stats()
@@ -191,7 +223,7 @@ class Catalog:
 
     async def close(self) -> None:
         """Close every backend and workflow, and unload every model; idempotent."""
-        for backend in self._backends.values():
+        for backend in self._names.backends.values():
             await backend.close()
         for workflow in self._workflows.values():
             await workflow.close()
@@ -204,30 +236,60 @@ class Catalog:
 
 def build_catalog(settings: Settings) -> Catalog:
     """The catalog that the settings describe. Loads nothing yet."""
-    created = int(time.time())
-    backends: dict[str, Backend] = {}
-    served_here = bool(settings.allow) or any(config.backend == "local" for config in settings.models.values())
-    manager = RealModelManager.from_settings(settings.memory, settings.engine) if served_here else None
-    for name, config in settings.models.items():
-        match config.backend:
-            case "mock":
-                backends[name] = MockBackend(name, config, created)
-            case "remote":
-                backends[name] = (RemoteBackend if config.api == "chat" else TranslatedBackend)(name, config, created)
-            case "local":
-                assert manager is not None
-                backends[name] = LocalBackend(name, config, manager, created)
+    manager = RealModelManager.from_settings(settings.memory, settings.engine) if needs_manager(settings) else None
+    names = named_by(settings, manager)
     return Catalog(
-        backends,
-        aliases={alias: name for name, config in settings.models.items() for alias in config.aliases},
+        names.backends,
+        aliases=names.aliases,
         workflows=[workflow.from_settings(settings) for workflow in WORKFLOWS.values()],
-        workflow_model=settings.workflows.model or settings.default_model,
+        workflow_model=names.workflow_model,
         workflow_wait_s=settings.workflows.wait_timeout_s,
-        default_model=settings.default_model,
-        patterns=settings.anthropic.models,
+        default_model=names.default_model,
+        patterns=names.patterns,
+        models=names.models,
         manager=manager,
-        hub=HubModels(settings.allow, manager, created) if manager is not None else None,
+        hub=names.hub,
     )
+
+
+def needs_manager(settings: Settings) -> bool:
+    """Whether anything is served by this machine."""
+    return bool(settings.allow) or any(config.backend == "local" for config in settings.models.values())
+
+
+def named_by(settings: Settings, manager: RealModelManager | None, before: _Names | None = None) -> _Names:
+    """What the settings name; entries that are as they were `before` keep their backends."""
+    created = int(time.time())
+    kept = {name: before.backends[name] for name, config in before.models.items() if settings.models.get(name) == config} if before else {}
+    backends = {name: kept.get(name) or _backend(name, config, manager, created) for name, config in settings.models.items()}
+    hub = before.hub if before is not None else None
+    if manager is not None and (hub is None or hub.allow != settings.allow):
+        hub = HubModels(settings.allow, manager, created, hub)
+    return _Names(
+        settings.models,
+        backends,
+        {alias: name for name, config in settings.models.items() for alias in config.aliases},
+        settings.anthropic.models,
+        settings.default_model,
+        settings.workflows.model or settings.default_model,
+        hub,
+    )
+
+
+def _backend(name: str, config: ModelConfig, manager: RealModelManager | None, created: int) -> Backend:
+    match config.backend:
+        case "mock":
+            return MockBackend(name, config, created)
+        case "remote":
+            return (RemoteBackend if config.api == "chat" else TranslatedBackend)(name, config, created)
+        case "local":
+            assert manager is not None
+            return LocalBackend(name, config, manager, created)
+
+
+def _local_configs(names: _Names) -> list[ModelConfig]:
+    hub = names.hub.known() if names.hub is not None else ()
+    return [backend.config for backend in (*names.backends.values(), *hub) if isinstance(backend, LocalBackend)]
 
 
 def _release_preloaded(future: Future[Lease]) -> None:

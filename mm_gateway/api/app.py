@@ -17,21 +17,19 @@ from litestar.types import Message, Receive, Scope, Send
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.access.keys import RequireKey, client_keys
 from mm_gateway.api.admin.guard import RequireAdminKey
+from mm_gateway.api.admin.reload import Reloader
 from mm_gateway.api.connection import CLIENT_CLOSED, AsyncGuard, HTTPConnection, HTTPRequest
 from mm_gateway.api.description.endpoints import schema_json, schema_page
 from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.api.errors import error_code, http_error
 from mm_gateway.api.messages.endpoints import Signatures
 from mm_gateway.api.messages.errors import message_error, speaks_anthropic
-from mm_gateway.api.observation.exposition import Metrics
-from mm_gateway.api.observation.guard import RequireMetricsKey
 from mm_gateway.api.observation.record import Observer, RequestRecord, tell
 from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.backends.searching import Searcher
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
-from mm_gateway.timeline import follow
 
 EXPOSED_HEADERS = [
     "x-request-id",
@@ -55,7 +53,6 @@ class GatewayApp(Litestar):
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = f"req_{secrets.token_hex(16)}"
         record = state["record"] = RequestRecord(request_id, scope["method"])
-        follow(record.timeline)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -103,12 +100,15 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None, None]:
         await catalog.start()
-        lag = asyncio.create_task(metrics.watch_loop())
+        interval_s = settings.server.reload_interval_s
+        watching = asyncio.create_task(reloader.watch(interval_s)) if interval_s else None
         try:
             yield
         finally:
-            lag.cancel()
             app.state.draining = True
+            if watching is not None:
+                watching.cancel()
+            await reloader.close()
             await catalog.close()
             await responses.close()
             await searcher.close()
@@ -116,17 +116,21 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     responses = ResponseStore(settings.storage)
     searcher = Searcher(settings.search, settings.storage)
     admission = Admission(settings.limits)
-    metrics = Metrics(catalog, admission)
-    observers: list[Observer] = [metrics.requests]
+    observers: list[Observer] = []
+    keys = client_keys(settings)
+    reloader = Reloader(settings, catalog, keys, admission)
+    require = RequireKey(keys)
+
+    async def require_key(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
+        # A function, since Litestar makes deep copies of a router and of the objects that guard it.
+        await require(connection, route_handler)
 
     async def admit(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
-        # A function, since Litestar makes deep copies of a router and of the objects that guard it.
         await admission(connection, route_handler)
 
     guards: dict[str, list[AsyncGuard]] = {
-        "client": [RequireKey(client_keys(settings)), admit],
+        "client": [require_key, admit],
         "admin": [RequireAdminKey(settings.server.admin_keys)],
-        "metrics": [RequireMetricsKey(settings)],
         "": [],
     }
     routers = [
@@ -147,7 +151,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "sealed_thoughts": SealedThoughts(settings.storage),
                 "admission": admission,
                 "observers": observers,
-                "metrics": metrics,
+                "reloader": reloader,
                 "draining": False,
             },
             deep_copy=False,

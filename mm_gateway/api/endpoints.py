@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mm_gateway.api.admin.models import manage_model
+from mm_gateway.api.admin.endpoints import ADMIN_ROWS
 from mm_gateway.api.chat import chat_completions
 from mm_gateway.api.completions import completions
 from mm_gateway.api.description import examples
@@ -11,7 +11,6 @@ from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.health import health, ping, version
 from mm_gateway.api.messages.endpoints import count_message_tokens, create_message, root
 from mm_gateway.api.models import get_model, list_models
-from mm_gateway.api.observation.exposition import metrics
 from mm_gateway.api.responses.endpoints import (
     cancel_response,
     count_input_tokens,
@@ -217,25 +216,8 @@ _ROWS = (
     ),
     Endpoint(root, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),
     Endpoint(ping, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),
-    Endpoint(
-        metrics,
-        "Operation",
-        text="Metrics, one a line, as Prometheus reads them.",
-        errors=("Unauthorized", "Forbidden", "MethodNotAllowed", "Internal"),
-        security="metrics",
-    ),
     Endpoint(version, "Operation", reply=Version, answer={"version": "0.1.0"}, errors=("MethodNotAllowed", "Internal"), security=""),
-    Endpoint(
-        manage_model,
-        "Operation",
-        reply=ModelCard,
-        answer=examples.CARD,
-        errors=("BadRequest", "Unauthorized", "Forbidden", "NotFound", "MethodNotAllowed", "Internal", "Unavailable"),
-        security="admin",
-        parameters={
-            "target": {"description": "A model's name, a slash, and `load`, `unload`, `pin` or `unpin`.", "example": "gpt2/load"},
-        },
-    ),
+    *ADMIN_ROWS,
 )
 
 ENDPOINTS = {(endpoint.method, endpoint.path): endpoint for endpoint in _ROWS}

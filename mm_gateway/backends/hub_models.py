@@ -30,13 +30,15 @@ class HubModels:
     Args:
         allow: patterns of names, as `allow` of models.yaml; none: there are no such models.
         manager: of the local models. created: Unix seconds at which the gateway started.
+        before: what these take the place of; models that both allow keep their backends.
     """
 
-    def __init__(self, allow: Sequence[str], manager: RealModelManager, created: int) -> None:
-        self._allow = tuple(allow)
+    def __init__(self, allow: Sequence[str], manager: RealModelManager, created: int, before: HubModels | None = None) -> None:
+        self.allow = tuple(allow)
         self._manager = manager
         self._created = created
-        self._known: dict[str, HubBackend] = {}
+        known = before._known if before is not None else {}
+        self._known = {name: backend for name, backend in known.items() if is_allowed(split_file(name)[0], self.allow)}
         self._downloaded: list[str] = []
         self._looked_at = -LISTING_S
 
@@ -46,9 +48,18 @@ class HubModels:
         Asks nobody, so there may be no such repository or file.
         """
         repository, file = split_file(name)
-        if not is_allowed(repository, self._allow) or (file is not None and not is_gguf_file(file)):
+        if not is_allowed(repository, self.allow) or (file is not None and not is_gguf_file(file)):
             return None
         return self._known.get(name) or HubBackend(name, self._manager, self._created, self._known)
+
+    def known(self) -> tuple[HubBackend, ...]:
+        """Those that were asked for, and that there are."""
+        return tuple(self._known.values())
+
+    def lost_in(self, after: HubModels | None) -> tuple[HubBackend, ...]:
+        """Of those known, what others do not know."""
+        kept = set(after.known()) if after is not None else set[HubBackend]()
+        return tuple(backend for backend in self._known.values() if backend not in kept)
 
     def downloaded(self) -> list[HubBackend]:
         """Those that the cache held when it was looked at last."""
@@ -56,10 +67,10 @@ class HubModels:
 
     async def look_at_cache(self) -> None:
         """See what is downloaded, unless that was done just now."""
-        if not self._allow or time.monotonic() - self._looked_at < LISTING_S:
+        if not self.allow or time.monotonic() - self._looked_at < LISTING_S:
             return
         self._looked_at = time.monotonic()
-        self._downloaded = await HUB.run(_downloaded, self._allow)
+        self._downloaded = await HUB.run(_downloaded, self.allow)
 
 
 def _downloaded(allow: Sequence[str]) -> list[str]:

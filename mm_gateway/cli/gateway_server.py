@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -32,12 +33,13 @@ logger = logging.getLogger(__name__)
 
 class GatewayServer(uvicorn.Server):
     """Serves until a signal. After the first, new requests get a 503, those that run have `shutdown_grace_s`, then an error that says
-    why. The second ends the process at once.
+    why. The second ends the process at once. SIGHUP reads the files anew, unless it says that the terminal is gone.
     """
 
     def __init__(self, app: GatewayApp, settings: ServerSettings, limits: LimitSettings) -> None:
         super().__init__(uvicorn_config(app, settings, limits))
         self._app = app
+        self._reloads: set[asyncio.Task[None]] = set()
         self._grace_s = settings.shutdown_grace_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -56,7 +58,18 @@ class GatewayServer(uvicorn.Server):
         protocol = functools.partial(
             self.config.http_protocol_class, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+        terminal = sys.stderr.isatty()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up, terminal)
         self.servers = [Acceptor(listener, protocol, self.config.backlog) for listener in sockets or []]  # type: ignore[assignment]
+
+    def _hang_up(self, terminal: bool) -> None:
+        """terminal: it was started from one, whose end is told by the same signal."""
+        if terminal and not sys.stderr.isatty():
+            self.handle_exit(signal.SIGHUP, None)
+            return
+        task = asyncio.get_running_loop().create_task(self._app.state.reloader.reload_or_log())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         ending = asyncio.get_running_loop().call_later(self._grace_s, self._end_requests)

@@ -15,7 +15,15 @@ from mm_gateway.configuration.api_key import ApiKey, hashed
 from mm_gateway.configuration.hub_names import HubPattern
 from mm_gateway.configuration.key_file import read_key_file
 from mm_gateway.configuration.sections import SECTIONS, check_keys, converted, of_text
-from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, ModelType, ServerSettings, Settings
+from mm_gateway.configuration.settings import (
+    WORKFLOW_PREFIX,
+    ModelConfig,
+    ModelType,
+    ServerSettings,
+    Settings,
+    SettingsFiles,
+    model_names,
+)
 from mm_gateway.configuration.words import range_in_words
 from mm_gateway.configuration.yaml_file import mapping, read_mapping
 from mm_gateway.errors import ConfigurationError
@@ -25,7 +33,6 @@ _SHORT = {
     "MM_GATEWAY_PORT": "server.port",
     "MM_GATEWAY_API_KEYS": "server.api_keys",
     "MM_GATEWAY_ADMIN_KEYS": "server.admin_keys",
-    "MM_GATEWAY_METRICS_KEY": "server.metrics_key",
 }
 _FILES = ("MM_GATEWAY_MODELS", "MM_GATEWAY_CONFIG")
 _OF_CLIENTS = ("MM_GATEWAY_URL", "MM_GATEWAY_KEY")
@@ -54,37 +61,67 @@ def load_settings(models_file: Path | None, gateway_file: Path | None, environ: 
     Raises:
         ConfigurationError: something is wrong; the message is for the person who wrote it.
     """
-    models_path = models_file or _default_file("models.yaml", environ.get("MM_GATEWAY_MODELS"))
-    gateway_path = gateway_file or _default_file("gateway.yaml", environ.get("MM_GATEWAY_CONFIG"))
-    models_yaml, gateway_yaml = read_mapping(models_path), read_mapping(gateway_path)
-    check_keys(models_yaml, ("models", "default_model", "allow"), f"{models_path}")
-    check_keys(gateway_yaml, tuple(SECTIONS), f"{gateway_path}")
-    entries = models_yaml.get("models")
-    if not isinstance(entries, dict) or not entries:
-        raise ConfigurationError(f"{models_path}: models must be a mapping of at least one name to its entry")
-    models = {name: _model(entry, name, models_path) for name, entry in mapping(cast(object, entries), f"{models_path}: models").items()}
-    _check_aliases(models, models_path)
-    default_model = models_yaml.get("default_model")
-    if default_model is not None and default_model not in models:
-        raise ConfigurationError(f"{models_path}: default_model: {default_model!r} is not among the models: {', '.join(models)}")
+    files = SettingsFiles(
+        models=models_file or _default_file("models.yaml", environ.get("MM_GATEWAY_MODELS")),
+        gateway=gateway_file or _default_file("gateway.yaml", environ.get("MM_GATEWAY_CONFIG")),
+    )
+    sections = read_sections(files.gateway, environ)
+    settings = Settings(files=files, **sections)  # type: ignore[arg-type]
+    settings = with_models(settings, files)
+    return msgspec.structs.replace(settings, keys=read_keys(settings, files))
+
+
+def read_sections(path: Path, environ: Mapping[str, str]) -> dict[str, msgspec.Struct]:
+    """The sections of `gateway.yaml` by name, overridden by the environment; of keys only hashes.
+
+    Raises:
+        ConfigurationError: as `load_settings`.
+    """
+    content = read_mapping(path)
+    check_keys(content, tuple(SECTIONS), f"{path}")
     overrides = _environment(environ)
     sections = {
-        name: converted(
-            {**mapping(gateway_yaml.get(name), f"{gateway_path}: {name}"), **overrides.get(name, {})}, kind, f"{gateway_path}: {name}"
-        )
+        name: converted({**mapping(content.get(name), f"{path}: {name}"), **overrides.get(name, {})}, kind, f"{path}: {name}")
         for name, kind in SECTIONS.items()
     }
-    allow = _allowed(models_yaml.get("allow"), models_path)
-    sections["server"], keys = _access(sections["server"], gateway_path, models, allow)
-    settings = Settings(models=models, allow=allow, default_model=default_model, keys=keys, **sections)  # type: ignore[arg-type]
-    model = settings.workflows.model
-    if model is not None and not any(model == name or model in config.aliases for name, config in models.items()):
-        raise ConfigurationError(f"{gateway_path}: workflows: model: {model!r} is not among the models: {', '.join(models)}")
+    return {**sections, "server": _hashed(sections["server"], path)}
+
+
+def with_models(settings: Settings, files: SettingsFiles) -> Settings:
+    """The settings with what `models.yaml` says now.
+
+    Raises:
+        ConfigurationError: as `load_settings`; also where other settings name a model that is not there.
+    """
+    path = files.models
+    content = read_mapping(path)
+    check_keys(content, ("models", "default_model", "allow"), f"{path}")
+    entries = content.get("models")
+    if not isinstance(entries, dict) or not entries:
+        raise ConfigurationError(f"{path}: models must be a mapping of at least one name to its entry")
+    models = {name: _model(entry, name, path) for name, entry in mapping(cast(object, entries), f"{path}: models").items()}
+    _check_aliases(models, path)
+    default_model = content.get("default_model")
+    if default_model is not None and default_model not in models:
+        raise ConfigurationError(f"{path}: default_model: {default_model!r} is not among the models: {', '.join(models)}")
+    model, known = settings.workflows.model, model_names(models)
+    if model is not None and model not in known:
+        raise ConfigurationError(f"{files.gateway}: workflows: model: {model!r} is not among the models: {', '.join(models)}")
     for pattern, name in settings.anthropic.models.items():
-        if not name.startswith(WORKFLOW_PREFIX) and not any(name == known or name in config.aliases for known, config in models.items()):
-            where = f"{gateway_path}: anthropic: models: {pattern}"
+        if not name.startswith(WORKFLOW_PREFIX) and name not in known:
+            where = f"{files.gateway}: anthropic: models: {pattern}"
             raise ConfigurationError(f"{where}: {name!r} is not among the models: {', '.join(models)}")
-    return settings
+    return msgspec.structs.replace(settings, models=models, allow=_allowed(content.get("allow"), path), default_model=default_model)
+
+
+def read_keys(settings: Settings, files: SettingsFiles) -> tuple[ApiKey, ...]:
+    """The keys of `server.api_keys_file`, for the models of the settings.
+
+    Raises:
+        ConfigurationError: as `read_key_file`.
+    """
+    path = files.keys_of(settings.server)
+    return () if path is None else read_key_file(path, model_names(settings.models), settings.allow)
 
 
 def _allowed(patterns: object, path: Path) -> tuple[str, ...]:
@@ -97,22 +134,15 @@ def _allowed(patterns: object, path: Path) -> tuple[str, ...]:
         ) from None
 
 
-def _access(
-    server: Any, path: Path, models: Mapping[str, ModelConfig], allow: tuple[str, ...]
-) -> tuple[ServerSettings, tuple[ApiKey, ...]]:
-    """The section with hashes in the place of keys, so that no key stays in memory, and the keys of its file."""
+def _hashed(server: Any, path: Path) -> ServerSettings:
+    """The section with hashes in the place of keys, so that no key stays in memory."""
     changes: dict[str, Any] = {}
-    for name in ("api_keys", "admin_keys", "metrics_key"):
-        given = getattr(server, name)
+    for name in ("api_keys", "admin_keys"):
         try:
-            changes[name] = hashed(given) if isinstance(given, str) else given and tuple(map(hashed, given))
+            changes[name] = tuple(hashed(key) for key in getattr(server, name))
         except ValueError as error:
             raise ConfigurationError(f"{path}: server: {name}: {error}") from None
-    keys: tuple[ApiKey, ...] = ()
-    if server.api_keys_file is not None:
-        names = {known: name for name, config in models.items() for known in (name, *config.aliases)}
-        keys = read_key_file(path.parent / Path(server.api_keys_file).expanduser(), names, allow)
-    return msgspec.structs.replace(server, **changes), keys
+    return msgspec.structs.replace(server, **changes)
 
 
 def _default_file(name: str, named: str | None) -> Path:

@@ -1,4 +1,4 @@
-"""What is served and how: the typed form of `models.yaml` and `gateway.yaml`; immutable after start.
+"""What is served and how: the typed form of `models.yaml` and `gateway.yaml`. A reload makes new ones, and changes none.
 
 Knows the keys, their allowed values, defaults and descriptions: the loader checks by them, and the configuration reference is made of them.
 Knows nothing of HTTP, torch or any Backend.
@@ -198,6 +198,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = None
 
 
+def model_names(models: Mapping[str, ModelConfig]) -> dict[str, str]:
+    """Every name and alias of entries -> the entry's name."""
+    return {known: name for name, config in models.items() for known in (name, *config.aliases)}
+
+
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`server:` of `gateway.yaml`."""
 
@@ -214,13 +219,6 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     admin_keys: Annotated[
         tuple[str, ...], Meta(description="Keys for `/admin`, best given as MM_GATEWAY_ADMIN_KEYS; none: it is off.")
     ] = ()
-    metrics_key: Annotated[
-        str | None,
-        Meta(
-            description="A key for `/metrics`, or `sha256:HEX` of it; best given as MM_GATEWAY_METRICS_KEY. Admin keys open it too. null: "
-            "admin keys alone open it where clients need keys, and everybody may see it where they do not."
-        ),
-    ] = None
     cors_origins: Annotated[
         tuple[Origin, ...],
         Meta(description="Origins whose web pages may call from a browser, such as `https://example.org`; `*`: all; none: CORS is off."),
@@ -244,6 +242,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     write_timeout_s: Annotated[
         Positive, Meta(description="Seconds in which a client that is 64 KiB behind must catch up, or its connection is closed.")
     ] = 120.0
+    reload_interval_s: Annotated[
+        NotNegative,
+        Meta(
+            description="Seconds between looks at models.yaml and the key file, whose changes take effect in the running gateway; "
+            "0: only SIGHUP and `POST /admin/reload` read them again."
+        ),
+    ] = 1.0
     shutdown_grace_s: Annotated[NotNegative, Meta(description="Seconds that running requests get to end after SIGTERM.")] = 10.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="What is logged, from this level up.")] = "info"
 
@@ -369,6 +374,17 @@ class WorkflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_session_tokens: Annotated[AtLeastOne, Meta(description="Estimated tokens kept of one session, the newest.")] = 32_768
 
 
+class SettingsFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the settings were read from."""
+
+    models: Path
+    gateway: Path
+
+    def keys_of(self, server: ServerSettings) -> Path | None:
+        """The key file that a section names; None: it names none."""
+        return None if server.api_keys_file is None else self.gateway.parent / Path(server.api_keys_file).expanduser()
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is configured."""
 
@@ -388,6 +404,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     search: SearchSettings = SearchSettings()
     workflows: WorkflowSettings = WorkflowSettings()
     anthropic: AnthropicSettings = AnthropicSettings()
+    files: SettingsFiles | None = None
+    """None: they come from no files, so nothing can be read again."""
 
     @property
     def asks_for_keys(self) -> bool:

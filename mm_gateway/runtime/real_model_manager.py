@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,6 @@ from mm_gateway.runtime.residency.state_machine import Residency
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
-    from mm_gateway.runtime.engine.stats import EngineStats
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +177,15 @@ class RealModelManager:
         """Keep a model once it is in memory, whatever needs its room; or no longer, and then it goes by its TTL again."""
         self._cache.pin(config, pinned)
 
+    def serve(self, configs: Iterable[ModelConfig]) -> None:
+        """These are the configurations of a gateway from now on: pins, TTLs and names become theirs. What none of them means any more is
+        pinned no longer; it stays in memory until its room is needed, or `forget`."""
+        self._cache.serve(configs)
+
+    def forget(self, configs: Iterable[ModelConfig]) -> None:
+        """Of these, unload what nothing that is served means, as soon as nobody uses it, and keep nothing of it. Does not wait."""
+        self._cache.forget(configs)
+
     def unload_model(self, name: str) -> bool:
         """Unload every form of the model of that name, pinned ones too; waits until nobody uses it. New requests wait, and load it again.
 
@@ -215,20 +223,6 @@ class RealModelManager:
     def events(self) -> tuple[ModelEvent, ...]:
         """Which models came, left and failed, and why; the newest first."""
         return self._cache.history.events
-
-    def on_event(self, listener: Callable[[ModelConfig, ModelEvent], object]) -> None:
-        """Tell of each from now on, with the configuration that the model was loaded by; from any thread, which must not be blocked."""
-        self._cache.history.listeners.append(listener)
-
-    def glance(self) -> list[tuple[ModelConfig, ModelStatus, EngineStats | None]]:
-        """Every model that was ever asked for, as it is now, and what its engine does, where it has one."""
-        found: list[tuple[ModelConfig, ModelStatus, EngineStats | None]] = []
-        for entry in self._cache.entries(lambda _: True):
-            instance = entry.instance
-            engine = instance.engine if instance is not None else None
-            status = status_of(entry.model, entry.progress, entry.context_length, entry.formats, self._clock())
-            found.append((entry.config, status, engine.stats() if engine is not None else None))
-        return found
 
     def begin_close(self) -> None:
         """What `close` does, without waiting for engines to end."""

@@ -72,7 +72,7 @@ def test_the_shipped_gateway_file_shows_every_key_with_its_default() -> None:
     for section in shown:
         assert set(shown[section]) == set(getattr(defaults, section).__struct_fields__)
         assert getattr(settings, section) == getattr(defaults, section)
-    assert {"models", "allow", "default_model", "keys", *shown} == set(Settings.__struct_fields__)
+    assert {"models", "allow", "default_model", "keys", "files", *shown} == set(Settings.__struct_fields__)
 
 
 def test_sizes_may_carry_units(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -31,9 +32,10 @@ class Admission:
     def __init__(self, limits: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._clock = clock
-        self._budgets: dict[bytes, Budget | None] = {}
+        self._budgets: dict[bytes, tuple[ApiKey, Budget | None]] = {}
         self.tickets: set[Ticket] = set()
         """Of the requests that are being answered; `record` of each says how far it is, `on_interrupt` ends it."""
+        self._drains: list[tuple[set[Ticket], asyncio.Event]] = []
         self.live = Capacity(limits.max_requests, "being answered", clock)
         self.queued = Capacity(limits.max_queued_requests, "waiting for their first token", clock)
 
@@ -55,11 +57,32 @@ class Admission:
             on_interrupt(error)
         return len(running)
 
+    async def drained(self) -> None:
+        """Wait until the requests that are being answered now have ended; those that come later do not count."""
+        running, ended = set(self.tickets), asyncio.Event()
+        if running:
+            drain = (running, ended)
+            self._drains.append(drain)
+            try:
+                await ended.wait()
+            finally:
+                self._drains.remove(drain)
+
+    def left(self, ticket: Ticket) -> None:
+        """A request has ended."""
+        self.tickets.discard(ticket)
+        self.live.leave()
+        for running, ended in self._drains:
+            running.discard(ticket)
+            if not running:
+                ended.set()
+
     def _budget(self, key: ApiKey | None) -> Budget | None:
-        digest = key.digest if key is not None else b""
-        if digest not in self._budgets:
-            self._budgets[digest] = self._new_budget(key or ApiKey(digest=digest))
-        return self._budgets[digest]
+        limited = key or ApiKey(digest=b"")
+        known = self._budgets.get(limited.digest)
+        if known is None or known[0] != limited:  # a reload may have changed its limits
+            known = self._budgets[limited.digest] = (limited, self._new_budget(limited))
+        return known[1]
 
     def _new_budget(self, key: ApiKey) -> Budget | None:
         limits = self._limits
@@ -141,8 +164,7 @@ class Ticket:
         self._use(0)
         if self._live:
             self._live = False
-            self._admission.tickets.discard(self)
-            self._admission.live.leave()
+            self._admission.left(self)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         return [] if self._budget is None else self._budget.headers()

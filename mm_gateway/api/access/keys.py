@@ -1,9 +1,9 @@
-"""Who may ask: keys, as OpenAI's clients send them or as Anthropic's do, compared in constant time; no keys configured means everybody."""
+"""Who may ask: keys, as OpenAI's clients send them or as Anthropic's do, held as hashes; no keys configured means everybody."""
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from litestar.handlers import BaseRouteHandler
 
@@ -14,19 +14,49 @@ from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Backend
 from mm_gateway.errors import AuthenticationError, ModelNotFoundError
 
+Source = Literal["settings", "file", "made"]
+"""Where keys come from: `server.api_keys`, the key file, and those made in the running gateway."""
 
-class RequireKey:
-    """A Litestar guard. It is asynchronous because Litestar runs others on a thread, which costs a request 0.1 ms.
 
-    Args:
-        keys: those that open; none: everybody may.
+class Keys:
+    """The keys that open; none: everybody may.
+
+    Once keys were asked for they are until the process ends: that the last one was deleted must not open the gateway to everybody.
     """
 
-    def __init__(self, keys: Sequence[ApiKey]) -> None:
-        self._keys = tuple(keys)
+    def __init__(self, keys: Iterable[ApiKey] = ()) -> None:
+        self._sources: dict[Source, tuple[ApiKey, ...]] = {}
+        self._by_digest: Mapping[bytes, ApiKey] = {}
+        self.asked_for = False
+        self.replace("settings", keys)
+
+    def replace(self, source: Source, keys: Iterable[ApiKey]) -> None:
+        """From now on these are those of the source; requests that run are not touched."""
+        self._sources[source] = tuple(keys)
+        self._by_digest = {key.digest: key for found in reversed(self._sources.values()) for key in found}
+        self.asked_for = self.asked_for or bool(self._by_digest)
+
+    def find(self, key: str) -> ApiKey:
+        """What a client's key is.
+
+        Raises:
+            AuthenticationError: it is none.
+        """
+        # The time of a lookup tells something of the hash of what was sent, which whoever sent it knows, and nothing of a key.
+        found = self._by_digest.get(digest_of(key))
+        if found is None:
+            raise AuthenticationError("Incorrect API key provided")
+        return found
+
+
+class RequireKey:
+    """A Litestar guard. It is asynchronous because Litestar runs others on a thread, which costs a request 0.1 ms."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
 
     async def __call__(self, connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
-        if not self._keys:
+        if not self._keys.asked_for:
             return
         scheme, _, key = connection.headers.get("authorization", "").partition(" ")
         if not key.strip() or scheme.lower() != "bearer":
@@ -34,20 +64,14 @@ class RequireKey:
         if not key.strip():
             text = "You didn't provide an API key. Send it in a header: Authorization: Bearer YOUR_KEY, or x-api-key: YOUR_KEY"
             raise AuthenticationError(text)
-        digest = digest_of(key.strip())
-        found: ApiKey | None = None
-        # Every key is compared, so that the time says nothing about which one was close.
-        for known in self._keys:
-            if hmac.compare_digest(digest, known.digest):
-                found = known
-        if found is None:
-            raise AuthenticationError("Incorrect API key provided")
-        connection.scope["state"]["key"] = found
+        connection.scope["state"]["key"] = self._keys.find(key.strip())
 
 
-def client_keys(settings: Settings) -> tuple[ApiKey, ...]:
+def client_keys(settings: Settings) -> Keys:
     """The keys of clients, from `server.api_keys` and from the file."""
-    return (*unnamed_keys(settings.server.api_keys), *settings.keys)
+    keys = Keys(unnamed_keys(settings.server.api_keys))
+    keys.replace("file", settings.keys)
+    return keys
 
 
 def unnamed_keys(keys: Sequence[str]) -> tuple[ApiKey, ...]:

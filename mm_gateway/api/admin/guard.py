@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from litestar.handlers import BaseRouteHandler
 
-from mm_gateway.api.access.keys import RequireKey, principal, unnamed_keys
+from mm_gateway.api.access.keys import Keys, RequireKey, principal, unnamed_keys
 from mm_gateway.api.connection import HTTPConnection
 from mm_gateway.errors import PermissionDeniedError
 
@@ -17,7 +17,7 @@ class RequireAdminKey:
     """
 
     def __init__(self, keys: tuple[str, ...]) -> None:
-        self._require = RequireKey(unnamed_keys(keys)) if keys else None
+        self._require = RequireKey(Keys(unnamed_keys(keys))) if keys else None
 
     async def __call__(self, connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         if self._require is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -26,7 +26,7 @@ from mm_gateway.runtime.residency.history import History
 from mm_gateway.runtime.residency.instance_threads import InstanceThreads
 from mm_gateway.runtime.residency.leases import Counts, Lease, ManagerStats, Waiter, queued_progress
 from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse
-from mm_gateway.runtime.residency.model_entry import ModelEntry, Spawn, entry_key, on_cpu, spawn_thread
+from mm_gateway.runtime.residency.model_entry import ModelEntry, Spawn, entry_key, meant_by, on_cpu, spawn_thread
 from mm_gateway.runtime.residency.model_instance import ModelInstance, Preparation
 from mm_gateway.runtime.residency.state_machine import Residency
 
@@ -68,6 +68,7 @@ class ModelCache:
         self._alarm = Alarm(self._advance, clock)
         self._counts = Counts()
         self.history = History()
+        self._served: frozenset[Hashable] = frozenset()
         self.closing = False
 
     # --- asking ---
@@ -133,6 +134,22 @@ class ModelCache:
             for entry in entries:
                 effects += self._state.unload(entry.model, self._clock())
 
+    def serve(self, configs: Iterable[ModelConfig]) -> None:
+        """These are what is served from now on. Names, TTLs and pins become theirs; what none of them means is pinned no more."""
+        meant = meant_by(configs, fallback_to_cpu=self._fallback_to_cpu)
+        with self._deciding() as effects:
+            self._served = frozenset(meant)
+            for key, entry in self._entries.items():
+                entry.adopt(meant.get(key, []))
+            effects += self._state.advance(self._clock())
+
+    def forget(self, configs: Iterable[ModelConfig]) -> None:
+        """Of these, unload what nothing that is served means, as soon as nobody uses it, and keep nothing of it."""
+        with self._deciding():
+            for key in meant_by(configs, fallback_to_cpu=True).keys() - self._served:
+                if (entry := self._entries.get(key)) is not None:
+                    entry.forgotten = True
+
     def close(self) -> None:
         """Refuse who waits, and let every model leave; does not wait for it."""
         with self._deciding() as effects:
@@ -160,7 +177,14 @@ class ModelCache:
         effects: list[Effect[Waiter]] = []
         with self._changed:
             yield effects
+            forgotten = [entry.model for entry in self._entries.values() if entry.forgotten]
+            for model in forgotten:
+                if model.resident and not model.unload_asked:
+                    effects += self._state.unload(model, self._clock())
             jobs = [self._job(effect) for effect in effects]
+            for model in forgotten:
+                if model.phase == "cold" and not model.waiters:
+                    del self._entries[model.key], self._state.models[model.key]
             if not self.closing:
                 self._alarm.set(self._state.next_time(self._clock()))
             self._changed.notify_all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ class ModelEntry:
         config: it is loaded by. configs: all that mean it; they differ in names, pins and TTLs.
         instance: what prepares, loads, serves or leaves now; None: nobody works on the model.
         host_copy: its weights in host memory, while nobody works on them. kv_cache_bytes: as prepared.
+        forgotten: nothing that is served means it any more; it goes once nobody uses it.
         progress: of a load that goes on. context_length: tokens that its last engine could hold. formats: as of its last load.
     """
 
@@ -47,6 +48,7 @@ class ModelEntry:
     instance: ModelInstance | None = None
     host_copy: LoadedModel | None = None
     kv_cache_bytes: int | None = None
+    forgotten: bool = False
     progress: Progress | None = None
     context_length: int | None = None
     formats: ChatFormats | None = None
@@ -54,6 +56,15 @@ class ModelEntry:
     @property
     def name(self) -> str:
         return self.config.model_name
+
+    def adopt(self, configs: Sequence[ModelConfig]) -> None:
+        """Be meant by these alone; none: by nothing that is served. A pin that was set by hand stays while a configuration means it."""
+        pinned = any(config.pin for config in configs)
+        if not configs or pinned != any(config.pin for config in self.configs):
+            self.model.pinned = pinned
+        if configs:
+            self.configs, self.forgotten = set(configs), False
+            self.model.ttl_s = configs[0].ttl_s
 
     def is_called(self, name: str) -> bool:
         """Whether a name or an alias of any of its configurations is this one."""
@@ -68,6 +79,16 @@ def entry_key(config: ModelConfig) -> ModelConfig:
 def on_cpu(config: ModelConfig) -> ModelConfig:
     """What is loaded where a GPU has no room for it."""
     return msgspec.structs.replace(config, device="cpu", flash_attention=False)
+
+
+def meant_by(configs: Iterable[ModelConfig], *, fallback_to_cpu: bool) -> dict[Hashable, list[ModelConfig]]:
+    """What loads configurations stand for, by `entry_key`, with those of each. fallback_to_cpu: of the CPU too."""
+    meant: dict[Hashable, list[ModelConfig]] = {}
+    for config in configs:
+        forms = {config, on_cpu(config)} if fallback_to_cpu else {config}
+        for form in forms:
+            meant.setdefault(entry_key(form), []).append(form)
+    return meant
 
 
 class ProgressLog:

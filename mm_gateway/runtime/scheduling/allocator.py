@@ -28,13 +28,8 @@ class KVAllocator(Protocol):
         ...
 
     @property
-    def capacity_tokens(self) -> int:
-        """All the room there is, > 0."""
-        ...
-
-    @property
     def free_tokens(self) -> int:
-        """Room that no sequence has; may be read by any thread."""
+        """Room that no sequence has."""
         ...
 
     def allocate(self, seq: Sequence) -> int | Refusal:

@@ -11,7 +11,7 @@ from litestar import Litestar, get
 from litestar.connection import ASGIConnection
 from litestar.testing import AsyncTestClient
 
-from mm_gateway.api.access.keys import RequireKey, principal
+from mm_gateway.api.access.keys import Keys, RequireKey, principal
 from mm_gateway.configuration.api_key import ApiKey, digest_of, hashed, new_key, parse_key
 from mm_gateway.configuration.settings import LimitSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
@@ -55,7 +55,7 @@ async def test_a_request_knows_its_principal() -> None:
         return principal(request)
 
     for keys, whom in (((key("alice-key", name="alice"),), "alice"), ((key("alice-key"),), digest_of("alice-key").hex()[:16]), ((), "")):
-        async with AsyncTestClient(Litestar([whose], guards=[RequireKey(keys)])) as client:
+        async with AsyncTestClient(Litestar([whose], guards=[RequireKey(Keys(keys))])) as client:
             assert (await client.get("/whose", headers=ALICE)).text == whom
 
 

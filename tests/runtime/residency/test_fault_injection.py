@@ -133,7 +133,7 @@ class World:
     def act(self) -> None:
         """One thing that a client, an administrator, the clock or a broken device does."""
         config = self.rng.choice(self.configs)
-        match self.rng.randrange(12):
+        match self.rng.randrange(14):
             case 0 | 1 | 2 | 3:
                 self.ask(config)
             case 4 | 5 if self.leases:
@@ -151,6 +151,10 @@ class World:
                 engine = self.engines.pop(self.rng.randrange(len(self.engines)))
                 if engine.on_failure is not None:
                     engine.on_failure(RuntimeError("the loop died"))
+            case 11:
+                self.manager.serve([config for config in self.configs if self.rng.random() < 0.7])
+            case 12:
+                self.manager.forget([config])
             case _:
                 self.run_one()
 
@@ -233,6 +237,13 @@ def play(seed: int, playing: list[World]) -> None:
         world.settle()
         assert future.exception() is None, repr(future.exception())
     assert manager.stats().leases == 0
+    # What is served no more is forgotten, whatever was done to it.
+    manager.serve(world.configs[1:])
+    manager.forget(world.configs)
+    world.settle()
+    forgotten = [entry for entry in manager._cache.entries(lambda entry: entry.forgotten)]
+    assert not forgotten and {entry.name for entry in manager._cache.entries(lambda _: True)} <= {m.model_name for m in world.configs[1:]}
+    assert set(manager._cache._state.models) == set(manager._cache._entries)
     world.faults, world.restless = rng.choice([0.0, 0.4]), True
     if rng.random() < 0.5:
         future = world.ask(rng.choice(world.configs))  # still on its way as everything closes
