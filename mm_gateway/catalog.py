@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,12 +23,15 @@ from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
 from mm_gateway.runtime.residency.history import ModelEvent
-from mm_gateway.runtime.residency.leases import Lease, ManagerStats, leased
+from mm_gateway.runtime.residency.leases import Lease, ManagerStats, ModelStatus, leased
 from mm_gateway.work_pools import MODELS
 from mm_gateway.workflows.all_workflows import WORKFLOWS
 from mm_gateway.workflows.backend import WorkflowBackend
 from mm_gateway.workflows.run import WAIT_TIMEOUT_S
 from mm_gateway.workflows.workflow import Workflow
+
+if TYPE_CHECKING:
+    from mm_gateway.runtime.engine.stats import EngineStats
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +90,7 @@ class Catalog:
         self._workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in workflows}
         self._workflow_wait_s = workflow_wait_s
         self._created = int(time.time())
+        self._listeners: list[Callable[[ModelConfig, ModelEvent], object]] = []
 
     @property
     def default_model(self) -> str | None:
@@ -153,6 +158,8 @@ class Catalog:
         names, served = self._names, self._names.backends
         if self._manager is None and needs_manager(settings):
             self._manager = RealModelManager.from_settings(settings.memory, settings.engine)
+            for listener in self._listeners:
+                self._manager.on_event(listener)
         new = named_by(settings, self._manager, names)
         fresh = [backend for name, backend in new.backends.items() if served.get(name) is not backend]
         await self._read_files(fresh)
@@ -210,6 +217,20 @@ class Catalog:
     def model_events(self) -> tuple[ModelEvent, ...]:
         """Which local models came, left and failed, and why; the newest first."""
         return () if self._manager is None else self._manager.events()
+
+    def on_model_event(self, listener: Callable[[ModelConfig, ModelEvent], object]) -> None:
+        """Tell of each from now on, with the configuration that the model was loaded by; from any thread, which must not be blocked."""
+        self._listeners.append(listener)
+        if self._manager is not None:
+            self._manager.on_event(listener)
+
+    def glance(self) -> list[tuple[ModelConfig, ModelStatus, EngineStats | None]]:
+        """Every local model that was ever asked for, as it is now, and what its engine does, where it has one."""
+        return [] if self._manager is None else self._manager.glance()
+
+    def local_configs(self) -> dict[str, ModelConfig]:
+        """The local entries, by name."""
+        return {name: backend.config for name, backend in self._names.backends.items() if isinstance(backend, LocalBackend)}
 
     def manager_stats(self) -> ManagerStats | None:
         """A glance at the local models; None where nothing is local."""

@@ -86,6 +86,9 @@ NAMES = WorkPool("names", 8)
 """Looking up the hosts of pages, whose name servers may be anybody's; the loop's own executor is left to those of our settings."""
 MODELS = WorkPool("models", 8)
 """Waiting for unloads; reading tokenizers of models that are not in memory."""
+METRICS = WorkPool("metrics", 1)
+LOGS = WorkPool("logs", 1)
+"""Writing the log of requests."""
 CONFIGURATION = WorkPool("configuration", 1)
 """Looking at the files that the gateway is configured by, and reading them again."""
 HUB = WorkPool("hub", 4)

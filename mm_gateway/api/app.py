@@ -24,12 +24,16 @@ from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.api.errors import error_code, http_error
 from mm_gateway.api.messages.endpoints import Signatures
 from mm_gateway.api.messages.errors import message_error, speaks_anthropic
+from mm_gateway.api.observation.exposition import Metrics
+from mm_gateway.api.observation.guard import RequireMetricsKey
 from mm_gateway.api.observation.record import Observer, RequestRecord, tell
+from mm_gateway.api.observation.request_log import RequestLog
 from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.backends.searching import Searcher
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
+from mm_gateway.timeline import follow
 
 EXPOSED_HEADERS = [
     "x-request-id",
@@ -53,6 +57,7 @@ class GatewayApp(Litestar):
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = f"req_{secrets.token_hex(16)}"
         record = state["record"] = RequestRecord(request_id, scope["method"])
+        follow(record.timeline)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -100,11 +105,13 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None, None]:
         await catalog.start()
+        lag = asyncio.create_task(metrics.watch_loop())
         interval_s = settings.server.reload_interval_s
         watching = asyncio.create_task(reloader.watch(interval_s)) if interval_s else None
         try:
             yield
         finally:
+            lag.cancel()
             app.state.draining = True
             if watching is not None:
                 watching.cancel()
@@ -112,18 +119,28 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
             await catalog.close()
             await responses.close()
             await searcher.close()
+            if log is not None:
+                log.close()
 
     responses = ResponseStore(settings.storage)
     searcher = Searcher(settings.search, settings.storage)
     admission = Admission(settings.limits)
-    observers: list[Observer] = []
+    metrics = Metrics(catalog, admission)
+    observers: list[Observer] = [metrics.requests]
+    log = None if settings.server.request_log == "off" else RequestLog(settings.server.request_log)
+    if log is not None:
+        observers.append(log)
     keys = client_keys(settings)
     reloader = Reloader(settings, catalog, keys, admission)
     require = RequireKey(keys)
+    require_metrics = RequireMetricsKey(settings.server, keys)
 
     async def require_key(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         # A function, since Litestar makes deep copies of a router and of the objects that guard it.
         await require(connection, route_handler)
+
+    async def see_metrics(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
+        await require_metrics(connection, route_handler)
 
     async def admit(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         await admission(connection, route_handler)
@@ -131,6 +148,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     guards: dict[str, list[AsyncGuard]] = {
         "client": [require_key, admit],
         "admin": [RequireAdminKey(settings.server.admin_keys)],
+        "metrics": [see_metrics],
         "": [],
     }
     routers = [
@@ -151,6 +169,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "sealed_thoughts": SealedThoughts(settings.storage),
                 "admission": admission,
                 "observers": observers,
+                "metrics": metrics,
                 "reloader": reloader,
                 "draining": False,
             },

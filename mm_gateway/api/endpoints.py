@@ -11,6 +11,7 @@ from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.health import health, ping, version
 from mm_gateway.api.messages.endpoints import count_message_tokens, create_message, root
 from mm_gateway.api.models import get_model, list_models
+from mm_gateway.api.observation.exposition import metrics
 from mm_gateway.api.responses.endpoints import (
     cancel_response,
     count_input_tokens,
@@ -216,6 +217,13 @@ _ROWS = (
     ),
     Endpoint(root, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),
     Endpoint(ping, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),
+    Endpoint(
+        metrics,
+        "Operation",
+        text="Metrics, one a line, as Prometheus reads them.",
+        errors=("Unauthorized", "Forbidden", "MethodNotAllowed", "Internal"),
+        security="metrics",
+    ),
     Endpoint(version, "Operation", reply=Version, answer={"version": "0.1.0"}, errors=("MethodNotAllowed", "Internal"), security=""),
     *ADMIN_ROWS,
 )

@@ -12,6 +12,7 @@ from mm_gateway.core import EmbeddingInput, GenerationEvent
 from mm_gateway.core.limits import MAX_EMBEDDING_TOKENS
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.tokens.model_text import check_text_size
+from mm_gateway.timeline import span
 from mm_gateway.work_pools import encoding
 
 if TYPE_CHECKING:
@@ -43,12 +44,15 @@ async def embed(engine: InferenceEngine, input: EmbeddingInput) -> AsyncGenerato
             encoded.append(ids if kept is None else engine.cut(entry, ids, kept, input.truncation_side))
         return encoded
 
-    generation = engine.embed(await encoding(input.characters).run(encode), dimensions=input.dimensions, loop=asyncio.get_running_loop())
+    with span("render"):
+        inputs = await encoding(input.characters).run(encode)
+    generation = engine.embed(inputs, dimensions=input.dimensions, loop=asyncio.get_running_loop())
     try:
         async for event in generation:
             yield event
     finally:
         generation.cancel()
+        generation.tell_times()
 
 
 def check_total_tokens(total: int) -> None:

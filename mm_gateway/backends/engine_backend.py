@@ -42,6 +42,7 @@ from mm_gateway.runtime.grammars.sources import enforced_schema
 from mm_gateway.runtime.grammars.trials import TRIALS
 from mm_gateway.runtime.tokens.model_text import check_text_size
 from mm_gateway.stop_strings import StopStrings, TextStops
+from mm_gateway.timeline import span
 from mm_gateway.work_pools import ENCODING, check_wanted, encoding
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ async def _generate(
             if unused := chat.unused_variables(conversation.rendering):
                 yield Ignored(tuple(f"chat_template_kwargs.{name}" for name in unused))
             encode = functools.partial(_encode_chat, engine, chat, conversation, config.required_room, truncate_history, thinking_budgets)
-            fitting, thoughts = await encoding(conversation.characters).run(encode)
+            with span("render"):
+                fitting, thoughts = await encoding(conversation.characters).run(encode)
             if fitting.left_out:
                 yield Ignored(fitting.ignored)
             if thoughts is None and conversation.reasoning.fields:
@@ -145,11 +147,13 @@ async def _generate(
             if not config.return_token_ids:  # with which the prompt itself is told
                 yield UsageSoFar(len(fitting.ids), 0)
         case CompletionInput() as completion:
-            prompts, echo = await encoding(completion.characters).run(_encode_all, engine, completion, config.required_room)
+            with span("render"):
+                prompts, echo = await encoding(completion.characters).run(_encode_all, engine, completion, config.required_room)
             param, scored = "prompt", config.prompt_logprobs is not None
     check_prompt_logprobs(config, sum(map(len, prompts)), echo=scored and bool(echo))
     if config.grammar is not None:
-        grammar, config = await engine.grammars.compiled(config.grammar), msgspec.structs.replace(config, grammar=None)
+        with span("grammar"):
+            grammar, config = await engine.grammars.compiled(config.grammar), msgspec.structs.replace(config, grammar=None)
     bad_words = await ENCODING.run(engine.spellings, config.bad_words) if config.bad_words else ()
     generation = engine.submit(
         prompts,
@@ -170,6 +174,7 @@ async def _generate(
             yield event
     finally:
         generation.cancel()
+        generation.tell_times()
 
 
 def _with_tool_calls(

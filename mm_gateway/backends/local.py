@@ -19,6 +19,7 @@ from mm_gateway.runtime.checkpoints.chat_files import known_formats
 from mm_gateway.runtime.checkpoints.context_length import known_length
 from mm_gateway.runtime.residency.factories import leave_out_of_collections
 from mm_gateway.runtime.residency.leases import abandon, leased
+from mm_gateway.timeline import span
 from mm_gateway.work_pools import MODELS, encoding
 
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
@@ -87,8 +88,9 @@ class LocalBackend:
         )
         future.add_done_callback(lambda _: _tell(loop, arrived))
         try:
-            while (progress := await arrived.get()) is not None:
-                yield progress
+            with span("load", model=self._name):
+                while (progress := await arrived.get()) is not None:
+                    yield progress
         except BaseException:
             abandon(future)
             raise

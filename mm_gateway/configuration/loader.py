@@ -33,6 +33,7 @@ _SHORT = {
     "MM_GATEWAY_PORT": "server.port",
     "MM_GATEWAY_API_KEYS": "server.api_keys",
     "MM_GATEWAY_ADMIN_KEYS": "server.admin_keys",
+    "MM_GATEWAY_METRICS_KEY": "server.metrics_key",
 }
 _FILES = ("MM_GATEWAY_MODELS", "MM_GATEWAY_CONFIG")
 _OF_CLIENTS = ("MM_GATEWAY_URL", "MM_GATEWAY_KEY")
@@ -137,9 +138,10 @@ def _allowed(patterns: object, path: Path) -> tuple[str, ...]:
 def _hashed(server: Any, path: Path) -> ServerSettings:
     """The section with hashes in the place of keys, so that no key stays in memory."""
     changes: dict[str, Any] = {}
-    for name in ("api_keys", "admin_keys"):
+    for name in ("api_keys", "admin_keys", "metrics_key"):
+        given = getattr(server, name)
         try:
-            changes[name] = tuple(hashed(key) for key in getattr(server, name))
+            changes[name] = hashed(given) if isinstance(given, str) else given and tuple(map(hashed, given))
         except ValueError as error:
             raise ConfigurationError(f"{path}: server: {name}: {error}") from None
     return msgspec.structs.replace(server, **changes)

@@ -219,6 +219,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     admin_keys: Annotated[
         tuple[str, ...], Meta(description="Keys for `/admin`, best given as MM_GATEWAY_ADMIN_KEYS; none: it is off.")
     ] = ()
+    metrics_key: Annotated[
+        str | None,
+        Meta(
+            description="A key for `/metrics`, or `sha256:HEX` of it; best given as MM_GATEWAY_METRICS_KEY. Admin keys open it too. null: "
+            "admin keys alone open it where clients need keys, and everybody may see it where they do not."
+        ),
+    ] = None
     cors_origins: Annotated[
         tuple[Origin, ...],
         Meta(description="Origins whose web pages may call from a browser, such as `https://example.org`; `*`: all; none: CORS is off."),
@@ -250,6 +257,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ),
     ] = 1.0
     shutdown_grace_s: Annotated[NotNegative, Meta(description="Seconds that running requests get to end after SIGTERM.")] = 10.0
+    request_log: Annotated[
+        Literal["off", "text", "json"],
+        Meta(description="One line a request on stdout, for people or for machines: id, key, model, tokens, times; never contents."),
+    ] = "text"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="What is logged, from this level up.")] = "info"
 
 

@@ -7,6 +7,7 @@ result = engine.generate("Hello", config=GenerationConfig(max_new_tokens=20))
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -310,7 +311,8 @@ class InferenceEngine:
 
     def stats(self) -> EngineStats:
         """What the engine is doing and has done."""
-        return self._thread.stats()
+        compiler = self.grammars
+        return dataclasses.replace(self._thread.stats(), grammar_compiles=compiler.compiles, grammar_compile_s=compiler.compile_s)
 
     def close(self) -> None:
         """Fail what is running and end the engine's thread; idempotent."""

@@ -27,6 +27,7 @@ from mm_gateway.runtime.residency.state_machine import Residency
 
 if TYPE_CHECKING:
     from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
+    from mm_gateway.runtime.engine.stats import EngineStats
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +224,20 @@ class RealModelManager:
     def events(self) -> tuple[ModelEvent, ...]:
         """Which models came, left and failed, and why; the newest first."""
         return self._cache.history.events
+
+    def on_event(self, listener: Callable[[ModelConfig, ModelEvent], object]) -> None:
+        """Tell of each from now on, with the configuration that the model was loaded by; from any thread, which must not be blocked."""
+        self._cache.history.listeners.append(listener)
+
+    def glance(self) -> list[tuple[ModelConfig, ModelStatus, EngineStats | None]]:
+        """Every model that was ever asked for, as it is now, and what its engine does, where it has one."""
+        found: list[tuple[ModelConfig, ModelStatus, EngineStats | None]] = []
+        for entry in self._cache.entries(lambda _: True):
+            instance = entry.instance
+            engine = instance.engine if instance is not None else None
+            status = status_of(entry.model, entry.progress, entry.context_length, entry.formats, self._clock())
+            found.append((entry.config, status, engine.stats() if engine is not None else None))
+        return found
 
     def begin_close(self) -> None:
         """What `close` does, without waiting for engines to end."""

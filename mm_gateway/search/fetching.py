@@ -19,6 +19,7 @@ from mm_gateway.errors import PageError
 from mm_gateway.search.documents import Document, Reader, read_html, read_text
 from mm_gateway.search.guarded_network import GuardedNetwork, GuardedTransport, Resolve, is_public, resolve
 from mm_gateway.search.reading import read_apart, start_reading
+from mm_gateway.timeline import span
 from mm_gateway.work_pools import DOCUMENTS
 
 CONTENT_TYPES: dict[str, Reader] = {
@@ -87,9 +88,10 @@ class FetchSession:
         """
         async with self._slots:
             try:
-                async with asyncio.timeout(self._settings.page_timeout_s):
-                    read, content, charset = await self._download(url)
-                    return await read_apart(read, content, charset)
+                with span("fetch", host=httpx.URL(url).host):
+                    async with asyncio.timeout(self._settings.page_timeout_s):
+                        read, content, charset = await self._download(url)
+                        return await read_apart(read, content, charset)
             except TimeoutError as error:
                 raise PageError(f"took longer than {self._settings.page_timeout_s:g} s") from error
             except httpx.TooManyRedirects as error:

@@ -11,6 +11,7 @@ import msgspec
 
 from mm_gateway.errors import SearchError
 from mm_gateway.text import Language
+from mm_gateway.timeline import span
 
 TRIES = 3
 BACK_OFF_S = 0.5
@@ -63,13 +64,15 @@ async def search_with_retries(
     """
     for attempt in range(1, TRIES):
         try:
-            return await provider.search(query, max_results, language)
+            with span("search"):
+                return await provider.search(query, max_results, language)
         except SearchError as error:
             if not error.retryable:
                 raise
         # Jitter, so that those who failed together do not come back together.
         await sleep(BACK_OFF_S * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
-    return await provider.search(query, max_results, language)
+    with span("search"):
+        return await provider.search(query, max_results, language)
 
 
 def title_of(text: str) -> str:

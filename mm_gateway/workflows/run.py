@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
 
+from mm_gateway import timeline
 from mm_gateway.core import (
     Backend,
     ChatInput,
@@ -69,6 +70,7 @@ class Run:
         self.result: Any = None
         self._steps: list[WorkflowStep] = []
         self._stage: tuple[str, float, int] | None = None
+        self._end_stage: Callable[[str | None], None] = lambda _: None
         self._usages: dict[str, Usage] = {}
         self._calls: list[AsyncGenerator[GenerationEvent]] = []
         self._tasks: list[asyncio.Task[Any]] = []
@@ -83,6 +85,7 @@ class Run:
         """A stage begins; to be yielded. detail: what it does, for people."""
         assert self._stage is None, f"stage {self._stage} has not ended"
         self._stage = (stage, time.monotonic(), input_count)
+        self._end_stage = timeline.stage(stage)
         return Progress(stage, detail)
 
     def progress(self, detail: str, fraction: float | None = None) -> Progress:
@@ -98,6 +101,7 @@ class Run:
         assert self._stage is not None, "no stage has begun"
         stage, started, input_count = self._stage
         self._stage = None
+        self._end_stage(failed or degraded)
         step = WorkflowStep(
             stage,
             success=failed is None,
@@ -215,6 +219,8 @@ class Run:
 
     async def close(self) -> None:
         """Stop what still runs, and wait until it has."""
+        if self._stage is not None:
+            self._end_stage("broken off")
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -104,7 +104,9 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     limits = tuple(name for name in HEADERS if name.startswith("x-ratelimit")) if endpoint.security == "client" else ()
     ignored = ("x-mm-gateway-ignored",) if endpoint.body is not None else ()
     ok: dict[str, Any] = {"description": "The whole reply", "headers": _headers((*limits, *ignored))}
-    content: dict[str, Any] = {"text/plain": {"schema": {"type": "string", "maxLength": 0}}}
+    content: dict[str, Any] = {
+        "text/plain": {"schema": {"type": "string", **({"maxLength": 0} if endpoint.text is None else {"description": endpoint.text})}}
+    }
     if endpoint.reply is not None:
         example = {} if endpoint.answer is None else {"example": endpoint.answer}
         content = {"application/json": {"schema": _ref(endpoint.reply), **example}}

@@ -81,7 +81,8 @@ class Endpoint:
 
     Attributes:
         handler: of one path and, HEAD apart, one method. tag: where it is listed.
-        body, reply: structs of what comes and goes; None: nothing. event: of one event, where it can stream.
+        body, reply: structs of what comes and goes; None: nothing. text: instead of a reply, what its plain text is.
+        event: of one event, where it can stream.
         events: instead, what its events are, where they are of many kinds.
         examples: bodies by name, each accepted by the mock. answer: a reply. stream: a stream.
         errors: names in ERRORS. other_replies: status -> struct, of replies that are no errors. security: which key opens it.
@@ -96,10 +97,11 @@ class Endpoint:
     events: str | None = None
     examples: Mapping[str, Any] = field(default_factory=dict[str, Any])
     answer: Any = None
+    text: str | None = None
     stream: str | None = None
     errors: tuple[str, ...] = GET_ERRORS
     other_replies: Mapping[str, type[msgspec.Struct]] = field(default_factory=dict[str, type[msgspec.Struct]])
-    security: Literal["", "client", "admin"] = "client"
+    security: Literal["", "client", "admin", "metrics"] = "client"
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property

@@ -19,6 +19,7 @@ from mm_gateway.core import (
     Usage,
     UsageSoFar,
 )
+from mm_gateway.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class RequestRecord:
         arrived_at: Unix seconds. arrived: the same on the clock of the others.
         begun: the request was admitted and handed to a backend. first_output, last_output: pieces of text, thought, call, or a vector.
         ended: the reply is out, or given up. Each of the four is None until then.
+        timeline: where its time went, by what the backends tell.
         gaps: how many gaps between two pieces of one choice fell into each class of GAP_BOUNDS_S. gaps_s: their sum.
     """
 
@@ -75,6 +77,7 @@ class RequestRecord:
         "so_far",
         "status",
         "stream",
+        "timeline",
         "usage",
     )
 
@@ -93,6 +96,7 @@ class RequestRecord:
         self.finish_reasons: list[FinishReason] = []
         self.arrived_at = time.time()
         self.arrived = time.monotonic()
+        self.timeline = Timeline()
         self.begun: float | None = None
         self.first_output: float | None = None
         self.last_output: float | None = None

@@ -17,6 +17,7 @@ from mm_gateway.backends.upstream.protocol import WireError
 from mm_gateway.backends.upstream.reported_errors import error_in_text
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import ConfigurationError, UpstreamError
+from mm_gateway.timeline import span
 from mm_gateway.work_pools import BODIES
 
 CONNECT_TIMEOUT_S = 10.0
@@ -63,10 +64,12 @@ class Connection:
         headers = self._headers() | {"content-type": "application/json"}
         content = await off_loop(sum(map(_size, body.values())), msgspec.json.encode, body)
         try:
-            async with self._http().stream("POST", url, content=content, headers=headers) as response:
-                if response.status_code != 200:
-                    raise await self._refused(response)
-                yield response
+            with span("upstream", model=self._name, url=url) as asked:
+                async with self._http().stream("POST", url, content=content, headers=headers | asked.headers()) as response:
+                    asked.attributes["status"] = response.status_code
+                    if response.status_code != 200:
+                        raise await self._refused(response)
+                    yield response
         except httpx.TimeoutException as error:
             raise self._late(type(error).__name__) from error
         except httpx.TransportError as error:

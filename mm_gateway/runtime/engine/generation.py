@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from mm_gateway.core import GenerationEvent, ReasoningDelta, TextDelta, Usage
+from mm_gateway.timeline import past
 
 Item = GenerationEvent | BaseException
 
@@ -28,6 +30,10 @@ class Generation:
     Args:
         loop: the event loop that iterates; None for a thread.
         on_cancel: told once when the reader is no longer interested.
+
+    Attributes:
+        submitted: when it was made. admitted: when its first sequence was first computed. first_token: when that gave a token, or a
+            vector. Seconds of `time.monotonic`; the last two are the engine's thread's, and None until then.
     """
 
     def __init__(self, on_cancel: Callable[[Generation], None], loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -37,6 +43,9 @@ class Generation:
         self._arrived: deque[Item] = deque()
         self._wakeup = asyncio.Event() if loop is not None else None
         self._ended = False
+        self.submitted = time.monotonic()
+        self.admitted: float | None = None
+        self.first_token: float | None = None
         # Two counters that only grow, each with one writer, need no lock: the engine's thread counts what it hands over, the
         # reader what it takes. (events, bytes)
         self._produced = (0, 0)
@@ -46,6 +55,15 @@ class Generation:
         """Stop the work; everything it holds is free within one step. Any thread; no effect once it has ended."""
         if not self._ended:
             self._on_cancel(self)
+
+    def tell_times(self) -> None:
+        """To the request's timeline: until its turn came, its prompt was read, and it wrote. By the reader, once, at the end."""
+        ended = time.monotonic()
+        past("queue", self.submitted, ended if self.admitted is None else self.admitted)
+        if self.admitted is not None:
+            past("prefill", self.admitted, ended if self.first_token is None else self.first_token)
+        if self.first_token is not None:
+            past("decode", self.first_token, ended)
 
     @property
     def is_read_too_slowly(self) -> bool:

@@ -65,7 +65,7 @@ class StepLoop:
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._released = 0  # sequences since the last step
         self._next_report_s = 0.0
-        self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = self._accepted_tokens = 0
+        self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = self._accepted_tokens = self._draft_tokens = 0
 
     @property
     def busy(self) -> bool:
@@ -83,6 +83,9 @@ class StepLoop:
             completion_tokens=self._completion_tokens,
             preemptions=self._scheduler.preemptions,
             accepted_tokens=self._accepted_tokens,
+            draft_tokens=self._draft_tokens,
+            kv_tokens=self._scheduler.kv_tokens,
+            kv_used_tokens=self._scheduler.kv_used_tokens,
         )
 
     @contextlib.contextmanager
@@ -191,6 +194,7 @@ class StepLoop:
 
     def _compute(self, step: list[ScheduledSequence]) -> None:
         self._steps += 1
+        self._note_admitted(step)
         try:
             result, pooled, sampled = self._forward(step)
         except Exception as error:  # noqa: BLE001 - whatever fails in a forward pass concerns this step's requests alone
@@ -208,6 +212,14 @@ class StepLoop:
                 self._embed(job, seq_id, states)
         for seq, rows in groupby(zip(result.sampled, sampled, strict=True), key=lambda row: row[0]):
             self._advance_by(seq, [draw for _, draw in rows])
+
+    def _note_admitted(self, step: list[ScheduledSequence]) -> None:
+        now = time.monotonic()
+        for scheduled in step:
+            if scheduled.seq.computed == scheduled.seq.cached:  # nothing of it was computed yet
+                generation = self._job_of[scheduled.seq.id].generation
+                if generation.admitted is None:
+                    generation.admitted = now
 
     def _advance_by(self, seq: Sequence, draws: list[Sampled]) -> None:
         """The next token of a text, and those after it for as long as they are what was guessed and so were computed for."""
@@ -230,6 +242,7 @@ class StepLoop:
         if draft and seq.lookup is not None:
             seq.lookup.learn(seq.tokens, len(draft), accepted)
             self._accepted_tokens += accepted
+            self._draft_tokens += len(draft)
 
     def _forward(self, step: list[ScheduledSequence]) -> tuple[StepLogits, dict[int, torch.Tensor], list[Sampled]]:
         """Logits, complete hidden states by sequence id, and the tokens drawn."""
@@ -271,6 +284,8 @@ class StepLoop:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this request
             self._fail(job, failed_request(error))
             return
+        if job.generation.first_token is None:
+            job.generation.first_token = time.monotonic()
         index, seq = job.live.pop(seq_id)
         self._release(seq)
         if job.backlog:
@@ -325,6 +340,8 @@ class StepLoop:
             events += text.begin(self._prompt_scores.pop(seq.id, None), job.echo.get(seq.id))
         if seq.max_tokens == 0:
             return [*events, *text.finish_unsampled()], True
+        if job.generation.first_token is None:
+            job.generation.first_token = time.monotonic()
         seq.tokens.append(draw.token)
         job.completion_tokens += 1
         self._completion_tokens += 1

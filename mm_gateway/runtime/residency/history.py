@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
+from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import GatewayError
 from mm_gateway.runtime.residency.leases import Waiter
 from mm_gateway.runtime.residency.model import Evict, EvictionReason
 from mm_gateway.runtime.residency.model_entry import ModelEntry
+
+logger = logging.getLogger(__name__)
 
 MAX_EVENTS = 200
 
@@ -39,10 +44,15 @@ class ModelEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """The newest MAX_EVENTS events, the newest first. Written under the cache's lock, read without."""
+    """The newest MAX_EVENTS events, the newest first. Written under the cache's lock, read without.
+
+    Attributes:
+        listeners: told of each event, with the configuration that the model was loaded by, under the lock: they must not block.
+    """
 
     def __init__(self) -> None:
         self.events: tuple[ModelEvent, ...] = ()
+        self.listeners: list[Callable[[ModelConfig, ModelEvent], object]] = []
 
     def loaded(self, entry: ModelEntry, footprint_bytes: int, load_s: float, *, from_host: bool) -> None:
         self._add(entry, kind="loaded", bytes=footprint_bytes, seconds=load_s, from_host=from_host)
@@ -58,3 +68,8 @@ class History:
     def _add(self, entry: ModelEntry, **told: object) -> None:
         event = msgspec.convert({"model": entry.name, "device": entry.model.device, "time": time.time(), **told}, ModelEvent)
         self.events = (event, *self.events[: MAX_EVENTS - 1])
+        for listener in self.listeners:
+            try:
+                listener(entry.config, event)
+            except Exception:
+                logger.exception("a listener to what models do failed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -133,6 +134,9 @@ class GrammarCompiler:
         self._cache_lock = threading.Lock()
         self._cache: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
         self._cached_bytes = 0
+        self.compiles = 0
+        """Grammars compiled since the start, and the seconds that it took."""
+        self.compile_s = 0.0
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         """A grammar for this model's tokens; blocks, for milliseconds as a rule.
@@ -149,6 +153,7 @@ class GrammarCompiler:
                 f"{grammar.param} needs a fast tokenizer and an end-of-sequence token, which this model lacks", param=grammar.param
             )
         TRIALS.check(grammar)
+        started = time.monotonic()
         source = source_of(grammar)
         matcher = llguidance.LLMatcher(self._ll_tokenizer, source, log_level=0, limits=LIMITS)
         if (error := error_of(matcher)) is not None:
@@ -157,6 +162,9 @@ class GrammarCompiler:
             matcher = _begun(matcher)
         compiled = CompiledGrammar(matcher, grammar.param, _GRAMMAR_BYTES + _BYTES_PER_SOURCE_BYTE * len(source))
         self._keep(content_key(grammar), compiled)
+        with self._cache_lock:
+            self.compiles += 1
+            self.compile_s += time.monotonic() - started
         return compiled
 
     async def compiled(self, grammar: Grammar) -> CompiledGrammar:

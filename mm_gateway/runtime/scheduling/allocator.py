@@ -28,8 +28,13 @@ class KVAllocator(Protocol):
         ...
 
     @property
+    def capacity_tokens(self) -> int:
+        """All the room there is, > 0."""
+        ...
+
+    @property
     def free_tokens(self) -> int:
-        """Room that no sequence has."""
+        """Room that no sequence has; may be read by any thread."""
         ...
 
     def allocate(self, seq: Sequence) -> int | Refusal:

@@ -75,6 +75,16 @@ class Scheduler:
     def waiting(self) -> int:
         return self._waiting_count + len(self._preempted)
 
+    @property
+    def kv_tokens(self) -> int:
+        """Room of the KV cache in tokens."""
+        return self._kv.capacity_tokens
+
+    @property
+    def kv_used_tokens(self) -> int:
+        """Of it, what sequences hold; may be read by any thread."""
+        return self._kv.capacity_tokens - self._kv.free_tokens
+
     def add(self, seq: Sequence) -> None:
         """Queue a sequence behind its group.
 

@@ -83,6 +83,10 @@ class BlockAllocator:
         return len(self._free)
 
     @property
+    def capacity_tokens(self) -> int:
+        return (len(self._references) - 1) * self.block_size
+
+    @property
     def free_tokens(self) -> int:
         return len(self._free) * self.block_size
 

@@ -72,8 +72,13 @@ class SlotAllocator:
         return self._committed
 
     @property
+    def capacity_tokens(self) -> int:
+        return self._budget
+
+    @property
     def free_tokens(self) -> int:
-        return self._budget - sum(slot.committed for slot in self._owned.values())
+        # The list is made in one step, whatever the engine's thread does meanwhile.
+        return self._budget - sum(slot.committed for slot in list(self._owned.values()))
 
     def slot_of(self, seq: Sequence) -> int:
         return self._owned[seq.id].index

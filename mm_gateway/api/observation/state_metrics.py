@@ -1,0 +1,119 @@
+"""What the gateway is doing now, read where it is known when somebody asks for the metrics; nothing is counted twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+import mm_gateway
+from mm_gateway.api.access.admission import Admission
+from mm_gateway.api.observation.local_models import LocalModel, local_models
+from mm_gateway.catalog import Catalog
+
+STATES = ("cold", "loading", "ready", "busy", "evicting")
+
+
+class StateCollector(Collector):
+    """A glance that `look` takes on the event loop, and that is collected on a thread.
+
+    Args:
+        catalog: of what is served. admission: of who is served.
+    """
+
+    def __init__(self, catalog: Catalog, admission: Admission) -> None:
+        self._catalog = catalog
+        self._admission = admission
+        self._seen: list[Metric] = []
+
+    def look(self, *, draining: bool) -> None:
+        """See how everything is now."""
+        local = local_models(self._catalog)
+        self._seen = [*self._gateway(draining), *self._requests(local), *_models(local), *_engines(local), *self._devices()]
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._seen
+
+    def _gateway(self, draining: bool) -> Iterator[Metric]:
+        info = GaugeMetricFamily("mm_gateway_info", "The version that runs.", labels=("version",))
+        info.add_metric((mm_gateway.__version__,), 1)
+        yield info
+        yield GaugeMetricFamily("mm_gateway_draining", "1: new requests are refused, running ones finish.", int(draining))
+        yield GaugeMetricFamily("mm_gateway_requests_live", "Requests that are being answered.", self._admission.live.inside)
+        yield GaugeMetricFamily("mm_gateway_requests_queued", "Those of them without a first token.", self._admission.queued.inside)
+
+    def _requests(self, local: Sequence[LocalModel]) -> Iterator[Metric]:
+        """By model. Of local ones the engine knows who runs, as sequences; what others are asked runs elsewhere."""
+        asked = Counter(ticket.record.model for ticket in self._admission.tickets if ticket.record.begun is not None)
+        engines = {model.name: model for model in local}
+        names = dict.fromkeys([*(info.id for info in self._catalog.infos()), *engines])
+        running = _family(GaugeMetricFamily, "vllm:num_requests_running", "Sequences that the engine computes, or requests elsewhere.")
+        waiting = _family(
+            GaugeMetricFamily, "vllm:num_requests_waiting", "Sequences in the engine's queue, and requests for a model that loads."
+        )
+        for name in names:
+            model = engines.get(name)
+            engine = model.engine if model is not None else None
+            if model is None:
+                running.add_metric((name,), asked[name])
+                waiting.add_metric((name,), 0)
+            else:
+                running.add_metric((name,), engine.running if engine is not None else 0)
+                waiting.add_metric((name,), model.status.waiting + (engine.waiting if engine is not None else 0))
+        return iter((running, waiting))
+
+    def _devices(self) -> Iterator[Metric]:
+        stats = self._catalog.manager_stats()
+        if stats is None:
+            return
+        memory = GaugeMetricFamily("mm_gateway_device_memory_bytes", "That models take of a device.", labels=("device",))
+        budget = GaugeMetricFamily("mm_gateway_device_memory_budget_bytes", "That they may take of it.", labels=("device",))
+        for device, used in stats.memory.items():
+            memory.add_metric((device,), used)
+            if (allowed := stats.budgets.get(device)) is not None:
+                budget.add_metric((device,), allowed)
+        yield memory
+        yield budget
+
+
+def _models(local: Sequence[LocalModel]) -> Iterator[Metric]:
+    states = GaugeMetricFamily("mm_gateway_model_state", "1 for the state that a local model is in.", labels=("model_name", "state"))
+    memory = GaugeMetricFamily("mm_gateway_model_memory_bytes", "That a model in memory takes.", labels=("model_name", "device"))
+    for model in local:
+        status = model.status
+        for state in STATES:
+            states.add_metric((model.name, state), int(state == status.state))
+        if status.state in ("ready", "busy") and status.footprint_bytes is not None:
+            memory.add_metric((model.name, status.device or ""), status.footprint_bytes)
+    yield states
+    yield memory
+
+
+def _engines(local: Iterable[LocalModel]) -> Iterator[Metric]:
+    """Counts of an engine begin anew when its model was loaded anew."""
+    usage = _family(GaugeMetricFamily, "vllm:kv_cache_usage_perc", "Share of the KV cache that running sequences hold, from 0 to 1.")
+    older = _family(GaugeMetricFamily, "vllm:gpu_cache_usage_perc", "The same by the name that it had before.")
+    preemptions = _family(CounterMetricFamily, "vllm:num_preemptions", "Sequences that had to yield their room to others.")
+    drafts = _family(CounterMetricFamily, "vllm:spec_decode_num_draft_tokens", "Tokens that were guessed.")
+    accepted = _family(CounterMetricFamily, "vllm:spec_decode_num_accepted_tokens", "Guessed tokens that were right.")
+    steps = _family(CounterMetricFamily, "mm_gateway_engine_steps", "Forward passes.")
+    compiles = _family(CounterMetricFamily, "mm_gateway_grammar_compiles", "Grammars that were compiled.")
+    compile_s = _family(CounterMetricFamily, "mm_gateway_grammar_compile_seconds", "That compiling grammars took.")
+    for model in local:
+        if (engine := model.engine) is not None:
+            label = (model.name,)
+            usage.add_metric(label, engine.kv_used_tokens / engine.kv_tokens)
+            older.add_metric(label, engine.kv_used_tokens / engine.kv_tokens)
+            preemptions.add_metric(label, engine.preemptions)
+            drafts.add_metric(label, engine.draft_tokens)
+            accepted.add_metric(label, engine.accepted_tokens)
+            steps.add_metric(label, engine.steps)
+            compiles.add_metric(label, engine.grammar_compiles)
+            compile_s.add_metric(label, engine.grammar_compile_s)
+    yield from (usage, older, preemptions, drafts, accepted, steps, compiles, compile_s)
+
+
+def _family(kind: type[GaugeMetricFamily] | type[CounterMetricFamily], name: str, text: str) -> GaugeMetricFamily | CounterMetricFamily:
+    return kind(name, text, labels=("model_name",))
