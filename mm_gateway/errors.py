@@ -16,6 +16,7 @@ GatewayError
  │    │    └── DownloadError         files of the hub cannot be had: unknown, gated, no network, no room on the disk
  │    └── OutOfMemoryError           device memory ran out; carries the advice
  ├── ShuttingDownError               the gateway is closing
+ ├── RequestCancelledError           the operator has ended the request
  ├── UpstreamError                   a remote OpenAI-compatible server answered with an error
  ├── StorageError                    what is stored cannot be read or written now; `retry_after_s`
  ├── StageTimeoutError               a stage of a workflow waited too long for its model or its work
@@ -191,6 +192,10 @@ class OutOfMemoryError(ModelUnavailableError):
 
 class ShuttingDownError(GatewayError):
     """The gateway is closing and takes no new work."""
+
+
+class RequestCancelledError(GatewayError):
+    """The operator has ended the request."""
 
 
 class UpstreamError(GatewayError):

@@ -20,6 +20,7 @@ from mm_gateway.errors import (
     NotStoredError,
     PermissionDeniedError,
     RateLimitError,
+    RequestCancelledError,
     SearchError,
     ShuttingDownError,
     SlowReaderError,
@@ -47,6 +48,7 @@ _TABLE: tuple[tuple[type[GatewayError], int, str, str | None], ...] = (
     (StageTimeoutError, 504, "server_error", "stage_timeout"),
     (SearchError, 503, "server_error", "search_failed"),
     (ShuttingDownError, 503, "server_error", None),
+    (RequestCancelledError, 503, "server_error", "request_cancelled"),
     (EngineError, 500, "server_error", None),
     (ConfigurationError, 500, "server_error", None),
 )
@@ -123,6 +125,8 @@ def _headers(error: GatewayError) -> dict[str, str]:
         return _retry_after(error.retry_after_s)
     if isinstance(error, SearchError):
         return _retry_after(1.0) if error.retryable else {"x-should-retry": "false"}
+    if isinstance(error, RequestCancelledError):
+        return {"x-should-retry": "false"}
     return _retry_after(1.0) if isinstance(error, ShuttingDownError) else {}
 
 

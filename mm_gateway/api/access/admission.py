@@ -45,6 +45,7 @@ class Admission:
             self.live.check()
             await _whole_body(connection)
         state = connection.scope["state"]
+        state["record"].endpoint = connection.scope["path_template"]  # whoever looks at running requests asks for it before their end
         ticket = state["ticket"] = Ticket(self, self._budget(key_of(connection)), state["record"])
         ticket.record.key = principal(connection)
         # Looking something up is not what the limits of OpenAI count.

@@ -1,8 +1,8 @@
-"""`POST /admin/models/{id}/load | unload | pin | unpin`."""
+"""`GET /admin/models`, and `POST /admin/models/{id}/load | unload | pin | unpin`."""
 
 from __future__ import annotations
 
-from litestar import post
+from litestar import get, post
 from litestar.datastructures import State
 from litestar.params import FromPath
 
@@ -10,8 +10,18 @@ from mm_gateway.api.models import card
 from mm_gateway.catalog import Catalog
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ModelCard
+from mm_gateway.protocol.operation import DeviceMemory, OperatorModels
 
 ACTIONS = ("load", "unload", "pin", "unpin")
+
+
+@get("/admin/models", summary="Every model as it is now, and the memory that local ones take")
+async def list_operator_models(state: State) -> OperatorModels:
+    catalog: Catalog = state.catalog
+    await catalog.look_at_cache()
+    stats = catalog.manager_stats()
+    memory = [DeviceMemory(device, used, stats.budgets[device]) for device, used in stats.memory.items()] if stats is not None else []
+    return OperatorModels([card(info) for info in catalog.infos()], memory)
 
 
 @post("/admin/models/{target:path}", status_code=200, summary="Load, unload, pin or unpin a local model: /admin/models/{id}/{action}")
