@@ -11,7 +11,7 @@ ENVIRONMENTS := $(patsubst compat_tests/environments/%.txt,.compat/%/.installed,
 # Clients from npm, a folder each: libraries that scripts use, and coding agents.
 NODE := compat_tests/node compat_tests/agents
 
-.PHONY: serve test tests clients adversarial compat lint types docs bench wheel clean
+.PHONY: serve test tests browser screenshots clients adversarial compat lint types docs bench wheel clean
 
 serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
@@ -22,6 +22,14 @@ test: $(VENV)/.installed-dev lint
 
 tests:
 	$(BIN)/python -m pytest -n $(WORKERS) tests --ignore tests/adversarial $(ARGS)
+
+# The browser that tests of the page drive: Debian's, installed where that is possible. Without one they are skipped.
+browser:
+	@if for name in chromium chromium-browser google-chrome-stable google-chrome; do command -v $$name; done | grep -q .; then echo 'make browser: there is one'; \
+	elif ! command -v apt-get >/dev/null || [ "$$(id -u)" != 0 ]; then \
+	  echo 'make browser: left out, because apt-get and root are needed; install Chromium or Chrome, or the tests of the page are skipped'; \
+	elif apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-wqy-microhei >/dev/null; \
+	then echo 'make browser: installed'; else echo 'make browser: left out, because apt-get failed; the tests of the page are skipped'; fi
 
 # Real clients that share our environment: openai, LangChain, llm, curl.
 clients: $(VENV)/.installed-dev

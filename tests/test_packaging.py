@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mm_gateway.api.page.files import STATIC
 from mm_gateway.runtime.kernels.compiling import library_name
 from mm_gateway.runtime.kernels.library import library
 
@@ -36,6 +37,7 @@ def test_the_wheel_holds_the_package_with_its_data(wheel: Path) -> None:
         "mm_gateway/README.md",
         "mm_gateway/docs/models.md",
         *templates,
+        *(f"mm_gateway/api/page/static/{path.name}" for path in STATIC.iterdir()),
     }
     assert not any(name.startswith(("tests", "compat_tests", "benchmarks")) for name in names)
 

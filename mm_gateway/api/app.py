@@ -26,8 +26,10 @@ from mm_gateway.api.messages.endpoints import Signatures
 from mm_gateway.api.messages.errors import message_error, speaks_anthropic
 from mm_gateway.api.observation.exposition import Metrics
 from mm_gateway.api.observation.guard import RequireMetricsKey
+from mm_gateway.api.observation.recent import RecentRequests
 from mm_gateway.api.observation.record import Observer, RequestRecord, tell
 from mm_gateway.api.observation.request_log import RequestLog
+from mm_gateway.api.page.files import page, page_file
 from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.backends.searching import Searcher
@@ -126,7 +128,8 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     searcher = Searcher(settings.search, settings.storage)
     admission = Admission(settings.limits)
     metrics = Metrics(catalog, admission)
-    observers: list[Observer] = [metrics.requests]
+    recent_requests = RecentRequests()
+    observers: list[Observer] = [metrics.requests, recent_requests]
     log = None if settings.server.request_log == "off" else RequestLog(settings.server.request_log)
     if log is not None:
         observers.append(log)
@@ -156,7 +159,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
         for security in guards
     ]
     return GatewayApp(
-        route_handlers=[*routers, schema_page, schema_json],
+        route_handlers=[*routers, schema_page, schema_json, page, page_file],
         exception_handlers={Exception: handle_exception},
         lifespan=[lifespan],
         state=State(
@@ -171,6 +174,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "observers": observers,
                 "metrics": metrics,
                 "reloader": reloader,
+                "recent_requests": recent_requests,
                 "draining": False,
             },
             deep_copy=False,

@@ -9,7 +9,7 @@ from mm_gateway.api.description import examples
 from mm_gateway.api.description.endpoint import GET_ERRORS, MODEL_ERRORS, STORED_ERRORS, Endpoint
 from mm_gateway.api.embeddings import embeddings
 from mm_gateway.api.health import health, ping, version
-from mm_gateway.api.messages.endpoints import count_message_tokens, create_message, root
+from mm_gateway.api.messages.endpoints import count_message_tokens, create_message
 from mm_gateway.api.models import get_model, list_models
 from mm_gateway.api.observation.exposition import metrics
 from mm_gateway.api.responses.endpoints import (
@@ -215,7 +215,6 @@ _ROWS = (
         other_replies={"503": Health},
         security="",
     ),
-    Endpoint(root, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),
     Endpoint(ping, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),
     Endpoint(
         metrics,

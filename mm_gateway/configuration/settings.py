@@ -230,6 +230,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         tuple[Origin, ...],
         Meta(description="Origins whose web pages may call from a browser, such as `https://example.org`; `*`: all; none: CORS is off."),
     ] = ()
+    page: Annotated[
+        bool, Meta(description="Whether `/` is the page for people; what it shows it asks of the API, with the keys that its reader has.")
+    ] = True
     max_body_bytes: Annotated[AtLeastOneKiB, Meta(description="Largest body of a request; beyond it: 413.")] = 16 * 2**20
     unknown_fields: Annotated[
         Literal["refuse", "ignore"],

@@ -10,7 +10,7 @@ from mm_gateway.api.models import card
 from mm_gateway.catalog import Catalog
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ModelCard
-from mm_gateway.protocol.operation import DeviceMemory, OperatorModels
+from mm_gateway.protocol.admin import DeviceMemory, OperatorModels
 
 ACTIONS = ("load", "unload", "pin", "unpin")
 

@@ -9,7 +9,7 @@ from litestar.params import FromPath
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.observation.recent import RecentRequests, entry
 from mm_gateway.errors import InvalidRequestError, NotStoredError, RequestCancelledError
-from mm_gateway.protocol.operation import RequestEntry, RequestList
+from mm_gateway.protocol.admin import RequestEntry, RequestList
 
 
 @get("/admin/requests", sync_to_thread=False, summary="Requests that run, and the newest that have ended")

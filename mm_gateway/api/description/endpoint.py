@@ -70,7 +70,6 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 GET_ERRORS = ("BadRequest", "Unauthorized", "MethodNotAllowed", "TooMany", "Internal")
 STORED_ERRORS = (*GET_ERRORS, "NotFound")
-ADMIN_ERRORS = ("Unauthorized", "Forbidden", "MethodNotAllowed", "Internal")
 POST_ERRORS = ("BadRequest", "Unauthorized", "NotFound", "MethodNotAllowed", "TooLarge", "NotJson", "TooMany", "Internal")
 ADMIN_ERRORS = ("BadRequest", "Unauthorized", "Forbidden", "MethodNotAllowed", "Internal")
 MODEL_ERRORS = (*POST_ERRORS, "Upstream", "Unavailable", "UpstreamTimeout", "Passed")

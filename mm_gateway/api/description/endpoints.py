@@ -9,6 +9,7 @@ from litestar import Litestar, MediaType, Response, get
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.description.document import document
 from mm_gateway.api.description.page import CONTENT_SECURITY_POLICY, render
+from mm_gateway.api.page.files import NO_REFERRER_NO_SNIFFING
 
 
 @get("/schema", sync_to_thread=False)
@@ -16,7 +17,8 @@ def schema_page(request: HTTPRequest) -> Response[str]:
     state = request.app.state
     if "schema_page" not in state:
         state["schema_page"] = render(_document(request.app))
-    return Response(state["schema_page"], media_type=MediaType.HTML, headers={"content-security-policy": CONTENT_SECURITY_POLICY})
+    headers = {**NO_REFERRER_NO_SNIFFING, "content-security-policy": CONTENT_SECURITY_POLICY}
+    return Response(state["schema_page"], media_type=MediaType.HTML, headers=headers)
 
 
 @get("/schema/openapi.json", sync_to_thread=False)

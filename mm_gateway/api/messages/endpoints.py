@@ -1,4 +1,4 @@
-"""`POST /v1/messages` and `/v1/messages/count_tokens`, and what Anthropic's clients ask for at `/`."""
+"""`POST /v1/messages` and `/v1/messages/count_tokens`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import secrets
 
 import msgspec
-from litestar import HttpMethod, Response, post, route
+from litestar import post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
@@ -97,8 +97,3 @@ async def count_message_tokens(request: HTTPRequest, state: State) -> MessageTok
     model, input = await received.read(_count_decoder, asked)
     found = await while_connected(request, tokenizing_backend(request, state, model).tokenize(input))
     return MessageTokens(len(found.ids))
-
-
-@route("/", http_method=[HttpMethod.GET, HttpMethod.HEAD], sync_to_thread=False, summary="Whether somebody is there")
-def root(state: State) -> Response[bytes]:
-    return Response(b"", status_code=503 if state.draining else 200, media_type="text/plain")

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from mm_gateway.api.observation.record import RequestRecord
-from mm_gateway.protocol.operation import RequestEntry, RequestList, RequestTotals
+from mm_gateway.protocol.admin import RequestEntry, RequestList, RequestTotals
 
 MAX_RECENT = 50
 

@@ -1,0 +1,105 @@
+"""The operator's part of the page in a real browser: models, running requests, events, keys."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import Page, expect
+
+from mm_gateway.core import ChoiceFinished, TextDelta, Usage
+from tests.api.page.conftest import ADMIN_KEY, Gateway
+from tests.api.page.test_playground import opened, say
+from tests.support.scripted_backend import ScriptedBackend, app_over
+from tests.support.served import served
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def give_keys(tab: Page, *, client: str = "", admin: str = "") -> None:
+    if not await tab.locator("dialog").is_visible():
+        await tab.get_by_role("button", name="Keys").click()
+    await tab.locator("dialog input[name=client]").fill(client)
+    await tab.locator("dialog input[name=admin]").fill(admin)
+    await tab.locator("dialog").get_by_role("button", name="Save").click()
+
+
+async def test_a_model_is_loaded_with_a_bar_of_progress_pinned_and_unloaded(tab: Page, gateway: Gateway) -> None:
+    await tab.goto(f"{gateway.url}#models")
+    row = tab.locator("tr[data-model='local']")
+    await expect(row.locator(".state")).to_have_text("not loaded")
+    await expect(row.get_by_role("button")).to_have_count(0)
+    await expect(tab.locator("section:not([hidden]) .hint").first).to_contain_text("need an admin key")
+    await give_keys(tab, admin=ADMIN_KEY)
+    gateway.loader.may_load.clear()
+    await row.get_by_role("button", name="Load").click()
+    bar = row.get_by_role("progressbar")
+    await expect(bar).to_be_visible()
+    await expect(bar).to_have_js_property("value", 0.5)
+    await expect(row).to_contain_text("at the half")
+    gateway.loader.may_load.set()
+    await expect(row.locator(".state")).to_have_text("ready")
+    await expect(row).to_contain_text("MiB")
+    await expect(tab.locator(".memory")).to_contain_text("cpu: ")
+    await row.get_by_role("button", name="Pin").click()
+    await expect(row.locator(".badge")).to_have_text("pinned")
+    await row.get_by_role("button", name="Unpin").click()
+    await row.get_by_role("button", name="Unload").click()
+    await expect(row.locator(".state")).to_have_text("not loaded")
+    await tab.locator("a[href='#activity']").click()
+    events = tab.locator(".events li")
+    await expect(events.first).to_contain_text("local evicted: unloaded by request")
+    await expect(events.nth(1)).to_contain_text("local loaded")
+
+
+async def test_a_running_request_is_shown_and_cancelled(tab: Page, gateway: Gateway) -> None:
+    await opened(tab, gateway, "mock")
+    await give_keys(tab, admin=ADMIN_KEY)
+    await say(tab, "!mock tokens=10000 delay=0.02")
+    await expect(tab.locator(".turn.model .text")).not_to_be_empty()
+    await tab.locator("a[href='#activity']").click()
+    cancel = tab.get_by_role("button", name="Cancel mock")
+    await expect(cancel).to_be_visible()
+    throughput = tab.locator(".chart svg").first
+    await expect(throughput.locator("polyline")).to_have_attribute("points", re.compile(r"\S+ \S+"))
+    await cancel.click()
+    await expect(cancel).to_have_count(0)
+    await expect(tab.locator("tr[data-request]").first).to_contain_text("request_cancelled")
+    await tab.locator("a[href='#playground']").click()
+    await expect(tab.locator(".turn.failed .error")).to_have_text("The operator of this gateway has ended the request")
+    assert not gateway.app.state.admission.tickets
+
+
+async def test_keys_are_asked_for_and_kept_in_this_tab_alone(tab: Page) -> None:
+    backend = ScriptedBackend([TextDelta(0, "tea"), ChoiceFinished(0, "stop"), Usage(5, 4)])
+    with served(app_over(backend, api_keys=("user-key",))) as port:
+        await tab.goto(f"http://127.0.0.1:{port}/")
+        await expect(tab.locator("dialog")).to_be_visible()
+        await give_keys(tab, client="wrong")
+        await expect(tab.locator(".banner")).to_contain_text("The gateway refused this key.")
+        await give_keys(tab, client="user-key", admin="any")
+        await expect(tab.locator(".banner")).to_be_hidden()
+        await say(tab, "hello")
+        await expect(tab.locator(".turn.done .text")).to_have_text("tea")
+        await tab.locator("a[href='#models']").click()
+        await expect(tab.locator("section:not([hidden]) .hint").first).to_contain_text("MM_GATEWAY_ADMIN_KEYS")
+        await tab.locator("a[href='#playground']").click()
+        await tab.locator(".as-code summary").first.click()
+        await expect(tab.locator(".as-code pre").first).to_contain_text('-H "Authorization: Bearer $MM_GATEWAY_KEY"')
+        assert "user-key" not in await tab.content()
+        assert "user-key" not in await tab.evaluate("JSON.stringify(localStorage) + document.cookie")
+        await tab.reload()
+        await expect(tab.locator(".pane option").first).to_be_attached()
+        other = await tab.context.new_page()
+        await other.goto(f"http://127.0.0.1:{port}/")
+        await expect(other.locator("dialog")).to_be_visible()
+        await expect(other.locator("dialog input[name=client]")).to_have_value("")
+
+
+async def test_a_gateway_that_is_gone_is_told_and_found_again(tab: Page, gateway: Gateway) -> None:
+    await tab.goto(f"{gateway.url}#models")
+    await expect(tab.locator("tr[data-model]").first).to_be_visible()
+    await tab.context.set_offline(True)
+    await expect(tab.locator(".banner")).to_contain_text("cannot be reached")
+    await tab.context.set_offline(False)
+    await expect(tab.locator(".banner")).to_be_hidden()
