@@ -34,6 +34,7 @@ from mm_gateway.core.limits import MinP, RepetitionPenalty, Temperature, TopK, T
 
 ModelType = Literal["qwen-chat", "gpt2", "chatml", "llama"]
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
+KVCacheDtype = Literal["auto", "fp32", "fp16", "int8"]
 Quantization = Literal["8bit", "4bit", "gptq", "awq", "compressed-tensors", "fp8", "mxfp4", "bitsandbytes", "torchao"]
 ToolFormatName = Literal[
     "cohere",
@@ -154,6 +155,13 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     matryoshka: Annotated[
         bool, Meta(description="The model is trained so that the beginning of an embedding is one too: `dimensions` may shorten it.")
     ] = False
+    kv_cache_dtype: Annotated[
+        KVCacheDtype,
+        Meta(
+            description="What keys and values are kept in on a CPU: `fp32`, `fp16`, or `int8` with a scale for each 32 numbers of a head. "
+            "`auto`: fp32 where the weights are; else fp16, where one compiled call computes the model's layers, as both others need."
+        ),
+    ] = "auto"
     revision: Annotated[str | None, Meta(description="Branch, tag or commit of the hub repository.")] = None
     path: Annotated[
         str | None,

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
 from mm_gateway.chat_templates.token_limit import TokenLimit
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig, ModelType
+from mm_gateway.configuration.settings import EngineSettings, KVCacheDtype, ModelConfig, ModelType
 from mm_gateway.core import GenerationConfig, TruncationSide
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import trained_length
@@ -59,6 +59,7 @@ class InferenceEngine:
         stop_token_ids: tokens that end a text; None: what model and tokenizer say.
         defaults: sampling parameters of requests that leave them open.
         settings: sizes of queues and steps. kv_cache_bytes: memory for keys and values; None: a share of what is free.
+        kv_cache_dtype: what they are kept in, as in an entry of the configuration.
         flash_attention: on a GPU, use the flash-attn package where it is there and works; torch's own attention otherwise.
         kv_layout, kv_block_size: slots or pages, and tokens of a page; by default what fits the device.
         embedding: how hidden states become embeddings; None: their mean.
@@ -82,6 +83,7 @@ class InferenceEngine:
         defaults: GenerationDefaults | None = None,
         settings: EngineSettings | None = None,
         kv_cache_bytes: int | None = None,
+        kv_cache_dtype: KVCacheDtype = "auto",
         flash_attention: bool = False,
         kv_layout: Layout | None = None,
         kv_block_size: int = BLOCK_SIZE,
@@ -110,6 +112,7 @@ class InferenceEngine:
                 settings,
                 context_length=longest,
                 kv_cache_bytes=kv_cache_bytes,
+                kv_cache_dtype=kv_cache_dtype,
                 flash_attention=flash_attention,
                 layout=kv_layout,
                 block_size=kv_block_size,
@@ -162,6 +165,7 @@ class InferenceEngine:
             defaults=loaded.generation_defaults,
             settings=settings,
             kv_cache_bytes=config.kv_cache_bytes if config.kv_cache_bytes is not None else kv_cache_bytes,
+            kv_cache_dtype=config.kv_cache_dtype,
             flash_attention=config.flash_attention,
             kv_layout=kv_layout,
             kv_block_size=kv_block_size,

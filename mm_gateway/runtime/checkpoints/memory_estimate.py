@@ -22,6 +22,8 @@ from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+COMPILED_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma3_text"})
+"""Models, as config.json names them, whose layers are computed by one compiled call."""
 _COUNT_BYTES = 3
 """For each running sequence and each token of the vocabulary."""
 _EXPERT = re.compile(r"\.experts\.\d+\.")
@@ -58,7 +60,7 @@ def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, devic
     weights = weight_bytes(folder, config, checkpoint, device_type=device_type)
     if config.kv_cache_bytes is not None:
         return MemoryNeed(weights, config.kv_cache_bytes, penalties)
-    item = 4 if device_type == "cpu" else _item_bytes(config, checkpoint)
+    item = _kv_item_bytes(config, checkpoint) if device_type == "cpu" else _item_bytes(config, checkpoint)
     one = configured_length(checkpoint.get, config) * kv_bytes_per_token(checkpoint, item)
     useful = one * (2 * running if engine.prefix_cache else running)
     if budget_bytes is not None:
@@ -141,7 +143,21 @@ def _gguf_bytes(header: GgufHeader, config: ModelConfig, item: int, *, on_cpu: b
     return int(total)
 
 
-def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: int) -> int:
+def _kv_item_bytes(config: ModelConfig, checkpoint: dict[str, Any]) -> float:
+    """Of a number in the cache of a CPU; where a model turns out not to be compiled, the same memory holds fewer tokens."""
+    match config.kv_cache_dtype:
+        case "fp16":
+            return 2
+        case "int8":
+            return 36 / 32
+        case "fp32":
+            return 4
+        case "auto":
+            exact = config.quantization is None and _item_bytes(config, checkpoint) == 4
+            return 4 if exact or checkpoint.get("model_type") not in COMPILED_TYPES else 2
+
+
+def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: float) -> int:
     """Keys and values of one token over all layers; 0 where the configuration does not say."""
 
     def first(*names: str) -> int:
@@ -151,7 +167,7 @@ def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: int) -> int:
     # Latent attention says the parts of its keys, which its values are stored as wide as.
     latent = first("qk_nope_head_dim") and first("qk_nope_head_dim") + first("qk_rope_head_dim")
     head_dim = latent or first("head_dim") or (first("hidden_size", "n_embd") // heads if heads else 0)
-    return 2 * first("num_hidden_layers", "n_layer") * (first("num_key_value_heads") or heads) * head_dim * item_bytes
+    return 2 * first("num_hidden_layers", "n_layer") * (first("num_key_value_heads") or heads) * math.ceil(head_dim * item_bytes)
 
 
 def _item_bytes(config: ModelConfig, checkpoint: dict[str, Any]) -> int:

@@ -120,7 +120,7 @@ def compile_forward(
         weights = [_layer(layer, call, table) for layer, call, table in zip(layers, calls, rotary_of, strict=True)]
         last_norm = _norm_weight(layers[0], base.norm)
         assert last_norm is not None
-        return CompiledForward(model, cache, Decoder(sizes, weights, last_norm, cache.layers), rotary)
+        return CompiledForward(model, cache, Decoder(sizes, weights, last_norm, cache.layers, cache.cells), rotary)
     except (AttributeError, TypeError, ValueError) as reason:
         logger.info("%s is computed by its modules: %s", type(model).__name__, reason)
         return None

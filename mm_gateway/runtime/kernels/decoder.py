@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 
@@ -15,6 +16,24 @@ ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
 MOST_GROUP = 48
 """Query heads that share a key head: MOST_QUERIES of native/float_kernels.h."""
 MOST_HEAD_DIM = 256
+
+
+class Cells(IntEnum):
+    """How a cache holds keys and values: `enum Cells` of native/float_kernels.h. Its names are those of `kv_cache_dtype`."""
+
+    FP32 = 0
+    FP16 = 1
+    INT8 = 2
+
+    def head_bytes(self, head_dim: int) -> int:
+        """Of one head of keys, or of values; bytes have a scale for each 32."""
+        match self:
+            case Cells.FP32:
+                return 4 * head_dim
+            case Cells.FP16:
+                return 2 * head_dim
+            case Cells.INT8:
+                return head_dim + -(-head_dim // 32) * 4
 
 
 class _Projection(ctypes.Structure):
@@ -34,10 +53,8 @@ class _Layer(ctypes.Structure):
 
 class _Decoder(ctypes.Structure):
     _fields_ = (
-        *(
-            (name, ctypes.c_int64)
-            for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "rotary_dim", "feed_forward", "activation")
-        ),
+        *((name, ctypes.c_int64) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "rotary_dim", "feed_forward")),
+        *((name, ctypes.c_int64) for name in ("activation", "cells", "head_bytes")),
         ("epsilon", ctypes.c_double),
         ("layer", ctypes.POINTER(_Layer)),
         ("last_norm", ctypes.c_void_p),
@@ -128,7 +145,7 @@ class Decoder:
     """All layers and the last norm of one model over one cache. Called by one thread at a time.
 
     Args:
-        cache: per layer keys and values, [positions, kv_heads * head_dim] fp32 each.
+        cache: per layer keys and values, [positions, ...] of kv_heads * cells.head_bytes(head_dim) bytes each.
 
     Raises:
         RuntimeError: there are no kernels on this machine. ValueError: they cannot compute this shape.
@@ -140,6 +157,7 @@ class Decoder:
         layers: AbstractSequence[LayerWeights],
         last_norm: torch.Tensor,
         cache: AbstractSequence[tuple[torch.Tensor, torch.Tensor]],
+        cells: Cells = Cells.FP32,
     ) -> None:
         loaded = library()
         if loaded is None:
@@ -169,6 +187,8 @@ class Decoder:
             shape.rotary_dim,
             shape.feed_forward,
             ACTIVATIONS[shape.activation],
+            cells,
+            cells.head_bytes(shape.head_dim),
             shape.epsilon,
             self._layers,
             self._norm(last_norm),

@@ -25,9 +25,9 @@ class AttentionShape:
     kv_heads: int
     head_dim: int
 
-    def bytes_per_token(self, dtype: torch.dtype) -> int:
-        """Keys and values of one token over all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * dtype.itemsize
+    def bytes_per_token(self, head_bytes: int) -> int:
+        """Keys and values of one token over all layers. head_bytes: of one head of keys, or of values."""
+        return 2 * self.layers * self.kv_heads * head_bytes
 
 
 class StepAttention(Protocol):

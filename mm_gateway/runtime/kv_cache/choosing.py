@@ -10,6 +10,7 @@ import torch
 
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, OutOfMemoryError
+from mm_gateway.runtime.kernels.decoder import Cells
 from mm_gateway.runtime.kv_cache.block_attention import choose_kernel
 from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE, PagedKVCache
 from mm_gateway.runtime.kv_cache.cache import AttentionShape, KVCache
@@ -31,11 +32,12 @@ def make_kv_cache(
     flash_attention: bool = False,
     layout: Layout | None = None,
     block_size: int = BLOCK_SIZE,
+    cells: Cells = Cells.FP32,
 ) -> KVCache:
     """The cache of one model.
 
     Args:
-        dtype: of keys and values on a GPU; on a CPU they are fp32, as activations are.
+        dtype: of keys and values in pages on a GPU; on a CPU those are fp32, as activations are. cells: the same for slots.
         budget_bytes: memory that it may take; None: a quarter of the host's or half of the GPU's that is free now, so that
             other models find room, and never more than its sequences can use.
         layout: None: slots on a CPU, where memory costs nothing before it is written; pages on a GPU.
@@ -45,7 +47,7 @@ def make_kv_cache(
     """
     layout = layout or ("slots" if device.type == "cpu" else "paged")
     dtype = torch.float32 if device.type == "cpu" else dtype
-    per_token = shape.bytes_per_token(dtype)
+    per_token = shape.bytes_per_token(cells.head_bytes(shape.head_dim) if layout == "slots" else shape.head_dim * dtype.itemsize)
     # As many again as run, so that finished conversations stay for their next turn.
     sequences = 2 * settings.max_running if settings.prefix_cache else settings.max_running
     if budget_bytes is None:
@@ -54,7 +56,9 @@ def make_kv_cache(
     if layout == "slots":
         _check(budget_bytes, 64 * per_token)
         budget_bytes = min(budget_bytes, sequences * context_length * per_token)
-        return SlotKVCache(shape, slots=sequences, slot_len=context_length, budget_bytes=budget_bytes, reuse=settings.prefix_cache)
+        return SlotKVCache(
+            shape, slots=sequences, slot_len=context_length, budget_bytes=budget_bytes, reuse=settings.prefix_cache, cells=cells
+        )
     needed = sequences * -(-context_length // block_size) + 1
     blocks = min(budget_bytes // (per_token * block_size), needed)
     _check(blocks, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mm_gateway.runtime.kernels.decoder import Cells
 from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
 from mm_gateway.runtime.kv_cache.cache import AttentionShape, FixedStep
 from mm_gateway.runtime.kv_cache.slot_attention import PrefillChunk, SlotAttention, plan_decodes
@@ -12,15 +13,21 @@ from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 
 
 class SlotKVCache:
-    """KVCache in fp32 slots.
+    """KVCache in slots.
 
     Args:
         shape: the model's attention. slots: sequences that can be held, running and kept for reuse.
         slot_len: tokens of the longest context. budget_bytes: memory that may be written to.
+        cells: what keys and values are kept in; those that are not fp32 are for compiled models alone.
     """
 
-    def __init__(self, shape: AttentionShape, *, slots: int, slot_len: int, budget_bytes: int, reuse: bool = True) -> None:
-        self._storage = SlotStorage(layers=shape.layers, slots=slots, slot_len=slot_len, kv_heads=shape.kv_heads, head_dim=shape.head_dim)
+    def __init__(
+        self, shape: AttentionShape, *, slots: int, slot_len: int, budget_bytes: int, reuse: bool = True, cells: Cells = Cells.FP32
+    ) -> None:
+        self.cells = cells
+        self._storage = SlotStorage(
+            layers=shape.layers, slots=slots, slot_len=slot_len, kv_heads=shape.kv_heads, head_dim=shape.head_dim, cells=cells
+        )
         budget_tokens = min(budget_bytes // self._storage.bytes_per_token, slots * slot_len)
         self._capacity_bytes = budget_tokens * self._storage.bytes_per_token
         self.allocator = SlotAllocator(slots, slot_len, budget_tokens, reuse=reuse)
@@ -38,7 +45,7 @@ class SlotKVCache:
 
     @property
     def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values by layer, [positions, kv_heads * head_dim] fp32 each."""
+        """Keys and values by layer, as `SlotStorage` has them."""
         return self._storage.layers
 
     def begin_rows(self, step: list[ScheduledSequence]) -> list[int]:
@@ -47,6 +54,7 @@ class SlotKVCache:
         return [self.allocator.slot_of(scheduled.seq) * self._storage.slot_len for scheduled in step]
 
     def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], SlotAttention]:
+        assert self.cells is Cells.FP32, "the model's modules attend to fp32"
         self._apply_pending()
         slot_of, slot_len = self.allocator.slot_of, self._storage.slot_len
         # Slot order makes neighbouring decodes one call; chunks follow.

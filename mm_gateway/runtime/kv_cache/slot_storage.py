@@ -10,26 +10,29 @@ import mmap
 
 import torch
 
+from mm_gateway.runtime.kernels.decoder import Cells
 from mm_gateway.runtime.kv_cache.allocators.slots import CopyPrefix, DropSlot
+
+_TYPES = {Cells.FP32: torch.float32, Cells.FP16: torch.float16, Cells.INT8: torch.uint8}
 
 
 class SlotStorage:
-    """Per layer two tensors [slots * slot_len, kv_heads * head_dim], zero where never written.
+    """Per layer two tensors [slots * slot_len, kv_heads * head_dim], zero where never written; of int8 cells as bytes, with their scales.
 
     Args:
         layers: attention layers. kv_heads, head_dim: of each layer.
         slots: sequences that can be held. slot_len: tokens of one, rounded up so that slots start on memory pages.
     """
 
-    def __init__(self, *, layers: int, slots: int, slot_len: int, kv_heads: int, head_dim: int, dtype: torch.dtype = torch.float32) -> None:
-        self._row_bytes = kv_heads * head_dim * dtype.itemsize
+    def __init__(self, *, layers: int, slots: int, slot_len: int, kv_heads: int, head_dim: int, cells: Cells = Cells.FP32) -> None:
+        self._row_bytes = kv_heads * cells.head_bytes(head_dim)
         tokens_per_page = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, self._row_bytes)
         self.slots = slots
         self.slot_len = -(-slot_len // tokens_per_page) * tokens_per_page
         self.kv_heads, self.head_dim = kv_heads, head_dim
         rows = slots * self.slot_len
         self._maps = [_anonymous_map(rows * self._row_bytes) for _ in range(2 * layers)]
-        tensors = [torch.frombuffer(pages, dtype=dtype).view(rows, kv_heads * head_dim) for pages in self._maps]
+        tensors = [torch.frombuffer(pages, dtype=_TYPES[cells]).view(rows, -1) for pages in self._maps]
         self.layers = list(zip(tensors[0::2], tensors[1::2], strict=True))
 
     @property

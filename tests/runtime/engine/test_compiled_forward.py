@@ -28,11 +28,13 @@ from transformers import (
 
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, PromptTokens, TextDelta
+from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.engine import model_runner
 from mm_gateway.runtime.engine.attention_hook import LayerCall
 from mm_gateway.runtime.engine.compiled_forward import CompiledForward
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library, use_kernels
+from mm_gateway.runtime.kv_cache.slot_attention import SlotAttention
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 from tests.support import checkpoints
 from tests.support.gguf_checkpoint import rewrite_gguf, write_gguf
@@ -226,9 +228,72 @@ def log_probabilities(engine: InferenceEngine, length: int = 50) -> torch.Tensor
 @pytest.mark.parametrize("held", [{"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
 def test_other_precisions_compute_what_the_modules_compute(held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:
     folder, _ = save(tmp_path, FAMILIES["llama"]())
-    compiled = log_probabilities(make_engine(folder, model=held))
+    compiled = log_probabilities(make_engine(folder, model=held | {"kv_cache_dtype": "fp32"}))
     interpreted = log_probabilities(make_engine(folder, model=held, compiled=False, compiled_forward=False))
     assert (compiled - interpreted).abs().mean() < (1e-4 if "dtype" in held else 0.1)
+
+
+def rounded(cells: str, x: torch.Tensor) -> torch.Tensor:
+    """Keys or values [1, kv_heads, rows, head_dim] as a cache of `cells` gives them back."""
+    if cells == "fp16":
+        return x.half().float()
+    parts = [(part * (127 / most)).round() * (most / 127) for part in x.split(32, dim=-1) for most in [part.abs().amax(-1, keepdim=True)]]
+    return torch.cat(parts, dim=-1)
+
+
+@pytest.mark.parametrize("cells", ["fp16", "int8"])
+@pytest.mark.parametrize("family", ["llama", "llama, wide heads, one key head", "mistral, a window", "gemma 3"])
+def test_a_cache_of_fewer_bits_is_the_models_own_attention_over_what_was_rounded(
+    family: str, cells: str, tmp_path: Path, make_engine: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert LIBRARY is not None
+    folder, _ = save(tmp_path, FAMILIES[family]())
+    found: dict[str, torch.Tensor] = {}
+    try:
+        for kernels in ("portable", "avx2", "avx512_vnni"):
+            try:
+                use_kernels(LIBRARY, kernels)
+            except ValueError:
+                continue  # not of this processor
+            found[kernels] = log_probabilities(make_engine(folder, model={"kv_cache_dtype": cells}, max_step_tokens=64), 200)
+    finally:
+        use_kernels(LIBRARY, "")
+    attend = SlotAttention.__call__
+
+    def over_rounded(
+        self: SlotAttention, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any
+    ) -> torch.Tensor:
+        return attend(self, layer, query, rounded(cells, key), rounded(cells, value), *rest)
+
+    monkeypatch.setattr(SlotAttention, "__call__", over_rounded)
+    monkeypatch.setattr(model_runner, "verify", lambda *_, **__: None)
+    expected = log_probabilities(make_engine(folder, compiled=False, compiled_forward=False), 200)
+    for kernels, close in found.items():
+        # A number between two places of the rounding may fall to either, as sums are taken in another order.
+        assert (close - expected).abs().mean() < (1e-3 if cells == "fp16" else 1e-2), kernels
+
+
+def test_a_cache_is_as_exact_as_the_weights_by_default(tmp_path: Path, make_engine: Factory) -> None:
+    folder, _ = save(tmp_path, FAMILIES["llama"]())
+    sizes = {
+        dtype: make_engine(folder, model={"dtype": dtype, "kv_cache_dtype": cells}).kv_cache_bytes
+        for dtype, cells in (("fp32", "auto"), ("fp16", "auto"), ("bf16", "int8"))
+    }
+    assert sizes["fp32"] == 2 * sizes["fp16"] > 2 * sizes["bf16"]
+
+
+def test_keys_beyond_sixteen_bits_are_kept_in_thirty_two(tmp_path: Path, make_engine: Factory, caplog: pytest.LogCaptureFixture) -> None:
+    folder, model = save(tmp_path, FAMILIES["qwen2"]())
+    with torch.no_grad():
+        for layer in model.base_model.layers:  # type: ignore[union-attr]
+            layer.self_attn.k_proj.bias += 1e5  # type: ignore[union-attr, operator]
+    model.save_pretrained(folder)
+    with caplog.at_level(logging.WARNING):
+        engine = make_engine(folder, model={"quantization": "8bit"})
+    assert "not compiled with a cache of fp16" in caplog.text
+    assert torch.isfinite(log_probabilities(engine)).all()
+    with pytest.raises(ModelLoadError, match="kv_cache_dtype: fp16"):
+        make_engine(folder, model={"kv_cache_dtype": "fp16"})
 
 
 @pytest.mark.parametrize("kinds", [("Q4_0", "Q4_0", "Q8_0"), ("Q5_0", "Q8_0", "Q5_0"), ("Q4_1", "F16", "Q4_1"), ("Q8_0", "Q8_0", "F32")])
@@ -266,7 +331,7 @@ def test_a_compiled_model_that_computes_something_else_is_not_used(
     monkeypatch.setattr("mm_gateway.runtime.engine.attention_hook.AttentionProbe.calls", _other_scores)
     with caplog.at_level(logging.WARNING):
         engine = make_engine(folder)
-    assert "computed by its modules" in caplog.text
+    assert "not compiled with a cache of fp32" in caplog.text
     assert is_greedy(model, prompt(9), tokens_of(engine, [prompt(9)])[0])
 
 

@@ -1,8 +1,9 @@
 // Attention over a cache, a block of keys at a time, with the softmax kept up to date from block to block: M. Milakov, N. Gimelshein, Online
 // normalizer calculation for softmax, https://arxiv.org/abs/1805.02867; T. Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135.
 // A block is two small products, queries with keys and probabilities with values, the latter in the tiles of dense.h. Blocks begin at multiples
-// of KEYS, so that a row is attended in the same order whatever rows are computed beside it.
+// of KEYS, so that a row is attended in the same order whatever rows are computed beside it. Narrower cells are widened a block at a time.
 #pragma once
+#include "cells.h"
 #include "dense.h"
 
 namespace {
@@ -74,6 +75,7 @@ struct Softmax {
 
 void attend(const Attention& a) {
     alignas(64) float queries[MOST_QUERIES * MOST_HEAD_DIM], sums[MOST_QUERIES * MOST_HEAD_DIM], scores[MOST_QUERIES * KEYS];
+    alignas(64) float wide_keys[KEYS * MOST_HEAD_DIM], wide_values[KEYS * MOST_HEAD_DIM];
     Softmax softmax[MOST_QUERIES];
     const int64_t dim = a.head_dim, count = a.rows * a.group, end = a.position + a.rows;
     for (int64_t row = 0; row < a.rows; row++)
@@ -82,15 +84,24 @@ void attend(const Attention& a) {
     const int64_t begin = a.window > 0 ? std::max<int64_t>(0, a.position - a.window + 1) / KEYS * KEYS : 0;
     for (int64_t first = begin; first < end; first += KEYS) {
         const int64_t here = std::min(KEYS, end - first);
-        const float *keys = a.keys + first * a.kv_stride, *values = a.values + first * a.kv_stride;
-        score(queries, count, keys, a.kv_stride, here, dim, scores);
+        const char *key_cells = a.keys + first * a.kv_stride, *value_cells = a.values + first * a.kv_stride;
+        const float *keys = wide_keys, *values = wide_values;
+        int64_t stride = dim;
+        if (a.cells == CELLS_FP32) {
+            keys = reinterpret_cast<const float*>(key_cells), values = reinterpret_cast<const float*>(value_cells);
+            stride = a.kv_stride / sizeof(float);
+        } else {
+            widen(key_cells, a.kv_stride, here, dim, a.cells, wide_keys);
+            widen(value_cells, a.kv_stride, here, dim, a.cells, wide_values);
+        }
+        score(queries, count, keys, stride, here, dim, scores);
         for (int64_t query = 0; query < count; query++) {
             const int64_t own = a.position + query / a.group - first;
             const int64_t from = a.window > 0 ? std::max<int64_t>(0, own - a.window + 1) : 0, to = std::min(here, own + 1);
             if (from < to) softmax[query].update(scores + query * KEYS, from, to, sums + query * dim, dim);
             else std::memset(scores + query * KEYS, 0, KEYS * sizeof(float));
         }
-        run_product<float>({scores, KEYS, values, a.kv_stride, PANEL, here, sums, dim, nullptr, true}, count, dim / PANEL);
+        run_product<float>({scores, KEYS, values, stride, PANEL, here, sums, dim, nullptr, true}, count, dim / PANEL);
     }
     for (int64_t query = 0; query < count; query++) {
         float* out = a.out + query / a.group * a.out_stride + query % a.group * dim;

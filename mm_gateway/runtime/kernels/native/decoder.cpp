@@ -126,7 +126,7 @@ private:
 
     // Rotates queries and keys, and writes keys and values into the cache.
     void place(Worker& worker, const DecoderLayer& layer) const {
-        const int64_t dim = decoder.head_dim, key_width = decoder.kv_heads * dim, half = decoder.rotary_dim / 2;
+        const int64_t dim = decoder.head_dim, half = decoder.rotary_dim / 2;
         const float epsilon = static_cast<float>(decoder.epsilon);
         worker.share(step.segments, 1, [&](int64_t from, int64_t to) {
             for (int64_t s = from; s < to; s++) {
@@ -140,22 +140,25 @@ private:
                         if (norm != nullptr) floats.normalize(x + head * dim, norm, x + head * dim, dim, epsilon);
                         floats.rotate(x + head * dim, cosines, sines, half);
                     }
-                    const int64_t at = (segment.cache_row + segment.start + i) * key_width;
-                    const float* keys = x + decoder.heads * dim;
-                    std::memcpy(layer.keys + at, keys, key_width * sizeof(float));
-                    std::memcpy(layer.values + at, keys + key_width, key_width * sizeof(float));
+                    const float *keys = x + decoder.heads * dim, *values = keys + decoder.kv_heads * dim;
+                    for (int64_t head = 0; head < decoder.kv_heads; head++) {
+                        const int64_t at = ((segment.cache_row + segment.start + i) * decoder.kv_heads + head) * decoder.head_bytes;
+                        floats.narrow(keys + head * dim, dim, decoder.cells, layer.keys + at);
+                        floats.narrow(values + head * dim, dim, decoder.cells, layer.values + at);
+                    }
                 }
             }
         });
     }
 
     void attend(const DecoderLayer& layer, const Task& task) const {
-        const int64_t dim = decoder.head_dim, group = decoder.heads / decoder.kv_heads, kv_stride = decoder.kv_heads * dim;
+        const int64_t dim = decoder.head_dim, group = decoder.heads / decoder.kv_heads;
+        const int64_t kv_stride = decoder.kv_heads * decoder.head_bytes;
         const int64_t row = task.segment->first_row + task.row, head = task.kv_head * group * dim;
         const int64_t qkv_stride = (decoder.heads + 2 * decoder.kv_heads) * dim, out_stride = decoder.heads * dim;
-        const int64_t cache = task.segment->cache_row * kv_stride + task.kv_head * dim;
+        const int64_t cache = task.segment->cache_row * kv_stride + task.kv_head * decoder.head_bytes;
         floats.attend({task.rows, group, dim, buffers.qkv + row * qkv_stride + head, qkv_stride, layer.keys + cache, layer.values + cache,
-                       kv_stride, task.segment->start + task.row, layer.window, static_cast<float>(layer.scale),
+                       kv_stride, decoder.cells, task.segment->start + task.row, layer.window, static_cast<float>(layer.scale),
                        buffers.attended + row * out_stride + head, out_stride});
     }
 

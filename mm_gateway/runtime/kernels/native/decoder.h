@@ -16,7 +16,7 @@ struct DecoderLayer {
     const float *attention_norm, *feed_forward_norm;              // [hidden]
     const float *query_norm, *key_norm;                           // [head_dim] or null
     const float *after_attention_norm, *after_feed_forward_norm;  // [hidden] or null
-    float *keys, *values;                                         // [positions of the cache][kv_heads][head_dim]
+    char *keys, *values;                                          // [positions of the cache][kv_heads][head_bytes]
     int64_t window;                                               // as in Attention
     int64_t rotary;                                               // which of the step's tables
     double scale;                                                 // of scores
@@ -25,6 +25,8 @@ struct DecoderLayer {
 struct Decoder {
     int64_t layers, hidden, heads, kv_heads, head_dim, rotary_dim, feed_forward;
     Activation activation;
+    Cells cells;
+    int64_t head_bytes;  // of a head of keys, or of values, in the cache
     double epsilon;
     const DecoderLayer* layer;
     const float* last_norm;

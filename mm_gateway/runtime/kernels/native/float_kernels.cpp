@@ -2,6 +2,7 @@
 #include "float_kernels.h"
 
 #include "attention.h"
+#include "cells.h"
 #include "dense.h"
 #include "elementwise.h"
 
@@ -13,4 +14,4 @@
 #define KERNELS portable_floats
 #endif
 
-const FloatKernels KERNELS = {multiply, attend, normalize, add, gate, rotate};
+const FloatKernels KERNELS = {multiply, attend, normalize, add, gate, rotate, narrow};

@@ -3,13 +3,17 @@
 #pragma once
 #include "block_linear.h"
 
+// How the cache holds keys and values: see cells.h.
+enum Cells : int64_t { CELLS_FP32 = 0, CELLS_FP16 = 1, CELLS_INT8 = 2 };
+
 // Query heads that share a key head, for `rows` positions after one another.
 struct Attention {
     int64_t rows, group, head_dim;
     const float* queries;  // [rows][group][head_dim], query_stride between rows
     int64_t query_stride;
-    const float *keys, *values;  // of position 0 of the sequence; kv_stride between positions
+    const char *keys, *values;  // of position 0 of the sequence; kv_stride bytes between positions
     int64_t kv_stride;
+    Cells cells;
     int64_t position;  // of the first row
     int64_t window;    // positions that a row sees, itself included; 0: all before it
     float scale;
@@ -35,6 +39,8 @@ struct FloatKernels {
     void (*gate)(const float* gate, const float* up, float* y, int64_t width, Activation);
     // Turns the pairs (i, i + half) of x [2 * half] by angles whose cosines and sines are given, [half] each.
     void (*rotate)(float* x, const float* cosines, const float* sines, int64_t half);
+    // Writes a head of keys or values, x [dim], into the cache.
+    void (*narrow)(const float* x, int64_t dim, Cells, char* to);
 };
 
 extern const FloatKernels portable_floats;

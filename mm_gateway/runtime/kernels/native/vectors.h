@@ -41,11 +41,13 @@ inline Floats all(float value) { return value - Floats{}; }
 #if defined(__AVX512F__)
 inline Floats multiply_add(Floats a, Floats b, Floats sum) { return _mm512_fmadd_ps(a, b, sum); }
 inline Floats load(const uint16_t* halves) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves))); }
+inline Floats load(const int8_t* bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)))); }
 inline Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 inline Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 #elif defined(__AVX2__)
 inline Floats multiply_add(Floats a, Floats b, Floats sum) { return _mm256_fmadd_ps(a, b, sum); }
 inline Floats load(const uint16_t* halves) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves))); }
+inline Floats load(const int8_t* bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)))); }
 inline Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 inline Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 #else
@@ -53,6 +55,11 @@ inline Floats multiply_add(Floats a, Floats b, Floats sum) { return a * b + sum;
 inline Floats load(const uint16_t* halves) {
     Floats values;
     for (int i = 0; i < WIDTH; i++) values[i] = from_fp16(halves[i]);
+    return values;
+}
+inline Floats load(const int8_t* bytes) {
+    Floats values;
+    for (int i = 0; i < WIDTH; i++) values[i] = bytes[i];
     return values;
 }
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
