@@ -100,7 +100,8 @@ def handle_exception(request: HTTPRequest, error: Exception) -> Response[bytes]:
 def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     """The application over a catalog, which it closes at the end.
 
-    `app.state.draining = True` makes new requests a 503 while running ones finish; `app.state.admission.interrupt` ends those.
+    `app.state.draining = True` makes new requests a 503 while running ones finish; `app.state.admission.interrupt` ends those;
+    `stopping`: for good.
     `app.state.observers` are told of every request when its reply has ended.
     """
 
@@ -114,7 +115,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
             yield
         finally:
             lag.cancel()
-            app.state.draining = True
+            app.state.draining = app.state.stopping = True
             if watching is not None:
                 watching.cancel()
             await reloader.close()
@@ -176,6 +177,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "reloader": reloader,
                 "recent_requests": recent_requests,
                 "draining": False,
+                "stopping": False,
             },
             deep_copy=False,
         ),

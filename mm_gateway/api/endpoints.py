@@ -8,7 +8,7 @@ from mm_gateway.api.completions import completions
 from mm_gateway.api.description import examples
 from mm_gateway.api.description.endpoint import GET_ERRORS, MODEL_ERRORS, STORED_ERRORS, Endpoint
 from mm_gateway.api.embeddings import embeddings
-from mm_gateway.api.health import health, ping, version
+from mm_gateway.api.health import health, live, ping, ready, version
 from mm_gateway.api.messages.endpoints import count_message_tokens, create_message
 from mm_gateway.api.models import get_model, list_models
 from mm_gateway.api.observation.exposition import metrics
@@ -35,6 +35,7 @@ from mm_gateway.protocol import (
     Health,
     ModelCard,
     ModelList,
+    Readiness,
     TokenizeReply,
     TokenizeRequest,
     Version,
@@ -213,6 +214,23 @@ _ROWS = (
         answer={"status": "ok", "version": "0.1.0"},
         errors=("MethodNotAllowed", "Internal"),
         other_replies={"503": Health},
+        security="",
+    ),
+    Endpoint(
+        live,
+        "Operation",
+        reply=Health,
+        answer={"status": "ok", "version": "0.1.0"},
+        errors=("MethodNotAllowed", "Internal"),
+        security="",
+    ),
+    Endpoint(
+        ready,
+        "Operation",
+        reply=Readiness,
+        answer={"ready": True, "reasons": []},
+        errors=("MethodNotAllowed", "Internal"),
+        other_replies={"503": Readiness},
         security="",
     ),
     Endpoint(ping, "Operation", errors=("MethodNotAllowed", "Internal"), security=""),

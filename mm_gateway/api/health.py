@@ -1,12 +1,20 @@
-"""Whether the process serves, and which version: `GET /health`, `/ping` and `/version`; open to everybody."""
+"""Whether the process lives and serves, and which version: `/health` and what is below it, `/ping`, `/version`; open to everybody."""
 
 from __future__ import annotations
+
+import asyncio
 
 from litestar import HttpMethod, Response, get, route
 from litestar.datastructures import State
 
 import mm_gateway
-from mm_gateway.protocol import Health, Version
+from mm_gateway.api.access.admission import Admission
+from mm_gateway.api.responses.store import ResponseStore
+from mm_gateway.errors import ConfigurationError, StorageError
+from mm_gateway.protocol import Health, Readiness, Version
+
+STORAGE_TIMEOUT_S = 2.0
+"""In which the disk has to answer, so that the probe itself gets its answer in time."""
 
 
 @route("/health", http_method=[HttpMethod.GET, HttpMethod.HEAD], sync_to_thread=False, summary="Whether the gateway serves")
@@ -14,6 +22,39 @@ def health(state: State) -> Response[Health]:
     if state.draining:
         return Response(Health("shutting down", mm_gateway.__version__), status_code=503)
     return Response(Health("ok", mm_gateway.__version__))
+
+
+@route(
+    "/health/live",
+    http_method=[HttpMethod.GET, HttpMethod.HEAD],
+    sync_to_thread=False,
+    summary="Whether the process is to be left alone; else it hangs, and should be started anew",
+)
+def live() -> Health:
+    return Health("ok", mm_gateway.__version__)
+
+
+@route("/health/ready", http_method=[HttpMethod.GET, HttpMethod.HEAD], summary="Whether it should get new requests now")
+async def ready(state: State) -> Response[Readiness]:
+    """Not while it drains or shuts down, has no room for a request, or cannot use its storage."""
+    reasons = ["It takes no new requests: it drains, or shuts down"] if state.draining else []
+    reasons += [*_full(state.admission), *await _storage(state.responses)]
+    return Response(Readiness(not reasons, reasons), status_code=503 if reasons else 200)
+
+
+def _full(admission: Admission) -> list[str]:
+    return [capacity.full_text for capacity in (admission.live, admission.queued) if capacity.is_full]
+
+
+async def _storage(responses: ResponseStore) -> list[str]:
+    try:
+        async with asyncio.timeout(STORAGE_TIMEOUT_S):
+            await responses.check()
+    except TimeoutError:
+        return [f"storage: the disk did not answer within {STORAGE_TIMEOUT_S:g} s"]
+    except (ConfigurationError, StorageError) as error:
+        return [str(error)]
+    return []
 
 
 @route(

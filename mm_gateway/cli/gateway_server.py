@@ -19,6 +19,7 @@ from mm_gateway.cli.acceptor import Acceptor
 from mm_gateway.cli.connections import WaitingConnections
 from mm_gateway.cli.held_bytes import HeldBytes
 from mm_gateway.cli.http_protocol import EnvelopeProtocol
+from mm_gateway.cli.systemd import Systemd
 from mm_gateway.cli.turns import ProtocolTurns
 from mm_gateway.configuration.settings import LimitSettings, ServerSettings
 from mm_gateway.errors import ShuttingDownError
@@ -41,13 +42,15 @@ class GatewayServer(uvicorn.Server):
         self._app = app
         self._reloads: set[asyncio.Task[None]] = set()
         self._grace_s = settings.shutdown_grace_s
+        self._systemd = Systemd(os.environ)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             leave(128 + sig)
         # Not uvicorn's own: it would raise the signal again at the end, and so decide the exit status.
         self.should_exit = True
-        self._app.state.draining = True
+        self._app.state.draining = self._app.state.stopping = True
+        self._systemd.tell("STOPPING=1")
         # A load, or a thread in a library's hands, may never end. A thread of its own, since the loop may be what hangs.
         last_resort = threading.Timer(self._grace_s + FAREWELL_S + CLOSING_S, self._give_up)
         last_resort.daemon = True
@@ -61,6 +64,8 @@ class GatewayServer(uvicorn.Server):
         terminal = sys.stderr.isatty()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up, terminal)
         self.servers = [Acceptor(listener, protocol, self.config.backlog) for listener in sockets or []]  # type: ignore[assignment]
+        self._systemd.tell("READY=1")
+        self._systemd.keep_alive(asyncio.get_running_loop())
 
     def _hang_up(self, terminal: bool) -> None:
         """terminal: it was started from one, whose end is told by the same signal."""

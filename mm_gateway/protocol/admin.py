@@ -88,3 +88,11 @@ class OperatorModels(msgspec.Struct):
 
     data: list[ModelCard]
     memory: list[DeviceMemory]
+
+
+class DrainReply(msgspec.Struct, kw_only=True):
+    """Reply of `POST /admin/drain` and `DELETE /admin/drain`."""
+
+    draining: Annotated[bool, Meta(description="New requests get a 503.")]
+    running: Annotated[int, Meta(description="Generations that still run.")]
+    object: Literal["drain"] = "drain"

@@ -289,6 +289,14 @@ class Health(msgspec.Struct):
     version: str
 
 
+class Readiness(msgspec.Struct):
+    """Reply of `GET /health/ready`."""
+
+    ready: bool
+    reasons: list[str]
+    """Why it should get no new requests now; empty where it should."""
+
+
 class Version(msgspec.Struct):
     """Reply of `GET /version`."""
 

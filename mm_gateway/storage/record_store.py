@@ -93,6 +93,11 @@ class RecordStore:
         with self._connected() as connection:
             return connection.execute("DELETE FROM records WHERE kind = ? AND key = ?", (self._kind, key)).rowcount > 0
 
+    def check(self) -> None:
+        """See that it can be written to, now."""
+        with self._connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+
     def close(self) -> None:
         """Idempotent."""
         with self._lock:

@@ -23,16 +23,22 @@ class Capacity:
         self._measured_at = 0.0
         self.inside = 0
 
+    @property
+    def is_full(self) -> bool:
+        return self.inside >= self._bound
+
+    @property
+    def full_text(self) -> str:
+        """What is said where it is."""
+        return f"The server is busy: {self.inside} requests are {self._what}"
+
     def check(self) -> None:
         """Raises:
         RateLimitError: it is full.
         """
-        if self.inside >= self._bound:
+        if self.is_full:
             self._measure(0, self._clock())
-            raise RateLimitError(
-                f"The server is busy: {self.inside} requests are {self._what}. Please try again later",
-                retry_after_s=self._left.seconds_for(1),
-            )
+            raise RateLimitError(f"{self.full_text}. Please try again later", retry_after_s=self._left.seconds_for(1))
 
     def enter(self) -> None:
         """One more; who entered must `leave`.

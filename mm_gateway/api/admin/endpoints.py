@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mm_gateway.api.admin.drain import drain, end_drain
 from mm_gateway.api.admin.events import ModelEventList, list_events
 from mm_gateway.api.admin.models import list_operator_models, manage_model
 from mm_gateway.api.admin.reload import reload
@@ -9,7 +10,7 @@ from mm_gateway.api.admin.requests import cancel_request, list_requests
 from mm_gateway.api.description import examples
 from mm_gateway.api.description.endpoint import ADMIN_ERRORS, Endpoint
 from mm_gateway.protocol import ModelCard
-from mm_gateway.protocol.admin import OperatorModels, ReloadReply, RequestEntry, RequestList
+from mm_gateway.protocol.admin import DrainReply, OperatorModels, ReloadReply, RequestEntry, RequestList
 
 ADMIN_ROWS = (
     Endpoint(list_operator_models, "Operation", reply=OperatorModels, errors=ADMIN_ERRORS, security="admin"),
@@ -40,6 +41,22 @@ ADMIN_ROWS = (
         reply=ReloadReply,
         answer={"object": "reload", "added": ["qwen3"], "changed": [], "removed": ["gpt2"], "keys": 2, "restart": ["server.port"]},
         errors=ADMIN_ERRORS,
+        security="admin",
+    ),
+    Endpoint(
+        drain,
+        "Operation",
+        reply=DrainReply,
+        answer={"object": "drain", "draining": True, "running": 3},
+        errors=ADMIN_ERRORS,
+        security="admin",
+    ),
+    Endpoint(
+        end_drain,
+        "Operation",
+        reply=DrainReply,
+        answer={"object": "drain", "draining": False, "running": 3},
+        errors=(*ADMIN_ERRORS, "Unavailable"),
         security="admin",
     ),
 )

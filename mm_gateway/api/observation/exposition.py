@@ -38,10 +38,10 @@ class Metrics:
         GCCollector(registry=self._registry)
         catalog.on_model_event(lambda config, event: self.requests.model_event(name_of(config, catalog.local_configs()), event))
 
-    async def rendered(self, accept: str, *, draining: bool) -> tuple[bytes, str]:
-        """The text and its media type. accept: header of whoever asks, which says in which format."""
+    async def rendered(self, accept: str, state: State) -> tuple[bytes, str]:
+        """The text and its media type. accept: header of whoever asks, which says in which format. state: of the application."""
         encode, media_type = choose_encoder(accept)
-        self._state.look(draining=draining)
+        self._state.look(draining=state.draining, reloader=state.reloader)
         # Thousands of lines may take tens of milliseconds, for which nobody's tokens should wait.
         return await METRICS.run(encode, self._registry), media_type
 
@@ -55,5 +55,5 @@ class Metrics:
 
 @get("/metrics", summary="Metrics in the format of Prometheus")
 async def metrics(request: HTTPRequest, state: State) -> Response[bytes]:
-    text, media_type = await state.metrics.rendered(request.headers.get("accept", ""), draining=state.draining)
+    text, media_type = await state.metrics.rendered(request.headers.get("accept", ""), state)
     return Response(text, media_type=media_type)

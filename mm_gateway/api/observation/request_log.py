@@ -13,8 +13,8 @@ import msgspec
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.work_pools import LOGS
 
-PROBES = frozenset({"/", "/health", "/health/live", "/health/ready", "/metrics", "/ping", "/version"})
-"""Asked every few seconds by machines: logged only where they fail."""
+READS = ("GET", "HEAD")
+"""What machines and the page look at every few seconds is logged only where it fails, unless it is of clients' own."""
 INTERVAL_S = 0.1
 """Lines are written so often, on a thread: a terminal or a pipe that is slow must not be what tokens wait for."""
 MAX_LINES = 20_000
@@ -109,7 +109,7 @@ class RequestLog:
         self._flush: asyncio.TimerHandle | None = None
 
     def finished(self, record: RequestRecord) -> None:
-        if record.endpoint in PROBES and (record.status or 500) < 400:
+        if record.method in READS and not record.endpoint.startswith("/v1") and (record.status or 500) < 400:
             return
         if len(self._lines) >= MAX_LINES:
             self._missing += 1

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 import mm_gateway
 from mm_gateway.api.access.admission import Admission
+from mm_gateway.api.admin.reload import Reloader
 from mm_gateway.api.observation.local_models import LocalModel, local_models
 from mm_gateway.catalog import Catalog
 
@@ -28,10 +29,17 @@ class StateCollector(Collector):
         self._admission = admission
         self._seen: list[Metric] = []
 
-    def look(self, *, draining: bool) -> None:
+    def look(self, *, draining: bool, reloader: Reloader) -> None:
         """See how everything is now."""
         local = local_models(self._catalog)
-        self._seen = [*self._gateway(draining), *self._requests(local), *_models(local), *_engines(local), *self._devices()]
+        self._seen = [
+            *self._gateway(draining),
+            *_reloads(reloader),
+            *self._requests(local),
+            *_models(local),
+            *_engines(local),
+            *self._devices(),
+        ]
 
     def collect(self) -> Iterator[Metric]:
         yield from self._seen
@@ -76,6 +84,13 @@ class StateCollector(Collector):
                 budget.add_metric((device,), allowed)
         yield memory
         yield budget
+
+
+def _reloads(reloader: Reloader) -> Iterator[Metric]:
+    yield CounterMetricFamily("mm_gateway_reloads", "Times that the files were read anew.", reloader.reloads)
+    yield CounterMetricFamily("mm_gateway_reload_failures", "Of these, where a file was broken, and stayed as it was.", reloader.failures)
+    text = "0: a file was broken when it was read last, and its last valid form is served."
+    yield GaugeMetricFamily("mm_gateway_configuration_valid", text, int(not reloader.errors))
 
 
 def _models(local: Sequence[LocalModel]) -> Iterator[Metric]:

@@ -40,6 +40,10 @@ class ResponseStore:
         """
         await self._store.run(lambda _: None)
 
+    async def check(self) -> None:
+        """See that the file can be written to; errors as for `ready`."""
+        await self._store.run(RecordStore.check)
+
     async def get(self, owner: str, id: str) -> StoredResponse:
         """Raises:
         NotStoredError: there is none of that id, or no longer, or it is another owner's. ConfigurationError, StorageError: as for `ready`.
