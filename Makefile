@@ -50,8 +50,12 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
+# Pictures of the page, into build/screenshots; without a browser there are none.
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.screenshots
+
 # Writes the pages that are made from the code, then all pages as a site into build/site.
-docs: $(VENV)/.installed-dev
+docs: $(VENV)/.installed-dev screenshots
 	$(BIN)/python -m tools.reference_pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 

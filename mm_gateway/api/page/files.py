@@ -59,10 +59,10 @@ def page_files() -> dict[str, PageFile]:
 
 @route("/", http_method=_GET, sync_to_thread=False)
 def page(request: HTTPRequest, state: State) -> Response[bytes]:
-    """Also what clients of Anthropic's API ask for to see whether somebody is there."""
-    if state.draining:
-        return Response(b"", status_code=503, media_type="text/plain")
-    return _sent(request, "index.html") if state.server.page else Response(b"", media_type="text/plain")
+    """Also what clients of Anthropic's API ask for by HEAD to see whether somebody is there; people may watch how it drains."""
+    if state.server.page and not (state.draining and request.method == "HEAD"):
+        return _sent(request, "index.html")
+    return Response(b"", status_code=503 if state.draining else 200, media_type="text/plain")
 
 
 @route("/page/{name:str}", http_method=_GET, sync_to_thread=False)

@@ -44,6 +44,14 @@ def chat(content: str = "a secret question", key: str = "hidden", **fields: Any)
     return {"method": "POST", "url": CHAT, "json": body, "headers": {"authorization": f"Bearer {key}"}}
 
 
+async def test_what_the_page_asks_every_second_is_logged_only_where_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    app = app_over(ScriptedBackend(SCRIPT), admin_keys=("operator",), request_log="json")
+    looks = [{"method": "GET", "url": path} for path in ("/admin/requests", "/admin/events", "/admin/models", "/page/main.js")]
+    opened = [look | {"headers": {"authorization": "Bearer operator"}} for look in looks]
+    lines, ids = await logged(app, capsys, *opened, looks[0])
+    assert [(line["request_id"], line["status"]) for line in map(json.loads, lines)] == [(ids[-1], 401)]
+
+
 async def test_json_has_a_line_a_request_that_its_id_finds(capsys: pytest.CaptureFixture[str]) -> None:
     app = app_over(ScriptedBackend(SCRIPT), keys=KEYS, request_log="json")
     lines, ids = await logged(app, capsys, chat(), chat(stream=True), chat(key="wrong"), {"method": "GET", "url": "/health"})

@@ -65,14 +65,19 @@ async def test_there_is_nothing_else(path: str) -> None:
     assert reply.status_code == 404 and reply.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_the_page_can_be_turned_off_and_ends_with_the_gateway() -> None:
+async def test_the_page_can_be_turned_off() -> None:
     async with client(page=False) as http:
-        assert (await http.get("/")).content == b""
+        reply = await http.get("/")
+        assert (reply.status_code, reply.content) == (200, b"")
         assert (await http.get("/page/main.js")).status_code == 404
+
+
+async def test_a_gateway_that_drains_can_be_watched_though_nobody_is_there_for_clients() -> None:
     app = app_over(ScriptedBackend([]))
     app.state.draining = True
     async with AsyncTestClient(app) as http:
-        assert (await http.get("/")).status_code == 503
+        assert (await http.get("/")).text == SOURCES["index.html"]
+        assert (await http.head("/")).status_code == 503
 
 
 async def test_the_description_of_the_api_has_such_headers_too() -> None:

@@ -1,10 +1,13 @@
 // Which models there are, asked again while somebody looks.
 import { json } from "./api.js";
 
+const MAX_AGE_MS = 5000;
+
 export class Catalog {
   constructor() {
     this.models = [];
     this.followers = [];
+    this.askedAt = -Infinity;
   }
 
   /** follower: called with the models and the ids that panes begin with, now and after each change of the list. */
@@ -13,9 +16,15 @@ export class Catalog {
     follower(this.models, this.preferred());
   }
 
+  /** The list, asked for where it is older than MAX_AGE_MS: it counts among the requests of the log. */
+  async refreshed() {
+    return performance.now() - this.askedAt < MAX_AGE_MS ? this.models : this.refresh();
+  }
+
   /** Ask for the list; errors as of the request. */
   async refresh() {
     const { data } = await json("/v1/models");
+    this.askedAt = performance.now();
     // Aliases come after all names, and are the same models.
     const models = data.filter(({ id, root }) => id === root);
     const changed = models.map(({ id }) => id).join("\n") !== this.models.map(({ id }) => id).join("\n");

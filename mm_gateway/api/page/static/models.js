@@ -32,7 +32,7 @@ export class Models {
       models = reply.data;
       this.memory.textContent = reply.memory.map(told).join(" · ");
     } else {
-      models = await this.catalog.refresh();
+      models = await this.catalog.refreshed();
       this.memory.textContent = "";
     }
     this.hint.textContent = this.operator.hint();

@@ -99,7 +99,7 @@ function stages(all) {
 function sources(all) {
   const unique = all.filter((source, index) => all.findIndex((other) => other.url === source.url) === index);
   if (!unique.length) return null;
-  const one = (source) => h("li", {}, link(source.url, source.title || source.url), h("small", {}, ` ${hostOf(source.url)}`));
+  const one = (source) => h("li", {}, link(source.url, source.title || source.url), h("small", {}, ` ${placeOf(source.url)}`));
   return h("section", { class: "sources" }, h("b", { t: "sources" }), h("ol", {}, unique.map(one)));
 }
 
@@ -125,8 +125,9 @@ function numbers({ timing, usage, finish, status }) {
   return told.length ? h("footer", {}, told.join(" · ")) : null;
 }
 
-function hostOf(address) {
-  return URL.canParse(address) ? new URL(address).host : "";
+/** The host of an address of the web; any other address as it is, since it is no link. */
+function placeOf(address) {
+  return /^https?:/.test(address) && URL.canParse(address) ? new URL(address).host : address;
 }
 
 function pretty(text) {
