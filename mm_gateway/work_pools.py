@@ -87,6 +87,7 @@ NAMES = WorkPool("names", 8)
 MODELS = WorkPool("models", 8)
 """Waiting for unloads; reading tokenizers of models that are not in memory."""
 METRICS = WorkPool("metrics", 1)
+TRACES = WorkPool("traces", 1)
 LOGS = WorkPool("logs", 1)
 """Writing the log of requests."""
 CONFIGURATION = WorkPool("configuration", 1)

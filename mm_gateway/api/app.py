@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -29,6 +30,7 @@ from mm_gateway.api.observation.guard import RequireMetricsKey
 from mm_gateway.api.observation.recent import RecentRequests
 from mm_gateway.api.observation.record import Observer, RequestRecord, tell
 from mm_gateway.api.observation.request_log import RequestLog
+from mm_gateway.api.observation.tracing import Tracing
 from mm_gateway.api.page.files import page, page_file
 from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
 from mm_gateway.api.responses.store import ResponseStore
@@ -36,6 +38,7 @@ from mm_gateway.backends.searching import Searcher
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.timeline import follow
+from mm_gateway.work_pools import TRACES
 
 EXPOSED_HEADERS = [
     "x-request-id",
@@ -48,6 +51,9 @@ EXPOSED_HEADERS = [
     *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
 ]
 
+TRACES_TIMEOUT_S = 5.0
+"""For the last spans to be taken."""
+
 
 class GatewayApp(Litestar):
     """Litestar with a record of every request, and the headers that every reply carries, errors of routing included."""
@@ -59,6 +65,9 @@ class GatewayApp(Litestar):
         state = scope.setdefault("state", {})
         request_id = state["request_id"] = f"req_{secrets.token_hex(16)}"
         record = state["record"] = RequestRecord(request_id, scope["method"])
+        tracing: Tracing | None = self.state.tracing
+        if tracing is not None:
+            state["trace"] = tracing.begin(record, scope["path"], scope["headers"])
         follow(record.timeline)
 
         async def send_with_headers(message: Message) -> None:
@@ -124,6 +133,9 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
             await searcher.close()
             if log is not None:
                 log.close()
+            if tracing is not None:
+                with contextlib.suppress(TimeoutError):  # a collector that is gone must not hold up the end
+                    await asyncio.wait_for(TRACES.run(tracing.close), TRACES_TIMEOUT_S)
 
     responses = ResponseStore(settings.storage)
     searcher = Searcher(settings.search, settings.storage)
@@ -134,6 +146,9 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     log = None if settings.server.request_log == "off" else RequestLog(settings.server.request_log)
     if log is not None:
         observers.append(log)
+    tracing = Tracing(settings.tracing) if settings.tracing.otlp_endpoint is not None else None
+    if tracing is not None:
+        observers.append(tracing)
     keys = client_keys(settings)
     reloader = Reloader(settings, catalog, keys, admission)
     require = RequireKey(keys)
@@ -174,6 +189,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "admission": admission,
                 "observers": observers,
                 "metrics": metrics,
+                "tracing": tracing,
                 "reloader": reloader,
                 "recent_requests": recent_requests,
                 "draining": False,

@@ -14,6 +14,7 @@ from litestar.response.base import ASGIResponse
 from mm_gateway.api.access.admission import output_tokens, ticket_of
 from mm_gateway.api.access.keys import principal, resolve
 from mm_gateway.api.connection import HTTPRequest
+from mm_gateway.api.observation.tracing import RequestTrace
 from mm_gateway.api.replies.reply import Reply
 from mm_gateway.api.serve_events import stream_response, whole_response
 from mm_gateway.backends.searching import SearchPlan, with_searches
@@ -145,6 +146,10 @@ async def respond(request: HTTPRequest, state: State, asked: Asked, ignored: Seq
     backend = resolve(request, state.catalog, asked.request.model)
     ticket = ticket_of(request)
     ticket.record.stream = asked.stream
+    trace: RequestTrace | None = request.scope["state"].get("trace")
+    if trace is not None:
+        trace.asked(asked.request)
+        ticket.record.listener = trace.listener
     ticket.begin(output_tokens(asked.request))
     match asked.request:
         case ForwardedBody() as body:

@@ -29,6 +29,7 @@ from mm_gateway.configuration.ranges import (
     Share,
 )
 from mm_gateway.configuration.search_settings import SearchSettings
+from mm_gateway.configuration.tracing_settings import TracingSettings
 from mm_gateway.core import DEFAULT_BUDGETS, Effort
 from mm_gateway.core.limits import MinP, RepetitionPenalty, Temperature, TopK, TopP
 
@@ -426,6 +427,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     search: SearchSettings = SearchSettings()
     workflows: WorkflowSettings = WorkflowSettings()
     anthropic: AnthropicSettings = AnthropicSettings()
+    tracing: TracingSettings = TracingSettings()
     files: SettingsFiles | None = None
     """None: they come from no files, so nothing can be read again."""
 

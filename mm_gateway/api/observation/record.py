@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from mm_gateway.core import (
@@ -51,6 +51,7 @@ class RequestRecord:
         begun: the request was admitted and handed to a backend. first_output, last_output: pieces of text, thought, call, or a vector.
         ended: the reply is out, or given up. Each of the four is None until then.
         timeline: where its time went, by what the backends tell.
+        listener: told of every event of the backend, where it is to be traced.
         gaps: how many gaps between two pieces of one choice fell into each class of GAP_BOUNDS_S. gaps_s: their sum.
     """
 
@@ -70,6 +71,7 @@ class RequestRecord:
         "gaps_s",
         "key",
         "last_output",
+        "listener",
         "method",
         "model",
         "pieces",
@@ -97,6 +99,7 @@ class RequestRecord:
         self.arrived_at = time.time()
         self.arrived = time.monotonic()
         self.timeline = Timeline()
+        self.listener: Callable[[GenerationEvent], None] | None = None
         self.begun: float | None = None
         self.first_output: float | None = None
         self.last_output: float | None = None
@@ -129,6 +132,8 @@ class RequestRecord:
 
     def observe(self, event: GenerationEvent) -> None:
         """One event of its backend, when it comes."""
+        if self.listener is not None:
+            self.listener(event)
         if isinstance(event, _OUTPUT):
             self._piece(event.index)
         elif isinstance(event, Embedding):
