@@ -15,11 +15,9 @@ import msgspec
 
 from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
-from mm_gateway.backends.mock.backend import MockBackend
-from mm_gateway.backends.upstream.backend import RemoteBackend
-from mm_gateway.backends.upstream.translated import TranslatedBackend
-from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Settings
+from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Price, Settings
 from mm_gateway.core import Backend, ModelInfo
+from mm_gateway.entries import Names, local_configs, named_by, needs_manager, prices
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
 from mm_gateway.runtime.residency.history import ModelEvent
@@ -34,19 +32,6 @@ if TYPE_CHECKING:
     from mm_gateway.runtime.engine.stats import EngineStats
 
 logger = logging.getLogger(__name__)
-
-
-class _Names(msgspec.Struct, frozen=True):
-    """All that a name is looked up in. Never changed: a reload puts another one in its place, so that no request sees half of it."""
-
-    models: Mapping[str, ModelConfig]
-    """The entries that the backends were made of, where they were."""
-    backends: Mapping[str, Backend]
-    aliases: Mapping[str, str]
-    patterns: Mapping[str, str]
-    default_model: str | None
-    workflow_model: str | None
-    hub: HubModels | None
 
 
 class Replaced(msgspec.Struct, frozen=True):
@@ -85,7 +70,16 @@ class Catalog:
         manager: RealModelManager | None = None,
         hub: HubModels | None = None,
     ) -> None:
-        self._names = _Names(models or {}, dict(backends), dict(aliases or {}), dict(patterns or {}), default_model, workflow_model, hub)
+        self._names = Names(
+            models or {},
+            dict(backends),
+            dict(aliases or {}),
+            dict(patterns or {}),
+            default_model,
+            workflow_model,
+            hub,
+            prices(models or {}),
+        )
         self._manager = manager
         self._workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in workflows}
         self._workflow_wait_s = workflow_wait_s
@@ -118,6 +112,12 @@ class Catalog:
         if meant is None or meant == name:
             raise ModelNotFoundError(name, (*self._names.backends, *self._workflows))
         return self.resolve(meant)
+
+    def price_of(self, backend: Backend) -> Price | None:
+        """What the tokens of a backend cost, those of a workflow as its model's; None: nothing."""
+        if not self._names.prices:
+            return None
+        return self._names.prices.get((backend.model if isinstance(backend, WorkflowBackend) else backend).info().id)
 
     def infos(self) -> list[ModelInfo]:
         """Every model as it is now, in the order of the configuration; then those of the hub that are downloaded; then the workflows."""
@@ -165,7 +165,7 @@ class Catalog:
         await self._read_files(fresh)
         self._names = new
         if self._manager is not None:
-            self._manager.serve(_local_configs(new))
+            self._manager.serve(local_configs(new))
         self._preload(fresh)
         hub = names.hub.lost_in(new.hub) if names.hub is not None else ()
         return Replaced(
@@ -271,46 +271,6 @@ def build_catalog(settings: Settings) -> Catalog:
         manager=manager,
         hub=names.hub,
     )
-
-
-def needs_manager(settings: Settings) -> bool:
-    """Whether anything is served by this machine."""
-    return bool(settings.allow) or any(config.backend == "local" for config in settings.models.values())
-
-
-def named_by(settings: Settings, manager: RealModelManager | None, before: _Names | None = None) -> _Names:
-    """What the settings name; entries that are as they were `before` keep their backends."""
-    created = int(time.time())
-    kept = {name: before.backends[name] for name, config in before.models.items() if settings.models.get(name) == config} if before else {}
-    backends = {name: kept.get(name) or _backend(name, config, manager, created) for name, config in settings.models.items()}
-    hub = before.hub if before is not None else None
-    if manager is not None and (hub is None or hub.allow != settings.allow):
-        hub = HubModels(settings.allow, manager, created, hub)
-    return _Names(
-        settings.models,
-        backends,
-        {alias: name for name, config in settings.models.items() for alias in config.aliases},
-        settings.anthropic.models,
-        settings.default_model,
-        settings.workflows.model or settings.default_model,
-        hub,
-    )
-
-
-def _backend(name: str, config: ModelConfig, manager: RealModelManager | None, created: int) -> Backend:
-    match config.backend:
-        case "mock":
-            return MockBackend(name, config, created)
-        case "remote":
-            return (RemoteBackend if config.api == "chat" else TranslatedBackend)(name, config, created)
-        case "local":
-            assert manager is not None
-            return LocalBackend(name, config, manager, created)
-
-
-def _local_configs(names: _Names) -> list[ModelConfig]:
-    hub = names.hub.known() if names.hub is not None else ()
-    return [backend.config for backend in (*names.backends.values(), *hub) if isinstance(backend, LocalBackend)]
 
 
 def _release_preloaded(future: Future[Lease]) -> None:

@@ -145,6 +145,13 @@ class RateLimitError(GatewayError):
         self.type = type
 
 
+class QuotaExceededError(RateLimitError):
+    """A key's budget is used up; the message says which, and when it begins anew. Without `retry_after_s` none helps before."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, type="insufficient_quota")
+
+
 class SlowReaderError(GatewayError):
     """The client leaves so much of a reply unread that it was ended; the message says so."""
 

@@ -1,5 +1,5 @@
-"""The command line: `mm-gateway serve | models | query | chat | index | check | keys`, and the commands of `cli/hub`; the guide's own
-flags through `python -m mm_gateway.main`.
+"""The command line: `mm-gateway serve | models | query | chat | index | check | keys | usage`, and the commands of `cli/hub`; the guide's
+own flags through `python -m mm_gateway.main`.
 
     python -m mm_gateway.main --model-info [NAME]
     python -m mm_gateway.main --real-models --model gpt2 "…"
@@ -23,8 +23,9 @@ import msgspec
 
 import mm_gateway
 from mm_gateway.cli.hub.commands import COMMANDS
+from mm_gateway.cli.keys import keys
 from mm_gateway.cli.options import config_option, models_option
-from mm_gateway.configuration.api_key import hashed, new_key
+from mm_gateway.cli.usage import usage
 from mm_gateway.configuration.loader import load_settings
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Settings
 from mm_gateway.core import GenerationConfig, Message
@@ -76,22 +77,8 @@ def check(models_file: Path | None, gateway_file: Path | None) -> None:
     click.echo(f"The configuration is valid: {len(settings.models)} models ({', '.join(settings.models)})")
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, keys, usage):
     cli.add_command(command)
-
-
-@cli.group()
-def keys() -> None:
-    """API keys of clients."""
-
-
-@keys.command()
-@click.option("--name", default="", help="Whose it is.")
-def new(name: str) -> None:
-    """Make a key. It is shown once; the file holds only its hash."""
-    key = new_key()
-    click.echo(f"Give this to the client, it cannot be shown again:\n{key}\n")
-    click.echo(f"Add this line to the file that server.api_keys_file names:\n{f'{hashed(key)} {name}'.strip()}")
 
 
 @cli.command()

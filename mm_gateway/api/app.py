@@ -17,6 +17,8 @@ from litestar.types import Message, Receive, Scope, Send
 
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.access.keys import RequireKey, client_keys
+from mm_gateway.api.access.ledger import Ledger
+from mm_gateway.api.access.made_keys import MadeKeys
 from mm_gateway.api.admin.guard import RequireAdminKey
 from mm_gateway.api.admin.reload import Reloader
 from mm_gateway.api.connection import CLIENT_CLOSED, AsyncGuard, HTTPConnection, HTTPRequest
@@ -116,7 +118,9 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None, None]:
+        await made_keys.open()
         await catalog.start()
+        tasks = [asyncio.create_task(ledger.keep()), asyncio.create_task(made_keys.watch())]
         lag = asyncio.create_task(metrics.watch_loop())
         interval_s = settings.server.reload_interval_s
         watching = asyncio.create_task(reloader.watch(interval_s)) if interval_s else None
@@ -127,7 +131,11 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
             app.state.draining = app.state.stopping = True
             if watching is not None:
                 watching.cancel()
+            tasks[1].cancel()
             await reloader.close()
+            # Before models are closed, which may hang.
+            await ledger.close()
+            made_keys.close()
             await catalog.close()
             await responses.close()
             await searcher.close()
@@ -139,10 +147,11 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
 
     responses = ResponseStore(settings.storage)
     searcher = Searcher(settings.search, settings.storage)
-    admission = Admission(settings.limits)
+    ledger = Ledger(settings.storage)
+    admission = Admission(settings.limits, ledger)
     metrics = Metrics(catalog, admission)
     recent_requests = RecentRequests()
-    observers: list[Observer] = [metrics.requests, recent_requests]
+    observers: list[Observer] = [metrics.requests, recent_requests, ledger]
     log = None if settings.server.request_log == "off" else RequestLog(settings.server.request_log)
     if log is not None:
         observers.append(log)
@@ -150,6 +159,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     if tracing is not None:
         observers.append(tracing)
     keys = client_keys(settings)
+    made_keys = MadeKeys(settings.storage, keys, ledger)
     reloader = Reloader(settings, catalog, keys, admission)
     require = RequireKey(keys)
     require_metrics = RequireMetricsKey(settings.server, keys)
@@ -192,6 +202,9 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "tracing": tracing,
                 "reloader": reloader,
                 "recent_requests": recent_requests,
+                "client_keys": keys,
+                "made_keys": made_keys,
+                "ledger": ledger,
                 "draining": False,
                 "stopping": False,
             },

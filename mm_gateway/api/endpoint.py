@@ -101,14 +101,14 @@ async def receive(request: HTTPRequest, state: State) -> ReceivedBody:
     Raises:
         HTTPException: it is not JSON by its headers.
     """
-    json = await _json_of(request)
+    json = await json_of(request)
     ticket = ticket_of(request)
     ticket.body_bytes = len(json)
     catalog: Catalog = state.catalog
     model = await _off_loop(json, lambda: _model_of(json)) or catalog.default_model or ""
     try:
         backend = resolve(request, catalog, model)
-        ticket.record.model = backend.info().id
+        ticket.backend, ticket.record.model = backend, backend.info().id
         forwarded = isinstance(backend, ForwardingBackend)
     except ModelNotFoundError:
         forwarded = False  # an error that waits until the body has been read
@@ -143,14 +143,15 @@ async def respond(request: HTTPRequest, state: State, asked: Asked, ignored: Seq
     if state.draining:
         raise ShuttingDownError("The server is shutting down")
     settings: ServerSettings = state.server
-    backend = resolve(request, state.catalog, asked.request.model)
-    ticket = ticket_of(request)
+    ticket, catalog = ticket_of(request), state.catalog
+    # As it was when the body was read: a reload may have changed what the name means.
+    backend = ticket.backend or resolve(request, catalog, asked.request.model)
     ticket.record.stream = asked.stream
     trace: RequestTrace | None = request.scope["state"].get("trace")
     if trace is not None:
         trace.asked(asked.request)
         ticket.record.listener = trace.listener
-    ticket.begin(output_tokens(asked.request))
+    ticket.begin(output_tokens(asked.request), catalog.price_of(backend))
     match asked.request:
         case ForwardedBody() as body:
             assert isinstance(backend, ForwardingBackend)
@@ -208,7 +209,12 @@ def _model_of(json: bytes) -> str | None:
         return None  # whoever reads all of it says what is wrong
 
 
-async def _json_of(request: HTTPRequest) -> bytes:
+async def json_of(request: HTTPRequest) -> bytes:
+    """The body, which may be no JSON yet.
+
+    Raises:
+        HTTPException: it is not JSON by its headers.
+    """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(status_code=415, detail="The body must be JSON: send it with Content-Type: application/json")

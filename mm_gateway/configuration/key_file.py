@@ -1,8 +1,10 @@
-"""Reads `server.api_keys_file`: lines of `KEY [NAME]`, or a YAML list of entries with limits; only hashes leave this module."""
+"""Reads `server.api_keys_file`: lines of `KEY [NAME]`, or a YAML list of entries with limits and budgets; only hashes leave this module."""
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +12,7 @@ from typing import Any, cast
 import msgspec
 import yaml
 
-from mm_gateway.configuration.api_key import ApiKey, parse_key
+from mm_gateway.configuration.api_key import ApiKey, parse_key, read_expiry
 from mm_gateway.configuration.hub_names import is_allowed
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX
 from mm_gateway.errors import ConfigurationError
@@ -23,7 +25,17 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     name: str = ""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    cost_per_day: float | None = None
+    cost_per_month: float | None = None
     models: list[str] = []
+    expires: Any = None
+    disabled: bool = False
+
+
+_COUNTS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "tokens_per_month")
+_COSTS = ("cost_per_day", "cost_per_month")
 
 
 def read_key_file(path: Path, models: Mapping[str, str], allow: Sequence[str] = ()) -> tuple[ApiKey, ...]:
@@ -78,22 +90,30 @@ def _key(entry: Any, models: Mapping[str, str], allow: Sequence[str], where: str
     try:
         found = msgspec.convert(entry, _Entry)
         digest = parse_key(found.key)
+        # YAML reads times itself, where they are written as it likes them.
+        expires_at = None if found.expires is None else read_expiry(str(found.expires), time.time())
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigurationError(
-            f"{where}: {error}. Allowed are key, name, requests_per_minute, tokens_per_minute and models; key is a key or sha256:HEX"
+            f"{where}: {error}. Allowed are {', '.join(_Entry.__struct_fields__)}; key is a key or sha256:HEX"
         ) from None
-    for name in ("requests_per_minute", "tokens_per_minute"):
+    for name in (*_COUNTS, *_COSTS):
         limit = getattr(found, name)
-        if limit is not None and limit < 1:
-            raise ConfigurationError(f"{where}: {name}: got {limit}, allowed is at least 1, or null")
-    others = (name for name in found.models if name not in models and not name.startswith(WORKFLOW_PREFIX))
+        if limit is not None and not (limit >= 1 if name in _COUNTS else 0 < limit < math.inf):
+            allowed = "at least 1" if name in _COUNTS else "greater than 0"
+            raise ConfigurationError(f"{where}: {name}: got {limit}, allowed is {allowed}, or null")
+    entries = known_models(found.models, models, allow, where)
+    limits = {name: getattr(found, name) for name in (*_COUNTS, *_COSTS)}
+    return ApiKey(digest=digest, name=found.name, models=entries, expires_at=expires_at, disabled=found.disabled, **limits)
+
+
+def known_models(listed: Sequence[str], models: Mapping[str, str], allow: Sequence[str], where: str) -> tuple[str, ...]:
+    """The entries that a key may use, from names, aliases, workflows and allowed models of the hub. Arguments as for `read_key_file`.
+
+    Raises:
+        ConfigurationError: there is no such model.
+    """
+    others = (name for name in listed if name not in models and not name.startswith(WORKFLOW_PREFIX))
     unknown = next((name for name in others if not is_allowed(name, allow)), None)
     if unknown is not None:
         raise ConfigurationError(f"{where}: models: {unknown!r} is not among the models: {', '.join(models)}")
-    return ApiKey(
-        digest=digest,
-        name=found.name,
-        requests_per_minute=found.requests_per_minute,
-        tokens_per_minute=found.tokens_per_minute,
-        models=tuple(models.get(name, name) for name in found.models),
-    )
+    return tuple(models.get(name, name) for name in listed)

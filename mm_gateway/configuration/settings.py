@@ -93,6 +93,20 @@ class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     repetition_penalty: RepetitionPenalty | None = None
 
 
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`price` of an entry of `models.yaml`: of a million tokens each, in whatever currency the budgets are in."""
+
+    input: NotNegative = 0.0
+    cached_input: NotNegative | None = None
+    """Of prompt tokens that were cached; None: as any others."""
+    output: NotNegative = 0.0
+
+    def cost(self, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> float:
+        """Of a request. cached_tokens: of the prompt's."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        return ((prompt_tokens - cached_tokens) * self.input + cached_tokens * cached + output_tokens * self.output) / 1e6
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of `models.yaml`; the first eight keys are the guide's."""
 
@@ -188,6 +202,13 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = None
     max_running: Annotated[Running | None, Meta(description="Sequences decoded together; null: `engine.max_running`.")] = None
 
+    price: Annotated[
+        Price | None,
+        Meta(
+            description="What a million tokens cost, for usage and budgets in money: `{input: 0.15, cached_input: 0.075, output: 0.6}`; "
+            "thoughts are output. null: nothing."
+        ),
+    ] = None
     base_url: Annotated[str | None, Meta(description="remote: the upstream's address up to and including `/v1`.")] = None
     api: Annotated[
         Literal["chat", "responses", "messages"],
@@ -360,9 +381,13 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     folder: Annotated[
         str | None,
         Meta(
-            description="Where sessions, stored responses and the index live; null: `mm-gateway` in XDG_DATA_HOME, else in ~/.local/share."
+            description="Where sessions, stored responses, keys, usage and the index live; null: `mm-gateway` in XDG_DATA_HOME, else in "
+            "~/.local/share."
         ),
     ] = None
+    usage_days: Annotated[
+        AtLeastOne, Meta(description="Days for which the usage of keys is kept, by day, model and endpoint; budgets need 31 of them.")
+    ] = 400
     max_responses: Annotated[AtLeastOne, Meta(description="Responses of `/v1/responses` kept; beyond it the oldest go.")] = 10_000
     response_ttl_s: Annotated[
         Positive | None, Meta(description="Seconds for which a response is kept; null: until its room is needed.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from mm_gateway.protocol.replies import ModelCard
 
@@ -96,3 +96,98 @@ class DrainReply(msgspec.Struct, kw_only=True):
     draining: Annotated[bool, Meta(description="New requests get a 503.")]
     running: Annotated[int, Meta(description="Generations that still run.")]
     object: Literal["drain"] = "drain"
+
+
+Count = Annotated[int, Meta(ge=1)]
+Cost = Annotated[float, Meta(gt=0)]
+KeyName = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class KeyFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /admin/keys` and of `PATCH /admin/keys/{id}`; what is left out is null there, and stays as it is here."""
+
+    name: Annotated[KeyName | UnsetType, Meta(description="Whose it is, for usage and what it stores; left out: its id.")] = UNSET
+    models: Annotated[list[str] | UnsetType | None, Meta(description="Models that it may use; null: all.")] = UNSET
+    requests_per_minute: Annotated[Count | UnsetType | None, Meta(description="null: as `limits.requests_per_minute` says.")] = UNSET
+    tokens_per_minute: Annotated[Count | UnsetType | None, Meta(description="null: as `limits.tokens_per_minute` says.")] = UNSET
+    tokens_per_day: Annotated[Count | UnsetType | None, Meta(description="Budget of tokens a day (UTC); null: none.")] = UNSET
+    tokens_per_month: Annotated[Count | UnsetType | None, Meta(description="Likewise, a month.")] = UNSET
+    cost_per_day: Annotated[Cost | UnsetType | None, Meta(description="Budget of money a day, by the models' `price`; null: none.")] = UNSET
+    cost_per_month: Annotated[Cost | UnsetType | None, Meta(description="Likewise, a month.")] = UNSET
+    expires_at: Annotated[float | UnsetType | None, Meta(description="Unix seconds from which on it opens nothing; null: never.")] = UNSET
+    disabled: Annotated[bool | UnsetType, Meta(description="It opens nothing for now.")] = UNSET
+
+
+class Spent(msgspec.Struct):
+    """What a key has used in a period."""
+
+    tokens: int = 0
+    cost: float = 0.0
+
+
+class AdminKey(msgspec.Struct, kw_only=True):
+    """A key, as `/admin/keys` shows it."""
+
+    id: Annotated[str | None, Meta(description="Of one that was made in the running gateway; null: it is configured.")] = None
+    name: str
+    source: Annotated[
+        Literal["settings", "file", "made"],
+        Meta(description="`server.api_keys`, the key file, or made in the running gateway; only those can be changed here."),
+    ]
+    created_at: float | None = None
+    models: list[str] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    cost_per_day: float | None = None
+    cost_per_month: float | None = None
+    expires_at: float | None = None
+    disabled: bool = False
+    used_today: Annotated[Spent, Meta(description="By the calendar of UTC.")]
+    used_this_month: Spent
+    object: Literal["api_key"] = "api_key"
+
+
+class NewKey(AdminKey, kw_only=True):
+    """Reply of `POST /admin/keys`."""
+
+    key: Annotated[str, Meta(description="The key itself. It is kept nowhere and cannot be shown again.")]
+
+
+class AdminKeyList(msgspec.Struct):
+    """Reply of `GET /admin/keys`: first those that are configured, then those that were made."""
+
+    data: list[AdminKey]
+    object: Literal["list"] = "list"
+
+
+class DeletedKey(msgspec.Struct):
+    """Reply of `DELETE /admin/keys/{id}`."""
+
+    id: str
+    deleted: bool = True
+    object: Literal["api_key"] = "api_key"
+
+
+class UsageEntry(msgspec.Struct, kw_only=True):
+    """A line of `GET /admin/usage`; of what it is not grouped by, null."""
+
+    day: str | None = None
+    month: str | None = None
+    key: str | None = None
+    model: str | None = None
+    endpoint: str | None = None
+    requests: int
+    prompt_tokens: int
+    cached_tokens: Annotated[int, Meta(description="Of the prompt's tokens.")]
+    output_tokens: int
+    reasoning_tokens: Annotated[int, Meta(description="Of the output's tokens.")]
+    cost: Annotated[float, Meta(description="By the models' `price`.")]
+
+
+class UsageList(msgspec.Struct):
+    """Reply of `GET /admin/usage`, in the order of what it is grouped by."""
+
+    data: list[UsageEntry]
+    object: Literal["list"] = "list"

@@ -10,7 +10,7 @@ from mm_gateway.errors import ConfigurationError, SearchError, StorageError
 from mm_gateway.search.documents import read_markdown, read_text
 from mm_gateway.search.local_index import LocalIndex, UrlOf
 from mm_gateway.search.results import Language, SearchResult
-from mm_gateway.storage.record_store import WAIT_S
+from mm_gateway.storage.database import WAIT_S
 from mm_gateway.work_pools import DOCUMENTS
 
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
-from mm_gateway.errors import ConfigurationError, StorageError
-
-logger = logging.getLogger(__name__)
-
-WAIT_S = 2.5
-"""For a lock that another thread or process holds: longer than any write takes, short enough to answer a client with it."""
+from mm_gateway.storage.database import Database
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -43,28 +35,15 @@ class RecordStore:
     def __init__(
         self, path: Path | None, kind: str, *, max_records: int, ttl_s: float | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self._path = path
+        self._database = Database(path, _SCHEMA)
         self._kind = kind
         self._max_records = max_records
         self._ttl_s = ttl_s
         self._clock = clock
-        # One connection serves all threads in turn: SQLite would make them wait for each other anyway.
-        self._lock = threading.Lock()
-        try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None, timeout=WAIT_S)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            if is_busy(error):
-                raise self._failure(error) from error
-            raise ConfigurationError(f"storage.folder: {path} cannot be used: {error}") from error
 
     def get(self, key: str) -> bytes | None:
         """The record's value; None where there is none, or it is too old."""
-        with self._connected() as connection:
+        with self._database.connected() as connection:
             return self._read(connection, key)
 
     def put(self, key: str, value: bytes) -> None:
@@ -73,8 +52,7 @@ class RecordStore:
 
     def update(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
         """Write what `change` makes of the record, None where there is none, with nobody writing between; old and surplus ones go."""
-        with self._connected() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._database.writing() as connection:
             value = change(self._read(connection, key))
             connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (self._kind, key, value, self._clock()))
             connection.execute("DELETE FROM records WHERE kind = ? AND used_at < ?", (self._kind, self._oldest()))
@@ -86,11 +64,10 @@ class RecordStore:
                     "(SELECT key FROM records WHERE kind = ?1 ORDER BY used_at, key DESC LIMIT ?2)",
                     (self._kind, count - self._max_records),
                 )
-            connection.execute("COMMIT")
 
     def delete(self, key: str) -> bool:
         """Whether there was such a record."""
-        with self._connected() as connection:
+        with self._database.connected() as connection:
             return connection.execute("DELETE FROM records WHERE kind = ? AND key = ?", (self._kind, key)).rowcount > 0
 
     def check(self) -> None:
@@ -100,32 +77,7 @@ class RecordStore:
 
     def close(self) -> None:
         """Idempotent."""
-        with self._lock:
-            self._connection.close()
-
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for one caller at a time; what fails inside is undone."""
-        give_up_at = time.monotonic() + WAIT_S
-        if not self._lock.acquire(timeout=WAIT_S):
-            raise StorageError("Storage is busy: other requests wait for the disk. Please try again")
-        try:
-            # Who waited for other threads has so much less patience left for other processes.
-            self._connection.execute(f"PRAGMA busy_timeout = {max(0, round((give_up_at - time.monotonic()) * 1000))}")
-            yield self._connection
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-        finally:
-            with suppress(sqlite3.Error):  # SQLite ends some transactions by itself; what went wrong first is the news
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-            self._lock.release()
-
-    def _failure(self, error: BaseException) -> StorageError:
-        logger.error("%s: %s", self._path, error)
-        if is_busy(error):
-            return StorageError("Storage is busy: another process holds its lock. Please try again")
-        return StorageError(f"Storage failed: {error}", retry_after_s=30.0)
+        self._database.close()
 
     def _read(self, connection: sqlite3.Connection, key: str) -> bytes | None:
         row = connection.execute(
@@ -135,9 +87,3 @@ class RecordStore:
 
     def _oldest(self) -> float:
         return float("-inf") if self._ttl_s is None else self._clock() - self._ttl_s
-
-
-def is_busy(error: BaseException) -> bool:
-    """Whether an error of SQLite says that another process or connection holds the lock."""
-    # The low byte: SQLite's codes of more bytes say more exactly why.
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -25,6 +25,9 @@ class WorkflowBackend:
     Args:
         name: as clients know it. model: what answers. created: Unix seconds at which the gateway started.
         wait_timeout_s: for each wait of a stage, as for `Run`.
+
+    Attributes:
+        model: what answers.
     """
 
     def __init__(
@@ -32,12 +35,12 @@ class WorkflowBackend:
     ) -> None:
         self._name = name
         self._workflow = workflow
-        self._model = model
+        self.model = model
         self._created = created
         self._wait_timeout_s = wait_timeout_s
 
     def info(self) -> ModelInfo:
-        model = self._model.info()
+        model = self.model.info()
         return ModelInfo(
             id=self._name,
             created=self._created,
@@ -56,7 +59,7 @@ class WorkflowBackend:
         if workflow.subject in given:
             raise InvalidRequestError(f"{workflow.subject} is the last user message, not a parameter", param=f"workflow.{workflow.subject}")
         parameters = read_parameters(workflow.parameters, {**given, workflow.subject: text}, prefix="workflow.")
-        run = Run(request, self._model, self._wait_timeout_s)
+        run = Run(request, self.model, self._wait_timeout_s)
         finished: list[ChoiceFinished] = []
         try:
             async with closing(workflow.stages(run, parameters)) as events:

@@ -11,11 +11,12 @@ import pytest
 from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.access.admission import Admission, Ticket
+from mm_gateway.api.access.ledger import Ledger
 from mm_gateway.api.app import create_app
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.api.pump import Pump
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
+from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, GenerationEvent, Progress, TextDelta, UrlCitation, Usage
 from mm_gateway.errors import ModelUnavailableError
 from mm_gateway.workflows.parameters import Parameters
@@ -158,7 +159,7 @@ async def test_a_pump_keeps_one_progress_a_stage_and_begins_with_text() -> None:
         yield Progress("answer")
         yield TextDelta(0, "a")
 
-    pump = Pump(events(), Ticket(Admission(LimitSettings()), None, RequestRecord("req_1", "POST")))
+    pump = Pump(events(), Ticket(Admission(LimitSettings(), Ledger(StorageSettings())), None, None, RequestRecord("req_1", "POST")))
     assert await pump.wait_begun(5.0)
     assert list(pump.buffer) == [Progress("search", "0"), Progress("answer"), TextDelta(0, "a")]
     await pump.cancel()

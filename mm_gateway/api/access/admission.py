@@ -12,12 +12,13 @@ from litestar.handlers import BaseRouteHandler
 
 from mm_gateway.api.access.capacity import Capacity
 from mm_gateway.api.access.keys import key_of, principal
+from mm_gateway.api.access.ledger import Ledger
 from mm_gateway.api.access.rate_limits import Budget
 from mm_gateway.api.connection import HTTPConnection, HTTPRequest
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.configuration.api_key import ApiKey
-from mm_gateway.configuration.settings import LimitSettings
-from mm_gateway.core import CompletionInput, ForwardedBody, GenerationRequest, Usage
+from mm_gateway.configuration.settings import LimitSettings, Price
+from mm_gateway.core import Backend, CompletionInput, ForwardedBody, GenerationRequest, Usage
 from mm_gateway.errors import GatewayError
 
 BYTES_PER_TOKEN = 4
@@ -26,11 +27,13 @@ BYTES_PER_TOKEN = 4
 class Admission:
     """A Litestar guard, after that of the keys: gives every request its ticket, which `GatewayApp` closes after the reply.
 
-    Budgets live as long as the process: one per configured key, and one for everybody where no keys are asked for.
+    Limits per minute live as long as the process: one per configured key, and one for everybody where no keys are asked for. Budgets by
+    day and month are the ledger's.
     """
 
-    def __init__(self, limits: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: LimitSettings, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
+        self.ledger = ledger
         self._clock = clock
         self._budgets: dict[bytes, tuple[ApiKey, Budget | None]] = {}
         self.tickets: set[Ticket] = set()
@@ -46,7 +49,8 @@ class Admission:
             await _whole_body(connection)
         state = connection.scope["state"]
         state["record"].endpoint = connection.scope["path_template"]  # whoever looks at running requests asks for it before their end
-        ticket = state["ticket"] = Ticket(self, self._budget(key_of(connection)), state["record"])
+        key = key_of(connection)
+        ticket = state["ticket"] = Ticket(self, key, self._budget(key), state["record"])
         ticket.record.key = principal(connection)
         # Looking something up is not what the limits of OpenAI count.
         ticket.enter(counted=connection.scope["method"] == "POST")  # type: ignore[typeddict-item]
@@ -96,18 +100,20 @@ class Ticket:
     """One request: what it took of the bounds and of its principal's budget, given back or put right when it ends.
 
     Attributes:
-        record: what is known of the request. body_bytes: size of its body, once that was read.
+        record: what is known of the request. backend: what answers it, body_bytes: size of its body, once that is known.
         on_interrupt: ends the generation with an error; None while there is none.
     """
 
-    __slots__ = ("_admission", "_budget", "_estimate", "_live", "_prompt", "_queued", "body_bytes", "on_interrupt", "record")
+    __slots__ = ("_admission", "_budget", "_estimate", "_key", "_live", "_queued", "backend", "body_bytes", "on_interrupt", "record")
 
-    def __init__(self, admission: Admission, budget: Budget | None, record: RequestRecord) -> None:
+    def __init__(self, admission: Admission, key: ApiKey | None, budget: Budget | None, record: RequestRecord) -> None:
         self._admission = admission
+        self._key = key
         self._budget = budget
         self.record = record
         self._live = self._queued = False
-        self._prompt = self._estimate = 0
+        self._estimate = 0
+        self.backend: Backend | None = None
         self.body_bytes = 0
         self.on_interrupt: Callable[[GatewayError], None] | None = None
 
@@ -123,22 +129,25 @@ class Ticket:
         if counted and self._budget is not None:
             self._budget.take_request()
 
-    def begin(self, output_tokens: int = 0) -> None:
+    def begin(self, output_tokens: int = 0, price: Price | None = None) -> None:
         """Queue for the first token. Prompts are guessed from the size of the body, and put right by `end`.
 
         Args:
-            output_tokens: at most so many, as far as the request says.
+            output_tokens: at most so many, as far as the request says. price: of the tokens; None: they cost nothing.
 
         Raises:
-            RateLimitError: the queue is full, or the principal had its tokens.
+            RateLimitError: the queue is full, or the principal had its tokens; a QuotaExceededError: it used up its budget.
         """
+        record = self.record
+        record.price, record.prompt_guess = price, self.body_bytes // BYTES_PER_TOKEN + 1
+        if self._key is not None:
+            self._admission.ledger.reserve(self._key, record, output_tokens)
         if self._budget is not None:
-            prompt = self.body_bytes // BYTES_PER_TOKEN + 1
-            self._budget.take_tokens(prompt + output_tokens)
-            self._prompt, self._estimate = prompt, prompt + output_tokens
+            self._budget.take_tokens(record.prompt_guess + output_tokens)
+            self._estimate = record.prompt_guess + output_tokens
         self._admission.queued.enter()
         self._queued = True
-        self.record.begun = time.monotonic()
+        record.begun = time.monotonic()
 
     def first_event(self) -> None:
         """It does not wait any more."""
@@ -157,7 +166,7 @@ class Ticket:
         if usage is not None:
             self._use(usage.prompt_tokens + usage.completion_tokens)
         else:
-            self._use(0 if failed and not events else self._prompt + events)
+            self._use(0 if failed and not events else self.record.prompt_guess + events)
 
     def close(self) -> None:
         """The reply is out, whatever it was; idempotent. What was taken for a generation that never began is given back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -36,16 +37,24 @@ class Keys:
         self._by_digest = {key.digest: key for found in reversed(self._sources.values()) for key in found}
         self.asked_for = self.asked_for or bool(self._by_digest)
 
+    def of(self, *sources: Source) -> tuple[ApiKey, ...]:
+        """Those of some sources, disabled and expired ones too."""
+        return tuple(key for source in sources for key in self._sources.get(source, ()))
+
     def find(self, key: str) -> ApiKey:
         """What a client's key is.
 
         Raises:
-            AuthenticationError: it is none.
+            AuthenticationError: it is none, or opens nothing now.
         """
         # The time of a lookup tells something of the hash of what was sent, which whoever sent it knows, and nothing of a key.
         found = self._by_digest.get(digest_of(key))
         if found is None:
             raise AuthenticationError("Incorrect API key provided")
+        if found.disabled:
+            raise AuthenticationError("This API key is disabled")
+        if found.expires_at is not None and found.expires_at <= time.time():
+            raise AuthenticationError("This API key has expired")
         return found
 
 

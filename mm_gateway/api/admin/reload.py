@@ -102,6 +102,7 @@ class Reloader:
 
     async def _take_over(self, found: Reread, errors: list[str]) -> ReloadReply:
         settings = found.settings
+        await self._admission.ledger.prepare(settings.keys)
         try:
             replaced = await self._catalog.replace(settings)
         except ConfigurationError as error:  # a file that an entry names

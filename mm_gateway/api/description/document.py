@@ -96,6 +96,7 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}, **endpoint.parameters.get(name, {})}
         for name in re.findall(r"\{(\w+)\}", path)
     ]
+    parameters += [{"name": name, "in": "query", "schema": {"type": "string"}, **said} for name, said in endpoint.query.items()]
     if parameters:
         operation["parameters"] = parameters
     if endpoint.body is not None:

@@ -57,7 +57,11 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "MethodNotAllowed": ("405", "The path is served, but not by this method", ()),
     "TooLarge": ("413", "The body is larger than `server.max_body_bytes`", ()),
     "NotJson": ("415", "The body is not sent as application/json", ()),
-    "TooMany": ("429", "A limit or a queue is full (`rate_limit_exceeded`)", ("retry-after", "retry-after-ms", "x-should-retry")),
+    "TooMany": (
+        "429",
+        "A limit or a queue is full (`rate_limit_exceeded`), or a budget used up (`insufficient_quota`)",
+        ("retry-after", "retry-after-ms", "x-should-retry"),
+    ),
     "Internal": ("500", "The gateway's fault; the message shows nothing of its inside", ()),
     "Upstream": ("502", "The server behind a remote model cannot be reached, or broke off", ()),
     "Unavailable": (
@@ -86,7 +90,7 @@ class Endpoint:
         events: instead, what its events are, where they are of many kinds.
         examples: bodies by name, each accepted by the mock. answer: a reply. stream: a stream.
         errors: names in ERRORS. other_replies: status -> struct, of replies that are no errors. security: which key opens it.
-        parameters: more about path parameters, by name.
+        parameters: more about path parameters, by name. query: parameters of the query, by name.
     """
 
     handler: HTTPRouteHandler
@@ -103,6 +107,7 @@ class Endpoint:
     other_replies: Mapping[str, type[msgspec.Struct]] = field(default_factory=dict[str, type[msgspec.Struct]])
     security: Literal["", "client", "admin", "metrics"] = "client"
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    query: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def method(self) -> str:

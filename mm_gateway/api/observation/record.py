@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from mm_gateway.configuration.settings import Price
 from mm_gateway.core import (
     ChoiceFinished,
     Embedding,
@@ -43,6 +44,7 @@ class RequestRecord:
         error: what ended the request, where it did not end well.
         error_code: the error's code, or its type where it has none, as the client is told; "" without an error.
         client_gone: the client hung up before the end.
+        prompt_guess: tokens of the prompt, by the size of the body. price: of the model's tokens; None: they cost nothing.
         usage: tokens as the backend counted them at the end; None where it did not come so far.
         so_far: tokens as the backend told them on the way; None: it did not.
         pieces: of output that came. Several tokens may be one piece.
@@ -75,6 +77,8 @@ class RequestRecord:
         "method",
         "model",
         "pieces",
+        "price",
+        "prompt_guess",
         "request_id",
         "so_far",
         "status",
@@ -94,7 +98,8 @@ class RequestRecord:
         self.client_gone = False
         self.usage: Usage | None = None
         self.so_far: UsageSoFar | None = None
-        self.pieces = 0
+        self.pieces = self.prompt_guess = 0
+        self.price: Price | None = None
         self.finish_reasons: list[FinishReason] = []
         self.arrived_at = time.time()
         self.arrived = time.monotonic()

@@ -21,11 +21,13 @@ from mm_gateway.api.description.document import document, schemas
 from mm_gateway.api.description.page import render
 from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings, StorageSettings
 from tests.support.scripted_backend import ScriptedBackend, app_over
 
 EXAMPLES = [
-    pytest.param(path, body, id=f"{path} {name}") for (_, path), endpoint in ENDPOINTS.items() for name, body in endpoint.examples.items()
+    pytest.param(method.lower(), path, body, id=f"{path} {name}")
+    for (method, path), endpoint in ENDPOINTS.items()
+    for name, body in endpoint.examples.items()
 ]
 CHAT_RANGES = ["temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed", "n"]
 CHAT_RANGES += ["max_completion_tokens", "top_logprobs"]
@@ -51,8 +53,12 @@ LEAST: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def app() -> GatewayApp:
-    settings = Settings(models={"mock": ModelConfig(model_name="mock", backend="mock")})
+def app(tmp_path_factory: pytest.TempPathFactory) -> GatewayApp:
+    settings = Settings(
+        models={"mock": ModelConfig(model_name="mock", backend="mock")},
+        server=ServerSettings(api_keys=("key",), admin_keys=("key",)),
+        storage=StorageSettings(folder=str(tmp_path_factory.mktemp("data"))),
+    )
     return create_app(settings, build_catalog(settings))
 
 
@@ -64,6 +70,7 @@ def described(app: GatewayApp) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 async def client(app: GatewayApp) -> AsyncIterator[AsyncTestClient]:
     async with AsyncTestClient(app) as client:
+        client.headers.update({"authorization": "Bearer key"})
         yield client
 
 
@@ -133,13 +140,15 @@ def test_every_field_of_every_request_is_described(described: dict[str, Any]) ->
     assert silent == []
 
 
-@pytest.mark.parametrize(("path", "body"), EXAMPLES)
+@pytest.mark.parametrize(("method", "path", "body"), EXAMPLES)
 async def test_every_example_fits_its_schema_and_is_accepted(
-    client: AsyncTestClient, described: dict[str, Any], path: str, body: dict[str, Any]
+    client: AsyncTestClient, described: dict[str, Any], method: str, path: str, body: dict[str, Any]
 ) -> None:
-    operation = described["paths"][path]["post"]
+    operation = described["paths"][path][method]
     name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     schema_of(described, name).validate(body)
+    if "{" in path:  # what it is about would have to be there
+        return
     reply = await client.post(path, json=body)
     assert reply.status_code == 200, reply.text
     if "text/event-stream" in reply.headers["content-type"]:
@@ -197,7 +206,7 @@ async def test_other_methods_and_media_types_get_the_envelope(client: AsyncTestC
             reply = await client.post(target, content=b"{}", headers={b"content-type": kind.encode()})
             assert (reply.status_code, set(reply.json()["error"])) == (415, _envelope(path))
         for kind in ("application/json; charset=utf-8", "APPLICATION/JSON"):
-            assert (await client.post(target, content=b"{}", headers={"content-type": kind})).status_code == 400
+            assert (await client.post(target, content=b"[]", headers={"content-type": kind})).status_code == 400
 
 
 def _envelope(path: str) -> set[str]:

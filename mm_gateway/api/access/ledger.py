@@ -1,0 +1,224 @@
+"""What each key has used: counted as requests end, written in batches, and held against its budgets as requests begin.
+
+A request begins while what its key has used, and what its running requests have reserved (the size of their prompts, and what they may
+generate where they say it), is below each budget. So a budget is exceeded by no more than what running requests take beyond that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from mm_gateway.api.observation.record import RequestRecord
+from mm_gateway.configuration.api_key import ApiKey
+from mm_gateway.configuration.settings import Price, StorageSettings
+from mm_gateway.errors import ConfigurationError, QuotaExceededError, StorageError
+from mm_gateway.storage.shared_store import SharedStore
+from mm_gateway.storage.usage_store import USAGE_FILE, Dimension, UsageRow, UsageStore, Used, UsedFor
+
+WRITE_S = 1.0
+"""Between two writes; what a process that is killed may lose. One that is told to end writes everything."""
+RETRY_S = 1.0
+"""After which to come back where only running requests stand against it."""
+
+logger = logging.getLogger(__name__)
+
+_Batch = dict[str, dict[UsedFor, Used]]
+"""By key."""
+
+
+class Ledger:
+    """An observer of requests. Belongs to one event loop.
+
+    Args:
+        settings: where it is written, and for how long it is kept. clock: Unix seconds.
+    """
+
+    def __init__(self, settings: StorageSettings, clock: Callable[[], float] = time.time) -> None:
+        self._store = SharedStore(lambda: UsageStore(settings.path(USAGE_FILE)))
+        self._keep_days = settings.usage_days
+        self._clock = clock
+        self._pending: _Batch = {}
+        self._writing: _Batch = {}
+        self._written: dict[str, dict[str, Used]] = {}
+        """Of keys with a budget: by day, as it is stored."""
+        self._reserved: dict[str, dict[RequestRecord, Used]] = {}
+        """Of keys with a budget, by running request."""
+        self._one_at_a_time = asyncio.Lock()
+        self._ending = asyncio.Event()
+        self._cleaned = ""
+        self._failing = False
+
+    # --- budgets ---
+
+    async def prepare(self, keys: Iterable[ApiKey]) -> None:
+        """Learn what keys with a budget have used, before they open.
+
+        Raises:
+            StorageError, ConfigurationError: that cannot be read.
+        """
+        names = {key.principal for key in keys if key.has_budget}
+        if names:
+            async with self._one_at_a_time:
+                await self._learn(names | self._written.keys())
+
+    def reserve(self, key: ApiKey, record: RequestRecord, output_tokens: int) -> None:
+        """Let a request of a key begin, and hold back what it will need. output_tokens: as for `Ticket.begin`.
+
+        Raises:
+            QuotaExceededError: a budget is used up, or will be by the requests that run.
+        """
+        if not key.has_budget:
+            return
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        name, day = key.principal, now.strftime("%Y-%m-%d")
+        used = {"day": Used(), "month": Used()}
+        for of_day, much in self._used(name):
+            if of_day == day:
+                used["day"].add(much)
+            if of_day[:7] == day[:7]:
+                used["month"].add(much)
+        running = Used()
+        for much in self._reserved.get(name, {}).values():
+            running.add(much)
+        for period, tokens, cost in (("day", key.tokens_per_day, key.cost_per_day), ("month", key.tokens_per_month, key.cost_per_month)):
+            _hold(period, tokens, used[period].tokens, running.tokens, "tokens", now)
+            _hold(period, cost, used[period].cost, running.cost, "in money", now)
+        self._reserved.setdefault(name, {})[record] = _used(record.prompt_guess, 0, output_tokens, record.price)
+
+    def finished(self, record: RequestRecord) -> None:
+        """Count a request, and give back what it had reserved."""
+        if (reserved := self._reserved.get(record.key)) is not None:
+            reserved.pop(record, None)
+            if not reserved:
+                del self._reserved[record.key]
+        if record.begun is None:
+            return
+        day = datetime.fromtimestamp(record.arrived_at, UTC).strftime("%Y-%m-%d")
+        what = UsedFor(record.key, day, record.model, record.endpoint)
+        self._pending.setdefault(record.key, {}).setdefault(what, Used()).add(used_by(record))
+
+    # --- storage ---
+
+    async def keep(self) -> None:
+        """Write from time to time, until `close`."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), WRITE_S)
+                return
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what is not written yet, and see what others have written. What fails is logged, and tried again the next time."""
+        async with self._one_at_a_time:
+            batch, self._pending = self._pending, {}
+            self._writing = batch
+            try:
+                if batch:
+                    await self._store.run(partial(_add, batch))
+                    self._now_written(batch)
+                self._writing = {}
+                if self._written:
+                    await self._learn(self._written.keys())
+                if batch:
+                    await self._clean()
+                self._failing = False
+            except (StorageError, ConfigurationError) as error:
+                for what, much in _rows(self._writing):
+                    self._pending.setdefault(what.key, {}).setdefault(what, Used()).add(much)
+                if not self._failing:
+                    logger.error("usage cannot be written now, and is kept in memory: %s", error)
+                self._failing = True
+            finally:
+                self._writing = {}
+
+    async def report(
+        self,
+        group_by: Sequence[Dimension],
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        key: str | None = None,
+        model: str | None = None,
+        endpoint: str | None = None,
+    ) -> list[UsageRow]:
+        """As `UsageStore.report`, requests that ended just now included.
+
+        Raises:
+            StorageError, ConfigurationError: it cannot be read.
+        """
+        await self.write()
+        return await self._store.run(lambda store: store.report(group_by, start=start, end=end, key=key, model=model, endpoint=endpoint))
+
+    async def close(self) -> None:
+        """Write what is left, and close the file; idempotent."""
+        self._ending.set()
+        await self.write()
+        if self._pending:
+            logger.error("usage of %d keys could not be written and is lost", len(self._pending))
+        self._store.close()
+
+    async def _learn(self, names: Iterable[str]) -> None:
+        since = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-01")
+        self._written = await self._store.run(lambda store: store.by_day(list(names), since))
+
+    async def _clean(self) -> None:
+        first = (datetime.fromtimestamp(self._clock(), UTC) - timedelta(days=self._keep_days)).strftime("%Y-%m-%d")
+        if first != self._cleaned:
+            await self._store.run(lambda store: store.delete_before(first))
+            self._cleaned = first
+
+    def _now_written(self, batch: _Batch) -> None:
+        for what, much in _rows(batch):
+            if (days := self._written.get(what.key)) is not None:
+                days.setdefault(what.day, Used()).add(much)
+
+    def _used(self, name: str) -> Iterator[tuple[str, Used]]:
+        """What a key has used, by day, written and not."""
+        yield from self._written.get(name, {}).items()
+        for batch in (self._writing, self._pending):
+            for what, much in batch.get(name, {}).items():
+                yield what.day, much
+
+
+def used_by(record: RequestRecord) -> Used:
+    """What a request is counted as. Of one that was broken off before its model told the size of its prompt, that is estimated by its body;
+    one that failed before anything came of it costs nothing.
+    """
+    if record.usage is None and record.error is not None and not record.pieces:
+        return Used(requests=1)
+    usage = record.usage
+    cached, reasoning = (usage.cached_tokens, usage.reasoning_tokens) if usage is not None else (0, 0)
+    used = _used(record.prompt_tokens or record.prompt_guess, cached, record.output_tokens, record.price)
+    used.requests, used.reasoning_tokens = 1, reasoning
+    return used
+
+
+def _used(prompt_tokens: int, cached_tokens: int, output_tokens: int, price: Price | None) -> Used:
+    cost = price.cost(prompt_tokens, cached_tokens, output_tokens) if price is not None else 0.0
+    return Used(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, output_tokens=output_tokens, cost=cost)
+
+
+def _hold(period: str, budget: float | None, used: float, running: float, unit: str, now: datetime) -> None:
+    if budget is None or used + running < budget:
+        return
+    text = f"You exceeded your current quota: {budget:.12g} {unit} per {period}, {used:.12g} used"
+    if used < budget:
+        text += f", {running:.12g} reserved by requests that run. Please try again when they have ended"
+        raise QuotaExceededError(text, retry_after_s=RETRY_S)
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    anew = day + timedelta(days=1) if period == "day" else (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    raise QuotaExceededError(f"{text}. It begins anew at {anew:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _rows(batch: _Batch) -> Iterator[tuple[UsedFor, Used]]:
+    return ((what, much) for used in batch.values() for what, much in used.items())
+
+
+def _add(batch: _Batch, store: UsageStore) -> None:
+    store.add(dict(_rows(batch)))

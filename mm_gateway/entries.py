@@ -1,0 +1,79 @@
+"""From the entries of `models.yaml` to backends, and all the names by which they are found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from mm_gateway.backends.hub_models import HubModels
+from mm_gateway.backends.local import LocalBackend
+from mm_gateway.backends.mock.backend import MockBackend
+from mm_gateway.backends.upstream.backend import RemoteBackend
+from mm_gateway.backends.upstream.translated import TranslatedBackend
+from mm_gateway.configuration.settings import ModelConfig, Price, Settings
+from mm_gateway.core import Backend
+from mm_gateway.runtime.real_model_manager import RealModelManager
+
+
+class Names(msgspec.Struct, frozen=True):
+    """All that a name is looked up in. Never changed: a reload puts another one in its place, so that no request sees half of it."""
+
+    models: Mapping[str, ModelConfig]
+    """The entries that the backends were made of, where they were."""
+    backends: Mapping[str, Backend]
+    aliases: Mapping[str, str]
+    patterns: Mapping[str, str]
+    default_model: str | None
+    workflow_model: str | None
+    hub: HubModels | None
+    prices: Mapping[str, Price]
+    """Of the models that have one."""
+
+
+def needs_manager(settings: Settings) -> bool:
+    """Whether anything is served by this machine."""
+    return bool(settings.allow) or any(config.backend == "local" for config in settings.models.values())
+
+
+def named_by(settings: Settings, manager: RealModelManager | None, before: Names | None = None) -> Names:
+    """What the settings name; entries that are as they were `before` keep their backends."""
+    created = int(time.time())
+    kept = {name: before.backends[name] for name, config in before.models.items() if settings.models.get(name) == config} if before else {}
+    backends = {name: kept.get(name) or _backend(name, config, manager, created) for name, config in settings.models.items()}
+    hub = before.hub if before is not None else None
+    if manager is not None and (hub is None or hub.allow != settings.allow):
+        hub = HubModels(settings.allow, manager, created, hub)
+    return Names(
+        settings.models,
+        backends,
+        {alias: name for name, config in settings.models.items() for alias in config.aliases},
+        settings.anthropic.models,
+        settings.default_model,
+        settings.workflows.model or settings.default_model,
+        hub,
+        prices(settings.models),
+    )
+
+
+def _backend(name: str, config: ModelConfig, manager: RealModelManager | None, created: int) -> Backend:
+    match config.backend:
+        case "mock":
+            return MockBackend(name, config, created)
+        case "remote":
+            return (RemoteBackend if config.api == "chat" else TranslatedBackend)(name, config, created)
+        case "local":
+            assert manager is not None
+            return LocalBackend(name, config, manager, created)
+
+
+def prices(models: Mapping[str, ModelConfig]) -> dict[str, Price]:
+    """Of the entries that have one."""
+    return {name: config.price for name, config in models.items() if config.price is not None}
+
+
+def local_configs(names: Names) -> list[ModelConfig]:
+    """What this machine serves, models of the hub that were asked for included."""
+    hub = names.hub.known() if names.hub is not None else ()
+    return [backend.config for backend in (*names.backends.values(), *hub) if isinstance(backend, LocalBackend)]

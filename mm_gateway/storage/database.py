@@ -1,0 +1,94 @@
+"""One SQLite file for several threads and processes: opened with its folder, no wait without a bound, every failure typed."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mm_gateway.errors import ConfigurationError, StorageError
+
+logger = logging.getLogger(__name__)
+
+WAIT_S = 2.5
+"""For a lock that another thread or process holds: longer than any write takes, short enough to answer a client with it."""
+
+
+class Database:
+    """Thread-safe; several processes may share the file.
+
+    Args:
+        path: of the file, made with its folder where it is missing; None: in memory, gone at close.
+        schema: statements that make what is missing.
+        durable: what was written is on the disk when the call returns; else a machine that loses power may lose the last writes.
+
+    Raises:
+        ConfigurationError: the file cannot be opened or is no database.
+    """
+
+    def __init__(self, path: Path | None, schema: str, *, durable: bool = False) -> None:
+        self._path = path
+        # One connection serves all threads in turn: SQLite would make them wait for each other anyway.
+        self._lock = threading.Lock()
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None, timeout=WAIT_S)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._connection.executescript(schema)
+        except (OSError, sqlite3.Error) as error:
+            if is_busy(error):
+                raise self._failure(error) from error
+            raise ConfigurationError(f"storage.folder: {path} cannot be used: {error}") from error
+
+    @contextmanager
+    def connected(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one caller at a time; what fails inside is undone.
+
+        Raises:
+            StorageError: somebody else holds the file, or the disk refuses; nothing was changed.
+        """
+        give_up_at = time.monotonic() + WAIT_S
+        if not self._lock.acquire(timeout=WAIT_S):
+            raise StorageError("Storage is busy: other requests wait for the disk. Please try again")
+        try:
+            # Who waited for other threads has so much less patience left for other processes.
+            self._connection.execute(f"PRAGMA busy_timeout = {max(0, round((give_up_at - time.monotonic()) * 1000))}")
+            yield self._connection
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        finally:
+            with suppress(sqlite3.Error):  # SQLite ends some transactions by itself; what went wrong first is the news
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            self._lock.release()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """As `connected`, in a transaction that nobody else writes in between."""
+        with self.connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Idempotent."""
+        with self._lock:
+            self._connection.close()
+
+    def _failure(self, error: BaseException) -> StorageError:
+        logger.error("%s: %s", self._path, error)
+        if is_busy(error):
+            return StorageError("Storage is busy: another process holds its lock. Please try again")
+        return StorageError(f"Storage failed: {error}", retry_after_s=30.0)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether an error of SQLite says that another process or connection holds the lock."""
+    # The low byte: SQLite's codes of more bytes say more exactly why.
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
