@@ -11,7 +11,7 @@ ENVIRONMENTS := $(patsubst compat_tests/environments/%.txt,.compat/%/.installed,
 # Clients from npm, a folder each: libraries that scripts use, and coding agents.
 NODE := compat_tests/node compat_tests/agents
 
-.PHONY: serve test tests browser screenshots clients adversarial compat lint types docs bench wheel clean
+.PHONY: serve test tests browser helm screenshots clients adversarial compat lint types docs bench wheel clean
 
 serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
@@ -30,6 +30,10 @@ browser:
 	  echo 'make browser: left out, because apt-get and root are needed; install Chromium or Chrome, or the tests of the page are skipped'; \
 	elif apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-wqy-microhei >/dev/null; \
 	then echo 'make browser: installed'; else echo 'make browser: left out, because apt-get failed; the tests of the page are skipped'; fi
+
+# What tests use where it is there: helm for the chart, into build/.
+helm: $(VENV)/.installed-dev
+	$(BIN)/python -m tools.helm build
 
 # Real clients that share our environment: openai, LangChain, llm, curl.
 clients: $(VENV)/.installed-dev
