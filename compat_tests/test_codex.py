@@ -17,21 +17,24 @@ PROGRAM = Path(__file__).parent / "agents" / "node_modules" / ".bin" / "codex"
 CONFIG = """\
 model = "scripted"
 model_provider = "local"
+{settings}
 
 [model_providers.local]
-name = "mm_gateway"
+name = "{name}"
 base_url = "{address}/v1"
 env_key = "LOCAL_KEY"
 wire_api = "responses"
 """
 
 
-def codex(gateway: Gateway, folder: Path, prompt: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run it in a folder. What it keeps for itself stays in the folder's neighbour `home`."""
+def codex(
+    gateway: Gateway, folder: Path, prompt: str, *options: str, name: str = "mm_gateway", settings: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run it in a folder. What it keeps for itself stays in the folder's neighbour `home`. name: of its provider."""
     assert PROGRAM.exists(), f"nothing is installed in {PROGRAM.parent}: run `make compat`"
     home = folder.parent / "home"
     home.mkdir(exist_ok=True)
-    (home / "config.toml").write_text(CONFIG.format(address=gateway.address))
+    (home / "config.toml").write_text(CONFIG.format(address=gateway.address, name=name, settings=settings))
     return subprocess.run(
         [str(PROGRAM), "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", *options, prompt],
         cwd=folder,
@@ -66,6 +69,19 @@ def test_it_reads_and_edits_as_the_model_tells_it(scripted: tuple[Gateway, Path]
     assert (done.returncode, done.stdout.strip()) == (0, "All is done."), done.stderr
     assert (project / "notes.txt").read_text() == (project / "copy.txt").read_text() == "line two\n"
     assert "line one" in done.stderr  # what its command printed, in the account of the work
+
+
+@pytest.mark.parametrize("name", ["mm_gateway", "OpenAI"])
+def test_a_long_conversation_is_summed_up_and_gone_on_with(scripted: tuple[Gateway, Path], project: Path, name: str) -> None:
+    """By a question of its own, or, of a provider that is called OpenAI, by the gateway's compaction."""
+    gateway, script = scripted
+    then = f"echo '[All is done.]' > {script}; cp notes.txt copy.txt"  # a conversation that begins anew would begin its script anew
+    script.write_text(json.dumps([{"calls": [{"name": "exec_command", "arguments": {"cmd": then}}]}]))
+    done = codex(gateway, project, "Copy the notes.", name=name, settings="model_auto_compact_token_limit = 1000")
+    assert (done.returncode, done.stdout.strip()) == (0, "All is done."), done.stderr
+    assert "context compacted" in done.stderr and (project / "copy.txt").exists()
+    (record,) = (project.parent / "home" / "sessions").rglob("*.jsonl")
+    assert ('"type":"compaction","id":"cmp_' in record.read_text()) == (name == "OpenAI")
 
 
 def test_an_error_of_the_gateway_is_shown(scripted: tuple[Gateway, Path], project: Path) -> None:

@@ -34,7 +34,8 @@ from mm_gateway.api.observation.record import Observer, RequestRecord, tell
 from mm_gateway.api.observation.request_log import RequestLog
 from mm_gateway.api.observation.tracing import Tracing
 from mm_gateway.api.page.files import page, page_file
-from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
+from mm_gateway.api.responses.background import BackgroundResponses
+from mm_gateway.api.responses.sealed_texts import SealedTexts
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.backends.searching import Searcher
 from mm_gateway.catalog import Catalog
@@ -87,10 +88,11 @@ class GatewayApp(Litestar):
         finally:
             if (ticket := state.get("ticket")) is not None:
                 ticket.close()
-            record.ended = time.monotonic()
-            record.endpoint = scope.get("path_template", "")
-            record.client_gone = record.client_gone or record.status == CLIENT_CLOSED
-            tell(self.state.observers, record)
+            if not record.outlived:
+                record.ended = time.monotonic()
+                record.endpoint = scope.get("path_template", "")
+                record.client_gone = record.client_gone or record.status == CLIENT_CLOSED
+                tell(self.state.observers, record)
 
 
 def _ids(request_id: str) -> tuple[tuple[bytes, bytes], ...]:
@@ -133,6 +135,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 watching.cancel()
             tasks[1].cancel()
             await reloader.close()
+            await background.close(settings.server.shutdown_grace_s)
             # Before models are closed, which may hang.
             await ledger.close()
             made_keys.close()
@@ -146,6 +149,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                     await asyncio.wait_for(TRACES.run(tracing.close), TRACES_TIMEOUT_S)
 
     responses = ResponseStore(settings.storage)
+    background = BackgroundResponses(settings.limits.max_background_responses)
     searcher = Searcher(settings.search, settings.storage)
     ledger = Ledger(settings.storage)
     admission = Admission(settings.limits, ledger)
@@ -193,9 +197,10 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
                 "catalog": catalog,
                 "server": settings.server,
                 "responses": responses,
+                "background": background,
                 "searcher": searcher,
                 "signatures": Signatures(settings.storage),
-                "sealed_thoughts": SealedThoughts(settings.storage),
+                "sealed_texts": SealedTexts(settings.storage),
                 "admission": admission,
                 "observers": observers,
                 "metrics": metrics,

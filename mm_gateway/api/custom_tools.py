@@ -7,6 +7,7 @@ import re
 
 import msgspec
 
+from mm_gateway.api.replies.json_text import JsonText
 from mm_gateway.core import Grammar, Tool
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol.conversation import GrammarText
@@ -14,14 +15,6 @@ from mm_gateway.protocol.decoding import convert
 
 INPUT = "input"
 _OPENING = re.compile(rf'\s*\{{\s*"{INPUT}"\s*:\s*"')
-_SPECIAL = re.compile(r'["\\]')
-_ESCAPE = re.compile(
-    r"""\\(?:["\\/bfnrt]
-    |u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2} # two for one character
-    |u[dD][89abAB][0-9a-fA-F]{2}(?=[^\\]|\\[^u]|\\u[^dD]|\\u[dD][^c-fC-F])
-    |u(?![dD][89abAB])[0-9a-fA-F]{4})""",
-    re.VERBOSE,
-)
 _PARAMETERS = {"type": "object", "properties": {INPUT: {"type": "string"}}, "required": [INPUT], "additionalProperties": False}
 
 
@@ -75,43 +68,22 @@ class InputText:
 
     def __init__(self) -> None:
         self._waiting = ""
-        self._begun = False
-        self._over = False
+        self._text: JsonText | None = None
 
     def feed(self, arguments: str) -> str:
         """What of the text is known by now, beyond what was told."""
-        if self._over:
-            return ""
-        self._waiting += arguments
-        if not self._begun:
+        if self._text is None:
+            self._waiting += arguments
             opening = _OPENING.match(self._waiting)
             if opening is None:
                 return ""
-            self._begun = True
-            self._waiting = self._waiting[opening.end() :]
-        text: list[str] = []
-        at = 0
-        while at < len(self._waiting):
-            special = _SPECIAL.search(self._waiting, at)
-            end = special.start() if special is not None else len(self._waiting)
-            text.append(self._waiting[at:end])
-            at = end
-            if self._waiting[at : at + 1] == '"':
-                self._over = True
-                break
-            if at < len(self._waiting):
-                escape = _ESCAPE.match(self._waiting, at)
-                if escape is None and len(self._waiting) - at < 12:
-                    break  # the rest of it is to come
-                size = len(escape[0]) if escape is not None else 2
-                text.append(_unescaped(self._waiting[at : at + size]))
-                at += size
-        self._waiting = self._waiting[at:]
-        return "".join(text)
+            self._text = JsonText()
+            arguments = self._waiting[opening.end() :]
+        return self._text.feed(arguments)
 
     def end(self) -> str:
         """What is left of the text once no more arguments come."""
-        if self._begun:
+        if self._text is not None:
             return ""
         try:
             found: object = msgspec.json.decode(self._waiting)
@@ -121,11 +93,3 @@ class InputText:
         if isinstance(text, str):
             return text
         return "" if f'{{"{INPUT}":"'.startswith("".join(self._waiting.split())) else self._waiting
-
-
-def _unescaped(escape: str) -> str:
-    try:
-        text: str = json.loads(f'"{escape}"')
-    except ValueError:
-        return escape
-    return "\N{REPLACEMENT CHARACTER}" if "\ud800" <= text <= "\udfff" else text  # half a character, which no UTF-8 can hold

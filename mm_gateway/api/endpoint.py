@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -11,7 +11,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.access.admission import output_tokens, ticket_of
+from mm_gateway.api.access.admission import Ticket, output_tokens, ticket_of
 from mm_gateway.api.access.keys import principal, resolve
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.observation.tracing import RequestTrace
@@ -20,7 +20,7 @@ from mm_gateway.api.serve_events import stream_response, whole_response
 from mm_gateway.backends.searching import SearchPlan, with_searches
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import ServerSettings
-from mm_gateway.core import ForwardedBody, ForwardingBackend, GenerationRequest
+from mm_gateway.core import ForwardedBody, ForwardingBackend, GenerationEvent, GenerationRequest
 from mm_gateway.errors import InvalidRequestError, ModelNotFoundError, ShuttingDownError
 from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest
 from mm_gateway.protocol.decoding import decode
@@ -140,26 +140,9 @@ async def serve(
 
 async def respond(request: HTTPRequest, state: State, asked: Asked, ignored: Sequence[str]) -> ASGIResponse:
     """Generate for whoever asks, and send it as a stream or as a whole. ignored: what of the body was left out."""
-    if state.draining:
-        raise ShuttingDownError("The server is shutting down")
     settings: ServerSettings = state.server
-    ticket, catalog = ticket_of(request), state.catalog
-    # As it was when the body was read: a reload may have changed what the name means.
-    backend = ticket.backend or resolve(request, catalog, asked.request.model)
-    ticket.record.stream = asked.stream
-    trace: RequestTrace | None = request.scope["state"].get("trace")
-    if trace is not None:
-        trace.asked(asked.request)
-        ticket.record.listener = trace.listener
-    ticket.begin(output_tokens(asked.request), catalog.price_of(backend))
-    match asked.request:
-        case ForwardedBody() as body:
-            assert isinstance(backend, ForwardingBackend)
-            events = backend.forward(body)
-        case GenerationRequest() as generation:
-            generation = msgspec.structs.replace(generation, principal=principal(request))
-            plan = asked.searches
-            events = backend.generate(generation) if plan is None else with_searches(backend.generate, generation, state.searcher, plan)
+    ticket = ticket_of(request)
+    events = generate(request, state, asked, ticket)
     if asked.stream:
         return await stream_response(
             events,
@@ -171,6 +154,33 @@ async def respond(request: HTTPRequest, state: State, asked: Asked, ignored: Seq
             heartbeat_s=settings.heartbeat_s,
         )
     return await whole_response(events, asked.reply, request.receive, ticket, ignored)
+
+
+def generate(request: HTTPRequest, state: State, asked: Asked, ticket: Ticket) -> AsyncIterator[GenerationEvent]:
+    """The events of what a body asks for; the ticket begins to wait for the first of them.
+
+    Raises:
+        ShuttingDownError: there is no new work. ModelNotFoundError: there is no such model. RateLimitError: there is no room for it.
+    """
+    if state.draining:
+        raise ShuttingDownError("The server is shutting down")
+    catalog: Catalog = state.catalog
+    # As it was when the body was read: a reload may have changed what the name means.
+    backend = ticket.backend or resolve(request, catalog, asked.request.model)
+    ticket.record.stream = asked.stream
+    trace: RequestTrace | None = request.scope["state"].get("trace")
+    if trace is not None:
+        trace.asked(asked.request)
+        ticket.record.listener = trace.listener
+    ticket.begin(output_tokens(asked.request), catalog.price_of(backend))
+    match asked.request:
+        case ForwardedBody() as body:
+            assert isinstance(backend, ForwardingBackend)
+            return backend.forward(body)
+        case GenerationRequest() as generation:
+            generation = msgspec.structs.replace(generation, principal=principal(request))
+            plan = asked.searches
+            return backend.generate(generation) if plan is None else with_searches(backend.generate, generation, state.searcher, plan)
 
 
 def forwarded_body(

@@ -12,14 +12,8 @@ from mm_gateway.api.health import health, live, ping, ready, version
 from mm_gateway.api.messages.endpoints import count_message_tokens, create_message
 from mm_gateway.api.models import get_model, list_models
 from mm_gateway.api.observation.exposition import metrics
-from mm_gateway.api.responses.endpoints import (
-    cancel_response,
-    count_input_tokens,
-    create_response,
-    delete_response,
-    get_response,
-    list_input_items,
-)
+from mm_gateway.api.responses.endpoints import compact_response, count_input_tokens, create_response
+from mm_gateway.api.responses.stored_endpoints import cancel_response, delete_response, get_response, list_input_items
 from mm_gateway.api.tokens import detokenize, tokenize
 from mm_gateway.protocol import (
     ChatCompletion,
@@ -43,7 +37,7 @@ from mm_gateway.protocol import (
 from mm_gateway.protocol.message_request import CountTokensRequest, MessageRequest
 from mm_gateway.protocol.messages import MessageReplyBody, MessageTokens
 from mm_gateway.protocol.response_request import ResponseRequest
-from mm_gateway.protocol.responses import DeletedResponse, InputTokens, ItemList, ResponseObject
+from mm_gateway.protocol.responses import CompactedResponse, DeletedResponse, InputTokens, ItemList, ResponseObject
 
 _ROWS = (
     Endpoint(
@@ -157,6 +151,15 @@ _ROWS = (
         errors=MODEL_ERRORS,
         examples={"text": {"model": "mock", "instructions": "Be brief.", "input": "Hello!"}},
         answer={"object": "response.input_tokens", "input_tokens": 11},
+    ),
+    Endpoint(
+        compact_response,
+        "Responses",
+        body=ResponseRequest,
+        reply=CompactedResponse,
+        errors=MODEL_ERRORS,
+        examples={"conversation": {"model": "mock", "input": examples.HELLO}},
+        answer=examples.COMPACTED,
     ),
     Endpoint(get_response, "Responses", reply=ResponseObject, answer=examples.RESPONSE, errors=STORED_ERRORS),
     Endpoint(

@@ -38,7 +38,7 @@ async def whole_response(
         await pump.cancel()
     if pump.error is not None:
         return _failed(reply, pump.error)
-    return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json", headers=_ignored_header(pump, reply))
+    return ASGIResponse(body=await reply.fold(pump.buffer), media_type="application/json", headers=ignored_header(pump.ignored, reply))
 
 
 async def stream_response(
@@ -84,7 +84,7 @@ class _EventStream(ASGIResponse):
     _should_set_content_length = False
 
     def __init__(self, pump: Pump, client: Disconnect, reply: Reply, heartbeat_s: float) -> None:
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **_ignored_header(pump, reply)}
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **ignored_header(pump.ignored, reply)}
         super().__init__(media_type="text/event-stream", headers=headers)
         self._pump = pump
         self._client = client
@@ -145,16 +145,17 @@ class _EventStream(ASGIResponse):
                 pieces.append(await BODIES.run(reply.chunk, event) if apart else reply.chunk(event))
             if pump.ended:
                 pieces.append(await reply.end(pump.error))
-                await send({"type": "http.response.body", "body": _without_line_separators(b"".join(pieces)), "more_body": False})
+                await send({"type": "http.response.body", "body": without_line_separators(b"".join(pieces)), "more_body": False})
                 return
             await _write(send, b"".join(pieces))
 
 
-def _ignored_header(pump: Pump, reply: Reply) -> dict[str, str]:
-    if not pump.ignored:
+def ignored_header(ignored: Sequence[str], reply: Reply) -> dict[str, str]:
+    """The header that names what is left out; none where nothing is."""
+    if not ignored:
         return {}
     named = (
-        ", ".join(map(reply.field_for_client, pump.ignored)).encode("ascii", "backslashreplace").decode()
+        ", ".join(map(reply.field_for_client, ignored)).encode("ascii", "backslashreplace").decode()
     )  # names in a schema may be of any script
     named = "".join(char if char.isprintable() else "?" for char in named)
     return {IGNORED_HEADER: named if len(named) <= _MAX_HEADER else named[: _MAX_HEADER - 3] + "..."}
@@ -162,10 +163,10 @@ def _ignored_header(pump: Pump, reply: Reply) -> dict[str, str]:
 
 async def _write(send: Send, body: bytes) -> None:
     if body:
-        await send({"type": "http.response.body", "body": _without_line_separators(body), "more_body": True})
+        await send({"type": "http.response.body", "body": without_line_separators(body), "more_body": True})
 
 
-def _without_line_separators(body: bytes) -> bytes:
+def without_line_separators(body: bytes) -> bytes:
     """With U+0085, U+2028 and U+2029 escaped: JSON may hold them, but clients that split lines as Unicode does break there."""
     if body.isascii():  # the quickest look of all, and megabytes of log-probabilities are
         return body

@@ -126,7 +126,7 @@ async def _generate(
     assert not isinstance(request.input, EmbeddingInput)
     match request.input:
         case ChatInput() as conversation:
-            if conversation.tools is not None:
+            if conversation.tools is not None and not conversation.tools.shown_only:
                 tool_grammar, ignored = await _tool_grammar(chat, conversation.tools, config.grammar)
                 config = msgspec.structs.replace(config, grammar=tool_grammar)
                 if ignored:
@@ -181,7 +181,7 @@ def _with_tool_calls(
     events: AsyncIterator[GenerationEvent], chat: ChatEncoder, request: GenerationRequest
 ) -> AsyncIterator[GenerationEvent]:
     input = request.input
-    if not isinstance(input, ChatInput) or input.tools is None:
+    if not isinstance(input, ChatInput) or input.tools is None or input.tools.shown_only:
         return events
     tools = input.tools.tools
     begun = "" if input.rendering.continue_final_message else chat.begun(input.messages, tools)

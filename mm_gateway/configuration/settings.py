@@ -311,6 +311,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_queued_requests: Annotated[
         AtLeastOne, Meta(description="Of these, requests that wait for their first token, over all models; beyond it: 429.")
     ] = 1024
+    max_background_responses: Annotated[
+        AtLeastOne, Meta(description="Responses of `background: true` that wait or run at a time; beyond it: 429.")
+    ] = 64
     max_waiting_connections: Annotated[
         AtLeastOne,
         Meta(description="Connections without a whole request; beyond it the oldest of the address with most of them is closed."),

@@ -80,6 +80,7 @@ class ToolUse(msgspec.Struct, frozen=True):
         only: the one that has to be called, with `required`.
         parallel: several calls in one reply are allowed.
         places: of each tool in the request's own list, for errors; empty: as they stand here.
+        shown_only: none is called; the model is told of them so that the prompt begins as those of other turns do.
     """
 
     tools: tuple[Tool, ...]
@@ -87,6 +88,7 @@ class ToolUse(msgspec.Struct, frozen=True):
     only: str | None = None
     parallel: bool = True
     places: tuple[int, ...] = ()
+    shown_only: bool = False
 
     @property
     def several(self) -> bool:

@@ -105,6 +105,10 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     metadata: Annotated[Metadata | None, about("Your own keys and values, kept with the response.")] = None
     stream: Annotated[bool | None, about("Send the reply as server-sent events while it is generated.")] = None
     stream_options: Annotated[ResponseStreamOptions | None, about("Only with `stream`.")] = None
+    background: Annotated[
+        bool | None,
+        about("Answer at once, and run apart from the connection; retrieve the response by its id, cancel it, or stream it again."),
+    ] = None
     workflow: Annotated[dict[str, Any] | None, extension("Parameters of a workflow; only for models that are workflows.")] = None
     reasoning: Annotated[ReasoningConfig | None, about("How much to think before the answer.")] = None
     thinking_budget: BudgetField = None
@@ -122,7 +126,6 @@ class ResponseRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 
     # decoded so that they can be refused by name
     access_programs: Annotated[Any, refused()] = None
-    background: Annotated[bool | None, refused(off=(False,))] = None
     background_options: Annotated[Any, refused()] = None
     context_management: Annotated[Any, refused()] = None
     conversation: Annotated[Any, refused()] = None

@@ -13,7 +13,7 @@ import msgspec
 from mm_gateway.protocol.response_calls import ItemStatus, ToolCallItem, ToolOutputItem
 from mm_gateway.protocol.response_searches import SearchItem
 
-ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
+ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 
 class UrlCitationAnnotation(msgspec.Struct, tag_field="type", tag="url_citation"):
@@ -106,7 +106,14 @@ class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
     status: ItemStatus | None = None
 
 
-OutputItem = MessageItem | FunctionCallItem | ToolCallItem | SearchItem | ReasoningItem
+class CompactionItem(msgspec.Struct, tag_field="type", tag="compaction"):
+    """A conversation summed up. `encrypted_content`: the summary, which clients bring back and this installation alone reads."""
+
+    id: str
+    encrypted_content: str
+
+
+OutputItem = MessageItem | FunctionCallItem | ToolCallItem | SearchItem | ReasoningItem | CompactionItem
 Item = OutputItem | FunctionCallOutputItem | ToolOutputItem
 
 
@@ -183,6 +190,16 @@ class DeletedResponse(msgspec.Struct):
     deleted: bool = True
 
 
+class CompactedResponse(msgspec.Struct, kw_only=True):
+    """Reply of `POST /v1/responses/compact`. output: what users and developers said, then one compaction item."""
+
+    id: str
+    object: Literal["response.compaction"] = "response.compaction"
+    created_at: int
+    output: list[OutputItem]
+    usage: ResponseUsage
+
+
 class InputTokens(msgspec.Struct):
     """Reply of `POST /v1/responses/input_tokens`."""
 
@@ -201,7 +218,11 @@ class ItemList(msgspec.Struct):
 
 
 class StoredResponse(msgspec.Struct):
-    """What is kept of a response. input: everything it was made from but its instructions, turns of earlier responses included."""
+    """What is kept of a response. input: everything it was made from but its instructions, turns of earlier responses included.
+
+    alive_at: Unix seconds at which it still ran; None: it has ended.
+    """
 
     response: ResponseObject
     input: list[Item]
+    alive_at: float | None = None

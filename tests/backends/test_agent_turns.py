@@ -65,6 +65,8 @@ async def test_a_turn_by_responses_computes_nothing_of_the_one_before_again(clie
     items += [{"type": "custom_tool_call_output", "call_id": "c1", "output": "one"}]
     second = await posted(client, "/v1/responses", {"input": items, **body})
     assert second["input_tokens_details"]["cached_tokens"] >= first["input_tokens"] > 1000
+    summary = await posted(client, "/v1/responses", {"input": [*items, {"type": "compaction_trigger"}], **body})
+    assert summary["input_tokens_details"]["cached_tokens"] >= second["input_tokens"] - 8  # but for the opening of an answer
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -55,6 +55,19 @@ class Admission:
         # Looking something up is not what the limits of OpenAI count.
         ticket.enter(counted=connection.scope["method"] == "POST")  # type: ignore[typeddict-item]
 
+    def apart(self, connection: HTTPConnection) -> Ticket:
+        """A ticket for work that outlives the request which asks for it, with all that is known of that; whoever takes it closes it.
+
+        Raises:
+            RateLimitError: the gateway is full.
+        """
+        asking: Ticket = connection.scope["state"]["ticket"]
+        key = key_of(connection)
+        ticket = Ticket(self, key, self._budget(key), asking.record)
+        ticket.backend, ticket.body_bytes = asking.backend, asking.body_bytes
+        ticket.enter(counted=False)
+        return ticket
+
     def interrupt(self, error: GatewayError) -> int:
         """End the generations that run, each with this error as its outcome; how many there were."""
         running = [ticket.on_interrupt for ticket in self.tickets if ticket.on_interrupt is not None]

@@ -45,6 +45,16 @@ RESPONSE: dict[str, Any] = {
         "total_tokens": 3,
     },
 }
+COMPACTED: dict[str, Any] = {
+    "id": "resp_1",
+    "object": "response.compaction",
+    "created_at": 1764000000,
+    "output": [
+        {"type": "message", "id": "msg_1", "role": "user", "status": "completed", "content": [{"type": "input_text", "text": "Hello!"}]},
+        {"type": "compaction", "id": "cmp_1", "encrypted_content": "AQ…"},
+    ],
+    "usage": RESPONSE["usage"],
+}
 CARD: dict[str, Any] = {
     "id": "gpt2",
     "object": "model",

@@ -52,6 +52,7 @@ class RequestRecord:
         arrived_at: Unix seconds. arrived: the same on the clock of the others.
         begun: the request was admitted and handed to a backend. first_output, last_output: pieces of text, thought, call, or a vector.
         ended: the reply is out, or given up. Each of the four is None until then.
+        outlived: its work goes on behind its reply, and whoever does it tells the observers once it has ended.
         timeline: where its time went, by what the backends tell.
         listener: told of every event of the backend, where it is to be traced.
         gaps: how many gaps between two pieces of one choice fell into each class of GAP_BOUNDS_S. gaps_s: their sum.
@@ -76,6 +77,7 @@ class RequestRecord:
         "listener",
         "method",
         "model",
+        "outlived",
         "pieces",
         "price",
         "prompt_guess",
@@ -95,7 +97,7 @@ class RequestRecord:
         self.status: int | None = None
         self.error: BaseException | None = None
         self.error_code = ""
-        self.client_gone = False
+        self.client_gone = self.outlived = False
         self.usage: Usage | None = None
         self.so_far: UsageSoFar | None = None
         self.pieces = self.prompt_guess = 0

@@ -168,7 +168,7 @@ def _printed(output: Mapping[str, Any]) -> str:
 def _found(arguments: str) -> dict[str, Any]:
     """As far as they came."""
     try:
-        found: Any = jiter.from_json(arguments.encode() or b"{}", partial_mode="on")
+        found: Any = jiter.from_json(arguments.encode() or b"{}", partial_mode="trailing-strings")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]

@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 
 from mm_gateway.api.chat_messages import check_tool_calls
-from mm_gateway.api.responses.call_items import CALL_ITEMS, OutputOfCall, as_function, as_text
+from mm_gateway.api.responses.call_items import CALL_ITEMS, CallItem, OutputOfCall, as_function, as_text
+from mm_gateway.api.responses.sealed_texts import Unseal
 from mm_gateway.core import Message, ToolCall
 from mm_gateway.core.limits import MAX_ITEMS
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol.response_calls import ApplyPatchCallItem, CustomCallItem, CustomCallOutputItem, LocalShellCallItem, ShellCallItem
-from mm_gateway.protocol.response_searches import FileSearchCallItem, WebSearchCallItem
+from mm_gateway.protocol.response_searches import FileSearchCallItem, SearchItem, WebSearchCallItem
 from mm_gateway.protocol.responses import (
+    CompactionItem,
     FunctionCallItem,
     FunctionCallOutputItem,
     InputAudio,
@@ -31,6 +33,9 @@ from mm_gateway.protocol.responses import (
 )
 
 _MAX_SHOWN = 64
+_ReadItem = MessageItem | CallItem | OutputOfCall | SearchItem | ReasoningItem
+SUMMED_UP = "The conversation up to here was summed up. What it has come to:\n\n"
+"""Before a summary, as the model reads it."""
 
 
 class _Turn:
@@ -46,8 +51,11 @@ class _Turn:
         yield from self.results
 
 
-def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Message, ...]:
+def conversation(items: Sequence[Item], instructions: str | None, unseal: Unseal) -> tuple[Message, ...]:
     """The messages of all items: an assistant's text and the calls after it are one message, results follow their calls.
+
+    Args:
+        unseal: reads summaries.
 
     Raises:
         InvalidRequestError: a call without a result, a result without a call, an item twice, or too many of them.
@@ -61,7 +69,7 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
     seen: set[str] = set()
     before: Item | None = None
     thought: str | None = None
-    for item in items:
+    for item in (_read_out(item, unseal) for item in items):
         if item.id in seen:
             raise InvalidRequestError(
                 f"Duplicate item found with id {item.id}. Remove duplicate items from your input and try again.", param="input"
@@ -106,6 +114,13 @@ def conversation(items: Sequence[Item], instructions: str | None) -> tuple[Messa
     if waiting:
         raise InvalidRequestError(f"No tool output found for function call {next(iter(waiting))[:_MAX_SHOWN]}.", param="input")
     return tuple(message for turn in turns for message in turn.messages())
+
+
+def _read_out(item: Item, unseal: Unseal) -> _ReadItem:
+    """A summary as the message that it is to the model."""
+    if not isinstance(item, CompactionItem):
+        return item
+    return MessageItem(item.id, "user", [InputText(SUMMED_UP + unseal(item.encrypted_content, param="input", of="compaction"))])
 
 
 def _result(call_id: str, item: OutputOfCall) -> Message:

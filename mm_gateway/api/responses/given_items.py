@@ -115,6 +115,13 @@ class GivenReasoning(msgspec.Struct, forbid_unknown_fields=True):
     status: ItemStatus | None = None
 
 
+class GivenCompaction(msgspec.Struct, forbid_unknown_fields=True):
+    type: str
+    encrypted_content: str
+    id: Id | None = None
+    created_by: str | None = None
+
+
 class GivenReference(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     type: str | None = None

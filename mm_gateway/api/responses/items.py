@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from mm_gateway.api.responses.given_items import (
     MAX_ID,
     GivenAction,
     GivenCall,
+    GivenCompaction,
     GivenCustomCall,
     GivenFileSearch,
     GivenLocalShellOutput,
@@ -27,6 +28,7 @@ from mm_gateway.api.responses.given_items import (
     GivenWebSearch,
     Parts,
 )
+from mm_gateway.api.responses.sealed_texts import Unseal
 from mm_gateway.errors import InvalidRequestError, NotStoredError, UnsupportedParameterError
 from mm_gateway.protocol.decoding import check_depth, convert
 from mm_gateway.protocol.response_calls import (
@@ -43,6 +45,7 @@ from mm_gateway.protocol.response_calls import (
 )
 from mm_gateway.protocol.response_searches import FileSearchCallItem, SearchItem, WebSearchCallItem
 from mm_gateway.protocol.responses import (
+    CompactionItem,
     FunctionCallItem,
     FunctionCallOutputItem,
     InputAudio,
@@ -59,10 +62,12 @@ from mm_gateway.protocol.responses import (
     Refusal,
 )
 
-Kind = Literal["msg", "rs", "fc", "fco", "ctc", "ctco", "lsh", "lsho", "sh", "sho", "apc", "apco", "ws", "fs"]
+Kind = Literal["msg", "rs", "fc", "fco", "ctc", "ctco", "lsh", "lsho", "sh", "sho", "apc", "apco", "ws", "fs", "cmp"]
 
 _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
-_ITEM_ID = re.compile(r"(?:msg|rs|fco?|ctco?|lsho?|sho?|apco?|ws|fs)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
+_ITEM_ID = re.compile(r"(?:msg|rs|fco?|ctco?|lsho?|sho?|apco?|ws|fs|cmp)_(?P<response>[0-9a-f]{32})[0-9a-f]{4,}")
+_NOTES = frozenset({"internal_chat_message_metadata_passthrough"})
+"""Fields of items in which Codex keeps notes of its own where its provider is called OpenAI."""
 Given = TypeVar("Given", bound=msgspec.Struct)
 
 
@@ -99,20 +104,16 @@ def referenced(given: str | Sequence[Mapping[str, Any]] | None) -> set[str]:
 
 
 def has_encrypted(given: str | Sequence[Mapping[str, Any]] | None) -> bool:
-    """Whether an input brings back encrypted thoughts."""
+    """Whether an input brings back what was encrypted."""
     entries = () if given is None or isinstance(given, str) else given
     return any(entry.get("encrypted_content") is not None for entry in entries)
-
-
-class Open(Protocol):
-    def __call__(self, sealed: str, *, param: str) -> str: ...
 
 
 def read_items(
     given: str | Sequence[Mapping[str, Any]],
     ids: ItemIds,
     stored: Mapping[str, Item],
-    open: Open,
+    open: Unseal,
     *,
     forwarded: bool = False,
     unknown: list[str] | None = None,
@@ -121,7 +122,7 @@ def read_items(
 
     Args:
         ids: for items that came without. stored: those that the input refers to, as far as they were found.
-        open: reads encrypted thoughts. forwarded: for a model of another server, which may read more than text.
+        open: reads what was encrypted. forwarded: for a model of another server, which may read more than text.
         unknown: as for `decode`.
 
     Raises:
@@ -148,7 +149,7 @@ _MEDIA: _Kinds = {**_TEXT, "input_image": InputImage, "input_file": InputFile, "
 class _Reading:
     """Makes items of the entries of one input; arguments as for `read_items`."""
 
-    def __init__(self, ids: ItemIds, stored: Mapping[str, Item], open: Open, forwarded: bool, unknown: list[str] | None) -> None:
+    def __init__(self, ids: ItemIds, stored: Mapping[str, Item], open: Unseal, forwarded: bool, unknown: list[str] | None) -> None:
         self._ids = ids
         self._open = open
         self._stored = stored
@@ -194,10 +195,14 @@ class _Reading:
                 return found
             case "reasoning":
                 return self._thought(at, self._convert(at, entry, GivenReasoning))
+            case "compaction":
+                return self._compaction(at, self._convert(at, entry, GivenCompaction))
+            case "compaction_trigger":
+                raise InvalidRequestError(f"{at}: a compaction_trigger must be the final item of the input", param=at)
             case kind:
                 raise UnsupportedParameterError(
-                    f"Items of type '{str(kind)[:50]}' are not supported by this server, only 'message', 'reasoning', 'item_reference', "
-                    f"and calls with their outputs: {', '.join(map(repr, ITEM_TYPES.values()))}",
+                    f"Items of type '{str(kind)[:50]}' are not supported by this server, only 'message', 'reasoning', 'compaction', "
+                    f"'item_reference', and calls with their outputs: {', '.join(map(repr, ITEM_TYPES.values()))}",
                     param=f"{at}.type",
                     code="unsupported_value",
                 )
@@ -260,8 +265,12 @@ class _Reading:
         """With its text, which those who store nothing here bring back encrypted."""
         content, encrypted = given.content, given.encrypted_content
         if encrypted is not None:
-            content = [ReasoningText(self._open(encrypted, param=f"{at}.encrypted_content"))]
+            content = [ReasoningText(self._open(encrypted, param=f"{at}.encrypted_content", of="reasoning"))]
         return ReasoningItem(given.id or self._ids.new("rs"), given.summary, content, encrypted, given.status)
+
+    def _compaction(self, at: str, given: GivenCompaction) -> CompactionItem:
+        self._open(given.encrypted_content, param=f"{at}.encrypted_content", of="compaction")
+        return CompactionItem(given.id or self._ids.new("cmp"), given.encrypted_content)
 
     def _parts(self, at: str, content: str | Sequence[Mapping[str, Any]], allowed: _Kinds) -> list[Part]:
         if isinstance(content, str):
@@ -281,4 +290,4 @@ class _Reading:
 
     def _convert(self, at: str, entry: Mapping[str, Any], kind: type[Given]) -> Given:
         """Null is absence: frameworks send whole objects of theirs with every field in it."""
-        return convert({name: value for name, value in entry.items() if value is not None}, kind, at, self._unknown)
+        return convert({name: value for name, value in entry.items() if value is not None and name not in _NOTES}, kind, at, self._unknown)

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import msgspec
-
-from mm_gateway.api.custom_tools import InputText
 from mm_gateway.api.replies.logprobs import chat_logprobs
-from mm_gateway.api.responses.call_items import Called, CallItem, CallKind, call_item
+from mm_gateway.api.responses.call_items import Called, CallKind
+from mm_gateway.api.responses.changes import Annotated, Change, Closed, Opened, PieceAdded, Searched, SummingUp, TextAdded
+from mm_gateway.api.responses.entries import CallEntry, CompactionEntry, Entry, MessageEntry, ReasoningEntry, RefusalEntry, SearchEntry
 from mm_gateway.api.responses.items import Kind
 from mm_gateway.api.responses.searches import search_item
 from mm_gateway.core import (
@@ -30,8 +29,8 @@ from mm_gateway.core import (
     UrlCitation,
     Usage,
 )
-from mm_gateway.protocol import ChatLogprob
-from mm_gateway.protocol.response_searches import FileCitationAnnotation, SearchItem
+from mm_gateway.errors import EngineError, GatewayError
+from mm_gateway.protocol.response_searches import FileCitationAnnotation
 from mm_gateway.protocol.responses import (
     ItemStatus,
     MessageItem,
@@ -43,137 +42,7 @@ from mm_gateway.protocol.responses import (
     UrlCitationAnnotation,
 )
 
-
-class Opened(msgspec.Struct, frozen=True):
-    """A new item; `index` is its place in the output, `item` as it is without content, `part` the first one of it, as yet empty."""
-
-    index: int
-    item: OutputItem
-    part: OutputText | Refusal | ReasoningText | None
-
-
-class TextAdded(msgspec.Struct, frozen=True):
-    index: int
-    id: str
-    text: str
-    logprobs: tuple[TokenLogprob, ...]
-
-
-class Annotated(msgspec.Struct, frozen=True):
-    """`number` counts the annotations of the item."""
-
-    index: int
-    id: str
-    number: int
-    annotation: UrlCitationAnnotation | FileCitationAnnotation | Mapping[str, Any]
-
-
-class PieceAdded(msgspec.Struct, frozen=True):
-    """Of a call's arguments, a custom call's text, a refusal, or a reasoning."""
-
-    index: int
-    id: str
-    text: str
-
-
-class Closed(msgspec.Struct, frozen=True):
-    """An item that is complete."""
-
-    index: int
-    item: OutputItem
-
-
-class Searched(msgspec.Struct, frozen=True):
-    """A search that begins."""
-
-    index: int
-    item: SearchItem
-
-
-Change = Searched | Opened | TextAdded | Annotated | PieceAdded | Closed
-
-
-class _Message:
-    def __init__(self, index: int, id: str, start: int) -> None:
-        self.index, self.id = index, id
-        self.start = start  # characters of the choice's text before it
-        self.status: ItemStatus = "in_progress"
-        self.texts: list[str] = []
-        self.logprobs: list[ChatLogprob] = []
-        self.annotations: list[UrlCitationAnnotation | FileCitationAnnotation | Mapping[str, Any]] = []
-
-    def item(self) -> MessageItem:
-        return MessageItem(self.id, "assistant", [OutputText("".join(self.texts), self.annotations, self.logprobs)], self.status)
-
-
-class _Refusal:
-    """A message that is a refusal."""
-
-    def __init__(self, index: int, id: str) -> None:
-        self.index, self.id = index, id
-        self.status: ItemStatus = "in_progress"
-        self.texts: list[str] = []
-
-    def item(self) -> MessageItem:
-        return MessageItem(self.id, "assistant", [Refusal("".join(self.texts))], self.status)
-
-
-class _Reasoning:
-    def __init__(self, index: int, id: str, encrypt: Callable[[str], str] | None) -> None:
-        self.index, self.id = index, id
-        self.status: ItemStatus = "in_progress"
-        self.texts: list[str] = []
-        self._encrypt = encrypt
-        self._encrypted: str | None = None
-
-    def item(self) -> ReasoningItem:
-        text = "".join(self.texts)
-        if self._encrypted is None and self._encrypt is not None and self.status != "in_progress":
-            self._encrypted = self._encrypt(text)
-        return ReasoningItem(self.id, content=[ReasoningText(text)], encrypted_content=self._encrypted, status=self.status)
-
-
-class _Call:
-    def __init__(self, index: int, id: str, call_id: str, called: Called) -> None:
-        self.index, self.id = index, id
-        self.call_id, self.called = call_id, called
-        self.status: ItemStatus = "in_progress"
-        self.arguments: list[str] = []
-        self._input = InputText()
-
-    def add(self, arguments: str) -> str:
-        """What is told of a piece at once."""
-        self.arguments.append(arguments)
-        match self.called.kind:
-            case "function":
-                return arguments
-            case "custom":
-                return self._input.feed(arguments)
-            case _:
-                return ""  # whole, once it is complete
-
-    def rest(self) -> str:
-        """What is told at the end, beyond that."""
-        return self._input.end() if self.called.kind == "custom" else ""
-
-    def item(self) -> CallItem:
-        return call_item(self.called, self.id, self.call_id, "".join(self.arguments), self.status)
-
-
-class _Search:
-    def __init__(self, index: int, item: SearchItem) -> None:
-        self.index, self._item = index, item
-        self.status: ItemStatus = "in_progress"
-
-    def take(self, item: SearchItem) -> None:
-        self._item = item
-
-    def item(self) -> SearchItem:
-        return self._item
-
-
 _ID_KINDS: Mapping[CallKind, Kind] = {"function": "fc", "custom": "ctc", "local_shell": "lsh", "shell": "sh", "apply_patch": "apc"}
-_Entry = _Search | _Message | _Refusal | _Reasoning | _Call
 
 
 class Output:
@@ -184,6 +53,7 @@ class Output:
         include: what else of searches is told, as the request has it.
         logprobs: whether log-probabilities are kept.
         encrypt: what a reasoning item also holds its text as, for clients that bring it back; None: only the text.
+        summary: the reply is one, and a compaction item holds it as this makes of it; None: it is an answer.
     """
 
     def __init__(
@@ -194,22 +64,31 @@ class Output:
         include: Collection[str],
         logprobs: bool,
         encrypt: Callable[[str], str] | None = None,
+        summary: Callable[[str], str] | None = None,
     ) -> None:
         self._encrypt = encrypt
+        self._summary = summary
         self._called = called
         self._include = include
-        self._searches: dict[str, _Search] = {}
+        self._searches: dict[str, SearchEntry] = {}
         self.reason: FinishReason = "stop"
         self.usage: Usage | None = None
         self.service_tier: str | None = None
         self._new_id = new_id
         self._keep_logprobs = logprobs
-        self._items: list[_Entry] = []
-        self._open: _Entry | None = None
-        self._calls: dict[int, _Call] = {}
+        self._items: list[Entry] = []
+        self._open: Entry | None = None
+        self._calls: dict[int, CallEntry] = {}
         self._length = 0  # characters of the text so far
         # Of tokens without text as yet: part of the text that follows, or of a call, which shows none.
         self._unplaced: list[TokenLogprob] = []
+
+    @property
+    def failure(self) -> GatewayError | None:
+        """Why what came is no reply."""
+        if self._summary is None or any(isinstance(entry, CompactionEntry) for entry in self._items):
+            return None
+        return EngineError("The model was asked to sum up the conversation and wrote nothing. Try again, or with another model")
 
     def items(self) -> list[OutputItem]:
         return [entry.item() for entry in self._items]
@@ -217,6 +96,10 @@ class Output:
     def feed(self, event: GenerationEvent) -> Iterable[Change]:
         """Take an event in; what it changed."""
         match event:
+            case TextDelta() if self._summary is not None:
+                return self._sum_up(event.text, self._summary)
+            case ReasoningDelta() | ToolCallDelta() | MessageFields() if self._summary is not None:
+                return ()
             case TextDelta():
                 return self._text(event)
             case ReasoningDelta(text=text):
@@ -247,12 +130,24 @@ class Output:
             return ()
         changes: list[Change] = []
         message = self._open
-        if not isinstance(message, _Message):
+        if not isinstance(message, MessageEntry):
             message = self._open_message(changes)
         changes.append(self._add(message, event.text))
         return changes
 
-    def _add(self, message: _Message, text: str) -> TextAdded:
+    def _sum_up(self, text: str, seal: Callable[[str], str]) -> Iterable[Change]:
+        entry = self._open
+        if isinstance(entry, CompactionEntry):
+            entry.texts.append(text)
+            return ()
+        if not text.strip():
+            return ()
+        entry = self._open = CompactionEntry(len(self._items), self._new_id("cmp"), seal)
+        entry.texts.append(text)
+        self._items.append(entry)
+        return (SummingUp(entry.index, entry.item()),)
+
+    def _add(self, message: MessageEntry, text: str) -> TextAdded:
         logprobs, self._unplaced = tuple(self._unplaced), []
         message.texts.append(text)
         if logprobs:
@@ -260,9 +155,9 @@ class Output:
         self._length += len(text)
         return TextAdded(message.index, message.id, text, logprobs)
 
-    def _open_message(self, changes: list[Change]) -> _Message:
+    def _open_message(self, changes: list[Change]) -> MessageEntry:
         self._close(changes, "completed")
-        message = _Message(len(self._items), self._new_id("msg"), self._length)
+        message = MessageEntry(len(self._items), self._new_id("msg"), self._length)
         self._open = message
         self._items.append(message)
         changes.append(Opened(message.index, MessageItem(message.id, "assistant", [], "in_progress"), OutputText("")))
@@ -270,9 +165,9 @@ class Output:
 
     def _think(self, text: str) -> Iterable[Change]:
         changes: list[Change] = []
-        if not isinstance(self._open, _Reasoning):
+        if not isinstance(self._open, ReasoningEntry):
             self._close(changes, "completed")
-            thought = _Reasoning(len(self._items), self._new_id("rs"), self._encrypt)
+            thought = ReasoningEntry(len(self._items), self._new_id("rs"), self._encrypt)
             self._begin(thought, changes, ReasoningItem(thought.id, status="in_progress"), ReasoningText(""))
         changes.append(self._add_piece(text))
         return changes
@@ -282,25 +177,25 @@ class Output:
         changes: list[Change] = []
         refusal = fields.get("refusal")
         if isinstance(refusal, str) and refusal:
-            if not isinstance(self._open, _Refusal):
+            if not isinstance(self._open, RefusalEntry):
                 self._close(changes, "completed")
-                refused = _Refusal(len(self._items), self._new_id("msg"))
+                refused = RefusalEntry(len(self._items), self._new_id("msg"))
                 self._begin(refused, changes, MessageItem(refused.id, "assistant", [], "in_progress"), Refusal(""))
             changes.append(self._add_piece(refusal))
         for annotation in fields.get("annotations") or ():
-            if isinstance(self._open, _Message):
+            if isinstance(self._open, MessageEntry):
                 self._open.annotations.append(annotation)
                 changes.append(Annotated(self._open.index, self._open.id, len(self._open.annotations) - 1, annotation))
         return changes
 
-    def _begin(self, entry: _Refusal | _Reasoning, changes: list[Change], item: OutputItem, part: Refusal | ReasoningText) -> None:
+    def _begin(self, entry: RefusalEntry | ReasoningEntry, changes: list[Change], item: OutputItem, part: Refusal | ReasoningText) -> None:
         self._open = entry
         self._items.append(entry)
         changes.append(Opened(entry.index, item, part))
 
     def _add_piece(self, text: str) -> PieceAdded:
         entry = self._open
-        assert isinstance(entry, _Refusal | _Reasoning)
+        assert isinstance(entry, RefusalEntry | ReasoningEntry)
         entry.texts.append(text)
         return PieceAdded(entry.index, entry.id, text)
 
@@ -310,14 +205,12 @@ class Output:
             self._unplaced = []
             self._close(changes, "completed")
             called = self._called.get(event.name or "") or Called("function", event.name or "")
-            call = _Call(len(self._items), self._new_id(_ID_KINDS[called.kind]), event.id, called)
+            call = CallEntry(len(self._items), self._new_id(_ID_KINDS[called.kind]), event.id, called)
             self._open = self._calls[event.call] = call
             self._items.append(call)
-            changes.append(Opened(call.index, call.item(), None))
+            changes += call.open()
         call = self._calls[event.call]
-        if event.arguments and (piece := call.add(event.arguments)):
-            changes.append(PieceAdded(call.index, call.id, piece))
-        return changes
+        return [*changes, *call.add(event.arguments)] if event.arguments else changes
 
     def _search(self, event: SearchCall) -> Iterable[Change]:
         changes: list[Change] = []
@@ -325,7 +218,7 @@ class Output:
         if entry is None:
             self._close(changes, "completed")
             item = search_item(self._new_id("ws" if event.kind == "web" else "fs"), event, self._include)
-            entry = self._searches[event.id] = _Search(len(self._items), item)
+            entry = self._searches[event.id] = SearchEntry(len(self._items), item)
             self._items.append(entry)
             changes.append(Searched(entry.index, item))
         if event.status != "searching":
@@ -335,7 +228,7 @@ class Output:
 
     def _cite(self, event: UrlCitation | FileCitation) -> Iterable[Change]:
         place = event.start_index if isinstance(event, UrlCitation) else event.place
-        messages = [entry for entry in self._items if isinstance(entry, _Message) and entry.start <= place]
+        messages = [entry for entry in self._items if isinstance(entry, MessageEntry) and entry.start <= place]
         if not messages:
             return ()
         message = messages[-1]
@@ -348,17 +241,17 @@ class Output:
 
     def _finish(self, status: ItemStatus) -> Iterable[Change]:
         changes: list[Change] = []
-        if not self._items:
+        if not self._items and self._summary is None:
             self._open_message(changes)  # a model that says nothing says an empty text
-        if isinstance(self._open, _Message) and self._unplaced:
+        if isinstance(self._open, MessageEntry) and self._unplaced:
             changes.append(self._add(self._open, ""))
         self._close(changes, status)
         return changes
 
     def _close(self, changes: list[Change], status: ItemStatus) -> None:
         if self._open is not None:
-            if isinstance(self._open, _Call) and (rest := self._open.rest()):
-                changes.append(PieceAdded(self._open.index, self._open.id, rest))
             self._open.status = status
+            if isinstance(self._open, CallEntry):
+                changes += self._open.rest()
             changes.append(Closed(self._open.index, self._open.item()))
             self._open = None

@@ -39,6 +39,8 @@ def check(body: ResponseRequest, *, forwarded: bool = False) -> None:
         )
     if body.input == []:
         raise InvalidRequestError("input must hold at least one item", param="input", code="empty_array")
+    if body.background and body.store is False:
+        raise InvalidRequestError("background: true is only allowed when the response is stored: leave store: false out", param="store")
     if body.stream_options is not None and not body.stream:
         raise InvalidRequestError("stream_options is only allowed when stream is true", param="stream_options")
     check_logprob_entries(
@@ -98,6 +100,8 @@ def new_response(body: ResponseRequest, id: str, created_at: int, tools: list[di
         max_tool_calls=body.max_tool_calls,
         metadata=body.metadata or {},
         model=body.model_name,
+        status="queued" if body.background else "in_progress",
+        background=bool(body.background),
         parallel_tool_calls=body.parallel_tool_calls is not False,
         previous_response_id=body.previous_response_id,
         prompt_cache_key=body.prompt_cache_key,

@@ -53,6 +53,7 @@ from mm_gateway.core import (
     TextDelta,
     Tokenized,
     Usage,
+    UsageSoFar,
 )
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError
 from mm_gateway.work_pools import encoding
@@ -132,8 +133,9 @@ class MockBackend:
             yield Ignored(request.input.reasoning.fields)
         choices = await pool.run(self._choices, request, prompts, sizes, orders, form, thought or ())
         check_prompt_logprobs(config, sum(sizes), echo=request.input.echo)
+        known = (UsageSoFar(sum(sizes), 0),) if isinstance(request.input, ChatInput) else ()
         told = await pool.run(prompt_tokens, request.input, config, prompts)
-        for event in itertools.chain(told, _echoes(request, prompts, choices)):
+        for event in itertools.chain(known, told, _echoes(request, prompts, choices)):
             yield event
         pace = _Pace()
         running: Sequence[MockChoice | MockCalls | MockThinking] = choices

@@ -36,7 +36,7 @@ async def form_of(request: GenerationRequest, orders: Directives, script: Script
         ignored = tuple(f"chat_template_kwargs.{name}" for name in request.input.rendering.variables)
     ordered = orders.tokens is not None or orders.call is not None
     scripted = await script.reply_to(request) if script is not None and not ordered else None
-    if isinstance(request.input, ChatInput) and request.input.tools is not None:
+    if isinstance(request.input, ChatInput) and request.input.tools is not None and not request.input.tools.shown_only:
         tools = request.input.tools.tools
         places = request.input.tools.places
         schemas = await read_schemas(tools, places)

@@ -61,7 +61,7 @@ class Script:
         done = sum(bool(message.tool_calls) for message in request.input.messages)
         reply = replies[min(done, len(replies) - 1)]
         use = request.input.tools
-        if use is None:
+        if use is None or use.shown_only:
             return None if reply.calls else reply
         if (use.required and not reply.calls) or (use.only is not None and {call.name for call in reply.calls} != {use.only}):
             return None

@@ -246,7 +246,7 @@ async def test_what_has_no_effect_is_accepted_and_null_is_absence() -> None:
         ({"text": {"verbosity": "low"}}, "text.verbosity", "unsupported_parameter"),
         ({"reasoning": {"effort": "huge"}}, "reasoning.effort", None),
         ({"reasoning": {"summary": "rhymed"}}, "reasoning.summary", None),
-        ({"background": True}, "background", "unsupported_parameter"),
+        ({"background": True, "store": False}, "store", None),
         ({"conversation": "conv_1"}, "conversation", "unsupported_parameter"),
         ({"prompt": {"id": "p"}}, "prompt", "unsupported_parameter"),
         ({"moderation": {"model": "m"}}, "moderation", "unsupported_parameter"),

@@ -43,7 +43,8 @@ async def stream_of(script: list[Step], fields: dict[str, Any] | None = None, /,
         name, data = block.split("\n")
         event = json.loads(data.removeprefix("data: "))
         assert name == f"event: {event['type']}"
-        EVENT.validate_python(event)
+        if not event["type"].startswith("response.apply_patch_call_operation_diff."):  # of these the AI SDK alone has types
+            EVENT.validate_python(event)
         found.append(event)
     events = [event for event in found if isinstance(event, dict)]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))

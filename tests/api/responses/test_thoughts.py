@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from litestar.testing import AsyncTestClient
 
-from mm_gateway.api.responses.sealed_thoughts import SealedThoughts
+from mm_gateway.api.responses.sealed_texts import SealedTexts
 from mm_gateway.configuration.settings import StorageSettings
 from mm_gateway.core import ChatInput, ChoiceFinished, GenerationEvent, Message, Reasoning, ReasoningDelta, TextDelta, Usage
 from mm_gateway.errors import InvalidRequestError
@@ -93,12 +93,14 @@ async def test_a_client_that_stores_nothing_brings_the_thought_back_encrypted(as
 
 async def test_encrypted_thoughts_are_those_of_their_owner_and_installation(tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
-    here, again, elsewhere = (SealedThoughts(StorageSettings(folder=str(tmp_path / name))) for name in ("a", "a", "b"))
+    here, again, elsewhere = (SealedTexts(StorageSettings(folder=str(tmp_path / name))) for name in ("a", "a", "b"))
     for sealed in (here, again, elsewhere):
         await sealed.ready()
-    secret = here.seal("ann", "Hm \ud800")
-    assert again.open("ann", secret, param="p") == "Hm \ud800"
-    assert here.seal("ann", "Hm") != here.seal("ann", "Hm")
+    secret = here.seal("ann", "Hm \ud800", of="reasoning")
+    assert again.open("ann", secret, param="p", of="reasoning") == "Hm \ud800"
+    assert here.seal("ann", "Hm", of="reasoning") != here.seal("ann", "Hm", of="reasoning")
     for sealed, owner in ((here, "bob"), (elsewhere, "ann")):
         with pytest.raises(InvalidRequestError):
-            sealed.open(owner, secret, param="p")
+            sealed.open(owner, secret, param="p", of="reasoning")
+    with pytest.raises(InvalidRequestError):
+        here.open("ann", secret, param="p", of="compaction")

@@ -156,7 +156,42 @@ async def test_calls_of_every_kind_are_items_of_their_own_kind() -> None:
 async def test_a_call_that_is_cut_shows_what_there_is_of_it() -> None:
     steps: list[Step] = [*called(("shell", '{"commands": ["ls", "ca'))[:-2], ChoiceFinished(0, "length"), Usage(3, 9)]
     (item,) = (await whole(steps, tools=TOOLS))["output"]
-    assert item["status"] == "incomplete" and item["action"]["commands"][0] == "ls"
+    assert item["status"] == "incomplete" and item["action"]["commands"] == ["ls", "ca"]
+
+
+COMMANDS = ['ls "a\\b"', "", "echo 'ä\n'"]
+
+
+@pytest.mark.parametrize("whole_at_once", [False, True])
+@pytest.mark.parametrize("arguments", [{"commands": COMMANDS, "timeout_ms": 5}, {"timeout_ms": 5, "commands": COMMANDS}])
+async def test_commands_are_streamed_one_by_one(arguments: dict[str, Any], whole_at_once: bool) -> None:
+    text = json.dumps(arguments)
+    steps = called(("shell", text))
+    if whole_at_once:
+        steps = [ToolCallDelta(0, 0, id="c0", name="shell", arguments=text), *steps[-2:]]
+    events = await stream_of(steps, {"tools": TOOLS})
+    told = [event for event in events if "shell_call_command" in event["type"]]
+    assert {event["output_index"] for event in told} == {0}
+    for number, command in enumerate(COMMANDS):
+        kinds = [event for event in told if event["command_index"] == number]
+        assert kinds[0]["type"].endswith("added") and kinds[0]["command"] == ""
+        assert kinds[-1]["type"].endswith("done") and kinds[-1]["command"] == command
+        assert "".join(event["delta"] for event in kinds[1:-1]) == command
+    assert [event["command_index"] for event in told] == sorted(event["command_index"] for event in told)
+    assert events[-1]["response"]["output"][0]["action"]["commands"] == COMMANDS
+
+
+@pytest.mark.parametrize("names", [("type", "path", "diff"), ("diff", "path", "type")])
+async def test_a_patch_is_told_of_once_its_file_is_known_and_its_diff_is_streamed(names: tuple[str, ...]) -> None:
+    text = json.dumps({name: OPERATION[name] for name in names})
+    events = await stream_of(called(("apply_patch", text), ("apply_patch", '{"type": "delete_file", "path": "b"}')), {"tools": TOOLS})
+    first = [event for event in events if event.get("output_index") == 0]
+    assert first[0]["item"]["operation"] == OPERATION | {"diff": ""} and first[0]["item"]["status"] == "in_progress"
+    assert {event["type"] for event in first[1:-2]} == {"response.apply_patch_call_operation_diff.delta"}
+    assert "".join(event["delta"] for event in first[1:-2]) == first[-2]["diff"] == OPERATION["diff"]
+    second = [event for event in events if event.get("output_index") == 1]
+    assert [event["type"] for event in second] == ["response.output_item.added", "response.output_item.done"]
+    assert second[0]["item"]["operation"] == {"type": "delete_file", "path": "b"}
 
 
 async def test_items_of_every_kind_can_be_brought_back() -> None:

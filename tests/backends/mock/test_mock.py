@@ -191,7 +191,7 @@ async def test_a_time_that_is_none_is_refused(directive: str) -> None:
 
 async def test_its_context_has_an_end() -> None:
     small = MockBackend("mock", ModelConfig(model_name="mock", backend="mock", max_context_length=4), created=0)
-    assert len(await events_of(chat("a b c", max_new_tokens=1), small)) == 3
+    assert len(await events_of(chat("a b c", max_new_tokens=1), small)) == 4
     with pytest.raises(ContextLengthExceededError):
         await events_of(chat("a b c", max_new_tokens=2), small)
 

@@ -93,8 +93,10 @@ def _tools(use: ToolUse) -> dict[str, Any]:
         | ({"description": tool.description} if tool.description else {})
         for tool in use.tools
     ]
-    choice: dict[str, Any] = {"type": "tool", "name": use.only} if use.only is not None else {"type": "any" if use.required else "auto"}
-    if not use.several:
+    choice: dict[str, Any] = {"type": "any" if use.required else "none" if use.shown_only else "auto"}
+    if use.only is not None:
+        choice = {"type": "tool", "name": use.only}
+    if not use.several and not use.shown_only:
         choice["disable_parallel_tool_use"] = True
     return {"tools": tools} | ({"tool_choice": choice} if choice != {"type": "auto"} else {})
 

@@ -91,6 +91,8 @@ def _tools(use: ToolUse) -> dict[str, Any]:
         body["tool_choice"] = {"type": "function", "name": use.only}
     elif use.required:
         body["tool_choice"] = "required"
+    elif use.shown_only:
+        body["tool_choice"] = "none"
     if not use.parallel and use.only is None:
         body["parallel_tool_calls"] = False
     return body

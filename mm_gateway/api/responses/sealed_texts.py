@@ -1,7 +1,7 @@
-"""Thoughts as `encrypted_content`, which clients that store nothing here bring back: readable for this installation alone.
+"""Thoughts and summaries as `encrypted_content`, which clients bring back: readable for this installation alone.
 
 AES-256-GCM (NIST SP 800-38D) under a key of the installation, with a random nonce. What one client was given is no use to another: the
-owner is authenticated with it.
+owner is authenticated with it, and the kind of item that it is of.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from mm_gateway.configuration.settings import StorageSettings
 from mm_gateway.errors import InvalidRequestError
@@ -23,7 +23,17 @@ _VERSION = b"\x01"
 _NONCE_BYTES = 12
 
 
-class SealedThoughts:
+Sealed = Literal["reasoning", "compaction"]
+"""Kinds of items."""
+
+
+class Unseal(Protocol):
+    """Reads what was sealed for one owner."""
+
+    def __call__(self, sealed: str, *, param: str, of: Sealed) -> str: ...
+
+
+class SealedTexts:
     """Seals and opens; `ready` comes first. The key's file is made at the first use."""
 
     def __init__(self, settings: StorageSettings) -> None:
@@ -37,18 +47,18 @@ class SealedThoughts:
         if self._cipher is None:
             self._cipher = await STORAGE.run(self._load)
 
-    def seal(self, owner: str, text: str) -> str:
-        """What only `open` of this installation makes a text of, for the same owner."""
+    def seal(self, owner: str, text: str, *, of: Sealed) -> str:
+        """What only `open` of this installation makes a text of, for the same owner and kind of item."""
         assert self._cipher is not None
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), _VERSION + owner.encode())
+        sealed = self._cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), _VERSION + _bound_to(owner, of))
         return base64.urlsafe_b64encode(_VERSION + nonce + sealed).decode()
 
-    def open(self, owner: str, sealed: str, *, param: str) -> str:
+    def open(self, owner: str, sealed: str, *, param: str, of: Sealed) -> str:
         """The text.
 
         Raises:
-            InvalidRequestError: it was not sealed here for this owner, or was changed since.
+            InvalidRequestError: it was not sealed here for this owner and kind of item, or was changed since.
         """
         from cryptography.exceptions import InvalidTag
 
@@ -56,10 +66,10 @@ class SealedThoughts:
         try:
             raw = base64.b64decode(sealed.encode(), altchars=b"-_", validate=True)
             nonce, content = raw[1 : 1 + _NONCE_BYTES], raw[1 + _NONCE_BYTES :]
-            return self._cipher.decrypt(nonce, content, raw[:1] + owner.encode()).decode("utf-8", "surrogatepass")
+            return self._cipher.decrypt(nonce, content, raw[:1] + _bound_to(owner, of)).decode("utf-8", "surrogatepass")
         except (InvalidTag, binascii.Error, ValueError):
             raise InvalidRequestError(
-                "The encrypted content of this reasoning item could not be verified: it is not from this server, or was changed. "
+                f"The encrypted content of this {of} item could not be verified: it is not from this server, or was changed. "
                 "Leave the item out of the input",
                 param=param,
                 code="invalid_encrypted_content",
@@ -69,3 +79,7 @@ class SealedThoughts:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         return AESGCM(installation_key(self._settings.path("installation.key"), "reasoning"))
+
+
+def _bound_to(owner: str, of: Sealed) -> bytes:
+    return owner.encode() if of == "reasoning" else f"{of}\0{owner}".encode()
