@@ -13,7 +13,7 @@ from litestar.response.base import ASGIResponse
 
 from mm_gateway.api.chat_messages import read_messages, read_rendering
 from mm_gateway.api.connection import HTTPRequest
-from mm_gateway.api.endpoint import Asked, forwarded_body, includes_usage, serve
+from mm_gateway.api.endpoint import Asked, forwarded_body, includes_usage, receive, respond
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, read_grammar
 from mm_gateway.api.reasoning import chat_reasoning, tells_thoughts
 from mm_gateway.api.replies.chat import ChatReply
@@ -38,12 +38,17 @@ _forwarded_decoder = msgspec.json.Decoder(ForwardedChat)
     description="With `stream: true` the reply is a stream of server-sent chat.completion.chunk events.",
 )
 async def chat_completions(request: HTTPRequest, state: State) -> ASGIResponse:
-    return await serve(request, state, _decoder, partial(_asked, state.searcher), _forwarded_decoder, _forwarded)
+    body = await receive(request, state)
+    if body.forwarded:
+        asked = await body.forward(_forwarded_decoder, partial(_forwarded, body.model))
+    else:
+        asked = await body.read(_decoder, partial(_asked, state.searcher, body.media))
+    return await respond(request, state, asked, body.ignored)
 
 
-def _asked(searcher: Searcher, body: ChatCompletionRequest, ignored: list[str]) -> Asked:
+def _asked(searcher: Searcher, media: bool, body: ChatCompletionRequest, ignored: list[str]) -> Asked:
     plan = chat_searches(body, searcher, ignored)
-    generation = chat_request(body, _new_id(), ignored)
+    generation = chat_request(body, _new_id(), ignored, media=media)
     if plan is not None:
         generation = with_search_functions(generation, plan)
     reply = ChatReply(
@@ -80,8 +85,8 @@ def _new_id() -> str:
     return f"chatcmpl-{secrets.token_hex(16)}"
 
 
-def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str]) -> GenerationRequest:
-    """What a chat body asks for. ignored: gets the paths of what is left out.
+def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str], *, media: bool = False) -> GenerationRequest:
+    """What a chat body asks for. ignored: gets the paths of what is left out. media: messages may have parts that are no text.
 
     Raises:
         InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
@@ -102,7 +107,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str
     grammar = read_grammar(body)
     if tools is not None and grammar is not None and (grammar.kind == "structural_tag" or not grammar.param.startswith("response_format")):
         raise InvalidRequestError(f"tools and {grammar.param} exclude each other", param=grammar.param)
-    messages = read_messages(body.messages)
+    messages = read_messages(body.messages, media=media)
     return GenerationRequest(
         request_id=request_id,
         model=body.model_name,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mm_gateway.api.custom_tools import arguments_of
 from mm_gateway.core import Message, Rendering, ToolCall
@@ -12,16 +13,19 @@ from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol import ChatCompletionRequest, ChatMessage, ContentPart, CustomCall, FunctionCall, TokenizeRequest, ToolCallEntry
 from mm_gateway.protocol.decoding import check_depth
 
+MEDIA = ("image_url", "input_audio", "file")
+"""Types of parts that are no text, with what they hold under the same name."""
 
-def read_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
-    """The conversation.
+
+def read_messages(messages: Sequence[ChatMessage], *, media: bool = False) -> tuple[Message, ...]:
+    """The conversation. media: messages may have parts that are no text.
 
     Raises:
         InvalidRequestError: content is missing, a result has no call before it, a call has no result after it.
         UnsupportedParameterError: something that is not served.
     """
     check_tool_calls(sum(len(message.tool_calls or ()) for message in messages), "messages")
-    conversation = tuple(_message(f"messages[{index}]", message) for index, message in enumerate(messages))
+    conversation = tuple(_message(f"messages[{index}]", message, media) for index, message in enumerate(messages))
     _check_results(conversation)
     return conversation
 
@@ -58,7 +62,7 @@ def check_tool_calls(count: int, param: str) -> None:
         raise InvalidRequestError(f"{param} must have at most {MAX_CONVERSATION_TOOL_CALLS} tool calls, got {count}", param=param)
 
 
-def _message(at: str, message: ChatMessage) -> Message:
+def _message(at: str, message: ChatMessage, media: bool) -> Message:
     if message.role == "function":
         raise UnsupportedParameterError("Messages of role function are not supported by this server, use role tool", param=f"{at}.role")
     for name in ("function_call", "audio"):
@@ -80,11 +84,12 @@ def _message(at: str, message: ChatMessage) -> Message:
         check_depth(f"{at}.tool_calls[{position}].function.arguments", _call(f"{at}.tool_calls[{position}]", call).arguments)
     return Message(
         role=message.role,
-        content=_text(f"{at}.content", message.content),
+        content=_text(f"{at}.content", message.content, media),
         name=message.name,
         tool_calls=tuple(_call(at, call) for call in message.tool_calls or ()),
         tool_call_id=message.tool_call_id,
         reasoning=reasoning or None,
+        parts=_parts(message.content),
     )
 
 
@@ -96,11 +101,15 @@ def _call(at: str, call: ToolCallEntry) -> ToolCall:
     return ToolCall(call.id, call.function.name, call.function.arguments)
 
 
-def _text(at: str, content: str | list[ContentPart] | None) -> str:
+def _text(at: str, content: str | list[ContentPart] | None, media: bool) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     texts: list[str] = []
     for position, part in enumerate(content):
+        if media and part.type in MEDIA:
+            if getattr(part, part.type) is None:
+                raise InvalidRequestError(f"{at}[{position}].{part.type} is missing", param=f"{at}[{position}].{part.type}")
+            continue
         if part.type != "text":
             raise UnsupportedParameterError(
                 f"Content parts of type '{part.type[:50]}' are not supported by this server, only 'text'",
@@ -111,6 +120,13 @@ def _text(at: str, content: str | list[ContentPart] | None) -> str:
             raise InvalidRequestError(f"{at}[{position}].text is missing", param=f"{at}[{position}].text")
         texts.append(part.text)
     return "\n".join(texts)  # as vLLM and llama.cpp do: parts are paragraphs, not pieces of a word
+
+
+def _parts(content: str | list[ContentPart] | None) -> tuple[Mapping[str, Any], ...]:
+    """All parts, where they are not text alone."""
+    if content is None or isinstance(content, str) or not any(part.type in MEDIA for part in content):
+        return ()
+    return tuple({"type": part.type, part.type: getattr(part, part.type)} for part in content)
 
 
 def _check_results(conversation: Sequence[Message]) -> None:

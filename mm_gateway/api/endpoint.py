@@ -51,13 +51,14 @@ class ReceivedBody:
 
     Attributes:
         model: the name that it is for, in it or by default; "" where there is neither.
-        forwarded: another server reads it.
+        forwarded: another server reads it. media: the model may take parts of messages that are no text.
         ignored: what of it is left out, as paths. unknown: the same list where unknown fields are left out; None: they are refused.
     """
 
-    def __init__(self, json: bytes, model: str, *, forwarded: bool, ignore_unknown: bool) -> None:
+    def __init__(self, json: bytes, model: str, *, forwarded: bool, media: bool, ignore_unknown: bool) -> None:
         self.model = model
         self.forwarded = forwarded
+        self.media = media
         self.ignored: list[str] = []
         self.unknown = self.ignored if ignore_unknown else None
         self._json = json
@@ -108,12 +109,13 @@ async def receive(request: HTTPRequest, state: State) -> ReceivedBody:
     model = await _off_loop(json, lambda: _model_of(json)) or catalog.default_model or ""
     try:
         backend = resolve(request, catalog, model)
-        ticket.backend, ticket.record.model = backend, backend.info().id
-        forwarded = isinstance(backend, ForwardingBackend)
+        info = backend.info()
+        ticket.backend, ticket.record.model = backend, info.id
+        forwarded, media = isinstance(backend, ForwardingBackend), info.media
     except ModelNotFoundError:
-        forwarded = False  # an error that waits until the body has been read
+        forwarded = media = False  # an error that waits until the body has been read
     settings: ServerSettings = state.server
-    return ReceivedBody(json, model, forwarded=forwarded, ignore_unknown=settings.unknown_fields == "ignore")
+    return ReceivedBody(json, model, forwarded=forwarded, media=media, ignore_unknown=settings.unknown_fields == "ignore")
 
 
 async def serve(

@@ -34,6 +34,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     None: unknown."""
     aliases: tuple[str, ...] = ()
     details: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    media: bool = False
+    """Messages may have parts that are no text: images, files, audio, as far as whoever answers takes them."""
 
 
 class ForwardedBody(msgspec.Struct, frozen=True, kw_only=True):

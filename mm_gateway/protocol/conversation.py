@@ -14,8 +14,11 @@ from mm_gateway.protocol.fields import about, extension, no_effect, refused
 class ContentPart(msgspec.Struct):
     """One part of a message's content."""
 
-    type: Annotated[str, about("Only `text` is served.", examples=["text"])]
+    type: Annotated[str, about("Only `text` is served, and of remote models `image_url`, `input_audio` and `file`.", examples=["text"])]
     text: str | None = None
+    image_url: Annotated[dict[str, Any] | None, about("`url`, an address or a data URL, and `detail`. Only for remote models.")] = None
+    input_audio: Annotated[dict[str, Any] | None, about("`data` and `format`. Only for remote models.")] = None
+    file: Annotated[dict[str, Any] | None, about("`file_data`, a data URL, and `filename`; or `file_id`. Only for remote models.")] = None
 
 
 class FunctionCall(msgspec.Struct, forbid_unknown_fields=True):

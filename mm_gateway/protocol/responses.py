@@ -49,9 +49,10 @@ class InputImage(msgspec.Struct, tag_field="type", tag="input_image", forbid_unk
 
 
 class InputFile(msgspec.Struct, tag_field="type", tag="input_file", forbid_unknown_fields=True):
-    """Either `file_id`, of the server that answers, or `file_data`, a data URL."""
+    """One of `file_id`, of the server that answers, `file_data`, a data URL, and `file_url`, an address."""
 
     file_id: str | None = None
+    file_url: str | None = None
     filename: str | None = None
     file_data: str | None = None
 

@@ -198,6 +198,8 @@ class _Reader:
             case "base64" if self._media:
                 data = f"data:{source.media_type or 'application/pdf'};base64,{source.data or ''}"
                 return {"type": "file", "file": {"filename": given.title or "document.pdf", "file_data": data}}
+            case "url" if self._media and source.url is not None:
+                return {"type": "file", "file": {"file_url": source.url} | ({"filename": given.title} if given.title else {})}
             case kind:
                 raise UnsupportedParameterError(
                     f"{at}: documents are served from sources of type 'text' and 'content', not '{kind[:50]}'",

@@ -61,7 +61,7 @@ async def create_message(request: HTTPRequest, state: State) -> ASGIResponse:
     signatures: Signatures = state.signatures
     signer = await signatures.signer()
     request_id: str = request.scope["state"]["request_id"]
-    media, unknown = received.forwarded, received.unknown
+    media, unknown = received.media, received.unknown
 
     def asked(body: MessageRequest, ignored: list[str]) -> Asked:
         id = f"msg_{secrets.token_hex(12)}"
@@ -89,7 +89,7 @@ async def count_message_tokens(request: HTTPRequest, state: State) -> MessageTok
     received = await receive(request, state)
     signatures: Signatures = state.signatures
     signer = await signatures.signer()
-    media, unknown = received.forwarded, received.unknown
+    media, unknown = received.media, received.unknown
 
     def asked(body: CountTokensRequest, ignored: list[str]) -> tuple[str, ChatInput]:
         return body.model_name, chat_input(body, ignored, signer, media=media, unknown=unknown)

@@ -43,6 +43,12 @@ def as_chat(
             param="truncation",
             code="unsupported_value",
         )
+    if any("file_url" in part.get("file", ()) for message in messages for part in message.parts):
+        raise UnsupportedParameterError(
+            "input_file.file_url: the server of this model is asked by chat, which has no files by address. Send file_data",
+            param="input",
+            code="unsupported_value",
+        )
     fields: dict[str, Any] = {name: given[name] for name in _SAME if name in given}
     fields["messages"] = messages_body(messages)
     if body.max_output_tokens is not None:

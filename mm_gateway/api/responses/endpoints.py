@@ -186,7 +186,7 @@ async def _read(request: HTTPRequest, state: State, *, compact: bool = False) ->
     def read() -> _Read:
         given: Sequence[Item] = ()
         if body.input is not None:
-            given = read_items(body.input, ids, stored, unseal, forwarded=forwarded, unknown=unknown)
+            given = read_items(body.input, ids, stored, unseal, media=received.media, unknown=unknown)
         items = [*previous, *given]
         if compacting and not items:
             raise InvalidRequestError("There is nothing to sum up before the compaction_trigger", param="input")
@@ -198,7 +198,7 @@ async def _read(request: HTTPRequest, state: State, *, compact: bool = False) ->
         if forwarded:
             asked = as_chat(body, received.fields(), messages, use, ignored)
         else:
-            asked = response_request(body, ids.response, messages, use)
+            asked = response_request(body, ids.response, messages, use, media=received.media)
         return _Read(body, ids, items, asked, tools, ignored, compacting)
 
     # For a few items the way to a thread costs more than it saves.

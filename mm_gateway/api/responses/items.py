@@ -115,14 +115,14 @@ def read_items(
     stored: Mapping[str, Item],
     open: Unseal,
     *,
-    forwarded: bool = False,
+    media: bool = False,
     unknown: list[str] | None = None,
 ) -> list[Item]:
     """Whole items of a body's `input`.
 
     Args:
         ids: for items that came without. stored: those that the input refers to, as far as they were found.
-        open: reads what was encrypted. forwarded: for a model of another server, which may read more than text.
+        open: reads what was encrypted. media: the model may read more than text.
         unknown: as for `decode`.
 
     Raises:
@@ -131,7 +131,7 @@ def read_items(
     """
     if isinstance(given, str):
         return [MessageItem(ids.new("msg"), "user", [InputText(given)])]
-    read = _Reading(ids, stored, open, forwarded, unknown)
+    read = _Reading(ids, stored, open, media, unknown)
     return [read.item(f"input[{index}]", entry) for index, entry in enumerate(given)]
 
 
@@ -149,13 +149,12 @@ _MEDIA: _Kinds = {**_TEXT, "input_image": InputImage, "input_file": InputFile, "
 class _Reading:
     """Makes items of the entries of one input; arguments as for `read_items`."""
 
-    def __init__(self, ids: ItemIds, stored: Mapping[str, Item], open: Unseal, forwarded: bool, unknown: list[str] | None) -> None:
+    def __init__(self, ids: ItemIds, stored: Mapping[str, Item], open: Unseal, media: bool, unknown: list[str] | None) -> None:
         self._ids = ids
         self._open = open
         self._stored = stored
-        self._forwarded = forwarded
         self._unknown = unknown
-        self._allowed = _MEDIA if forwarded else _TEXT
+        self._allowed = _MEDIA if media else _TEXT
 
     def item(self, at: str, entry: Mapping[str, Any]) -> Item:
         ids = self._ids

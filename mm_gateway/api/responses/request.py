@@ -52,16 +52,18 @@ def check(body: ResponseRequest, *, forwarded: bool = False) -> None:
     )
 
 
-def response_request(body: ResponseRequest, request_id: str, messages: tuple[Message, ...], tools: ToolUse | None) -> GenerationRequest:
+def response_request(
+    body: ResponseRequest, request_id: str, messages: tuple[Message, ...], tools: ToolUse | None, *, media: bool
+) -> GenerationRequest:
     """What a body asks for, over the messages of its conversation.
 
     Args:
-        tools: what may and must be called.
+        tools: what may and must be called. media: messages may have parts that are no text.
 
     Raises:
         InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
     """
-    if any(message.parts for message in messages):
+    if not media and any(message.parts for message in messages):
         raise UnsupportedParameterError(
             "The conversation so far has parts that are not text, which this model cannot read", param="previous_response_id"
         )

@@ -13,6 +13,7 @@ def remote_info(name: str, config: ModelConfig, created: int, **details: str) ->
         created=created,
         backend="remote",
         context_length=config.max_context_length,
+        media=True,
         aliases=config.aliases,
         details={"base_url": config.base_url, "model_name": config.model_name, **details},
     )

@@ -144,6 +144,15 @@ def unsayable_grammar(api: str, param: str) -> UnsupportedParameterError:
     return _unsayable(api, param)
 
 
+def unsayable_part(api: str, part: Mapping[str, Any], why: str = "") -> UnsupportedParameterError:
+    kind = str(part.get("type"))[:50]
+    return UnsupportedParameterError(
+        f"A part of type '{kind}': the server of this model is asked through its {api} API, which has no {why or 'such thing'}",
+        param="messages",
+        code="unsupported_value",
+    )
+
+
 def _unsayable(api: str, param: str, message: str | None = None) -> UnsupportedParameterError:
     text = message or f"{param}: the server of this model is asked through its {api} API, which has no such thing"
     return UnsupportedParameterError(text, param=param, code="unsupported_value")

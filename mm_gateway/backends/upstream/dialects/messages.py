@@ -7,7 +7,15 @@ from typing import Any
 
 import msgspec
 
-from mm_gateway.backends.upstream.dialects.dialect import Choice, ReportedError, Thoughts, conversation_of, unsayable_grammar
+from mm_gateway.backends.upstream.dialects.dialect import (
+    Choice,
+    ReportedError,
+    Thoughts,
+    conversation_of,
+    unsayable_grammar,
+    unsayable_part,
+)
+from mm_gateway.backends.upstream.dialects.message_blocks import block_of
 from mm_gateway.chat_templates.tool_formats.format import arguments_of
 from mm_gateway.core import (
     FinishReason,
@@ -64,7 +72,8 @@ class MessagesDialect:
             body["output_config"] = body.get("output_config", {}) | {"format": _format(config.grammar)}
         if input.tools is not None:
             body |= _tools(input.tools)
-        return body, ()
+        details = any(part.get("image_url", {}).get("detail", "auto") != "auto" for message in input.messages for part in message.parts)
+        return body, ("image_url.detail",) if details else ()
 
     def reader(self, request: GenerationRequest, thoughts: Thoughts) -> MessagesReader:
         return MessagesReader(Choice(request), thoughts)
@@ -110,19 +119,27 @@ def _conversation(messages: Sequence[Message], thoughts: Thoughts) -> tuple[str,
         if not turns or turns[-1]["role"] != role:
             turns.append({"role": role, "content": []})
         turns[-1]["content"] += _blocks(message, thoughts)
+    for part in (part for message in messages[:first] for part in message.parts if part.get("type") != "text"):
+        raise unsayable_part(_API, part, "place for it in a system message")
     return "\n\n".join(message.content for message in messages[:first]), [turn for turn in turns if turn["content"]]
 
 
 def _blocks(message: Message, thoughts: Thoughts) -> Iterator[dict[str, Any]]:
     if message.role == "tool":
-        yield {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.content}
+        yield {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _result(message)}
         return
     if message.reasoning is not None and (signature := thoughts.of(message.reasoning)) is not None:
         yield {"type": "thinking", "thinking": message.reasoning, "signature": signature}
-    if message.content:
+    if message.parts:
+        yield from map(block_of, message.parts)
+    elif message.content:
         yield {"type": "text", "text": message.content}
     for call in message.tool_calls:
         yield {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_of(call)}
+
+
+def _result(message: Message) -> str | list[dict[str, Any]]:
+    return [block_of(part) for part in message.parts] if message.parts else message.content
 
 
 class MessagesReader:

@@ -9,7 +9,14 @@ import msgspec
 
 from mm_gateway.backends.upstream.chunks import chat_logprobs_of
 from mm_gateway.backends.upstream.connection import bearer
-from mm_gateway.backends.upstream.dialects.dialect import Choice, ReportedError, Thoughts, conversation_of, unsayable_grammar
+from mm_gateway.backends.upstream.dialects.dialect import (
+    Choice,
+    ReportedError,
+    Thoughts,
+    conversation_of,
+    unsayable_grammar,
+    unsayable_part,
+)
 from mm_gateway.chat_templates.tool_formats.format import declaration
 from mm_gateway.core import (
     FinishReason,
@@ -101,14 +108,32 @@ def _tools(use: ToolUse) -> dict[str, Any]:
 def _items(messages: Sequence[Message], thoughts: Thoughts) -> Iterator[dict[str, Any]]:
     for message in messages:
         if message.role == "tool":
-            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": message.content}
+            yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": _content(message)}
             continue
         if message.reasoning is not None and (sealed := thoughts.of(message.reasoning)) is not None:
             yield {"type": "reasoning", **sealed}
         if message.content or not message.tool_calls:
-            yield {"type": "message", "role": message.role, "content": message.content}
+            yield {"type": "message", "role": message.role, "content": _content(message)}
         for call in message.tool_calls:
             yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments or "{}"}
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    return [_part(part) for part in message.parts] if message.parts else message.content
+
+
+def _part(part: Mapping[str, Any]) -> dict[str, Any]:
+    match part:
+        case {"type": "image_url", "image_url": {"url": url, **more}}:
+            return {"type": "input_image", "image_url": url, "detail": more.get("detail") or "auto"}
+        case {"type": "file", "file": dict(file)}:
+            return {"type": "input_file", **file}
+        case {"type": "input_audio", "input_audio": audio}:
+            return {"type": "input_audio", "input_audio": audio}
+        case {"type": "text", "text": text}:
+            return {"type": "input_text", "text": text}
+        case _:
+            raise unsayable_part(_API, part)
 
 
 class ResponsesReader:
