@@ -39,6 +39,7 @@ EXPECTED = {
     "chat-generate": "",
     "class City": "inhabitants=",
     "first = client.responses.create": "",
+    "background=True": "incomplete",
     "embeddings.create": "256 ",
     "continue_final_message": "[",
 }

@@ -63,12 +63,13 @@ class SearchPlan(msgspec.Struct, frozen=True):
 
     Attributes:
         results: of each kind that it may have, how many sources at most; None: as is configured. domains: of the web, where others are
-            left out, with those below them; empty: all. most: searches in one reply.
+            left out, with those below them; empty: all. blocked: of the web, which are left out, likewise. most: searches in one reply.
     """
 
     results: dict[SearchKind, int | None]
     domains: tuple[str, ...] = ()
     most: int = MAX_SEARCHES
+    blocked: tuple[str, ...] = ()
 
 
 class Searcher:
@@ -97,6 +98,8 @@ class Searcher:
         found = await search_with_retries(self._providers[kind], query, most, language_of(query))
         if kind == "web" and plan.domains:
             found = [result for result in found if _within(result.url, plan.domains)]
+        if kind == "web" and plan.blocked:
+            found = [result for result in found if not _within(result.url, plan.blocked)]
         if any(result.text is None for result in found):
             async with self._fetcher.session() as session:
                 found = list(await asyncio.gather(*(_with_text(session, result) for result in found)))

@@ -81,7 +81,9 @@ class CountTokensRequest(AddressedBody, kw_only=True, forbid_unknown_fields=True
     system: Annotated[str | Blocks | None, about("A system message in front: a text, or text blocks.")] = None
     tools: Annotated[
         Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None,
-        about("Tools with `name`, `description` and `input_schema`; and those of Anthropic's that clients run: bash, text_editor, memory."),
+        about(
+            "Tools with `name`, `description` and `input_schema`; and those of Anthropic's that clients run: bash, text_editor, memory; and `web_search`."
+        ),
     ] = None
     tool_choice: Annotated[MessageToolChoice | None, about("Default: `auto`.")] = None
     thinking: Annotated[ThinkingConfig | None, about("How the model is to think. Default: as it does.")] = None

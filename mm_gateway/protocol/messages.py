@@ -6,9 +6,10 @@ those here: their clients add some with every release.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "model_context_window_exceeded"]
 
@@ -31,7 +32,33 @@ class ThinkingBlock(msgspec.Struct, tag_field="type", tag="thinking"):
     signature: str = ""
 
 
-ReplyBlock = TextBlock | ToolUseBlock | ThinkingBlock
+class ServerToolUseBlock(msgspec.Struct, tag_field="type", tag="server_tool_use"):
+    """A search that the gateway runs. input: `{"query"}`."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class WebSearchResult(msgspec.Struct, tag_field="type", tag="web_search_result"):
+    """encrypted_content: always empty, since results that come back are not read again."""
+
+    url: str
+    title: str
+    encrypted_content: str = ""
+    page_age: str | None = None
+
+
+class WebSearchError(msgspec.Struct, tag_field="type", tag="web_search_tool_result_error"):
+    error_code: Literal["unavailable"] = "unavailable"
+
+
+class WebSearchResultBlock(msgspec.Struct, tag_field="type", tag="web_search_tool_result"):
+    tool_use_id: str
+    content: list[WebSearchResult] | WebSearchError
+
+
+ReplyBlock = TextBlock | ToolUseBlock | ThinkingBlock | ServerToolUseBlock | WebSearchResultBlock
 
 
 class WebSearchCitation(msgspec.Struct, tag_field="type", tag="web_search_result_location"):
@@ -83,10 +110,19 @@ class GivenTool(msgspec.Struct):
     defer_loading: bool | None = None
     allowed_callers: list[str] | None = None
     max_characters: int | None = None
+    max_uses: Annotated[int, Meta(ge=1)] | None = None
+    allowed_domains: list[str] | None = None
+    blocked_domains: list[str] | None = None
+    user_location: Any = None
 
 
 class OutputDetails(msgspec.Struct):
     thinking_tokens: int = 0
+
+
+class ServerToolUsage(msgspec.Struct):
+    web_search_requests: int = 0
+    web_fetch_requests: int = 0
 
 
 class MessageUsage(msgspec.Struct):
@@ -97,6 +133,7 @@ class MessageUsage(msgspec.Struct):
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
     output_tokens_details: OutputDetails = msgspec.field(default_factory=OutputDetails)
+    server_tool_use: ServerToolUsage | None = None
 
 
 class MessageReplyBody(msgspec.Struct, tag_field="type", tag="message"):

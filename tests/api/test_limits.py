@@ -306,9 +306,9 @@ async def test_small_bodies_are_read_where_they_come_and_large_ones_on_a_thread(
     threads: list[str] = []
     read = chat.chat_request
 
-    def noted(body: Any, id: str, ignored: list[str]) -> Any:
+    def noted(body: Any, id: str, ignored: list[str], **given: Any) -> Any:
         threads.append(threading.current_thread().name)
-        return read(body, id, ignored)
+        return read(body, id, ignored, **given)
 
     monkeypatch.setattr(chat, "chat_request", noted)
     transport = httpx.ASGITransport(app_over(ScriptedBackend(ANSWER)))  # type: ignore[arg-type]

@@ -12,19 +12,31 @@ import jiter
 import msgspec
 
 from mm_gateway.api.messages.signature import Signer
+from mm_gateway.backends.searching import FUNCTIONS
 from mm_gateway.core import (
     ChoiceFinished,
     FinishReason,
     GenerationEvent,
     MessageFields,
     ReasoningDelta,
+    SearchCall,
     TextDelta,
     ToolCallDelta,
     UrlCitation,
     Usage,
 )
 from mm_gateway.errors import UpstreamError
-from mm_gateway.protocol.messages import ReplyBlock, TextBlock, ThinkingBlock, ToolUseBlock, WebSearchCitation
+from mm_gateway.protocol.messages import (
+    ReplyBlock,
+    ServerToolUseBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+    WebSearchCitation,
+    WebSearchError,
+    WebSearchResult,
+    WebSearchResultBlock,
+)
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -63,6 +75,8 @@ class Closed(msgspec.Struct, frozen=True):
     signature: str | None = None
 
 
+_CITED_CHARACTERS = 150
+"""Of a source, that a citation shows at most."""
 Change = Opened | TextAdded | ThoughtAdded | InputAdded | Cited | Closed
 
 
@@ -106,6 +120,19 @@ class _Call:
         return ToolUseBlock(self.id, self.name, found)  # pyright: ignore[reportUnknownArgumentType]
 
 
+class _Search:
+    """A search that the gateway runs, and what it found; each is whole at once."""
+
+    def __init__(self, block: ServerToolUseBlock | WebSearchResultBlock) -> None:
+        self._block = block
+
+    def block(self) -> ServerToolUseBlock | WebSearchResultBlock:
+        return self._block
+
+
+_Entry = _Text | _Thought | _Call | _Search
+
+
 class Blocks:
     """Blocks of one reply.
 
@@ -120,9 +147,11 @@ class Blocks:
         self.refused = False
         self._signer = signer
         self._shows_thoughts = shows_thoughts
-        self._blocks: list[_Text | _Thought | _Call] = []
-        self._open: _Text | _Thought | _Call | None = None
+        self._blocks: list[_Entry] = []
+        self._open: _Entry | None = None
         self._calls: dict[int, _Call] = {}
+        self.searches = 0
+        self._sources: dict[str, str] = {}  # texts by address
 
     @property
     def called(self) -> bool:
@@ -144,9 +173,11 @@ class Blocks:
             case ToolCallDelta():
                 self._add_call(event, changes)
             case UrlCitation() if isinstance(self._open, _Text):
-                citation = WebSearchCitation(event.url, event.title)
+                citation = WebSearchCitation(event.url, event.title, self._sources.get(event.url, "")[:_CITED_CHARACTERS])
                 self._open.citations.append(citation)
                 changes.append(Cited(len(self._blocks) - 1, citation))
+            case SearchCall():
+                self._search(event, changes)
             case MessageFields(fields={"refusal": str(refusal)}) if refusal:
                 self.refused = True
                 self._add_text(refusal, changes)
@@ -184,7 +215,21 @@ class Blocks:
             call.pieces.append(event.arguments)
             changes.append(InputAdded(call.index, event.arguments))
 
-    def _begin(self, block: _Text | _Thought | _Call, shown: ReplyBlock, changes: list[Change]) -> None:
+    def _search(self, event: SearchCall, changes: list[Change]) -> None:
+        id = f"srvtoolu_{event.id.removeprefix('call_')}"
+        if event.status == "searching":
+            self.searches += 1
+            use = ServerToolUseBlock(id, FUNCTIONS[event.kind].name, {"query": event.query})
+            self._begin(_Search(use), ServerToolUseBlock(id, use.name, {}), changes)
+            changes.append(InputAdded(len(self._blocks) - 1, msgspec.json.encode(use.input).decode()))
+        else:
+            self._sources |= {source.url: source.text for source in event.sources}
+            found = [WebSearchResult(source.url, source.title) for source in event.sources]
+            result = WebSearchResultBlock(id, found if event.status == "completed" else WebSearchError())
+            self._begin(_Search(result), result, changes)
+        self._close(changes)
+
+    def _begin(self, block: _Entry, shown: ReplyBlock, changes: list[Change]) -> None:
         self._close(changes)
         self._open = block
         self._blocks.append(block)

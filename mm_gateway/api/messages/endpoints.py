@@ -13,8 +13,9 @@ from litestar.response.base import ASGIResponse
 from mm_gateway.api.connection import HTTPRequest, while_connected
 from mm_gateway.api.endpoint import Asked, receive, respond
 from mm_gateway.api.messages.reply import MessageReply
-from mm_gateway.api.messages.request import chat_input, message_request
+from mm_gateway.api.messages.request import Given, chat_input, message_request
 from mm_gateway.api.messages.signature import Signer
+from mm_gateway.api.messages.tools import read_searches
 from mm_gateway.api.tokens import tokenizing_backend
 from mm_gateway.configuration.settings import StorageSettings
 from mm_gateway.core import ChatInput
@@ -61,11 +62,11 @@ async def create_message(request: HTTPRequest, state: State) -> ASGIResponse:
     signatures: Signatures = state.signatures
     signer = await signatures.signer()
     request_id: str = request.scope["state"]["request_id"]
-    media, unknown = received.media, received.unknown
+    given = Given(signer, state.searcher, received.media, received.unknown)
 
     def asked(body: MessageRequest, ignored: list[str]) -> Asked:
         id = f"msg_{secrets.token_hex(12)}"
-        generation = message_request(body, id, ignored, signer, media=media, unknown=unknown)
+        generation = message_request(body, id, ignored, given)
         reply = MessageReply(
             id=id,
             model=body.model_name,
@@ -74,7 +75,8 @@ async def create_message(request: HTTPRequest, state: State) -> ASGIResponse:
             signer=signer,
             shows_thoughts=body.thinking is None or body.thinking.display != "omitted",
         )
-        return Asked(generation, reply, stream=bool(body.stream))
+        searches = read_searches(body, given.searcher, ignored)
+        return Asked(generation, reply, stream=bool(body.stream), searches=searches)
 
     return await respond(request, state, await received.read(_decoder, asked), received.ignored)
 
@@ -89,10 +91,10 @@ async def count_message_tokens(request: HTTPRequest, state: State) -> MessageTok
     received = await receive(request, state)
     signatures: Signatures = state.signatures
     signer = await signatures.signer()
-    media, unknown = received.media, received.unknown
+    given = Given(signer, state.searcher, received.media, received.unknown)
 
     def asked(body: CountTokensRequest, ignored: list[str]) -> tuple[str, ChatInput]:
-        return body.model_name, chat_input(body, ignored, signer, media=media, unknown=unknown)
+        return body.model_name, chat_input(body, ignored, given)
 
     model, input = await received.read(_count_decoder, asked)
     found = await while_connected(request, tokenizing_backend(request, state, model).tokenize(input))

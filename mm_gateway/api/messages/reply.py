@@ -15,7 +15,7 @@ from mm_gateway.api.messages.signature import Signer
 from mm_gateway.api.replies.reply import is_large
 from mm_gateway.core import GenerationEvent, Usage, UsageSoFar
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError, UpstreamError
-from mm_gateway.protocol.messages import MessageReplyBody, MessageUsage, OutputDetails, StopReason
+from mm_gateway.protocol.messages import MessageReplyBody, MessageUsage, OutputDetails, ServerToolUsage, StopReason
 from mm_gateway.work_pools import BODIES
 
 _encode = msgspec.json.Encoder().encode
@@ -93,7 +93,7 @@ class MessageReply:
             content=content,
             stop_reason=reason,
             stop_sequence=blocks.stop if reason == "stop_sequence" else None,
-            usage=_usage(blocks.usage),
+            usage=_usage(blocks.usage, blocks.searches),
         )
 
     def _stop_reason(self) -> StopReason:
@@ -138,11 +138,12 @@ def _event(type: str, fields: Mapping[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (type.encode(), _encode({"type": type, **fields}))
 
 
-def _usage(usage: Usage) -> MessageUsage:
+def _usage(usage: Usage, searches: int) -> MessageUsage:
     """Anthropic counts what was reused apart."""
     return MessageUsage(
         usage.prompt_tokens - usage.cached_tokens,
         usage.completion_tokens,
         usage.cached_tokens,
         output_tokens_details=OutputDetails(usage.reasoning_tokens),
+        server_tool_use=ServerToolUsage(searches) if searches else None,
     )

@@ -11,19 +11,31 @@ from mm_gateway.api.generation_config import keep_alive_s
 from mm_gateway.api.messages.conversation import read_messages, read_system
 from mm_gateway.api.messages.signature import Signer
 from mm_gateway.api.messages.tools import read_tools
+from mm_gateway.backends.searching import Searcher
 from mm_gateway.core import ChatInput, Effort, GenerationConfig, GenerationRequest, Grammar, Message, Reasoning, Rendering
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.protocol.message_request import CountTokensRequest, MessageRequest
 from mm_gateway.protocol.policy import refuse_unserved
 
 
-def message_request(
-    body: MessageRequest, request_id: str, ignored: list[str], signer: Signer, *, media: bool = False, unknown: list[str] | None = None
-) -> GenerationRequest:
+class Given(msgspec.Struct, frozen=True):
+    """What a body is read with.
+
+    Attributes:
+        signer: of thoughts. searcher: what can be searched. media: the model may take more than text. unknown: as for `decode`.
+    """
+
+    signer: Signer
+    searcher: Searcher
+    media: bool = False
+    unknown: list[str] | None = None
+
+
+def message_request(body: MessageRequest, request_id: str, ignored: list[str], given: Given) -> GenerationRequest:
     """What a body asks for.
 
     Args:
-        ignored: gets the paths of what is left out. media: the model may take more than text. unknown: as for `decode`.
+        ignored: gets the paths of what is left out.
 
     Raises:
         InvalidRequestError: a value out of range; UnsupportedParameterError: something that is not served.
@@ -36,7 +48,7 @@ def message_request(
     return GenerationRequest(
         request_id=request_id,
         model=body.model_name,
-        input=chat_input(body, ignored, signer, media=media, unknown=unknown),
+        input=chat_input(body, ignored, given),
         config=GenerationConfig(
             max_new_tokens=body.max_tokens,
             clamp_to_context=True,
@@ -53,15 +65,13 @@ def message_request(
     )
 
 
-def chat_input(
-    body: CountTokensRequest, ignored: list[str], signer: Signer, *, media: bool = False, unknown: list[str] | None = None
-) -> ChatInput:
+def chat_input(body: CountTokensRequest, ignored: list[str], given: Given) -> ChatInput:
     """The conversation that a body holds; arguments and errors as for `message_request`."""
     refuse_unserved(body)
     ignored += _left_out(body)
     system = read_system(body.system, ignored)
-    messages = (*system, *read_messages(body.messages, ignored, signer, media=media))
-    tools = read_tools(body, ignored, unknown)
+    messages = (*system, *read_messages(body.messages, ignored, given.signer, media=given.media))
+    tools = read_tools(body, given.searcher, ignored, given.unknown)
     return ChatInput(
         messages,
         tools,

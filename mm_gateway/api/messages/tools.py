@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mm_gateway.api.tools import OneFunction, functions_of, tool_use, unserved_tool
+from mm_gateway.backends.searching import FUNCTIONS, MAX_SEARCHES, Searcher, SearchPlan
 from mm_gateway.core import Tool, ToolUse
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol.decoding import convert
@@ -74,24 +75,48 @@ DEFINED: Mapping[str, Tool] = {
 """Tools of Anthropic's that clients run, by type, with the shape that its documentation gives them."""
 
 
-def read_tools(body: CountTokensRequest, ignored: list[str], unknown: list[str] | None = None) -> ToolUse | None:
+_WEB_SEARCH = re.compile(r"web_search_\d{8}")
+"""Types of Anthropic's tool of its servers that the gateway's own search serves."""
+
+
+def read_searches(body: CountTokensRequest, searcher: Searcher, ignored: list[str]) -> SearchPlan | None:
+    """What the model may search; None: nothing. ignored: gets the paths of what is left out.
+
+    Raises:
+        InvalidRequestError: domains are allowed and blocked at once.
+    """
+    for index, given in enumerate(body.tools or ()):
+        if not _WEB_SEARCH.fullmatch(str(given.get("type"))) or not searcher.has("web"):
+            continue
+        at = f"tools[{index}]"
+        tool = convert(dict(given), GivenTool, at)
+        if tool.allowed_domains and tool.blocked_domains:
+            raise InvalidRequestError(f"{at}: allowed_domains and blocked_domains exclude each other", param=f"{at}.blocked_domains")
+        if tool.user_location:
+            ignored.append(f"{at}.user_location")
+        domains, blocked = tuple(tool.allowed_domains or ()), tuple(tool.blocked_domains or ())
+        return SearchPlan({"web": None}, domains, tool.max_uses or MAX_SEARCHES, blocked)
+    return None
+
+
+def read_tools(body: CountTokensRequest, searcher: Searcher, ignored: list[str], unknown: list[str] | None = None) -> ToolUse | None:
     """What may and must be called; None: nothing.
 
     Args:
-        ignored: gets the paths of what is left out. unknown: as for `decode`.
+        searcher: what can be searched. ignored: gets the paths of what is left out. unknown: as for `decode`.
 
     Raises:
         InvalidRequestError: a name, a schema or a choice is wrong. UnsupportedParameterError: a tool that cannot be run has to be.
     """
     given = body.tools or []
-    tools = [_Given(f"tools[{index}]", tool, unknown) for index, tool in enumerate(given)]
+    tools = [_Given(f"tools[{index}]", tool, searcher, unknown) for index, tool in enumerate(given)]
     choice = _choice(body.tool_choice, tools)
     functions = functions_of(
         [tool.kind for tool in tools],
         lambda index: tools[index].function(ignored),
         choice,
         ignored,
-        {tool.kind for tool in tools} - _SERVED,
+        {tool.kind for tool in tools if not tool.served},
     )
     parallel = body.tool_choice is None or not body.tool_choice.disable_parallel_tool_use
     return tool_use(functions, choice, parallel=parallel, name_field="name")
@@ -103,11 +128,13 @@ _SERVED = frozenset({"custom", *DEFINED})
 class _Given:
     """A tool as it was given at a path of the body."""
 
-    def __init__(self, at: str, given: Mapping[str, Any], unknown: list[str] | None) -> None:
+    def __init__(self, at: str, given: Mapping[str, Any], searcher: Searcher, unknown: list[str] | None) -> None:
         self.at = at
         self.tool = convert(dict(given), GivenTool, at, unknown)
         self.kind = self.tool.type or "custom"
-        if self.kind not in _SERVED and _DATED.fullmatch(self.kind) is None and self.kind != "mcp_toolset":
+        self._searches = _WEB_SEARCH.fullmatch(self.kind) is not None and searcher.has("web")
+        self.served = self._searches or self.kind in _SERVED
+        if not self.served and _DATED.fullmatch(self.kind) is None and self.kind != "mcp_toolset":
             raise unserved_tool(self.kind, at)
 
     @property
@@ -122,6 +149,8 @@ class _Given:
             ignored.append(f"{at}.defer_loading")
         if tool.allowed_callers and "direct" not in tool.allowed_callers:
             ignored.append(f"{at}.allowed_callers")
+        if self._searches:
+            return FUNCTIONS["web"]
         if self.kind in DEFINED:
             return DEFINED[self.kind]
         if tool.name is None or tool.input_schema is None:
@@ -145,7 +174,7 @@ def _choice(choice: MessageToolChoice | None, tools: Sequence[_Given]) -> str | 
             if name is None:
                 raise InvalidRequestError("You must provide the parameter: tool_choice.name", param="tool_choice.name")
             for tool in tools:
-                if tool.name == name and tool.kind not in _SERVED:
+                if tool.name == name and not tool.served:
                     raise unserved_tool(tool.kind, tool.at)
             return OneFunction(name, "tool_choice.name")
         case MessageToolChoice(type=kind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -44,11 +44,7 @@ def as_chat(
             code="unsupported_value",
         )
     if any("file_url" in part.get("file", ()) for message in messages for part in message.parts):
-        raise UnsupportedParameterError(
-            "input_file.file_url: the server of this model is asked by chat, which has no files by address. Send file_data",
-            param="input",
-            code="unsupported_value",
-        )
+        raise _no_addresses(body)
     fields: dict[str, Any] = {name: given[name] for name in _SAME if name in given}
     fields["messages"] = messages_body(messages)
     if body.max_output_tokens is not None:
@@ -69,6 +65,21 @@ def as_chat(
     last = max((index for index, item in enumerate(items) if item.get("role") == "user"), default=-1)
     ignored += [f"input[{index}]" for index, item in enumerate(items[: max(last, 0)]) if item.get("type") == "reasoning"]
     return ForwardedBody(model=body.model_name, endpoint="chat/completions", fields=fields, output_tokens=body.max_output_tokens or 0)
+
+
+def _no_addresses(body: ResponseRequest) -> UnsupportedParameterError:
+    """Of a file: at its path, where the body itself holds it and no earlier turn."""
+    param = "input"
+    for index, item in enumerate(body.input if isinstance(body.input, list) else ()):
+        for name in ("content", "output"):
+            parts = cast("list[dict[str, Any]] | str | None", item.get(name))
+            places = [place for place, part in enumerate(parts) if part.get("file_url")] if isinstance(parts, list) else []
+            param = f"input[{index}].{name}[{places[0]}].file_url" if places else param
+    return UnsupportedParameterError(
+        f"{param}: the server of this model is asked by chat, which has no files by address. Send file_data",
+        param=param,
+        code="unsupported_value",
+    )
 
 
 def _response_format(form: TextFormat) -> dict[str, Any]:

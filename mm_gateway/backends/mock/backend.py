@@ -133,7 +133,7 @@ class MockBackend:
             yield Ignored(request.input.reasoning.fields)
         choices = await pool.run(self._choices, request, prompts, sizes, orders, form, thought or ())
         check_prompt_logprobs(config, sum(sizes), echo=request.input.echo)
-        known = (UsageSoFar(sum(sizes), 0),) if isinstance(request.input, ChatInput) else ()
+        known = (UsageSoFar(sum(sizes), 0),) if isinstance(request.input, ChatInput) and not config.return_token_ids else ()
         told = await pool.run(prompt_tokens, request.input, config, prompts)
         for event in itertools.chain(known, told, _echoes(request, prompts, choices)):
             yield event

@@ -197,7 +197,6 @@ async def test_a_response_is_asked_for_in_the_words_of_chat(fields: dict[str, An
     ("fields", "param"),
     [
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
-        ({"background": True}, "background"),
         ({"conversation": "c"}, "conversation"),
         ({"truncation": "auto"}, "truncation"),
         ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
