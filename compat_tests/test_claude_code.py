@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from compat_tests.support.gateways import Gateway
+from compat_tests.support.gateways import Gateway, free_port, start_gateway, stop_gateway
 
 pytestmark = pytest.mark.environments
 
@@ -75,6 +78,57 @@ def test_it_reads_edits_and_runs_as_the_model_tells_it(scripted: tuple[Gateway, 
     assert (project / "notes.txt").read_text() == (project / "copy.txt").read_text() == "line two\n"
     assert (project / "new.txt").read_text() == "new\n"
     assert result["usage"]["input_tokens"] > 1000 and result["permission_denials"] == []
+
+
+class Web(BaseHTTPRequestHandler):
+    """A SearXNG server with one page."""
+
+    def do_GET(self) -> None:
+        found = json.dumps({"results": [{"title": "Towers", "url": "http://127.0.0.1:9/towers", "content": "It is 300 m tall."}]}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(found)))
+        self.end_headers()
+        self.wfile.write(found)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def searching(tmp_path: Path) -> Iterator[tuple[Gateway, Path]]:
+    """A gateway with a web to search, whose model `scripted` follows a script, and the script's path."""
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Web)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    folder = tmp_path / "gateway"
+    folder.mkdir()
+    script = folder / "script.json"
+    script.write_text('["Nothing."]')
+    gateway = start_gateway(
+        folder,
+        {"scripted": {"model_name": "scripted", "backend": "mock", "script": str(script), "max_context_length": 200_000}},
+        free_port(),
+        XDG_DATA_HOME=str(folder / "data"),
+        MM_GATEWAY_SEARCH_PROVIDER="searxng",
+        MM_GATEWAY_SEARCH_SEARXNG_URL=f"http://127.0.0.1:{web.server_port}",
+    )
+    yield gateway, script
+    stop_gateway(gateway)
+    web.shutdown()
+    web.server_close()
+
+
+def test_its_web_search_is_the_gateways(searching: tuple[Gateway, Path], project: Path) -> None:
+    """It asks by a request of its own, for which a hook of its own brings another script."""
+    gateway, script = searching
+    script.write_text(json.dumps([{"calls": [{"name": "WebSearch", "arguments": {"query": "tall towers"}}]}]))
+    within = script.with_name("within.json")
+    within.write_text(json.dumps([{"calls": [{"name": "web_search", "arguments": {"query": "tall towers"}}]}, "It is 300 m tall [1]."]))
+    hook = {"type": "command", "command": f"cp {within} {script}"}
+    settings = json.dumps({"hooks": {"PreToolUse": [{"matcher": "WebSearch", "hooks": [hook]}]}})
+    result = claude(gateway, project, "How tall?", "--model", "scripted", "--allowedTools", "WebSearch", "--settings", settings)
+    assert (result["is_error"], result["result"]) == (False, "It is 300 m tall [1].")
+    assert result["modelUsage"]["scripted"]["webSearchRequests"] == 1
 
 
 def test_a_name_of_anthropics_leads_to_the_model_that_is_configured(scripted: tuple[Gateway, Path], project: Path) -> None:

@@ -82,7 +82,8 @@ class CountTokensRequest(AddressedBody, kw_only=True, forbid_unknown_fields=True
     tools: Annotated[
         Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None,
         about(
-            "Tools with `name`, `description` and `input_schema`; and those of Anthropic's that clients run: bash, text_editor, memory; and `web_search`."
+            "Tools with `name`, `description` and `input_schema`; those of Anthropic's that clients run: bash, text_editor, memory; and "
+            "`web_search`."
         ),
     ] = None
     tool_choice: Annotated[MessageToolChoice | None, about("Default: `auto`.")] = None
