@@ -182,7 +182,6 @@ def test_errors_arrive_as_their_exception(client: openai.OpenAI, text: str, erro
 def test_what_is_not_served_is_named(client: openai.OpenAI) -> None:
     for fields, param in (
         ({"conversation": "conv_1"}, "conversation"),
-        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
         ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tools[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://x"}]}]}, "input[0].content[0].type"),
     ):

@@ -39,7 +39,7 @@ EXPECTED = {
     "chat-generate": "",
     "class City": "inhabitants=",
     "first = client.responses.create": "",
-    "background=True": "incomplete",
+    "background=True": "",
     "embeddings.create": "256 ",
     "continue_final_message": "[",
 }

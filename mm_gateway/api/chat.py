@@ -103,6 +103,8 @@ def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str
     check_logprob_entries(
         body.n or 1, logprobs, limits[0] if limits else None, limit_field="max_completion_tokens", logprobs_field="top_logprobs"
     )
+    if body.verbosity in ("low", "high"):
+        ignored.append("verbosity")
     tools = read_tools(body, ignored)
     grammar = read_grammar(body)
     if tools is not None and grammar is not None and (grammar.kind == "structural_tag" or not grammar.param.startswith("response_format")):

@@ -160,12 +160,13 @@ class _Reply:
                     yield told
         results: list[Message] = []
         calls: list[ToolCall] = []
-        for kind, id, pieces in turn.asked:
+        cut = turn.finished is not None and turn.finished.finish_reason == "length"
+        for kind, id, pieces in turn.asked if not cut else ():  # what is cut says no longer what to look for, and nobody would read it
             async for told in self._search(kind, _query_of("".join(pieces)), results, id):
                 yield told
             calls.append(ToolCall(id, FUNCTIONS[kind].name, "".join(pieces)))
         finished = turn.finished
-        if calls and not turn.others and finished is not None and finished.finish_reason != "length":
+        if calls and not turn.others and finished is not None:
             self._go_on(Message("assistant", "".join(turn.text), tool_calls=tuple(calls)), results)
             return
         self.ended = True

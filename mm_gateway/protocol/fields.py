@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -66,6 +66,12 @@ Model = Annotated[
     str | None, about("A name or an alias from `/v1/models`. Default, and for an empty text: `default_model`.", examples=["mock"])
 ]
 User = Annotated[str | None, no_effect("Your name of the end user.")]
+
+
+Verbosity = Annotated[
+    Literal["low", "medium", "high"] | None,
+    no_effect("For remote models that are asked by chat, who read it; else left out, and named in `x-mm-gateway-ignored`."),
+]
 
 
 class AddressedBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -42,7 +42,7 @@ from mm_gateway.protocol.conversation import (
     ToolChoiceField,
     Tools,
 )
-from mm_gateway.protocol.fields import AddressedBody, KeepAlive, Metadata, User, about, extension, no_effect, refused
+from mm_gateway.protocol.fields import AddressedBody, KeepAlive, Metadata, User, Verbosity, about, extension, no_effect, refused
 from mm_gateway.protocol.reasoning import BudgetField, ChatReasoning, EffortField, TokenBudgetField
 
 _GRAMMAR = "A grammar that the output follows: in llguidance's dialect of Lark, or as llama.cpp and xgrammar write it (`root ::= …`)."
@@ -240,13 +240,14 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
 
     prompt_cache_options: Annotated[dict[str, Any] | None, no_effect("Prompts that begin alike share work anyway.")] = None
 
+    verbosity: Verbosity = None
+
     # decoded so that they can be refused by name
     functions: Annotated[list[Any] | None, refused("Use `tools`.")] = None
     function_call: Annotated[Any, refused("Use `tool_choice`.", off=("none", "auto"))] = None
     modalities: Annotated[list[str] | None, refused(off=(["text"],))] = None
     audio: Annotated[Any, refused()] = None
     prediction: Annotated[Any, refused()] = None
-    verbosity: Annotated[str | None, refused(off=("medium",))] = None
     moderation: Annotated[Any, refused()] = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_type_hints
 
 import msgspec
@@ -21,11 +21,11 @@ def policies(struct: type[msgspec.Struct]) -> Mapping[str, Policy]:
     return {name: _extra(meta.extra_json_schema, POLICY, "served") for name, meta in _described(struct).items()}
 
 
-def refuse_unserved(body: msgspec.Struct, at: str = "", *, served: Collection[str] = ()) -> None:
+def refuse_unserved(body: msgspec.Struct, at: str = "") -> None:
     """Refuse what would have to change the reply and cannot, however empty its value; objects in fields are looked into too.
 
     Args:
-        at: path of the body. served: paths of fields that are served nevertheless.
+        at: path of the body.
 
     Raises:
         UnsupportedParameterError: a field that is not served has a value that does not turn it off; `param` is its path.
@@ -33,10 +33,10 @@ def refuse_unserved(body: msgspec.Struct, at: str = "", *, served: Collection[st
     unserved = _unserved(type(body))
     for name in body.__struct_fields__:
         value = getattr(body, name)
-        if name in unserved and value not in unserved[name] and f"{at}{name}" not in served:
+        if name in unserved and value not in unserved[name]:
             raise UnsupportedParameterError(f"{at}{name} is not supported by this server", param=f"{at}{name}")
         if isinstance(value, msgspec.Struct):
-            refuse_unserved(value, f"{at}{name}.", served=served)
+            refuse_unserved(value, f"{at}{name}.")
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from mm_gateway.core.limits import MAX_ITEMS, MAX_TOOLS, MaxTokens, TopLogprobs
 from mm_gateway.protocol.conversation import AllowedTool, ParallelToolCalls, TemplateVariables
-from mm_gateway.protocol.fields import Metadata, about, extension, no_effect, refused
+from mm_gateway.protocol.fields import Metadata, Verbosity, about, extension, no_effect, refused
 from mm_gateway.protocol.generation import SamplingFields
 from mm_gateway.protocol.reasoning import BudgetField, EffortField, TokenBudgetField
 
@@ -41,7 +41,7 @@ class TextFormat(msgspec.Struct, forbid_unknown_fields=True):
 
 class TextConfig(msgspec.Struct, forbid_unknown_fields=True):
     format: TextFormat | None = None
-    verbosity: Annotated[str | None, refused(off=("medium",))] = None
+    verbosity: Verbosity = None
 
 
 class ReasoningConfig(msgspec.Struct, forbid_unknown_fields=True):

@@ -38,7 +38,6 @@ UNSERVED = (
     "web_search_options",
     "suffix",
     "reasoning_effort",
-    "verbosity",
     "modalities",
 )
 DESCRIBED = [pytest.param(*key, id=" ".join(key)) for key, endpoint in ENDPOINTS.items() if "{" in key[1] or endpoint.body is not None]

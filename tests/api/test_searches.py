@@ -173,6 +173,13 @@ async def test_there_are_no_more_searches_than_asked_for(tmp_path: Path) -> None
     assert [[tool.name for tool in use.tools] for use in tools if use is not None] == [["web_search", "f"], ["web_search", "f"], ["f"]]
 
 
+async def test_a_search_that_is_cut_is_not_run(tmp_path: Path) -> None:
+    cut: list[Step] = [*calling(("web_search", '{"query": "ta'))[:-2], ChoiceFinished(0, "length"), Usage(1, 1)]
+    async with gateway(Turns(cut), tmp_path) as client:
+        found = (await created(client)).json()
+    assert found["status"] == "incomplete" and [item["type"] for item in found["output"]] == ["message"]
+
+
 async def test_calls_of_the_clients_functions_end_the_reply(tmp_path: Path) -> None:
     async with gateway(Turns(calling(SEARCH, ("f", "{}"))), tmp_path) as client:
         found = (await created(client, tools=[WEB, F])).json()

@@ -58,7 +58,6 @@ COMPLETION: dict[str, Any] = {"model": "m", "prompt": "hi"}
         (ChatCompletionRequest, CHAT, {"modalities": []}, "modalities"),
         (ChatCompletionRequest, CHAT, {"moderation": {}}, "moderation"),
         (ResponseRequest, RESPONSE, {"prompt": {}}, "prompt"),
-        (ResponseRequest, RESPONSE, {"text": {"verbosity": ""}}, "text.verbosity"),
         (ResponseRequest, RESPONSE, {"reasoning": {"mode": ""}}, "reasoning.mode"),
     ],
 )

@@ -167,7 +167,7 @@ async def _read(request: HTTPRequest, state: State, *, compact: bool = False) ->
     """compact: the endpoint asks for a compaction; otherwise the body may."""
     received = await receive(request, state)
     forwarded, ignored, unknown = received.forwarded, received.ignored, received.unknown
-    body = await received.read(_decoder, lambda body, _: _checked(body, forwarded, compact))
+    body = await received.read(_decoder, lambda body, _: _checked(body, compact))
     store: ResponseStore = state.responses
     owner = principal(request)
     ids = ItemIds()
@@ -176,6 +176,8 @@ async def _read(request: HTTPRequest, state: State, *, compact: bool = False) ->
     if compacting and body.text is not None and body.text.format is not None:
         ignored.append("text.format")
         body.text.format = None
+    if not forwarded and body.text is not None and body.text.verbosity in ("low", "high"):
+        ignored.append("text.verbosity")
     wanted = referenced(body.input)
     stored = await store.items(owner, wanted) if wanted else {}
     sealed: SealedTexts = state.sealed_texts
@@ -206,8 +208,8 @@ async def _read(request: HTTPRequest, state: State, *, compact: bool = False) ->
     return await BODIES.run(read) if given + len(previous) > _MANY_ITEMS else read()
 
 
-def _checked(body: ResponseRequest, forwarded: bool, compact: bool) -> ResponseRequest:
-    check(body, forwarded=forwarded)
+def _checked(body: ResponseRequest, compact: bool) -> ResponseRequest:
+    check(body)
     for name in ("stream", "background") if compact else ():
         if getattr(body, name):
             raise UnsupportedParameterError(f"{name}: a compaction is answered whole, and at once", param=name, code="unsupported_value")

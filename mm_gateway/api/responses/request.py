@@ -17,22 +17,19 @@ from mm_gateway.protocol.responses import ReasoningReply, ResponseObject
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED = "reasoning.encrypted_content"
 
-FORWARDED = ("text.verbosity",)
-"""Paths of fields that only models of other servers have."""
-
 
 def wants_logprobs(body: ResponseRequest) -> bool:
     """Asked for by `include`, or by a number of them."""
     return LOGPROBS in (body.include or ()) or bool(body.top_logprobs)
 
 
-def check(body: ResponseRequest, *, forwarded: bool = False) -> None:
-    """What can be said before anything is looked up. forwarded: a model of another server answers.
+def check(body: ResponseRequest) -> None:
+    """What can be said before anything is looked up.
 
     Raises:
         InvalidRequestError: fields are missing or do not go together. UnsupportedParameterError: something that is not served.
     """
-    refuse_unserved(body, served=FORWARDED if forwarded else ())
+    refuse_unserved(body)
     if body.input is None and body.previous_response_id is None:
         raise InvalidRequestError(
             "One of 'input' or 'previous_response_id' must be provided.", param="input", code="missing_required_parameter"

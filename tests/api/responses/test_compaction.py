@@ -68,10 +68,12 @@ def given_to(backend: ScriptedBackend) -> tuple[tuple[Message, ...], ToolUse | N
 async def test_a_trigger_makes_an_item_of_which_only_the_gateway_reads_the_summary(
     client: AsyncTestClient[GatewayApp], backend: ScriptedBackend
 ) -> None:
-    reply = await asked(client, input=[*TURN, TRIGGER], store=False, tool_choice="auto", text={"format": {"type": "json_object"}})
+    reply = await asked(
+        client, input=[*TURN, TRIGGER], store=False, tool_choice="auto", text={"format": {"type": "json_object"}, "verbosity": "low"}
+    )
     (item,) = reply.json()["output"]
     assert item["type"] == "compaction" and item["id"].startswith("cmp_") and SUMMARY not in reply.text
-    assert reply.headers["x-mm-gateway-ignored"] == "text.format"
+    assert reply.headers["x-mm-gateway-ignored"] == "text.format, text.verbosity"
     messages, use = given_to(backend)
     assert messages[-1] == ASKED and [message.role for message in messages[:-1]] == ["developer", "user", "assistant", "tool", "assistant"]
     assert use is not None and use.shown_only and [tool.name for tool in use.tools] == ["f"]
