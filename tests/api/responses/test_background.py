@@ -14,6 +14,7 @@ from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError, RateLi
 from openai.types.responses import Response
 
 from mm_gateway.api.app import GatewayApp, create_app
+from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.api.responses import background
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings, StorageSettings
@@ -179,3 +180,24 @@ async def test_a_record_whose_process_died_says_so(client: AsyncOpenAI, tmp_path
                 assert (await other.responses.retrieve(done.id)).status == status
         app = app_over(ScriptedBackend(ANSWER), tmp_path)
         store = app.state.responses
+
+
+async def test_it_is_one_request_that_ends_with_it_to_those_who_observe(backend: ScriptedBackend, tmp_path: Path) -> None:
+    backend.script = SLOW
+    app = app_over(backend, tmp_path)
+    seen: list[RequestRecord] = []
+
+    class Observer:
+        def finished(self, record: RequestRecord) -> None:
+            if record.method == "POST":
+                seen.append(record)
+
+    app.state.observers.append(Observer())
+    with served(app) as port:
+        async with AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client:
+            queued = await client.responses.create(**ASKED)
+            assert seen == []
+            await ended(client, queued.id)
+    (record,) = seen
+    assert (record.endpoint, record.model, record.status, record.output_tokens) == ("/v1/responses", "scripted", 200, 5)
+    assert record.error is None and record.duration_s > 0.5
