@@ -21,7 +21,7 @@ import uvloop
 
 from benchmarks._http import Connection
 from benchmarks._measures import Percentiles, ratio
-from benchmarks._servers import PORT, ServerCommand, running
+from benchmarks._servers import PORT, RunningServer, ServerCommand, running
 from benchmarks._tables import machine, markdown_table, versions, write_section
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -73,7 +73,27 @@ async def streams(base_url: str, count: int, tokens: int, delay_s: float) -> tup
     return sum(complete for complete, _ in good), sum(chunks for _, chunks in good) / duration_s, duration_s
 
 
-async def measure(gateway_url: str, bare_url: str, pid: int, scale: float) -> str:
+async def cost_of_observing(observed: RunningServer, unobserved: RunningServer, scale: float) -> list[list[object]]:
+    """Rows of what metrics, log and usage add to a request: latency, and the server's CPU time, which other work disturbs less."""
+    servers = (observed, unobserved)
+    connections = [Connection(server.base_url) for server in servers]
+    processes = [psutil.Process(server.pid) for server in servers]
+    samples: list[list[float]] = [[], []]
+    cpu_s = [0.0, 0.0]
+    for block in range(40):  # alternating, each first in turn
+        for index in (0, 1) if block % 2 else (1, 0):
+            before = sum(processes[index].cpu_times()[:2])
+            samples[index] += await latencies(connections[index], "/chat/completions", round(250 * scale))
+            cpu_s[index] += sum(processes[index].cpu_times()[:2]) - before
+    with_it, without = (Percentiles.of(found) for found in samples)
+    cpu_ms = [1e3 * spent / len(found) for spent, found in zip(cpu_s, samples, strict=True)]
+    return [
+        ["latency of a request, p50, ms", with_it.p50 * 1e3, without.p50 * 1e3, f"{(with_it.p50 - without.p50) * 1e3:+.3f} ms"],
+        ["CPU time of a request, ms", cpu_ms[0], cpu_ms[1], f"{cpu_ms[0] - cpu_ms[1]:+.3f} ms"],
+    ]
+
+
+async def measure(gateway_url: str, bare_url: str, pid: int, observing: list[list[object]], scale: float) -> str:
     ours, bare = Connection(gateway_url), Connection(bare_url)
     gateway_samples: list[float] = []
     bare_samples: list[float] = []
@@ -100,7 +120,8 @@ async def measure(gateway_url: str, bare_url: str, pid: int, scale: float) -> st
     second = markdown_table(
         ["live streams, 10 tokens/s each for 10 s", "complete", "chunks/s", "seconds", "server RSS after, MiB"], live_rows
     )
-    return f"{machine()}. {versions('mm-gateway', 'uvicorn', 'litestar', 'msgspec')}.\n\n{first}\n\n{second}"
+    third = markdown_table(["metrics, log of requests and usage", "with them", "without", "difference"], observing)
+    return f"{machine()}. {versions('mm-gateway', 'uvicorn', 'litestar', 'msgspec')}.\n\n{first}\n\n{third}\n\n{second}"
 
 
 async def bare_app(scope, receive, send) -> None:
@@ -132,14 +153,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests")
+    parser.add_argument("--observing", action="store_true", help="print what metrics, log and usage cost, and nothing else")
     parser.add_argument("--dry", action="store_true", help="print instead of writing docs/benchmarks.md")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     models = args.work.resolve() / "mock.yaml"
     models.write_text(json.dumps(MODELS))
-    gateway = ServerCommand(
-        "mm_gateway", (sys.executable, "-m", "mm_gateway.main", "serve", "--models", str(models), "--port", PORT), "mock"
-    )
+    serve = ("serve", "--models", str(models), "--port", PORT)
+    gateway = ServerCommand("mm_gateway", (sys.executable, "-m", "mm_gateway.main", *serve), "mock")
+    unobserved = ServerCommand("unobserved", (sys.executable, "-m", "benchmarks.unobserved", *serve), "mock")
     uvicorn = (
         sys.executable,
         "-m",
@@ -152,8 +174,14 @@ def main() -> int:
         "--log-level",
         "error",
     )
+    scale = 0.1 if args.quick else 1.0
+    with running(gateway) as ours, running(unobserved) as without:
+        observing = uvloop.run(cost_of_observing(ours, without, scale))
+    if args.observing:
+        print(markdown_table(["", "with", "without", "difference"], observing))
+        return 0
     with running(gateway) as ours, running(ServerCommand("bare", uvicorn, "mock")) as bare:
-        text = uvloop.run(measure(ours.base_url, bare.base_url, ours.pid, 0.1 if args.quick else 1.0))
+        text = uvloop.run(measure(ours.base_url, bare.base_url, ours.pid, observing, scale))
     if args.dry:
         print(text)
     else:

@@ -24,6 +24,7 @@ import msgspec
 import mm_gateway
 from mm_gateway.cli.hub.commands import COMMANDS
 from mm_gateway.cli.keys import keys
+from mm_gateway.cli.log import log_to_stderr
 from mm_gateway.cli.options import config_option, models_option
 from mm_gateway.cli.usage import usage
 from mm_gateway.configuration.loader import load_settings
@@ -52,7 +53,7 @@ def serve(models_file: Path | None, gateway_file: Path | None, host: str | None,
     server = settings.server
     server = msgspec.structs.replace(server, host=server.host if host is None else host, port=server.port if port is None else port)
     settings = msgspec.structs.replace(settings, server=server)
-    logging.basicConfig(level=server.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr(server.log_level)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     from mm_gateway.cli.server import serve
 

@@ -35,13 +35,15 @@ class Timeline:
     """The spans of one request. Belongs to its event loop.
 
     Attributes:
+        request_id: names the request in logs.
         seconds: by name, the spans of that name that have ended, added up; those that ran side by side count each.
     """
 
-    __slots__ = ("follower", "seconds")
+    __slots__ = ("follower", "request_id", "seconds")
 
-    def __init__(self, follower: SpanFollower | None = None) -> None:
+    def __init__(self, follower: SpanFollower | None = None, request_id: str = "") -> None:
         self.follower = follower
+        self.request_id = request_id
         self.seconds: dict[SpanName, float] = {}
 
 
@@ -84,6 +86,12 @@ NOBODY = Timeline()
 def follow(timeline: Timeline) -> None:
     """What begins from now on in this context, and in the tasks that it starts, belongs to this timeline."""
     _current.set((timeline, None))
+
+
+def request_id() -> str:
+    """Of the request of this context; "" outside of one."""
+    current = _current.get()
+    return current[0].request_id if current is not None else ""
 
 
 @contextmanager

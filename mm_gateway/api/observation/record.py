@@ -105,7 +105,7 @@ class RequestRecord:
         self.finish_reasons: list[FinishReason] = []
         self.arrived_at = time.time()
         self.arrived = time.monotonic()
-        self.timeline = Timeline()
+        self.timeline = Timeline(request_id=request_id)
         self.listener: Callable[[GenerationEvent], None] | None = None
         self.begun: float | None = None
         self.first_output: float | None = None
@@ -144,7 +144,8 @@ class RequestRecord:
         if isinstance(event, _OUTPUT):
             self._piece(event.index)
         elif isinstance(event, Embedding):
-            self._output(time.monotonic())
+            self.last_output = time.monotonic()
+            self.first_output = self.first_output or self.last_output
         elif isinstance(event, ChoiceFinished):
             self.finish_reasons.append(event.finish_reason)
         elif isinstance(event, Usage):
@@ -157,22 +158,18 @@ class RequestRecord:
         self.error, self.error_code = error, code
 
     def _piece(self, choice: int) -> None:
-        now = time.monotonic()
+        now = self.last_output = time.monotonic()
         self.pieces += 1
         before = self._last_piece.get(choice)
         self._last_piece[choice] = now
-        if before is not None:
-            gap_s = now - before
-            if self.gaps is None:
-                self.gaps = [0] * (len(GAP_BOUNDS_S) + 1)
-            self.gaps[bisect_left(GAP_BOUNDS_S, gap_s)] += 1
-            self.gaps_s += gap_s
-        self._output(now)
-
-    def _output(self, now: float) -> None:
-        if self.first_output is None:
-            self.first_output = now
-        self.last_output = now
+        if before is None:
+            if self.first_output is None:
+                self.first_output = now
+            return
+        if self.gaps is None:
+            self.gaps = [0] * (len(GAP_BOUNDS_S) + 1)
+        self.gaps[bisect_left(GAP_BOUNDS_S, now - before)] += 1
+        self.gaps_s += now - before
 
 
 class Observer(Protocol):

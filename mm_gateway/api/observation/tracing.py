@@ -146,7 +146,7 @@ class Tracing:
         context = self.propagator.extract(known)
         root = self.tracer.start_span(record.method, context, SpanKind.SERVER, start_time=int(record.arrived_at * 1e9))
         followed = RequestTrace(root, self, Contents() if self._settings.contents and root.is_recording() else None)
-        record.timeline = Timeline(followed)
+        record.timeline = Timeline(followed, record.request_id)
         return followed
 
     def finished(self, record: RequestRecord) -> None:

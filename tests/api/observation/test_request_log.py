@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from mm_gateway.api.app import GatewayApp
 from mm_gateway.api.observation import request_log
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.api.observation.request_log import LogLine, RequestLog, as_text
+from mm_gateway.cli.log import log_to_stderr
 from mm_gateway.configuration.api_key import ApiKey, digest_of
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import EngineError
@@ -140,3 +142,18 @@ server.serve(settings)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert " GET /v1/models 200 " in done.stdout
+
+
+async def test_what_else_is_logged_during_a_request_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.Logger("root")
+    monkeypatch.setattr(logging, "root", root)
+    monkeypatch.setattr(logging.Logger, "root", root)
+    monkeypatch.setattr(sys, "stderr", written := io.StringIO())
+    log_to_stderr("warning")
+    monkeypatch.setattr("mm_gateway.api.errors.logger", root)
+    async with AsyncTestClient(app_over(ScriptedBackend([RuntimeError("a fault of ours")]))) as client:
+        body = {"model": "an-alias", "messages": [{"role": "user", "content": "Hi"}]}
+        id = (await client.post(CHAT, json=body)).headers["x-request-id"]
+    root.warning("outside")
+    first, *_, last = written.getvalue().splitlines()
+    assert f" ERROR {id} root: unexpected error" in first and last.endswith(" WARNING root: outside")
