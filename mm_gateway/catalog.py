@@ -17,7 +17,7 @@ from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Price, Settings
 from mm_gateway.core import Backend, ModelInfo
-from mm_gateway.entries import Names, local_configs, named_by, needs_manager, prices
+from mm_gateway.entries import Elsewhere, Names, local_configs, named_by, needs_manager, prices
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
 from mm_gateway.runtime.residency.history import ModelEvent
@@ -52,7 +52,7 @@ class Catalog:
             else the first one. workflow_wait_s: for each wait of a stage.
         default_model: for requests that name none; None: they are refused.
         patterns: of names that nothing else has -> the name that is meant.
-        models: the entries that the backends were made of.
+        models: the entries that the backends were made of. elsewhere: as for `build_catalog`.
         manager: of the local models, closed with the catalog. hub: models that requests may name without an entry.
     """
 
@@ -69,6 +69,7 @@ class Catalog:
         models: Mapping[str, ModelConfig] | None = None,
         manager: RealModelManager | None = None,
         hub: HubModels | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._names = Names(
             models or {},
@@ -81,6 +82,7 @@ class Catalog:
             prices(models or {}),
         )
         self._manager = manager
+        self._elsewhere = elsewhere
         self._workflows = {f"{WORKFLOW_PREFIX}{workflow.name}": workflow for workflow in workflows}
         self._workflow_wait_s = workflow_wait_s
         self._created = int(time.time())
@@ -156,11 +158,11 @@ class Catalog:
         again before it returned.
         """
         names, served = self._names, self._names.backends
-        if self._manager is None and needs_manager(settings):
+        if self._manager is None and self._elsewhere is None and needs_manager(settings):
             self._manager = RealModelManager.from_settings(settings.memory, settings.engine)
             for listener in self._listeners:
                 self._manager.on_event(listener)
-        new = named_by(settings, self._manager, names)
+        new = named_by(settings, self._manager, names, self._elsewhere)
         fresh = [backend for name, backend in new.backends.items() if served.get(name) is not backend]
         await self._read_files(fresh)
         self._names = new
@@ -255,10 +257,15 @@ class Catalog:
                 await asyncio.wait_for(MODELS.run(self._manager.close), CLOSE_TIMEOUT_S)
 
 
-def build_catalog(settings: Settings) -> Catalog:
-    """The catalog that the settings describe. Loads nothing yet."""
-    manager = RealModelManager.from_settings(settings.memory, settings.engine) if needs_manager(settings) else None
-    names = named_by(settings, manager)
+def build_catalog(settings: Settings, elsewhere: Elsewhere | None = None) -> Catalog:
+    """The catalog that the settings describe. Loads nothing yet.
+
+    Args:
+        elsewhere: makes the backends of local and mock entries where other processes run them. None: this one does.
+    """
+    here = elsewhere is None and needs_manager(settings)
+    manager = RealModelManager.from_settings(settings.memory, settings.engine) if here else None
+    names = named_by(settings, manager, elsewhere=elsewhere)
     return Catalog(
         names.backends,
         aliases=names.aliases,
@@ -270,6 +277,7 @@ def build_catalog(settings: Settings) -> Catalog:
         models=names.models,
         manager=manager,
         hub=names.hub,
+        elsewhere=elsewhere,
     )
 
 

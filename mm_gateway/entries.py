@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -15,6 +15,9 @@ from mm_gateway.backends.upstream.translated import TranslatedBackend
 from mm_gateway.configuration.settings import ModelConfig, Price, Settings
 from mm_gateway.core import Backend
 from mm_gateway.runtime.real_model_manager import RealModelManager
+
+Elsewhere = Callable[[str, ModelConfig], Backend]
+"""From a local or mock entry and its name to the Backend of a model that other processes run."""
 
 
 class Names(msgspec.Struct, frozen=True):
@@ -37,11 +40,13 @@ def needs_manager(settings: Settings) -> bool:
     return bool(settings.allow) or any(config.backend == "local" for config in settings.models.values())
 
 
-def named_by(settings: Settings, manager: RealModelManager | None, before: Names | None = None) -> Names:
+def named_by(
+    settings: Settings, manager: RealModelManager | None, before: Names | None = None, elsewhere: Elsewhere | None = None
+) -> Names:
     """What the settings name; entries that are as they were `before` keep their backends."""
     created = int(time.time())
     kept = {name: before.backends[name] for name, config in before.models.items() if settings.models.get(name) == config} if before else {}
-    backends = {name: kept.get(name) or _backend(name, config, manager, created) for name, config in settings.models.items()}
+    backends = {name: kept.get(name) or _backend(name, config, manager, created, elsewhere) for name, config in settings.models.items()}
     hub = before.hub if before is not None else None
     if manager is not None and (hub is None or hub.allow != settings.allow):
         hub = HubModels(settings.allow, manager, created, hub)
@@ -57,7 +62,9 @@ def named_by(settings: Settings, manager: RealModelManager | None, before: Names
     )
 
 
-def _backend(name: str, config: ModelConfig, manager: RealModelManager | None, created: int) -> Backend:
+def _backend(name: str, config: ModelConfig, manager: RealModelManager | None, created: int, elsewhere: Elsewhere | None) -> Backend:
+    if elsewhere is not None and config.backend in ("local", "mock"):
+        return elsewhere(name, config)
     match config.backend:
         case "mock":
             return MockBackend(name, config, created)

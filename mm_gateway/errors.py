@@ -27,11 +27,25 @@ GatewayError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 OUT_OF_MEMORY_ADVICE = "Reduce max_cached_models, enable quantization, use a smaller model, or switch to the CPU"
 
 
 class GatewayError(Exception):
     """Root of the tree. `str(error)` is written for the person who reads it: what failed and what to do."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors go from process to process with what they hold. Exception's own way calls the class with the message alone.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[GatewayError], args: tuple[Any, ...], state: Mapping[str, Any]) -> GatewayError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(GatewayError):

@@ -47,7 +47,8 @@ def cli() -> None:
 @config_option
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
-def serve(models_file: Path | None, gateway_file: Path | None, host: str | None, port: int | None) -> None:
+@click.option("--ray", "cluster", metavar="ADDRESS", help="Run the models on a Ray cluster: HOST:PORT, auto, or local for one of its own.")
+def serve(models_file: Path | None, gateway_file: Path | None, host: str | None, port: int | None, cluster: str | None) -> None:
     """Start the gateway."""
     settings = load_settings(models_file, gateway_file, os.environ)
     server = settings.server
@@ -57,7 +58,7 @@ def serve(models_file: Path | None, gateway_file: Path | None, host: str | None,
     logging.getLogger("httpx").setLevel(logging.WARNING)
     from mm_gateway.cli.server import serve
 
-    serve(settings)
+    serve(settings, cluster)
 
 
 @cli.command()

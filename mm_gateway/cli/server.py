@@ -9,6 +9,7 @@ import resource
 import socket
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,24 +17,31 @@ from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
 from mm_gateway.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from mm_gateway.ray_serve.cluster import Cluster
+
 SWITCH_INTERVAL_S = 0.0005
 """For which a thread keeps the interpreter that another waits for. Python's own 5 ms are what an engine would wait for after each kernel,
 and the event loop after each system call, while somebody else computes.
 """
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, ray: str | None = None) -> None:
     """Listen and serve until SIGTERM or SIGINT; the process ends with status 0 when running requests have ended or their grace is over.
 
+    Args:
+        ray: address of the Ray cluster that runs the models, as for `ray_serve.cluster.Cluster`; None: they run in this process.
+
     Raises:
-        ConfigurationError: the address cannot be listened on.
+        ConfigurationError: the address cannot be listened on, or the cluster cannot run the models.
     """
     listener = _listen(settings.server)
     # Only a process that will serve pays for these imports.
     from mm_gateway.api.app import create_app
     from mm_gateway.cli.gateway_server import GatewayServer, leave
 
-    catalog = build_catalog(settings)
+    cluster = _connected(settings, ray) if ray is not None else None
+    catalog = cluster.catalog() if cluster is not None else build_catalog(settings)
     app = create_app(settings, catalog)
 
     _allow_connections(settings.limits)
@@ -43,7 +51,17 @@ def serve(settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _banner(settings, [info.id for info in catalog.infos() if info.id not in settings.models], listener)
     GatewayServer(app, settings.server, settings.limits).run(sockets=[listener])
+    if cluster is not None:
+        cluster.close()
     leave(0)
+
+
+def _connected(settings: Settings, address: str) -> Cluster:
+    from mm_gateway.ray_serve.cluster import Cluster
+
+    cluster = Cluster(settings, address)
+    cluster.connect()
+    return cluster
 
 
 def _allow_connections(limits: LimitSettings) -> None:

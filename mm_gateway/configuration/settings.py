@@ -28,6 +28,7 @@ from mm_gateway.configuration.ranges import (
     Running,
     Share,
 )
+from mm_gateway.configuration.ray_settings import RaySettings
 from mm_gateway.configuration.search_settings import SearchSettings
 from mm_gateway.configuration.tracing_settings import TracingSettings
 from mm_gateway.core import DEFAULT_BUDGETS, Effort
@@ -456,6 +457,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workflows: WorkflowSettings = WorkflowSettings()
     anthropic: AnthropicSettings = AnthropicSettings()
     tracing: TracingSettings = TracingSettings()
+    ray: RaySettings = RaySettings()
     files: SettingsFiles | None = None
     """None: they come from no files, so nothing can be read again."""
 

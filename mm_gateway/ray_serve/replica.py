@@ -1,0 +1,70 @@
+"""One replica of the models: a catalog with its manager and engines, asked from elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
+
+from mm_gateway.catalog import build_catalog
+from mm_gateway.configuration.settings import Settings
+from mm_gateway.core import ChatInput, GenerationRequest, Tokenized, TokenizingBackend
+from mm_gateway.errors import GatewayError
+from mm_gateway.ray_serve.wire import batches
+
+
+class ModelReplica:
+    """Answers for every local and mock model of the settings. Which of them are in memory is the manager's to decide.
+
+    Serve makes one in a process of its own, and calls its methods on one event loop.
+
+    Args:
+        settings: models, memory and engine of them count.
+    """
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc] - Serve awaits it, on the loop of all calls
+        from ray import serve  # type: ignore[import-not-found]
+
+        self._catalog = build_catalog(settings)
+        await self._catalog.start()
+
+        # The LRU that routers are told of, so that a model's requests go where it was used last. The manager, which has the same
+        # bound, knows itself which models are used, and takes them out of memory.
+        async def used(model: str) -> str:
+            return model
+
+        bound: int = settings.memory.max_cached_models
+        self._used: Callable[[str], Awaitable[str]] = serve.multiplexed(max_num_models_per_replica=bound)(used)
+
+    async def generate(self, request: GenerationRequest, model: str) -> AsyncGenerator[bytes | GatewayError]:
+        """The reply of a model, by the name of its entry, as `wire.batches` sends it."""
+        await self._used(model)
+        backend = self._catalog.resolve(model)
+        async with contextlib.aclosing(batches(backend.generate(request), backend.info())) as sent:
+            async for batch in sent:
+                yield batch
+
+    async def tokenize(self, input: str | ChatInput, model: str, *, add_special_tokens: bool) -> Tokenized | GatewayError:
+        """As core.TokenizingBackend's; its errors are returned."""
+        return await self._ask(lambda backend: backend.tokenize(input, add_special_tokens=add_special_tokens), model)
+
+    async def detokenize(self, tokens: Sequence[int], model: str) -> str | GatewayError:
+        """As core.TokenizingBackend's; its errors are returned."""
+        return await self._ask(lambda backend: backend.detokenize(tokens), model)
+
+    async def count_tokens(self, texts: Sequence[str], model: str) -> tuple[int, ...] | GatewayError:
+        """As core.TokenizingBackend's; its errors are returned."""
+        return await self._ask(lambda backend: backend.count_tokens(texts), model)
+
+    async def _ask(self, question: Callable[[TokenizingBackend], Awaitable[Any]], model: str) -> Any:
+        await self._used(model)
+        backend = self._catalog.resolve(model)
+        assert isinstance(backend, TokenizingBackend)  # local and mock ones are
+        try:
+            return await question(backend)
+        except GatewayError as error:
+            return error
+
+    async def __del__(self) -> None:
+        """Serve awaits it when the replica ends."""
+        await self._catalog.close()

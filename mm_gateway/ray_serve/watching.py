@@ -1,0 +1,104 @@
+"""Looks after the replicas from a thread of its own: how many run, and, for whoever is not part of the cluster, whether it is there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from mm_gateway.ray_serve.replicas import Replicas
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+CONNECT_S = 2.0
+"""In which a cluster that is there takes a connection."""
+LOST_AFTER_S = 5.0
+"""Without the cluster's control service. Ray itself ends a process that has been without it for 60 s."""
+
+
+class Watch:
+    """Counts the replicas that run, once a second.
+
+    Args:
+        replicas: told of it. application: Serve's name of what the models belong to. deployment: Serve's name of the models.
+    """
+
+    def __init__(self, replicas: Replicas, application: str, deployment: str) -> None:
+        self._replicas = replicas
+        self._application = application
+        self._deployment = deployment
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the thread has ended, or hangs in Ray."""
+        self._ended.set()
+        self._thread.join(INTERVAL_S + CONNECT_S)
+
+    def _run(self) -> None:
+        while not self._ended.wait(INTERVAL_S):
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may do
+                logger.warning("Ray: %s", error)
+
+    def look(self) -> None:
+        self._replicas.running = running_replicas(self._application, self._deployment)
+
+
+class ClusterWatch(Watch):
+    """Also sees the cluster go, and takes it back when it is there again.
+
+    Args:
+        address: HOST:PORT of the cluster's control service. leave: disconnect from it. enter: connect anew, and tell the replicas.
+    """
+
+    def __init__(
+        self, replicas: Replicas, application: str, deployment: str, address: str, leave: Callable[[], None], enter: Callable[[], None]
+    ) -> None:
+        super().__init__(replicas, application, deployment)
+        self._address = address
+        self._leave = leave
+        self._enter = enter
+        self._connected = True
+        self._last_seen = time.monotonic()
+
+    def look(self) -> None:
+        there = answers(self._address)
+        if there:
+            self._last_seen = time.monotonic()
+        if self._connected and there:
+            super().look()
+        elif self._connected and time.monotonic() - self._last_seen > LOST_AFTER_S:
+            logger.error("Ray: the cluster at %s is lost. Requests for its models get a 503 until it is back", self._address)
+            self._connected = False
+            self._replicas.lost(f"the Ray cluster at {self._address} is not there now")
+            self._leave()
+        elif not self._connected and there:
+            self._enter()
+            self._connected = True
+            logger.warning("Ray: the cluster at %s is back", self._address)
+
+
+def running_replicas(application: str, deployment: str) -> int:
+    """Replicas of a deployment that answer now."""
+    from ray import serve  # type: ignore[import-not-found]
+
+    found = serve.status().applications.get(application)
+    models = found.deployments.get(deployment) if found is not None else None
+    return models.replica_states.get("RUNNING", 0) if models is not None else 0
+
+
+def answers(address: str) -> bool:
+    """Whether anything listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), CONNECT_S):
+        return True
+    return False
