@@ -7,19 +7,20 @@ import collections
 import json
 import os
 import site
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import psutil
 
-from compat_tests.support.gateways import Gateway, environment, free_port, stop_gateway, wait_for
+from compat_tests.support.gateways import Gateway, environment, free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
 REPLICA = "ray::ServeReplica:mm-gateway:models"
-INGRESS = "ray::ServeReplica:mm-gateway:api"
+INGRESS = "ray::ServeReplica:gateway:api"
 
 
 def ray_environment() -> dict[str, str]:
@@ -66,6 +67,10 @@ class RayCluster:
             with _gone():
                 process.kill()
         psutil.wait_procs(everything)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
 
     def stop(self) -> None:
         if self._process.poll() is None:
@@ -91,9 +96,10 @@ def ray_gateway(folder: Path, models: Mapping[str, object], address: str, settin
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stderr=stderr, stdout=stderr, env={**ray_environment(), "XDG_DATA_HOME": str(folder / "data")})
     try:
-        gateway = wait_for(process, port, log)
-        yield gateway
-        stop_gateway(gateway)
+        yield wait_for(process, port, log)
+        process.terminate()
+        process.wait(timeout=60)
+        assert process.returncode == 0, log.read_text()
     finally:
         if process.poll() is None:
             process.kill()
@@ -103,12 +109,13 @@ async def outcomes(address: str, count: int, *, tokens: int, delay_s: float) -> 
     """What the clients of so many streams of the model `mock` saw, all at once.
 
     Returns:
-        how many were `whole`; ended by an `error` event; were refused before anything came, as `status 503`; or `silent`: ended without
-        a word, which no client may see.
+        how many were `whole`; ended by an `error` event; were refused before anything came, as `status 503`; `broken`: their connection
+        was, which every client reports; or `silent`: ended as if they were whole, which no client may see.
     """
-    body = {"model": "mock", "stream": True, "messages": [{"role": "user", "content": f"!mock tokens={tokens} delay={delay_s}"}]}
 
-    async def one(client: httpx.AsyncClient) -> str:
+    async def one(client: httpx.AsyncClient, number: int) -> str:
+        text = f"{number}: !mock tokens={tokens} delay={delay_s}"  # conversations that differ go to different replicas
+        body = {"model": "mock", "stream": True, "messages": [{"role": "user", "content": text}]}
         data = b""
         try:
             async with client.stream("POST", f"{address}/v1/chat/completions", json=body) as reply:
@@ -118,20 +125,18 @@ async def outcomes(address: str, count: int, *, tokens: int, delay_s: float) -> 
                 async for piece in reply.aiter_raw():
                     data += piece
         except httpx.HTTPError:
-            pass
+            return "broken"
         if b'data: {"error"' in data:
             return "error"
         return "whole" if data.endswith(b"data: [DONE]\n\n") and data.count(b"data: {") >= tokens else "silent"
 
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=120, limits=limits) as client:
-        return collections.Counter(await asyncio.gather(*(one(client) for _ in range(count))))
+        return collections.Counter(await asyncio.gather(*(one(client, number) for number in range(count))))
 
 
 def _own_address() -> str:
     """What Ray takes for this machine's address."""
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("8.8.8.8", 80))  # sends nothing
@@ -146,9 +151,5 @@ def _command(process: psutil.Process) -> str:
     return ""
 
 
-@contextmanager
-def _gone() -> Iterator[None]:
-    try:
-        yield
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        pass
+def _gone() -> AbstractContextManager[None]:
+    return suppress(psutil.NoSuchProcess, psutil.ZombieProcess)

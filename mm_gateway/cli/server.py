@@ -35,7 +35,11 @@ def serve(settings: Settings, ray: str | None = None) -> None:
     Raises:
         ConfigurationError: the address cannot be listened on, or the cluster cannot run the models.
     """
-    listener = _listen(settings.server)
+    with _listen(settings.server) as listener:
+        _serve(settings, listener, ray)
+
+
+def _serve(settings: Settings, listener: socket.socket, ray: str | None) -> None:
     # Only a process that will serve pays for these imports.
     from mm_gateway.api.app import create_app
     from mm_gateway.cli.gateway_server import GatewayServer, leave

@@ -12,8 +12,8 @@ import msgspec
 
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import ChatInput, CompletionInput, GenerationEvent, GenerationRequest, ModelInfo, Progress, Tokenized
-from mm_gateway.errors import GatewayError, ModelUnavailableError
-from mm_gateway.ray_serve.replicas import Replicas
+from mm_gateway.errors import GatewayError
+from mm_gateway.ray_serve.replicas import ReplicaLostError, Replicas
 from mm_gateway.ray_serve.wire import decode
 
 logger = logging.getLogger(__name__)
@@ -60,10 +60,10 @@ class RayBackend:
                         begun = begun or not isinstance(event, Progress)
                         yield event
                 return
-            except _lost_replica() as error:
-                logger.debug("%s: %s, its replica is lost: %s", request.request_id, self._name, _first_line(error))
+            except ReplicaLostError as error:
+                logger.debug("%s: %s", request.request_id, error.__cause__)
                 if begun or attempt == ATTEMPTS:
-                    raise self._lost() from error
+                    raise
 
     async def _events(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         sent = self._replicas.stream("generate", request, self._name, model=self._name, session=beginning(request, self._name))
@@ -93,16 +93,10 @@ class RayBackend:
         self._info = msgspec.structs.replace(info, backend="ray", created=self._info.created)
 
     async def _ask(self, method: str, argument: Any, **options: Any) -> Any:
-        try:
-            answer = await self._replicas.ask(method, argument, self._name, model=self._name, **options)
-        except _lost_replica() as error:
-            raise self._lost() from error
+        answer = await self._replicas.ask(method, argument, self._name, model=self._name, **options)
         if isinstance(answer, GatewayError):
             raise answer
         return answer
-
-    def _lost(self) -> ModelUnavailableError:
-        return self._replicas.unavailable(f"The replica that answered for `{self._name}` was lost. Another one takes its place: try again")
 
 
 def beginning(request: GenerationRequest, model: str) -> str:
@@ -116,23 +110,3 @@ def beginning(request: GenerationRequest, model: str) -> str:
         case _:
             return ""
     return hashlib.sha256(repr((model, parts)).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _lost_replica() -> tuple[type[Exception], ...]:
-    """What Ray raises where a replica's process, its node, or what it sent is gone. Not imported before Ray is there."""
-    from ray.exceptions import NodeDiedError, ObjectLostError, OwnerDiedError, RayActorError, WorkerCrashedError  # type: ignore[import-not-found]
-    from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError  # type: ignore[import-not-found]
-
-    return (
-        RayActorError,
-        NodeDiedError,
-        ObjectLostError,
-        OwnerDiedError,
-        WorkerCrashedError,
-        DeploymentUnavailableError,
-        ReplicaUnavailableError,
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -100,7 +100,7 @@ def check(settings: Settings) -> None:
 
 def _of_replicas(settings: Settings) -> Settings:
     """What replicas need of them; keys of clients are not among it."""
-    here = {name: config for name, config in settings.models.items() if config.backend != "remote"}
+    here = {name: config for name, config in settings.models.items() if config.backend in ("local", "mock")}
     memory = settings.memory
     if settings.ray.memory_bytes is not None and not settings.ray.num_gpus:
         memory = msgspec.structs.replace(memory, budget_bytes=settings.ray.memory_bytes)

@@ -16,6 +16,10 @@ RETRY_AFTER_S = 5.0
 """What clients are told to wait for replicas, or for the cluster."""
 
 
+class ReplicaLostError(ModelUnavailableError):
+    """The replica that was asked is gone, or its node; another one may answer."""
+
+
 class Replicas:
     """Asks whichever replica Serve's router picks.
 
@@ -65,7 +69,7 @@ class Replicas:
             model: for Serve's multiplexing. session: those of one are routed alike, where routing is by prefix.
 
         Raises:
-            ModelUnavailableError: the cluster is lost. Else what Ray raises.
+            ReplicaLostError: the replica is. ModelUnavailableError: the cluster is, or no replica runs.
         """
         self.check(model)
         assert self._handle is not None
@@ -104,9 +108,32 @@ class Replicas:
             if not wait.expired():
                 raise
             raise self.unavailable(f"The model `{model}` was lost: {self._why}") from None
+        except Exception as error:
+            if not _tells_of_a_loss(error):
+                raise
+            message = f"The replica that answered for `{model}` was lost. Others go on, or another one takes its place: try again"
+            raise ReplicaLostError(message, retryable=True, retry_after_s=RETRY_AFTER_S) from error
         finally:
             self._waits.discard(wait)
 
     def _end_waits(self) -> None:
         for wait in self._waits:
             wait.reschedule(0)
+
+
+def _tells_of_a_loss(error: Exception) -> bool:
+    """Whether Ray says that a replica's process, its node, or what it sent is gone."""
+    if not type(error).__module__.startswith("ray."):
+        return False
+    from ray import exceptions  # type: ignore[import-not-found]
+    from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError  # type: ignore[import-not-found]
+
+    of_ray = (
+        exceptions.RayActorError,
+        exceptions.NodeDiedError,
+        exceptions.ObjectLostError,
+        exceptions.OwnerDiedError,
+        exceptions.WorkerCrashedError,
+        exceptions.RaySystemError,
+    )
+    return isinstance(error, (*of_ray, DeploymentUnavailableError, ReplicaUnavailableError))
