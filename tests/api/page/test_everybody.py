@@ -13,7 +13,7 @@ from tests.support.browser import Complaints
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-VIEWS = ("playground", "compare", "models", "activity")
+VIEWS = ("playground", "compare", "models", "activity", "usage")
 
 
 async def focus(tab: Page, name: str) -> None:
@@ -72,7 +72,7 @@ async def test_nothing_is_cut_on_a_phone(tab: Page, gateway: Gateway, width: int
         if view == "models":
             await expect(tab.get_by_role("button", name="Load local")).to_be_visible()
         if view == "activity":
-            await expect(tab.locator("tr[data-request]").first).to_be_visible()
+            await expect(tab.locator("tr[data-row^='req_']").first).to_be_visible()
         assert await tab.evaluate("document.documentElement.scrollWidth") == width, view
         small = await tab.locator("button:visible, nav a:visible").evaluate_all(
             "all => all.map(each => each.getBoundingClientRect()).filter(({ width, height }) => width < 24 || height < 24).length"

@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
+from mm_gateway.configuration.api_key import ApiKey, digest_of
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from tests.api.page.conftest import ADMIN_KEY, Gateway
 from tests.api.page.test_playground import opened, say
@@ -26,7 +27,7 @@ async def give_keys(tab: Page, *, client: str = "", admin: str = "") -> None:
 
 async def test_a_model_is_loaded_with_a_bar_of_progress_pinned_and_unloaded(tab: Page, gateway: Gateway) -> None:
     await tab.goto(f"{gateway.url}#models")
-    row = tab.locator("tr[data-model='local']")
+    row = tab.locator("tr[data-row='local']")
     await expect(row.locator(".state")).to_have_text("not loaded")
     await expect(row.get_by_role("button")).to_have_count(0)
     await expect(tab.locator("section:not([hidden]) .hint").first).to_contain_text("need an admin key")
@@ -52,6 +53,18 @@ async def test_a_model_is_loaded_with_a_bar_of_progress_pinned_and_unloaded(tab:
     await expect(events.nth(1)).to_contain_text("local loaded")
 
 
+async def test_a_press_that_lasts_longer_than_the_page_takes_to_look_again_is_a_click(tab: Page, gateway: Gateway) -> None:
+    await tab.goto(f"{gateway.url}#models")
+    await give_keys(tab, admin=ADMIN_KEY)
+    row = tab.locator("tr[data-row='local']")
+    for name in ("Pin", "Unpin"):
+        await row.get_by_role("button", name=name, exact=False).hover()
+        await tab.mouse.down()
+        await tab.wait_for_timeout(1500)
+        await tab.mouse.up()
+        await expect(row.locator(".badge")).to_have_count(1 if name == "Pin" else 0)
+
+
 async def test_a_running_request_is_shown_and_cancelled(tab: Page, gateway: Gateway) -> None:
     await opened(tab, gateway, "mock")
     await give_keys(tab, admin=ADMIN_KEY)
@@ -64,7 +77,7 @@ async def test_a_running_request_is_shown_and_cancelled(tab: Page, gateway: Gate
     await expect(throughput.locator("polyline")).to_have_attribute("points", re.compile(r"\S+ \S+"))
     await cancel.click()
     await expect(cancel).to_have_count(0)
-    await expect(tab.locator("tr[data-request]").first).to_contain_text("request_cancelled")
+    await expect(tab.locator("tr[data-row^='req_']").first).to_contain_text("request_cancelled")
     await tab.locator("a[href='#playground']").click()
     await expect(tab.locator(".turn.failed .error")).to_have_text("The operator of this gateway has ended the request")
     assert not gateway.app.state.admission.tickets
@@ -96,9 +109,29 @@ async def test_keys_are_asked_for_and_kept_in_this_tab_alone(tab: Page) -> None:
         await expect(other.locator("dialog input[name=client]")).to_have_value("")
 
 
+async def test_what_keys_have_used_is_shown_by_key_model_or_day(tab: Page) -> None:
+    backend = ScriptedBackend([TextDelta(0, "tea"), ChoiceFinished(0, "stop"), Usage(1200, 34, cached_tokens=7)], name="tea")
+    keys = (ApiKey(digest=digest_of("user-key"), name="<b>ann</b>"),)
+    with served(app_over(backend, keys=keys, admin_keys=(ADMIN_KEY,))) as port:
+        await tab.goto(f"http://127.0.0.1:{port}/")
+        await give_keys(tab, client="user-key", admin=ADMIN_KEY)
+        await expect(tab.locator(".pane option").first).to_be_attached()
+        await say(tab, "hello")
+        await expect(tab.locator(".turn.done")).to_be_visible()
+        await tab.locator("a[href='#usage']").click()
+        row = tab.locator("tbody tr", has_text="<b>ann</b>")
+        await expect(row.locator("td")).to_have_text(["1", "1,200", "7", "34", "0"])
+        await expect(tab.locator("tfoot")).to_contain_text("Together")
+        await tab.get_by_label("By").select_option("key,model")
+        await expect(row.locator("th")).to_have_text(["<b>ann</b>", "tea"])
+        await tab.get_by_label("Days (UTC)").select_option("days-1")
+        await tab.get_by_label("By").select_option("day")
+        await expect(tab.locator("tbody th", has_text=re.compile(r"^\d{4}-\d{2}-\d{2}$"))).to_have_count(1)
+
+
 async def test_a_gateway_that_is_gone_is_told_and_found_again(tab: Page, gateway: Gateway) -> None:
     await tab.goto(f"{gateway.url}#models")
-    await expect(tab.locator("tr[data-model]").first).to_be_visible()
+    await expect(tab.locator("tr[data-row]").first).to_be_visible()
     await tab.context.set_offline(True)
     await expect(tab.locator(".banner")).to_contain_text("cannot be reached")
     await tab.context.set_offline(False)

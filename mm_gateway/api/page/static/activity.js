@@ -1,7 +1,7 @@
 // What the gateway is doing: charts of the last minutes, requests that run and that have ended, loads and evictions.
 import { json } from "./api.js";
 import { chart, clock } from "./chart.js";
-import { bytes, h, seconds } from "./dom.js";
+import { bytes, h, seconds, showRows } from "./dom.js";
 import { t } from "./words.js";
 
 const SPAN_S = 300;
@@ -71,22 +71,19 @@ export class Activity {
   }
 
   drawRequests({ running, recent }) {
-    const focused = this.running.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
-    this.running.replaceChildren(...running.map((entry) => requestRow(entry, null, this.cancelButton(entry))));
-    if (!running.length) this.running.append(h("tr", {}, h("td", { colspan: 8, t: "noneRunning" })));
-    if (focused !== undefined) [...this.running.querySelectorAll("button")].find((button) => button.dataset.focus === focused)?.focus();
-    this.recent.replaceChildren(...recent.map((entry) => requestRow(entry, entry.time_to_first_token_s)));
-    if (!recent.length) this.recent.append(h("tr", {}, h("td", { colspan: 8, t: "noneRecent" })));
+    const none = (word) => [h("tr", { "data-row": "" }, h("td", { colspan: 8, t: word }))];
+    showRows(this.running, running.length ? running.map((entry) => requestRow(entry, null, this.cancelButton(entry))) : none("noneRunning"));
+    showRows(this.recent, recent.length ? recent.map((entry) => requestRow(entry, entry.time_to_first_token_s)) : none("noneRecent"));
   }
 
   cancelButton({ id, model, state }) {
     const cancel = async (event) => {
-      event.target.disabled = true;
+      event.target.disabled = true; // until the next answer, which does not have it any more, or does and lets one try again
       // One that has ended by itself meanwhile is gone from the list as well.
       await json(`/admin/requests/${encodeURIComponent(id)}`, { method: "DELETE", kind: "admin" }).catch(() => {});
       await this.refresh().catch(() => {});
     };
-    return h("button", { type: "button", t: "cancel", "aria-label": `${t("cancel")} ${model} ${id}`, "data-focus": id, disabled: state === "arriving", onclick: cancel });
+    return h("button", { type: "button", t: "cancel", "aria-label": `${t("cancel")} ${model} ${id}`, disabled: state === "arriving", onclick: cancel });
   }
 }
 
@@ -98,7 +95,7 @@ function requestRow(entry, firstToken, button) {
   const tokens = cell("tokens", `${entry.prompt_tokens} + ${entry.output_tokens}`);
   return h(
     "tr",
-    { "data-request": entry.id, title: entry.id },
+    { "data-row": entry.id, title: entry.id },
     cell("state", h("span", { class: failed ? "state failed" : `state ${entry.state}` }, ended)),
     cell("model", entry.model || "–"),
     cell("endpoint", h("code", {}, entry.endpoint || "–")),
@@ -126,7 +123,7 @@ function eventRow(event) {
 }
 
 function table(heads, body) {
-  return h("div", { class: "wide" }, h("table", {}, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col", t: head })))), body));
+  return h("div", { class: "wide rows" }, h("table", {}, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col", t: head })))), body));
 }
 
 function section(title, ...children) {

@@ -33,6 +33,23 @@ function translateOne(element) {
   }
 }
 
+/**
+ * Have these rows in the body of a table; `data-row` says which is which. Cells that are as before keep their elements: what is drawn
+ * anew between the press and the release of a button would lose the click, and the focus.
+ */
+export function showRows(body, rows) {
+  const old = new Map([...body.rows].map((row) => [row.dataset.row, row]));
+  const names = new Set(rows.map((row) => row.dataset.row));
+  for (const [name, row] of old) if (!names.has(name)) row.remove();
+  rows.forEach((row, index) => {
+    const known = old.get(row.dataset.row);
+    const shown = known?.cells.length === row.cells.length ? known : row;
+    if (shown === known) [...row.cells].forEach((cell, at) => known.cells[at].isEqualNode(cell) || known.cells[at].replaceWith(cell));
+    else known?.remove();
+    if (body.rows[index] !== shown) body.insertBefore(shown, body.rows[index] ?? null);
+  });
+}
+
 /** A link to an address from elsewhere; one that is not of the web is shown, and leads nowhere. */
 export function link(address, ...children) {
   const url = URL.canParse(address) ? new URL(address) : null;

@@ -6,6 +6,7 @@ import { h, translate } from "./dom.js";
 import { KeyDialog, Operator } from "./keys.js";
 import { Models } from "./models.js";
 import { Playground } from "./playground.js";
+import { Usage } from "./usage.js";
 import { language, setLanguage, t } from "./words.js";
 
 const REFRESH_MS = 1000;
@@ -17,6 +18,7 @@ const views = {
   compare: new Playground("compare", 2, catalog),
   models: new Models(catalog, operator),
   activity: new Activity(operator),
+  usage: new Usage(operator),
 };
 const keys = new KeyDialog(start);
 const problem = h("p", { class: "error banner", role: "alert", hidden: true });

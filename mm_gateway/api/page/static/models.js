@@ -1,6 +1,6 @@
 // The models: state, memory, progress of a load, and for the operator load, unload and pins.
 import { inPath, json } from "./api.js";
-import { bytes, h } from "./dom.js";
+import { bytes, h, showRows } from "./dom.js";
 import { t } from "./words.js";
 
 /** operator: says whether the admin endpoints are open. */
@@ -19,7 +19,7 @@ export class Models {
       {},
       this.hint,
       this.memory,
-      h("div", { class: "wide" }, h("table", { class: "models" }, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col", t: head })))), this.rows)),
+      h("div", { class: "wide rows" }, h("table", {}, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col", t: head })))), this.rows)),
     );
   }
 
@@ -40,11 +40,13 @@ export class Models {
   }
 
   draw(models, open) {
-    // Whoever moves by the keyboard stays on the button of the row that is drawn anew.
+    // Whoever moves by the keyboard stays where the button was whose cell is drawn anew: Load becomes Unload.
     const focused = this.rows.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
-    this.rows.replaceChildren(...models.map((model) => this.row(model, open)));
-    if (models.length === 0) this.rows.append(h("tr", {}, h("td", { colspan: 6, t: "noModels" })));
-    if (focused !== undefined) [...this.rows.querySelectorAll("button")].find((button) => button.dataset.focus === focused)?.focus();
+    const none = h("tr", { "data-row": "" }, h("td", { colspan: 6, t: "noModels" }));
+    showRows(this.rows, models.length ? models.map((model) => this.row(model, open)) : [none]);
+    if (focused !== undefined && !this.rows.contains(document.activeElement)) {
+      [...this.rows.querySelectorAll("button")].find((button) => button.dataset.focus === focused)?.focus();
+    }
   }
 
   row(model, open) {
@@ -55,7 +57,7 @@ export class Models {
     const label = h("span", { class: `state ${state}` }, stateInWords(state));
     return h(
       "tr",
-      { "data-model": id },
+      { "data-row": id },
       h("th", { scope: "row" }, h("span", { class: "name" }, id), h("small", {}, [backend, details.model_name === id ? null : details.model_name].filter(Boolean).join(" · "))),
       h(
         "td",

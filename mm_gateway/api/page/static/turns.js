@@ -14,6 +14,7 @@ export class TurnList {
     this.drawn = [];
     this.timer = null;
     this.lastDraw_ms = 0;
+    this.typed = new Map(); // id of a call -> what somebody has begun to give as its result
   }
 
   /** Draw what has changed, soon. */
@@ -69,7 +70,9 @@ export class TurnList {
     const shown = h("details", { class: "call", open: true }, h("summary", {}, `${t("calls")} `, h("code", {}, call.name)), h("pre", {}, pretty(call.arguments)));
     const answered = this.conversation.turns.some((other) => other.role === "tool" && other.id === call.id);
     if (turn.status !== "done" || answered) return shown;
-    const field = h("textarea", { rows: 2, "t-aria-label": "resultOfCall", "t-placeholder": "resultOfCall" });
+    const keep = (event) => this.typed.set(call.id, event.target.value); // for when the turn is drawn anew
+    const field = h("textarea", { rows: 2, "t-aria-label": "resultOfCall", "t-placeholder": "resultOfCall", oninput: keep });
+    field.value = this.typed.get(call.id) ?? "";
     shown.append(field, h("button", { type: "button", t: "giveResult", onclick: () => this.answered(call.id, field.value) }));
     return shown;
   }

@@ -30,7 +30,9 @@ export const WORDS = {
     "event-loaded": "loaded", "event-evicted": "evicted", "event-failed": "failed to load",
     "reason-asked": "unloaded by request", "reason-idle": "idle for too long", "reason-room": "made room", "reason-failed": "its engine failed",
     "reason-closing": "the gateway closes", roomFor: "for", fromHost: "from host memory",
-    byKey: "Tokens by key", day: "Day", prompt: "Prompt", output: "Output", noUsage: "No usage yet.", total: "All",
+    groupedBy: "By", period: "Days (UTC)", "by-key": "key", "by-key,model": "key and model", "by-model": "model", "by-day": "day",
+    "days-1": "today", "days-7": "the last 7", "days-30": "the last 30", always: "all", day: "Day", noUsage: "Nothing has been used.", total: "Together",
+    prompt_tokens: "Prompt tokens", cached_tokens: "of them cached", output_tokens: "Output tokens", reasoning_tokens: "of them thought", cost: "Cost",
   },
   zh: {
     playground: "试用", compare: "比较", models: "模型", activity: "动态", usage: "用量", api: "接口",
@@ -62,7 +64,9 @@ export const WORDS = {
     "event-loaded": "已加载", "event-evicted": "已卸载", "event-failed": "加载失败",
     "reason-asked": "按要求卸载", "reason-idle": "闲置过久", "reason-room": "腾出内存", "reason-failed": "引擎故障",
     "reason-closing": "网关关闭", roomFor: "给", fromHost: "来自主机内存",
-    byKey: "各密钥的词元用量", day: "日期", prompt: "输入", output: "输出", noUsage: "还没有用量。", total: "合计",
+    groupedBy: "分组", period: "日期（UTC）", "by-key": "密钥", "by-key,model": "密钥和模型", "by-model": "模型", "by-day": "日期",
+    "days-1": "今天", "days-7": "最近 7 天", "days-30": "最近 30 天", always: "全部", day: "日期", noUsage: "还没有用量。", total: "合计",
+    prompt_tokens: "输入词元", cached_tokens: "其中已缓存", output_tokens: "输出词元", reasoning_tokens: "其中思考", cost: "费用",
   },
 };
 
