@@ -23,7 +23,7 @@ from tools import reference_pages
 ROOT = Path(__file__).parent.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/clients").glob("*.md"))]
     if not path.name.startswith("guide.")
 }
 BLOCKS = [
