@@ -21,28 +21,16 @@ import uvloop
 
 from benchmarks._http import Connection
 from benchmarks._measures import Percentiles, ratio
-from benchmarks._servers import PORT, RunningServer, ServerCommand, running
+from benchmarks._observing import MODELS, cost_of_observing, latencies
+from benchmarks._servers import PORT, ServerCommand, running
 from benchmarks._tables import machine, markdown_table, versions, write_section
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-MODELS = {"models": {"mock": {"model_name": "mock", "backend": "mock"}}}
-WHOLE = msgspec.json.encode({"model": "mock", "messages": [{"role": "user", "content": "!mock tokens=16"}]})
 
 
 def _stream_body(tokens: int, delay_s: float) -> bytes:
     content = f"!mock tokens={tokens} delay={delay_s}"
     return msgspec.json.encode({"model": "mock", "stream": True, "messages": [{"role": "user", "content": content}]})
-
-
-async def latencies(connection: Connection, path: str, requests: int) -> list[float]:
-    """Seconds of each of `requests` exchanges, one after the other."""
-    samples = []
-    for _ in range(requests):
-        started_s = time.perf_counter()
-        reply = await connection.post(path, WHOLE)
-        await reply.read()
-        samples.append(time.perf_counter() - started_s)
-    return samples
 
 
 async def requests_per_s(base_url: str, path: str, clients: int, requests: int) -> float:
@@ -71,26 +59,6 @@ async def streams(base_url: str, count: int, tokens: int, delay_s: float) -> tup
     duration_s = time.perf_counter() - started_s
     good = [result for result in results if not isinstance(result, BaseException)]
     return sum(complete for complete, _ in good), sum(chunks for _, chunks in good) / duration_s, duration_s
-
-
-async def cost_of_observing(observed: RunningServer, unobserved: RunningServer, scale: float) -> list[list[object]]:
-    """Rows of what metrics, log and usage add to a request: latency, and the server's CPU time, which other work disturbs less."""
-    servers = (observed, unobserved)
-    connections = [Connection(server.base_url) for server in servers]
-    processes = [psutil.Process(server.pid) for server in servers]
-    samples: list[list[float]] = [[], []]
-    cpu_s = [0.0, 0.0]
-    for block in range(40):  # alternating, each first in turn
-        for index in (0, 1) if block % 2 else (1, 0):
-            before = sum(processes[index].cpu_times()[:2])
-            samples[index] += await latencies(connections[index], "/chat/completions", round(250 * scale))
-            cpu_s[index] += sum(processes[index].cpu_times()[:2]) - before
-    with_it, without = (Percentiles.of(found) for found in samples)
-    cpu_ms = [1e3 * spent / len(found) for spent, found in zip(cpu_s, samples, strict=True)]
-    return [
-        ["latency of a request, p50, ms", with_it.p50 * 1e3, without.p50 * 1e3, f"{(with_it.p50 - without.p50) * 1e3:+.3f} ms"],
-        ["CPU time of a request, ms", cpu_ms[0], cpu_ms[1], f"{cpu_ms[0] - cpu_ms[1]:+.3f} ms"],
-    ]
 
 
 async def measure(gateway_url: str, bare_url: str, pid: int, observing: list[list[object]], scale: float) -> str:
