@@ -1,5 +1,5 @@
-"""The command line: `mm-gateway serve | models | query | chat | index | check | keys | usage`, and the commands of `cli/hub`; the guide's
-own flags through `python -m mm_gateway.main`.
+"""The command line: `mm-gateway serve | models | query | chat | index | check | keys | usage | doctor`, and the commands of `cli/hub`;
+the guide's own flags through `python -m mm_gateway.main`.
 
     python -m mm_gateway.main --model-info [NAME]
     python -m mm_gateway.main --real-models --model gpt2 "…"
@@ -22,6 +22,7 @@ import click
 import msgspec
 
 import mm_gateway
+from mm_gateway.cli.doctor.command import doctor
 from mm_gateway.cli.hub.commands import COMMANDS
 from mm_gateway.cli.keys import keys
 from mm_gateway.cli.log import log_to_stderr
@@ -79,7 +80,7 @@ def check(models_file: Path | None, gateway_file: Path | None) -> None:
     click.echo(f"The configuration is valid: {len(settings.models)} models ({', '.join(settings.models)})")
 
 
-for command in (*COMMANDS, keys, usage):
+for command in (*COMMANDS, keys, usage, doctor):
     cli.add_command(command)
 
 

@@ -44,6 +44,7 @@ def test_the_banner_says_where_what_and_how_and_its_curl_line_works(gateway: Gat
     assert f"mm_gateway serves {gateway.address}/v1" in banner
     assert re.search(r"models: +tiny-chat, smollm2-135m, mock, gpt2.*, mm-orch/search-qa", banner)
     assert re.search(rf"docs: +{gateway.address}/schema", banner)
+    assert re.search(rf"page: +{gateway.address}/$", banner, re.MULTILINE)
     (line,) = re.findall(r"curl .*", banner)
     answered = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=180, check=True)
     assert json.loads(answered.stdout)["choices"][0]["message"]["content"].strip()

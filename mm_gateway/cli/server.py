@@ -16,6 +16,7 @@ import click
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
 from mm_gateway.errors import ConfigurationError
+from mm_gateway.storage.key_store import KEYS_FILE, holds_keys
 
 if TYPE_CHECKING:
     from mm_gateway.ray_serve.cluster import Cluster
@@ -96,15 +97,18 @@ def _banner(settings: Settings, workflows: Sequence[str], listener: socket.socke
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     model = settings.default_model or next(iter(settings.models))
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
-    authorization = " -H 'Authorization: Bearer YOUR_KEY'" if settings.asks_for_keys else ""
+    asks_for_keys = settings.asks_for_keys or holds_keys(settings.storage.path(KEYS_FILE))
+    authorization = " -H 'Authorization: Bearer YOUR_KEY'" if asks_for_keys else ""
     lines = [
         f"mm_gateway serves {address}/v1",
         f"  models: {', '.join([*settings.models, *workflows])}",
         f"  ask:    curl {address}/v1/chat/completions -H 'Content-Type: application/json'{authorization} -d '{body}'",
         f"  docs:   {address}/schema, README.md",
     ]
+    if settings.server.page:
+        lines.insert(1, f"  page:   {address}/")
     click.echo("\n".join(lines), err=True)
-    if not settings.asks_for_keys and not _is_loopback(host):
+    if not asks_for_keys and not _is_loopback(host):
         click.echo(f"  WARNING: everybody who reaches {host} can use this server. Set MM_GATEWAY_API_KEYS to ask for keys", err=True)
     sys.stderr.flush()
 

@@ -92,6 +92,17 @@ class KeyStore:
         self._database.close()
 
 
+def holds_keys(path: Path) -> bool:
+    """Whether a gateway that is started over this file asks for keys; it is not made where there is none. Errors as for `KeyStore`."""
+    if not path.is_file():
+        return False
+    store = KeyStore(path)
+    try:
+        return bool(store.all())
+    finally:
+        store.close()
+
+
 def _found(connection: sqlite3.Connection, id: str) -> MadeKey:
     row = connection.execute("SELECT id, created_at, value FROM keys WHERE id = ?1 OR name = ?1", (id,)).fetchone()
     if row is None:

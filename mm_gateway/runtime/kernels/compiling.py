@@ -39,7 +39,7 @@ def compile_library(folder: Path) -> Path:
     Raises:
         CompilationError: no compiler, or it failed. OSError: the folder cannot be written.
     """
-    compiler = _compiler()
+    compiler = find_compiler()
     target = folder / library_name()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as work:
@@ -64,7 +64,12 @@ def _units() -> list[tuple[str, tuple[str, ...]]]:
     return units
 
 
-def _compiler() -> str:
+def find_compiler() -> str:
+    """The C++ compiler: what CXX names, else the first of the usual ones.
+
+    Raises:
+        CompilationError: there is none.
+    """
     named = os.environ.get("CXX")
     found = next((path for name in ([named] if named else ["g++", "clang++", "c++"]) if (path := shutil.which(name))), None)
     if found is None:

@@ -109,13 +109,17 @@ def use_kernels(loaded: ctypes.CDLL, name: str) -> None:
         raise ValueError(f"{CHOICE}={name}: this processor has no such kernels (avx512_vnni, avx_vnni, avx2, portable or none)")
 
 
+def compiled_file() -> Path | None:
+    """The library that was compiled when the package was installed, or on an earlier use; None: it is compiled on the next one."""
+    return next((path for folder in (Path(__file__).parent, _cache()) if (path := folder / library_name()).is_file()), None)
+
+
 def _library_file() -> Path:
-    name = library_name()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mm_gateway" / "kernels"
-    for folder in (Path(__file__).parent, cache):
-        if (folder / name).is_file():
-            return folder / name
-    return compile_library(cache)
+    return compiled_file() or compile_library(_cache())
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mm_gateway" / "kernels"
 
 
 def _gomp_parallel() -> int | None:
