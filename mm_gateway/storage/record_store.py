@@ -72,7 +72,7 @@ class RecordStore:
 
     def check(self) -> None:
         """See that it can be written to, now."""
-        with self._connected() as connection:
+        with self._database.connected() as connection:
             connection.execute("BEGIN IMMEDIATE")
 
     def close(self) -> None:
