@@ -26,17 +26,17 @@ def client(**server: Any) -> AsyncTestClient:
     return AsyncTestClient(app_over(ScriptedBackend([]), **server))
 
 
-@pytest.mark.parametrize("path", ["/", *(f"/page/{name}" for name in FILES)])
-async def test_every_file_is_open_to_all_with_its_type_and_strict_headers(path: str) -> None:
+async def test_every_file_is_open_to_all_with_its_type_and_strict_headers() -> None:
     async with client(api_keys=("secret",)) as http:
-        reply = await http.get(path)
-        head = await http.head(path)
-        again = await http.get(path, headers={"if-none-match": reply.headers["etag"]})
-    name = path.rpartition("/")[2] or "index.html"
-    assert (reply.status_code, reply.text) == (200, SOURCES[name])
-    assert reply.headers["content-type"] == TYPES[Path(name).suffix]
-    assert HEADERS.items() <= dict(reply.headers).items()
-    assert (head.status_code, head.content, again.status_code, again.content) == (200, b"", 304, b"")
+        for path in ("/", *(f"/page/{name}" for name in FILES)):
+            reply = await http.get(path)
+            head = await http.head(path)
+            again = await http.get(path, headers={"if-none-match": reply.headers["etag"]})
+            name = path.rpartition("/")[2] or "index.html"
+            assert (reply.status_code, reply.text) == (200, SOURCES[name])
+            assert reply.headers["content-type"] == TYPES[Path(name).suffix]
+            assert HEADERS.items() <= dict(reply.headers).items()
+            assert (head.status_code, head.content, again.status_code, again.content) == (200, b"", 304, b"")
 
 
 async def test_the_policy_lets_nothing_in_from_elsewhere() -> None:
@@ -47,22 +47,11 @@ async def test_the_policy_lets_nothing_in_from_elsewhere() -> None:
     assert "unsafe" not in policy and "*" not in policy
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/page/nothing.js",
-        "/page/",
-        "/page/__init__.py",
-        "/page/../files.py",
-        "/page/..%2ffiles.py",
-        "/page/%2e%2e/files.py",
-        "/page/..\\files.py",
-    ],
-)
-async def test_there_is_nothing_else(path: str) -> None:
+async def test_there_is_nothing_else() -> None:
     async with client() as http:
-        reply = await http.get(path)
-    assert reply.status_code == 404 and reply.json()["error"]["type"] == "invalid_request_error"
+        for name in ("nothing.js", "", "__init__.py", "../files.py", "..%2ffiles.py", "%2e%2e/files.py", "..\\files.py"):
+            reply = await http.get(f"/page/{name}")
+            assert reply.status_code == 404 and reply.json()["error"]["type"] == "invalid_request_error", name
 
 
 async def test_the_page_can_be_turned_off() -> None:
