@@ -22,7 +22,7 @@ from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-COMPILED_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma3_text"})
+COMPILED_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma3_text", "mixtral", "qwen2_moe", "qwen3_moe"})
 """Models, as config.json names them, whose layers are computed by one compiled call."""
 _COUNT_BYTES = 3
 """For each running sequence and each token of the vocabulary."""

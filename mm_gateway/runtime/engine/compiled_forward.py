@@ -14,12 +14,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from mm_gateway.runtime.checkpoints.packed_experts import PackedExperts
 from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
 from mm_gateway.runtime.checkpoints.packing import JoinedMember
 from mm_gateway.runtime.engine.attention_hook import LayerCall
 from mm_gateway.runtime.engine.rotary_tables import RotaryTables
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
-from mm_gateway.runtime.kernels.decoder import Decoder, DecoderShape, LayerWeights, Segment
+from mm_gateway.runtime.kernels.decoder import Decoder, DecoderShape, LayerWeights, MixtureWeights, Segment
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.kv_cache.cache import AttentionShape
 from mm_gateway.runtime.kv_cache.slot_cache import SlotKVCache
@@ -35,6 +36,9 @@ _FAMILIES = {
     "Phi3DecoderLayer",
     "GemmaDecoderLayer",
     "Gemma3DecoderLayer",
+    "MixtralDecoderLayer",
+    "Qwen2MoeDecoderLayer",
+    "Qwen3MoeDecoderLayer",
 }
 
 MOST_ROWS = 256
@@ -111,7 +115,6 @@ def compile_forward(
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
             rotary_dim=rotary[0].width,
-            feed_forward=layers[0].mlp.down_proj.in_features,
             activation=_activation(model.config.get_text_config()),
             epsilon=base.norm.eps if _is_gemma(layers[0]) else base.norm.variance_epsilon,
         )
@@ -155,7 +158,8 @@ def _norm_weight(layer: nn.Module, norm: Any) -> torch.Tensor | None:
 
 
 def _layer(layer: Any, call: LayerCall, table: int) -> LayerWeights:
-    attention, feed_forward = layer.self_attn, layer.mlp
+    attention = layer.self_attn
+    gate_up, down, mixture = _feed_forward(layer.mlp)
     query_norm, key_norm = (_norm_weight(layer, getattr(attention, name, None)) for name in ("q_norm", "k_norm"))
     attention_norm, after_attention = (_norm_weight(layer, norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm))
     feed_forward_norm, after_feed_forward = (
@@ -168,8 +172,9 @@ def _layer(layer: Any, call: LayerCall, table: int) -> LayerWeights:
     return LayerWeights(
         qkv=_projection(attention, *(["qkv_proj"] if hasattr(attention, "qkv_proj") else ["q_proj", "k_proj", "v_proj"])),
         output=_projection(attention, "o_proj"),
-        gate_up=_projection(feed_forward, *(["gate_up_proj"] if hasattr(feed_forward, "gate_up_proj") else ["gate_proj", "up_proj"])),
-        down=_projection(feed_forward, "down_proj"),
+        gate_up=gate_up,
+        down=down,
+        mixture=mixture,
         attention_norm=attention_norm,
         feed_forward_norm=feed_forward_norm,
         query_norm=query_norm,
@@ -180,6 +185,33 @@ def _layer(layer: Any, call: LayerCall, table: int) -> LayerWeights:
         window=call.window,
         scale=call.scaling,
     )
+
+
+def _feed_forward(module: Any) -> tuple[list[BlockLinear], list[BlockLinear], MixtureWeights | None]:
+    """A layer's own gate and up, its down, and its experts."""
+    if not hasattr(module, "experts"):
+        names = ["gate_up_proj"] if hasattr(module, "gate_up_proj") else ["gate_proj", "up_proj"]
+        return _projection(module, *names), _projection(module, "down_proj"), None
+    experts, router = module.experts, module.gate
+    if not isinstance(experts, PackedExperts) or not _is_transformers(module):
+        raise TypeError(f"{type(experts).__name__} are experts of another kind")
+    shared = getattr(module, "shared_expert", None)
+    mixture = MixtureWeights(
+        BlockLinear(router.weight.detach().float(), None),
+        *([_kernel("an expert", layer) for layer in layers] for layers in (experts.gate_up, experts.down)),
+        chosen=router.top_k,
+        # Mixtral's router has no word for it, and does.
+        normalized=getattr(router, "norm_topk_prob", True),
+        shared_gate=None if shared is None else _kernel("shared_expert_gate", module.shared_expert_gate),
+    )
+    gate_up, down, _ = ([], [], None) if shared is None else _feed_forward(shared)
+    return gate_up, down, mixture
+
+
+def _kernel(name: str, layer: object) -> BlockLinear:
+    if not isinstance(layer, KernelLinear):
+        raise TypeError(f"{name} is computed by {type(layer).__name__}")
+    return layer.kernel
 
 
 def _projection(module: Any, *names: str) -> list[BlockLinear]:
@@ -196,7 +228,5 @@ def _projection(module: Any, *names: str) -> list[BlockLinear]:
             expected -= 1
         if isinstance(layer, JoinedMember):
             continue
-        if not isinstance(layer, KernelLinear):
-            raise TypeError(f"{name} is computed by {type(layer).__name__}")
-        found.append(layer.kernel)
+        found.append(_kernel(name, layer))
     return found

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import torch
 
@@ -40,9 +41,21 @@ class _Projection(ctypes.Structure):
     _fields_ = (("count", ctypes.c_int64), ("layers", ctypes.c_void_p * 3))
 
 
+class _Mixture(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("experts", "chosen", "inner", "normalized")),
+        ("router", ctypes.c_void_p),
+        ("gate_up", ctypes.POINTER(ctypes.c_void_p)),
+        ("down", ctypes.POINTER(ctypes.c_void_p)),
+        ("shared_gate", ctypes.POINTER(_Projection)),
+    )
+
+
 class _Layer(ctypes.Structure):
     _fields_ = (
         *((name, _Projection) for name in ("qkv", "output", "gate_up", "down")),
+        ("feed_forward", ctypes.c_int64),
+        ("mixture", ctypes.POINTER(_Mixture)),
         *((name, ctypes.c_void_p) for name in ("attention_norm", "feed_forward_norm", "query_norm", "key_norm")),
         *((name, ctypes.c_void_p) for name in ("after_attention_norm", "after_feed_forward_norm", "keys", "values")),
         ("window", ctypes.c_int64),
@@ -53,7 +66,7 @@ class _Layer(ctypes.Structure):
 
 class _Decoder(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "rotary_dim", "feed_forward")),
+        *((name, ctypes.c_int64) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "rotary_dim")),
         *((name, ctypes.c_int64) for name in ("activation", "cells", "head_bytes")),
         ("epsilon", ctypes.c_double),
         ("layer", ctypes.POINTER(_Layer)),
@@ -82,11 +95,29 @@ Projection = AbstractSequence[BlockLinear]
 
 
 @dataclass(frozen=True)
+class MixtureWeights:
+    """Feed-forwards of which each row takes those that the router scores highest.
+
+    Attributes:
+        router: fp32, an output for each expert. gate_up, down: of each expert, all of one shape. chosen: experts of a row.
+        normalized: the weights of a row's experts add up to one. shared_gate: one output, whose sigmoid is the weight of the layer's own
+            feed-forward; None where it has none.
+    """
+
+    router: BlockLinear
+    gate_up: AbstractSequence[BlockLinear]
+    down: AbstractSequence[BlockLinear]
+    chosen: int
+    normalized: bool
+    shared_gate: BlockLinear | None = None
+
+
+@dataclass(frozen=True)
 class LayerWeights:
     """What one layer is made of. Norms are vectors, fp32; those that a family has not got are None.
 
     Attributes:
-        qkv, gate_up: of queries, keys and values, and of gate and up.
+        qkv, gate_up: of queries, keys and values, and of gate and up. gate_up, down: empty where a mixture is all of the feed-forward.
         window: positions that a row sees, itself included; None: all before it. rotary: which of the step's tables. scale: of scores.
     """
 
@@ -103,6 +134,18 @@ class LayerWeights:
     after_feed_forward_norm: torch.Tensor | None = None
     window: int | None = None
     rotary: int = 0
+    mixture: MixtureWeights | None = None
+
+    @property
+    def computable(self) -> bool:
+        """Whether the kernels can: they work in panels of 16 numbers."""
+        widths = [layer.inputs for layer in self.down]
+        if self.mixture is not None:
+            widths += [layer.inputs for layer in self.mixture.down]
+            shapes = {(layer.outputs, layer.inputs) for layer in self.mixture.gate_up}
+            if len(shapes) > 1 or len(set(widths[len(self.down) :])) > 1 or not 0 < self.mixture.chosen <= len(self.mixture.down):
+                return False
+        return all(width % PANEL == 0 for width in widths)
 
 
 @dataclass(frozen=True)
@@ -114,7 +157,6 @@ class DecoderShape:
     kv_heads: int
     head_dim: int
     rotary_dim: int
-    feed_forward: int
     activation: str
     epsilon: float
 
@@ -122,7 +164,7 @@ class DecoderShape:
     def computable(self) -> bool:
         """Whether the kernels can: they work in panels of 16 numbers."""
         return (
-            all(size % PANEL == 0 for size in (self.hidden, self.head_dim, self.feed_forward))
+            all(size % PANEL == 0 for size in (self.hidden, self.head_dim))
             and self.heads % self.kv_heads == 0
             and self.heads // self.kv_heads <= MOST_GROUP
             and self.head_dim <= MOST_HEAD_DIM
@@ -162,7 +204,7 @@ class Decoder:
         loaded = library()
         if loaded is None:
             raise RuntimeError("no compiled kernels")
-        if not shape.computable:
+        if not shape.computable or not all(layer.computable for layer in layers):
             raise ValueError(f"no kernels for {shape}")
         self._run, self._workspace_bytes = loaded.decoder_run, loaded.decoder_workspace
         self._kept: list[object] = [list(layers), list(cache)]  # the library reads all this by its addresses
@@ -170,6 +212,8 @@ class Decoder:
         for index, (layer, (keys, values)) in enumerate(zip(layers, cache, strict=True)):
             self._layers[index] = _Layer(
                 *map(_projection, (layer.qkv, layer.output, layer.gate_up, layer.down)),
+                layer.down[0].inputs if layer.down else 0,
+                self._mixture(layer.mixture),
                 *map(self._norm, (layer.attention_norm, layer.feed_forward_norm, layer.query_norm, layer.key_norm)),
                 *map(self._norm, (layer.after_attention_norm, layer.after_feed_forward_norm)),
                 keys.data_ptr(),
@@ -185,7 +229,6 @@ class Decoder:
             shape.kv_heads,
             shape.head_dim,
             shape.rotary_dim,
-            shape.feed_forward,
             ACTIVATIONS[shape.activation],
             cells,
             cells.head_bytes(shape.head_dim),
@@ -201,6 +244,24 @@ class Decoder:
         weight = weight.detach().float().contiguous()
         self._kept.append(weight)
         return weight.data_ptr()
+
+    def _mixture(self, mixture: MixtureWeights | None) -> Any:
+        if mixture is None:
+            return None
+        shared = None if mixture.shared_gate is None else ctypes.pointer(_projection([mixture.shared_gate]))
+        gate_up, down = ((ctypes.c_void_p * len(each))(*(layer.address for layer in each)) for each in (mixture.gate_up, mixture.down))
+        made = _Mixture(
+            len(down),
+            mixture.chosen,
+            mixture.down[0].inputs,
+            mixture.normalized,
+            mixture.router.address,
+            ctypes.cast(gate_up, ctypes.POINTER(ctypes.c_void_p)),
+            ctypes.cast(down, ctypes.POINTER(ctypes.c_void_p)),
+            shared,
+        )
+        self._kept += [gate_up, down, shared, made]
+        return ctypes.pointer(made)
 
     def __call__(
         self, x: torch.Tensor, rotary: AbstractSequence[tuple[torch.Tensor, torch.Tensor]], segments: AbstractSequence[Segment]

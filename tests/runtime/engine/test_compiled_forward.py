@@ -19,11 +19,14 @@ from transformers import (
     GemmaConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from mm_gateway.configuration.settings import EngineSettings
@@ -70,6 +73,10 @@ LLAMA3 = {
 }
 
 
+# As many experts as fill no register, of which some get no row.
+MIXTURE: dict[str, Any] = {"num_experts": 21, "num_experts_per_tok": 3, "moe_intermediate_size": 48}
+
+
 def _with(**changes: Any) -> dict[str, Any]:
     return SHAPE | changes
 
@@ -91,6 +98,9 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "gemma 3": lambda: Gemma3TextConfig(
         **_with(num_hidden_layers=4, head_dim=32, query_pre_attn_scalar=24), sliding_window=20, layer_types=GEMMA_3_LAYERS
     ),
+    "mixtral": lambda: MixtralConfig(**SHAPE, num_local_experts=5, num_experts_per_tok=2),
+    "qwen2 moe, a dense layer": lambda: Qwen2MoeConfig(**SHAPE, **MIXTURE, mlp_only_layers=[0], shared_expert_intermediate_size=96),
+    "qwen3 moe": lambda: Qwen3MoeConfig(**_with(head_dim=32), **MIXTURE, norm_topk_prob=True),
     "phi3": lambda: Phi3Config(**SHAPE, sliding_window=None),
     "phi3, partial rotary": lambda: Phi3Config(
         **_with(head_dim=32),
@@ -173,7 +183,7 @@ def test_greedy_equals_generate_alone_batched_and_chunked(family: str, tmp_path:
 
 
 @pytest.mark.parametrize("held", [{"dtype": "fp32"}, {"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
-@pytest.mark.parametrize("family", ["llama", "mistral, a window"])
+@pytest.mark.parametrize("family", ["llama", "mistral, a window", "qwen2 moe, a dense layer"])
 def test_not_a_bit_depends_on_chunks_or_neighbours(family: str, held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:
     folder, _ = save(tmp_path, FAMILIES[family]())
     whole = log_probabilities(make_engine(folder, model=held), 150)

@@ -1,37 +1,13 @@
 #include "decoder.h"
 
-#include <cstring>
 #include <vector>
 
+#include "buffers.h"
 #include "kernels.h"
+#include "mixture.h"
 #include "threads.h"
 
 namespace {
-
-int64_t widest_blocks(const Decoder& decoder) {
-    const int64_t inputs = std::max({decoder.hidden, decoder.heads * decoder.head_dim, decoder.feed_forward});
-    return (inputs + BLOCK - 1) / BLOCK;
-}
-
-// Parts of the workspace, one after the other.
-struct Buffers {
-    float *normed, *qkv, *attended, *wide, *narrow, *delta;
-    Activations* activations;
-    float* end;
-
-    Buffers(const Decoder& d, int64_t rows, float* at) {
-        const int64_t query = d.heads * d.head_dim, key = d.kv_heads * d.head_dim;
-        const auto take = [&](int64_t width) { float* here = at; at += rows * width; return here; };
-        normed = take(d.hidden);
-        qkv = take(query + 2 * key);
-        attended = take(query);
-        wide = take(2 * d.feed_forward);
-        narrow = take(d.feed_forward);
-        delta = take(d.hidden);
-        activations = reinterpret_cast<Activations*>(take(widest_blocks(d) * (sizeof(Activations) / sizeof(float))));
-        end = at;
-    }
-};
 
 // Queries of one key head, of neighbouring rows of one sequence.
 struct Task {
@@ -41,7 +17,7 @@ struct Task {
 
 class Pass {
 public:
-    static constexpr int64_t PHASES = 24;  // more than one layer has
+    static constexpr int64_t PHASES = 40;  // more than one layer has
 
     Pass(const Decoder& decoder, const Step& step)
         : decoder(decoder), step(step), floats(float_kernels()), blocks(block_kernels()), buffers(decoder, step.rows, step.workspace) {
@@ -60,7 +36,8 @@ public:
     int threads(int most) const {
         constexpr int64_t WORTHWHILE = 1 << 19;  // multiplications of a layer
         const int64_t projections = 2 * (decoder.heads + decoder.kv_heads) * decoder.head_dim;
-        return step.rows * decoder.hidden * (projections + 3 * decoder.feed_forward) < WORTHWHILE ? 1 : most;
+        const Widths widest(decoder);
+        return step.rows * decoder.hidden * (projections + 3 * (widest.feed_forward + widest.chosen * widest.inner)) < WORTHWHILE ? 1 : most;
     }
 
     // Called by every thread of the worker.
@@ -76,9 +53,7 @@ public:
             });
             multiply(worker, layer.output, buffers.attended, buffers.delta, decoder.hidden);
             add_and_normalize(worker, true, layer.after_attention_norm, layer.feed_forward_norm, buffers.normed);
-            multiply(worker, layer.gate_up, buffers.normed, buffers.wide, 2 * decoder.feed_forward);
-            gate(worker);
-            multiply(worker, layer.down, buffers.narrow, buffers.delta, decoder.hidden);
+            feed_forward(worker, layer);
         }
         add_and_normalize(worker, true, decoder.layer[decoder.layers - 1].after_feed_forward_norm, decoder.last_norm, step.x);
     }
@@ -162,17 +137,23 @@ private:
                        buffers.attended + row * out_stride + head, out_stride});
     }
 
-    // In pieces of 256 columns, since one row is to keep all threads busy too.
-    void gate(Worker& worker) const {
-        constexpr int64_t COLUMNS = 256;
-        const int64_t width = decoder.feed_forward, pieces = (width + COLUMNS - 1) / COLUMNS;
-        worker.share(step.rows * pieces, worker.piece(step.rows * pieces), [&](int64_t first, int64_t last) {
-            for (int64_t at = first; at < last; at++) {
-                const int64_t row = at / pieces, column = at % pieces * COLUMNS;
-                const float* wide = buffers.wide + row * 2 * width + column;
-                floats.gate(wide, wide + width, buffers.narrow + row * width + column, std::min(COLUMNS, width - column), decoder.activation);
+    void feed_forward(Worker& worker, const DecoderLayer& layer) const {
+        if (layer.feed_forward > 0) {
+            multiply(worker, layer.gate_up, buffers.normed, buffers.wide, 2 * layer.feed_forward);
+            gate_rows(worker, floats, buffers, step.rows, layer.feed_forward, decoder.activation);
+            multiply(worker, layer.down, buffers.narrow, buffers.delta, decoder.hidden);
+        }
+        if (layer.mixture == nullptr) return;
+        const Projection* gate = layer.mixture->shared_gate;
+        if (gate != nullptr) multiply(worker, *gate, buffers.normed, buffers.narrow, 1);
+        worker.share(step.rows, worker.piece(step.rows), [&](int64_t first, int64_t last) {
+            for (int64_t row = first; row < last; row++) {
+                const float weight = gate != nullptr ? 1.0f / (1.0f + std::exp(-buffers.narrow[row])) : 0.0f;
+                float* delta = buffers.delta + row * decoder.hidden;
+                for (int64_t i = 0; i < decoder.hidden; i++) delta[i] = gate != nullptr ? delta[i] * weight : 0.0f;
             }
         });
+        MixturePass(decoder, *layer.mixture, buffers, step.rows)(worker);
     }
 
     const Decoder& decoder;

@@ -1,7 +1,7 @@
 // The layers of a Llama-shaped decoder, computed by one call a step. Mirrored by decoder.py; the memory belongs to the caller.
 //
 // A layer: x += output(attention(rotated q, k, v of norm(x))); x += down(activation(gate(norm(x))) * up(norm(x))). What a family adds is
-// optional: biases, norms of queries and keys (Qwen3), norms after attention and feed-forward (Gemma), windows.
+// optional: biases, norms of queries and keys (Qwen3), norms after attention and feed-forward (Gemma), windows, mixtures of experts.
 #pragma once
 #include "float_kernels.h"
 
@@ -11,8 +11,19 @@ struct Projection {
     const Layer* layers[3];
 };
 
+// Feed-forwards of which each row takes a few. All experts have layers of the same shape.
+struct Mixture {
+    int64_t experts, chosen, inner;  // inner: width of an expert's feed-forward
+    int64_t normalized;              // whether the weights of a row's experts add up to one
+    const Layer* router;             // fp32, an output for each expert
+    const Layer *const *gate_up, *const *down;  // [experts]
+    const Projection* shared_gate;  // one output, whose sigmoid is the weight of the layer's own feed-forward; null where it has none
+};
+
 struct DecoderLayer {
-    Projection qkv, output, gate_up, down;
+    Projection qkv, output, gate_up, down;                        // the latter two without layers where the experts are all
+    int64_t feed_forward;                                         // inputs of `down`
+    const Mixture* mixture;                                       // or null
     const float *attention_norm, *feed_forward_norm;              // [hidden]
     const float *query_norm, *key_norm;                           // [head_dim] or null
     const float *after_attention_norm, *after_feed_forward_norm;  // [hidden] or null
@@ -23,7 +34,7 @@ struct DecoderLayer {
 };
 
 struct Decoder {
-    int64_t layers, hidden, heads, kv_heads, head_dim, rotary_dim, feed_forward;
+    int64_t layers, hidden, heads, kv_heads, head_dim, rotary_dim;
     Activation activation;
     Cells cells;
     int64_t head_bytes;  // of a head of keys, or of values, in the cache
