@@ -40,7 +40,7 @@ class GatewayServer(uvicorn.Server):
     def __init__(self, app: GatewayApp, settings: ServerSettings, limits: LimitSettings) -> None:
         super().__init__(uvicorn_config(app, settings, limits))
         self._app = app
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._reloads: set[asyncio.Task[bool]] = set()
         self._grace_s = settings.shutdown_grace_s
         self._systemd = Systemd(os.environ)
 

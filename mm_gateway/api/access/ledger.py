@@ -111,7 +111,10 @@ class Ledger:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), WRITE_S)
                 return
-            await self.write()
+            try:
+                await self.write()
+            except Exception:
+                logger.exception("usage could not be written")
 
     async def write(self) -> None:
         """Write what is not written yet, and see what others have written. What fails is logged, and tried again the next time."""

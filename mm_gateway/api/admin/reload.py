@@ -7,7 +7,6 @@ model, and the key, that they began with; what they alone use is closed and unlo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -84,15 +83,21 @@ class Reloader:
         while True:
             await asyncio.sleep(interval_s)
             now = await self._signature()
-            if now == seen and now != served:
+            if now == seen and now != served and await self.reload_or_log():
                 served = now
-                await self.reload_or_log()
             seen = now
 
-    async def reload_or_log(self) -> None:
-        """Reload for somebody who reads the log."""
-        with contextlib.suppress(InvalidRequestError):  # which is there already
+    async def reload_or_log(self) -> bool:
+        """Reload for somebody who reads the log. False: the files were not to blame, so that it is worth trying again."""
+        try:
             await self.reload()
+        except InvalidRequestError:
+            return True  # it is in the log already
+        except Exception:
+            self.failures += 1
+            logger.exception("reload: failed, and nothing was taken over")
+            return False
+        return True
 
     async def close(self) -> None:
         """Give up waiting for requests to end."""

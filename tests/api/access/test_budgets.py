@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
+import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +25,8 @@ from mm_gateway.configuration.api_key import ApiKey, digest_of
 from mm_gateway.configuration.settings import ModelConfig, Price, ServerSettings, Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import QuotaExceededError
+from mm_gateway.storage import database
+from mm_gateway.storage.usage_store import USAGE_FILE
 from tests.support.scripted_backend import ScriptedBackend, Step
 from tests.support.served import served
 
@@ -64,6 +70,52 @@ async def test_a_budget_of_tokens_is_refused_in_every_envelope_and_survives_a_re
         **{"key": "alice", "model": "scripted", "endpoint": "/v1/chat/completions", "requests": 2},
         **{"prompt_tokens": 20, "cached_tokens": 8, "output_tokens": 40, "reasoning_tokens": 10},
     }
+
+
+def test_official_clients_see_their_own_errors_and_do_not_try_again(tmp_path: Path) -> None:
+    backend = ScriptedBackend(ANSWER)
+    with served(app(tmp_path, backend, tokens_per_day=10)) as port:
+        ours = openai.OpenAI(api_key="alice-key", base_url=f"http://127.0.0.1:{port}/v1")
+        theirs = anthropic.Anthropic(api_key="alice-key", base_url=f"http://127.0.0.1:{port}")
+        ours.chat.completions.create(model="scripted", messages=[{"role": "user", "content": "Hi"}])
+        with pytest.raises(openai.RateLimitError) as refused:
+            ours.chat.completions.create(model="scripted", messages=[{"role": "user", "content": "Hi"}])
+        assert (refused.value.code, refused.value.type) == ("insufficient_quota", "insufficient_quota")
+        with pytest.raises(anthropic.RateLimitError, match="You exceeded your current quota"):
+            theirs.messages.create(model="scripted", max_tokens=5, messages=[{"role": "user", "content": "Hi"}])
+    assert backend.started == 1
+
+
+async def test_gateways_that_share_a_folder_hold_a_budget_together(tmp_path: Path) -> None:
+    key = ApiKey(digest=b"k", name="k", tokens_per_day=100)
+    one, other = (Ledger(StorageSettings(folder=str(tmp_path))) for _ in range(2))
+    for ledger in (one, other):
+        await ledger.prepare([key])
+    record = RequestRecord("r", "POST")
+    record.key, record.model, record.endpoint, record.begun, record.usage = "k", "m", "/e", 1.0, Usage(100, 1)
+    one.finished(record)
+    other.reserve(key, RequestRecord("r", "POST"), 1)
+    await one.write()
+    await other.write()
+    with pytest.raises(QuotaExceededError, match="101 used"):
+        other.reserve(key, RequestRecord("r", "POST"), 1)
+    for ledger in (one, other):
+        await ledger.close()
+
+
+async def test_what_cannot_be_written_is_kept_and_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "WAIT_S", 0.1)
+    ledger = Ledger(StorageSettings(folder=str(tmp_path)))
+    assert await ledger.report([]) == []
+    record = RequestRecord("r", "POST")
+    record.key, record.model, record.endpoint, record.begun, record.usage = "k", "m", "/e", 1.0, Usage(100, 1)
+    with closing(sqlite3.connect(tmp_path / USAGE_FILE, isolation_level=None)) as somebody:
+        somebody.execute("BEGIN EXCLUSIVE")
+        for _ in range(3):
+            ledger.finished(record)
+            await ledger.write()
+    assert [(row.requests, row.tokens) for row in await ledger.report([])] == [(3, 303)]
+    await ledger.close()
 
 
 async def test_a_budget_of_money_and_one_of_a_month(tmp_path: Path) -> None:

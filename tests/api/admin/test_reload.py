@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import Catalog, build_catalog
 from mm_gateway.configuration.api_key import hashed
 from mm_gateway.configuration.loader import load_settings
+from mm_gateway.errors import StorageError
 from tests.support.served import served, until
 
 ADMIN = {"authorization": "Bearer operator"}
@@ -180,6 +182,27 @@ async def test_files_are_watched_through_replacements_and_the_links_of_kubernete
         await served_now("c")
         (mount / "..2" / "models.yaml").write_text("models: {d: {model_name: mock, backend: mock}}")
         await served_now("d")
+
+
+async def test_a_reload_that_storage_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_models(tmp_path, m=MOCK)
+    write_keys(tmp_path, "one")
+    app, _ = gateway(tmp_path, interval_s=0.02)
+    async with AsyncTestClient(app) as client:
+        prepare, failed = app.state.ledger.prepare, False
+
+        async def failing_once(keys: Any) -> None:
+            nonlocal failed
+            if not failed:
+                failed = True
+                raise StorageError("the disk is gone")
+            await prepare(keys)
+
+        monkeypatch.setattr(app.state.ledger, "prepare", failing_once)
+        write_keys(tmp_path, "two")
+        await until(lambda: app.state.reloader.reloads == 1)
+        assert failed and app.state.reloader.failures == 1
+        assert (await client.get("/v1/models", headers={"authorization": "Bearer two"})).status_code == 200
 
 
 ENTRIES = st.dictionaries(
