@@ -45,7 +45,7 @@ def aider(gateway: Gateway, folder: Path, prompt: str, *options: str, model: str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=180,
+        timeout=600,
     )
 
 

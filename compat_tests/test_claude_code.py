@@ -42,7 +42,7 @@ def claude(gateway: Gateway, folder: Path, prompt: str, *options: str, status: i
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == status, done.stdout
     return json.loads(done.stdout.splitlines()[-1])

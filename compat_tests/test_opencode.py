@@ -54,7 +54,7 @@ def opencode(gateway: Gateway, folder: Path, prompt: str, *, model: str = "scrip
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 
