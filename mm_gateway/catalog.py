@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mm_gateway.backends.groups.backend import Group
 from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Price, Settings
@@ -215,6 +216,22 @@ class Catalog:
         manager, backend = self._managed(name)
         await backend.find()
         manager.pin(backend.config, pinned)
+
+    def groups(self) -> list[Group]:
+        return [backend for backend in self._names.backends.values() if isinstance(backend, Group)]
+
+    def drain(self, name: str, draining: bool) -> None:
+        """Have no group send a model new requests, or new ones again; requests that name the model itself are served.
+
+        Raises:
+            ModelNotFoundError: there is no such model. InvalidRequestError: it is in no group.
+        """
+        backend = self.resolve(name)
+        held = [(holder, member) for holder in self.groups() for member, of_group in holder.members.items() if of_group is backend]
+        if not held:
+            raise InvalidRequestError(f"The model `{name}` is a member of no group, so there is nothing to drain", param="model")
+        for holder, member in held:
+            holder.drain(member, draining)
 
     def model_events(self) -> tuple[ModelEvent, ...]:
         """Which local models came, left and failed, and why; the newest first."""

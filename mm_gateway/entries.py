@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from mm_gateway.backends.groups.backend import group
 from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.backends.upstream.translated import TranslatedBackend
-from mm_gateway.configuration.settings import ModelConfig, Price, Settings
+from mm_gateway.configuration.group_settings import inside_out
+from mm_gateway.configuration.settings import ModelConfig, Price, Settings, dearest
 from mm_gateway.core import Backend
 from mm_gateway.runtime.real_model_manager import RealModelManager
 
@@ -46,7 +48,16 @@ def named_by(
     """What the settings name; entries that are as they were `before` keep their backends."""
     created = int(time.time())
     kept = {name: before.backends[name] for name, config in before.models.items() if settings.models.get(name) == config} if before else {}
-    backends = {name: kept.get(name) or _backend(name, config, manager, created, elsewhere) for name, config in settings.models.items()}
+    backends = {
+        name: kept.get(name) or _backend(name, config, manager, created, elsewhere)
+        for name, config in settings.models.items()
+        if config.backend != "group"
+    }
+    for name in _groups(settings.models):
+        config = settings.models[name]
+        members = {member.name: backends[member.name] for member in config.members}
+        backends[name] = group(name, config, members, created, before.backends.get(name) if before is not None else None)
+    backends = {name: backends[name] for name in settings.models}
     hub = before.hub if before is not None else None
     if manager is not None and (hub is None or hub.allow != settings.allow):
         hub = HubModels(settings.allow, manager, created, hub)
@@ -62,7 +73,13 @@ def named_by(
     )
 
 
+def _groups(models: Mapping[str, ModelConfig]) -> tuple[str, ...]:
+    """The names of the groups, each after its members."""
+    return inside_out({name: config.members for name, config in models.items() if config.backend == "group"})
+
+
 def _backend(name: str, config: ModelConfig, manager: RealModelManager | None, created: int, elsewhere: Elsewhere | None) -> Backend:
+    """Of an entry that is no group."""
     if elsewhere is not None and config.backend in ("local", "mock"):
         return elsewhere(name, config)
     match config.backend:
@@ -70,14 +87,18 @@ def _backend(name: str, config: ModelConfig, manager: RealModelManager | None, c
             return MockBackend(name, config, created)
         case "remote":
             return (RemoteBackend if config.api == "chat" else TranslatedBackend)(name, config, created)
-        case "local":
+        case _:
             assert manager is not None
             return LocalBackend(name, config, manager, created)
 
 
 def prices(models: Mapping[str, ModelConfig]) -> dict[str, Price]:
-    """Of the entries that have one."""
-    return {name: config.price for name, config in models.items() if config.price is not None}
+    """Of the entries that have one; a group's is that of its dearest member."""
+    found = {name: config.price for name, config in models.items() if config.price is not None}
+    for name in _groups(models):
+        if members := [found[member.name] for member in models[name].members if member.name in found]:
+            found[name] = dearest(members)
+    return found
 
 
 def local_configs(names: Names) -> list[ModelConfig]:

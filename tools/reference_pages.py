@@ -18,6 +18,7 @@ from mm_gateway.api.description.document import document
 from mm_gateway.api.description.words import in_words
 from mm_gateway.catalog import build_catalog
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
+from mm_gateway.configuration.group_settings import GroupMember, GroupRouting
 from mm_gateway.configuration.settings import ModelConfig, Settings
 from mm_gateway.configuration.words import description, range_in_words, type_in_words
 from mm_gateway.core import Message, ToolCall
@@ -84,6 +85,10 @@ def configuration_reference() -> str:
         "Beside the entries the file may say `default_model`: the name of the entry that answers on the command line and in workflows\n"
         "where none is named; and `allow`: patterns of hub models that requests may name without an entry, such as `Qwen/*`.",
         _settings_table(ModelConfig),
+        "### `members` of a group",
+        _settings_table(GroupMember),
+        "### `routing` of a group",
+        _settings_table(GroupRouting),
     ]
     for section in Settings.__struct_fields__:
         settings = getattr(Settings(), section)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mm_gateway.configuration.api_key import ApiKey, hashed
+from mm_gateway.configuration.group_settings import group_fault, inside_out
 from mm_gateway.configuration.hub_names import HubPattern
 from mm_gateway.configuration.key_file import read_key_file
 from mm_gateway.configuration.sections import SECTIONS, check_keys, converted, of_text
@@ -48,7 +49,12 @@ _ONLY = {
     "delay_s": "mock",
     "script": "mock",
     "sampling": "local",
+    "members": "group",
+    "strategy": "group",
+    "routing": "group",
 }
+_OF_GROUPS = ("backend", "aliases", "members", "strategy", "routing")
+"""All that an entry of a group may say; the rest is said by its members' entries."""
 
 
 def load_settings(models_file: Path | None, gateway_file: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -102,6 +108,7 @@ def with_models(settings: Settings, files: SettingsFiles) -> Settings:
         raise ConfigurationError(f"{path}: models must be a mapping of at least one name to its entry")
     models = {name: _model(entry, name, path) for name, entry in mapping(cast(object, entries), f"{path}: models").items()}
     _check_aliases(models, path)
+    _check_groups(models, path)
     default_model = content.get("default_model")
     if default_model is not None and default_model not in models:
         raise ConfigurationError(f"{path}: default_model: {default_model!r} is not among the models: {', '.join(models)}")
@@ -161,6 +168,10 @@ def _default_file(name: str, named: str | None) -> Path:
 def _model(entry: object, name: str, path: Path) -> ModelConfig:
     where = f"{path}: model {name}"
     given = mapping(entry, where)
+    if given.get("backend") == "group":
+        given = _group(given, name, where)
+    if "members" in given:
+        given["members"] = _with_keys(given["members"])
     config = converted(given, ModelConfig, where)
     for key, backend in _ONLY.items():
         if key in given and config.backend != backend:
@@ -185,6 +196,23 @@ def _model(entry: object, name: str, path: Path) -> ModelConfig:
     return msgspec.structs.replace(config, **changes) if changes else config
 
 
+def _group(given: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    """An entry of a group in full."""
+    for key in given:
+        if key in ModelConfig.__struct_fields__ and key not in _OF_GROUPS:
+            raise ConfigurationError(f"{where}: {key}: a group has none, the entries of its members say it")
+    if not isinstance(given.get("members"), list):
+        raise ConfigurationError(f"{where}: members must be a list of names of other entries, got {given.get('members')!r}")
+    return {**given, "model_name": name}
+
+
+def _with_keys(members: object) -> object:
+    """Members that are names alone, by their keys."""
+    if not isinstance(members, list):
+        return members
+    return [{"name": member} if isinstance(member, str) else member for member in cast(list[object], members)]
+
+
 def _built_in_model(path: str, where: str) -> Path:
     """The folder of a model that comes with the package."""
     models = Path(__file__).parents[1] / "builtin_models"
@@ -207,6 +235,18 @@ def _check_aliases(models: Mapping[str, ModelConfig], path: Path) -> None:
             if alias in owner:
                 raise ConfigurationError(f"{path}: model {name}: aliases: {alias!r} already names {owner[alias]}")
             owner[alias] = name
+
+
+def _check_groups(models: Mapping[str, ModelConfig], path: Path) -> None:
+    """Raises ConfigurationError where a group's members are none, unknown, given twice, or hold the group itself."""
+    groups = {name: config.members for name, config in models.items() if config.backend == "group"}
+    for name in groups:
+        if (fault := group_fault(name, groups, models)) is not None:
+            raise ConfigurationError(f"{path}: model {name}: members: {fault}")
+    try:
+        inside_out(groups)
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: models: {error}") from None
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(gt=0, le=1)]
+LoadFactor = Annotated[float, Meta(gt=1)]
 # `title`: a pattern in words.
 Device = Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:\d+)?)$", title="auto, cuda, cuda:N or cpu")]
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/]+)$", title="*, or origins such as https://example.org")]

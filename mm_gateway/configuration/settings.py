@@ -7,7 +7,7 @@ Knows nothing of HTTP, torch or any Backend.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from mm_gateway.configuration.anthropic_settings import AnthropicSettings
 from mm_gateway.configuration.api_key import ApiKey
+from mm_gateway.configuration.group_settings import GroupMember, GroupRouting, Strategy
 from mm_gateway.configuration.ranges import (
     AtLeastOne,
     AtLeastOneKiB,
@@ -63,7 +64,7 @@ ToolFormatName = Literal[
 ]
 ReasoningFormatName = Literal["think", "mistral", "seed", "kimi", "cohere", "gemma", "harmony"]
 Pooling = Literal["mean", "last"]
-BackendName = Literal["local", "mock", "remote"]
+BackendName = Literal["local", "mock", "remote", "group"]
 
 WORKFLOW_PREFIX = "mm-orch/"
 """Before the name of a workflow as a model."""
@@ -104,15 +105,32 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def cost(self, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> float:
         """Of a request. cached_tokens: of the prompt's."""
-        cached = self.input if self.cached_input is None else self.cached_input
-        return ((prompt_tokens - cached_tokens) * self.input + cached_tokens * cached + output_tokens * self.output) / 1e6
+        return ((prompt_tokens - cached_tokens) * self.input + cached_tokens * self.cached + output_tokens * self.output) / 1e6
+
+    @property
+    def cached(self) -> float:
+        """Of prompt tokens that were cached."""
+        return self.input if self.cached_input is None else self.cached_input
+
+
+def dearest(prices: Sequence[Price]) -> Price:
+    """What tokens cost at most where one of these holds, at least one."""
+    return Price(
+        input=max(price.input for price in prices),
+        cached_input=max(price.cached for price in prices),
+        output=max(price.output for price in prices),
+    )
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of `models.yaml`; the first eight keys are the guide's."""
 
     model_name: Annotated[
-        str, Meta(description="A hub id (`Qwen/Qwen-7B-Chat`), a local folder, or, for `remote`, the name at the upstream server.")
+        str,
+        Meta(
+            description="A hub id (`Qwen/Qwen-7B-Chat`), a local folder, or, for `remote`, the name at the upstream server. "
+            "A group has none."
+        ),
     ]
     model_type: Annotated[
         ModelType | None, Meta(description="The chat template; null: the checkpoint's own, else by its architecture.")
@@ -140,7 +158,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = None
 
     backend: Annotated[
-        BackendName, Meta(description="What answers: a model in this process, the mock, or a remote OpenAI-compatible server.")
+        BackendName,
+        Meta(
+            description="What answers: a model in this process, the mock, a remote OpenAI-compatible server, or a group of other entries."
+        ),
     ] = "local"
     aliases: Annotated[tuple[str, ...], Meta(description="Further names that clients may use.")] = ()
     chat_template: Annotated[
@@ -227,6 +248,15 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str | None,
         Meta(description="mock: a file of replies, texts and calls, that are given in turn; a path from the folder of this file."),
     ] = None
+    members: Annotated[tuple[GroupMember, ...], Meta(description="group: the entries that answer, as names or with the keys below.")] = ()
+    strategy: Annotated[
+        Strategy,
+        Meta(
+            description="group: which member is asked: the one with the fewest requests for its weight; one after the other; by "
+            "weight; the first in order that can; or the one where a conversation's beginning is in the KV cache."
+        ),
+    ] = "least-loaded"
+    routing: Annotated[GroupRouting, Meta(description="group: limits of waiting, retries and health; see below.")] = GroupRouting()
 
 
 def model_names(models: Mapping[str, ModelConfig]) -> dict[str, str]:

@@ -19,10 +19,11 @@ def type_in_words(hint: Any) -> str:
     if hint in _NAMES:
         return _NAMES[hint]
     if get_origin(hint) is tuple:
-        return "a list of texts"
+        entry = get_args(hint)[0]
+        return f"a list of {type_in_words(entry)}" if _is_struct(entry) else "a list of texts"
     if get_origin(hint) is Mapping:
         return "a mapping of texts to texts"
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+    if _is_struct(hint):
         return f"keys and values: {', '.join(hint.__struct_fields__)}"
     if get_origin(hint) is Literal:
         return _either([str(value) for value in get_args(hint)])
@@ -62,6 +63,10 @@ def _bounds(note: object) -> str:
         return f"{note.ge:g} to {note.le:g}"
     bounds = (("at least", note.ge), ("greater than", note.gt), ("at most", note.le), ("less than", note.lt))
     return ", ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
+
+
+def _is_struct(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
 def _either(values: list[str]) -> str:

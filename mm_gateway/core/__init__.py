@@ -4,10 +4,13 @@ Knows nothing of HTTP, YAML, torch or any model. Everything here is immutable.
 """
 
 from mm_gateway.core.backend import (
+    Allowance,
     Backend,
     ForwardedBody,
     ForwardingBackend,
+    LimitedBackend,
     ModelInfo,
+    ProbedBackend,
     Tokenized,
     TokenizingBackend,
 )
@@ -58,6 +61,7 @@ from mm_gateway.core.reasoning import DEFAULT_BUDGETS, EFFORTS, Effort, Reasonin
 __all__ = [
     "DEFAULT_BUDGETS",
     "EFFORTS",
+    "Allowance",
     "Backend",
     "ChatInput",
     "ChoiceFields",
@@ -75,9 +79,11 @@ __all__ = [
     "GenerationRequest",
     "Grammar",
     "Ignored",
+    "LimitedBackend",
     "Message",
     "MessageFields",
     "ModelInfo",
+    "ProbedBackend",
     "Progress",
     "ProgressCallback",
     "PromptTokens",

@@ -33,6 +33,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that prompt and output may take together: what the memory allows, once the model was loaded; before, what its files say.
     None: unknown."""
     aliases: tuple[str, ...] = ()
+    elsewhere: bool = False
+    """Another server answers, or may, which need not understand all that is understood here."""
     details: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
     media: bool = False
     """Messages may have parts that are no text: images, files, audio, as far as whoever answers takes them."""
@@ -50,6 +52,15 @@ class ForwardedBody(msgspec.Struct, frozen=True, kw_only=True):
     """That the reply has; of embeddings: vectors."""
     output_tokens: int = 0
     """At most so many are generated, as far as the body says; 0: it does not."""
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """What a server said of its limit of requests: how many it takes at once, and how many more with each second."""
+
+    requests: int
+    per_second: float
+    at: float
+    """When it said so, by the event loop's clock."""
 
 
 class Backend(Protocol):
@@ -84,6 +95,25 @@ class ForwardingBackend(Backend, Protocol):
 
     def forward(self, body: ForwardedBody) -> AsyncIterator[GenerationEvent]:
         """As `generate`. The model's name, and what decides how the server streams, are replaced."""
+        ...
+
+
+@runtime_checkable
+class ProbedBackend(Protocol):
+    """A Backend that tells whether it serves without being asked for a reply."""
+
+    async def probe(self, timeout_s: float) -> None:
+        """Raises GatewayError where it does not serve, or says nothing of it in time."""
+        ...
+
+
+@runtime_checkable
+class LimitedBackend(Protocol):
+    """A Backend before a server that has rate limits."""
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """As it said last; None: it said nothing of them."""
         ...
 
 

@@ -101,7 +101,7 @@ class _Lesson:
         self._difficulty: Difficulty = _difficulty(parameters.difficulty)
         self._examples = parameters.include_examples
         # A server elsewhere may not know all of JSON schema.
-        self._portable = run.model.info().backend == "remote"
+        self._portable = run.model.info().elsewhere
         self._config = run.config(temperature=0.7, top_p=0.9)
         self.sections: list[str] = []
         self.choices: list[_Choice] = []

@@ -139,7 +139,7 @@ class Run:
         assert isinstance(asked, ChatInput)
         reasoning = asked.reasoning
         # A server elsewhere may refuse an effort for a model that does not think.
-        if not think and reasoning.wanted is None and self.model.info().backend != "remote":
+        if not think and reasoning.wanted is None and not self.model.info().elsewhere:
             reasoning = Reasoning(effort="none")
         request = GenerationRequest(
             request_id=f"{self.request.request_id}-{stage}",

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from mm_gateway.api.access.capacity import Capacity
 from mm_gateway.api.access.rate_limits import Budget
-from mm_gateway.api.access.token_bucket import TokenBucket, duration
 from mm_gateway.errors import RateLimitError
 from mm_gateway.throughput import Throughput
+from mm_gateway.token_bucket import TokenBucket, duration
 
 
 class Clock:

@@ -16,18 +16,20 @@ Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class Upstream:
-    """What arrived at a scripted server."""
+    """A scripted server: what arrived at it, and what it answers from now on. die: takes and holds no connection any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
         self.requests: list[tuple[str, dict[str, str], Any]] = []
         self.connections = 0
         self.left = asyncio.Event()
+        self.die: Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
-async def upstream(answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]], **config: Any) -> AsyncIterator[tuple[Any, Upstream]]:
+async def upstream(answer: Answer, **config: Any) -> AsyncIterator[tuple[Any, Upstream]]:
     """A server that answers every request with the same bytes, and a backend that asks it."""
-    seen = Upstream()
+    seen = Upstream(answer)
     writers: list[asyncio.StreamWriter] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,7 +38,7 @@ async def upstream(answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[No
         try:
             while await answered(reader, writer):
                 pass
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the other side left
         writer.close()
 
@@ -45,8 +47,10 @@ async def upstream(answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[No
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines if line)
-        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        length = int(headers.get("content-length", 0))
+        body = json.loads(await reader.readexactly(length)) if length else None
         seen.requests.append((first, headers, body))
+        answer = seen.answer
         if isinstance(answer, bytes):
             writer.write(answer)
             await writer.drain()
@@ -56,7 +60,13 @@ async def upstream(answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[No
         seen.left.set()
         return False
 
+    async def die() -> None:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    seen.die = die
     port = server.sockets[0].getsockname()[1]
     settings = ModelConfig(model_name="their-name", backend="remote", base_url=f"http://127.0.0.1:{port}/v1", **config)
     backend = backend_of(settings)

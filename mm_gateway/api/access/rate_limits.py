@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mm_gateway.api.access.token_bucket import TokenBucket, duration
 from mm_gateway.errors import RateLimitError
+from mm_gateway.token_bucket import TokenBucket, duration
 
 
 class Budget:

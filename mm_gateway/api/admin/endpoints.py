@@ -81,7 +81,10 @@ ADMIN_ROWS = (
         errors=(*ADMIN_ERRORS, "NotFound", "Unavailable"),
         security="admin",
         parameters={
-            "target": {"description": "A model's name, a slash, and `load`, `unload`, `pin` or `unpin`.", "example": "gpt2/load"},
+            "target": {
+                "description": "A model's name, a slash, and `load`, `unload`, `pin`, `unpin`, `drain` or `resume`.",
+                "example": "gpt2/load",
+            },
         },
     ),
     Endpoint(

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 import mm_gateway
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.admin.reload import Reloader
+from mm_gateway.api.observation.group_metrics import group_metrics
 from mm_gateway.api.observation.local_models import LocalModel, local_models
 from mm_gateway.catalog import Catalog
 
@@ -39,6 +40,7 @@ class StateCollector(Collector):
             *_models(local),
             *_engines(local),
             *self._devices(),
+            *group_metrics(self._catalog.groups()),
         ]
 
     def collect(self) -> Iterator[Metric]:

@@ -30,6 +30,7 @@ from mm_gateway.backends.upstream.request import (
 )
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.core import (
+    Allowance,
     ChatInput,
     ForwardedBody,
     GenerationEvent,
@@ -92,6 +93,13 @@ class RemoteBackend:
     async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
         """Estimates: most servers have no way to ask, and the others would be asked once for each text."""
         return tuple(map(estimate_tokens, texts))
+
+    async def probe(self, timeout_s: float) -> None:
+        await self._server.probe(timeout_s)
+
+    @property
+    def allowance(self) -> Allowance | None:
+        return self._server.allowance
 
     async def close(self) -> None:
         await self._server.close()

@@ -14,8 +14,10 @@ import httpx
 import msgspec
 
 from mm_gateway.backends.upstream.protocol import WireError
+from mm_gateway.backends.upstream.rate_limits import allowance_in
 from mm_gateway.backends.upstream.reported_errors import error_in_text
 from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.core import Allowance
 from mm_gateway.errors import ConfigurationError, UpstreamError
 from mm_gateway.timeline import span
 from mm_gateway.work_pools import BODIES
@@ -40,6 +42,9 @@ class Connection:
     Args:
         name: of the model, as clients know it. config: its entry of `models.yaml`.
         headers: what goes with a key, or with None where there is none. Default: `bearer`.
+
+    Attributes:
+        allowance: what the server said last of its limit of requests; None: nothing.
     """
 
     def __init__(self, name: str, config: ModelConfig, headers: Callable[[str | None], dict[str, str]] | None = None) -> None:
@@ -47,6 +52,8 @@ class Connection:
         self._name = name
         self._config = config
         self._client: httpx.AsyncClient | None = None
+        self._has_health = True
+        self.allowance: Allowance | None = None
 
     @property
     def base(self) -> str:
@@ -67,6 +74,7 @@ class Connection:
             with span("upstream", model=self._name, url=url) as asked:
                 async with self._http().stream("POST", url, content=content, headers=headers | asked.headers()) as response:
                     asked.attributes["status"] = response.status_code
+                    self.allowance = allowance_in(response.headers, time.monotonic()) or self.allowance
                     if response.status_code != 200:
                         raise await self._refused(response)
                     yield response
@@ -94,6 +102,27 @@ class Connection:
             return await off_loop(len(reply), read, reply)
         except (msgspec.MsgspecError, ValueError) as error:
             raise self.failure(f"sent a broken reply: {str(error)[:200]}") from error
+
+    async def probe(self, timeout_s: float) -> None:
+        """Whether the server serves: by its /health, as vLLM, SGLang, llama.cpp and this gateway have it, else by its list of models.
+
+        Raises:
+            UpstreamError: it says that it does not, refuses the key, cannot be reached, or says nothing in time.
+            ConfigurationError: its key is not set.
+        """
+        if self._has_health:
+            # Servers elsewhere answer addresses that they do not have in ways of their own, so that only these two count.
+            status = await self._status(self.base.removesuffix("/v1") + "/health", timeout_s)
+            if status == 200:
+                return
+            if status in (500, 502, 503):
+                raise self.failure(f"says by /health that it does not serve ({status})")
+            self._has_health = False
+        status = await self._status(f"{self.base}/models", timeout_s)
+        if status in KEY_REFUSED:
+            raise self._key_refused(status)
+        if status >= 500:
+            raise self.failure(f"does not list its models ({status})")
 
     async def close(self) -> None:
         """Close all connections; idempotent."""
@@ -139,6 +168,19 @@ class Connection:
     def _late(self, what: str) -> UpstreamError:
         return UpstreamError(f"{self._at()} did not answer in time ({what}). Try again, or raise timeout_s", status=504)
 
+    async def _status(self, url: str, timeout_s: float) -> int:
+        try:
+            async with asyncio.timeout(timeout_s), self._http().stream("GET", url, headers=self._headers()) as response:
+                return response.status_code
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise self._late(f"{url}, {timeout_s:g} s") from error
+        except httpx.TransportError as error:
+            raise self.failure(f"cannot be reached or broke off: {error or type(error).__name__}. Is it running?") from error
+
+    def _key_refused(self, status: int) -> UpstreamError:
+        """Not the client's key is wrong but ours, so it must not look like a 401 of the gateway."""
+        return UpstreamError(f"{self._at()} refused the gateway's key ({status}). Check {self._config.api_key_env or 'api_key_env'}")
+
     async def _refused(self, response: httpx.Response) -> UpstreamError:
         try:
             async with asyncio.timeout(self._config.timeout_s):
@@ -147,8 +189,7 @@ class Connection:
             body = b""
         status = response.status_code
         if status in KEY_REFUSED:
-            # Not the client's key is wrong but ours, so it must not look like a 401 of the gateway.
-            return UpstreamError(f"{self._at()} refused the gateway's key ({status}). Check {self._config.api_key_env or 'api_key_env'}")
+            return self._key_refused(status)
         error = self.reported(error_in_text(body, status))
         # Redirects and successes that are none are the upstream's mistake.
         error.status = status if status >= 400 else 502

@@ -15,5 +15,6 @@ def remote_info(name: str, config: ModelConfig, created: int, **details: str) ->
         context_length=config.max_context_length,
         media=True,
         aliases=config.aliases,
+        elsewhere=True,
         details={"base_url": config.base_url, "model_name": config.model_name, **details},
     )

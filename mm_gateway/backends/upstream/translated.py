@@ -22,7 +22,7 @@ from mm_gateway.backends.upstream.remote_info import remote_info
 from mm_gateway.backends.upstream.reported_errors import error_in
 from mm_gateway.backends.upstream.request import unenforced
 from mm_gateway.configuration.settings import ModelConfig
-from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, Ignored, ModelInfo, Tokenized
+from mm_gateway.core import Allowance, ChatInput, GenerationEvent, GenerationRequest, Ignored, ModelInfo, Tokenized
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.text import estimate_tokens
 
@@ -63,6 +63,13 @@ class TranslatedBackend:
     async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
         """Estimates."""
         return tuple(map(estimate_tokens, texts))
+
+    async def probe(self, timeout_s: float) -> None:
+        await self._server.probe(timeout_s)
+
+    @property
+    def allowance(self) -> Allowance | None:
+        return self._server.allowance
 
     async def close(self) -> None:
         await self._server.close()
