@@ -8,10 +8,9 @@ import time
 from litestar import Response, get
 from litestar.datastructures import State
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from mm_gateway.api.access.admission import Admission
-from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.observation.local_models import name_of
 from mm_gateway.api.observation.metrics import RequestMetrics
 from mm_gateway.api.observation.state_metrics import StateCollector
@@ -19,6 +18,9 @@ from mm_gateway.catalog import Catalog
 from mm_gateway.work_pools import METRICS
 
 LAG_INTERVAL_S = 0.5
+
+# One format for all, whatever is accepted: in OpenMetrics the client library would make `vllm_` of `vllm:`, unless it is asked for more
+# than Prometheus 2 asks for, and every dashboard would be empty.
 
 
 class Metrics:
@@ -38,12 +40,11 @@ class Metrics:
         GCCollector(registry=self._registry)
         catalog.on_model_event(lambda config, event: self.requests.model_event(name_of(config, catalog.local_configs()), event))
 
-    async def rendered(self, accept: str, state: State) -> tuple[bytes, str]:
-        """The text and its media type. accept: header of whoever asks, which says in which format. state: of the application."""
-        encode, media_type = choose_encoder(accept)
+    async def rendered(self, state: State) -> bytes:
+        """The text. state: of the application."""
         self._state.look(draining=state.draining, reloader=state.reloader)
         # Thousands of lines may take tens of milliseconds, for which nobody's tokens should wait.
-        return await METRICS.run(encode, self._registry), media_type
+        return await METRICS.run(generate_latest, self._registry)
 
     async def watch_loop(self) -> None:
         """Measure for ever how late the event loop is."""
@@ -54,6 +55,5 @@ class Metrics:
 
 
 @get("/metrics", summary="Metrics in the format of Prometheus")
-async def metrics(request: HTTPRequest, state: State) -> Response[bytes]:
-    text, media_type = await state.metrics.rendered(request.headers.get("accept", ""), state)
-    return Response(text, media_type=media_type)
+async def metrics(state: State) -> Response[bytes]:
+    return Response(await state.metrics.rendered(state), media_type=CONTENT_TYPE_PLAIN_0_0_4)

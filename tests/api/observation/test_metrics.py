@@ -177,6 +177,21 @@ async def test_metrics_are_open_to_their_key_and_to_admins(
             assert (await client.get("/metrics", headers=authorization(key))).status_code == status
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+    ],
+    ids=["Prometheus 2", "Prometheus 3"],
+)
+async def test_names_have_their_colon_whatever_prometheus_accepts(accept: str) -> None:
+    async with AsyncTestClient(app_over(ScriptedBackend(SCRIPT))) as client:
+        await client.post(CHAT, json=body())
+        samples = await scraped(client, accept=accept)
+    assert samples.value("vllm:prompt_tokens_total", model_name="scripted") == 7
+
+
 async def test_gateways_of_one_process_count_apart() -> None:
     async with AsyncTestClient(app_over(ScriptedBackend(SCRIPT))) as one, AsyncTestClient(app_over(ScriptedBackend(SCRIPT))) as other:
         await one.post(CHAT, json=body())
