@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -32,6 +34,23 @@ _Batch = dict[str, dict[UsedFor, Used]]
 """By key."""
 
 
+@dataclass
+class _Reserved:
+    """What running requests of a key hold, and its sum, so that many of them cost the next one nothing."""
+
+    by_request: dict[RequestRecord, Used] = field(default_factory=dict[RequestRecord, Used])
+    tokens: int = 0
+    cost: float = 0.0
+
+    def take(self, record: RequestRecord, much: Used) -> None:
+        self.by_request[record] = much
+        self.tokens, self.cost = self.tokens + much.tokens, self.cost + much.cost
+
+    def give_back(self, record: RequestRecord) -> None:
+        if (much := self.by_request.pop(record, None)) is not None:
+            self.tokens, self.cost = self.tokens - much.tokens, self.cost - much.cost
+
+
 class Ledger:
     """An observer of requests. Belongs to one event loop.
 
@@ -47,8 +66,8 @@ class Ledger:
         self._writing: _Batch = {}
         self._written: dict[str, dict[str, Used]] = {}
         """Of keys with a budget: by day, as it is stored."""
-        self._reserved: dict[str, dict[RequestRecord, Used]] = {}
-        """Of keys with a budget, by running request."""
+        self._reserved: dict[str, _Reserved] = {}
+        """Of keys with a budget."""
         self._one_at_a_time = asyncio.Lock()
         self._ending = asyncio.Event()
         self._cleaned = ""
@@ -76,31 +95,30 @@ class Ledger:
         if not key.has_budget:
             return
         now = datetime.fromtimestamp(self._clock(), UTC)
-        name, day = key.principal, now.strftime("%Y-%m-%d")
-        used = {"day": Used(), "month": Used()}
+        name, day = key.principal, _day(now.timestamp())
+        today, this_month = Used(), Used()
         for of_day, much in self._used(name):
             if of_day == day:
-                used["day"].add(much)
+                today.add(much)
             if of_day[:7] == day[:7]:
-                used["month"].add(much)
-        running = Used()
-        for much in self._reserved.get(name, {}).values():
-            running.add(much)
-        for period, tokens, cost in (("day", key.tokens_per_day, key.cost_per_day), ("month", key.tokens_per_month, key.cost_per_month)):
-            _hold(period, tokens, used[period].tokens, running.tokens, "tokens", now)
-            _hold(period, cost, used[period].cost, running.cost, "in money", now)
-        self._reserved.setdefault(name, {})[record] = _used(record.prompt_guess, 0, output_tokens, record.price)
+                this_month.add(much)
+        reserved = self._reserved.get(name) or _Reserved()
+        _hold("day", key.tokens_per_day, today.tokens, reserved.tokens, "tokens", now)
+        _hold("day", key.cost_per_day, today.cost, reserved.cost, "in money", now)
+        _hold("month", key.tokens_per_month, this_month.tokens, reserved.tokens, "tokens", now)
+        _hold("month", key.cost_per_month, this_month.cost, reserved.cost, "in money", now)
+        reserved.take(record, _used(record.prompt_guess, 0, output_tokens, record.price))
+        self._reserved[name] = reserved
 
     def finished(self, record: RequestRecord) -> None:
         """Count a request, and give back what it had reserved."""
         if (reserved := self._reserved.get(record.key)) is not None:
-            reserved.pop(record, None)
-            if not reserved:
-                del self._reserved[record.key]
+            reserved.give_back(record)
+            if not reserved.by_request:
+                del self._reserved[record.key]  # and with it what adding and subtracting money leaves of roundings
         if record.begun is None:
             return
-        day = datetime.fromtimestamp(record.arrived_at, UTC).strftime("%Y-%m-%d")
-        what = UsedFor(record.key, day, record.model, record.endpoint)
+        what = UsedFor(record.key, _day(record.arrived_at), record.model, record.endpoint)
         self._pending.setdefault(record.key, {}).setdefault(what, Used()).add(used_by(record))
 
     # --- storage ---
@@ -187,6 +205,16 @@ class Ledger:
         for batch in (self._writing, self._pending):
             for what, much in batch.get(name, {}).items():
                 yield what.day, much
+
+
+def _day(time_s: float) -> str:
+    """The day of a Unix time."""
+    return _name_of_day(int(time_s // 86400))
+
+
+@functools.lru_cache(maxsize=8)
+def _name_of_day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86400, UTC).strftime("%Y-%m-%d")
 
 
 def used_by(record: RequestRecord) -> Used:
