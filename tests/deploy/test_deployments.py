@@ -22,7 +22,7 @@ DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm/mm-gateway"
 PATHS = {path for _, path in ENDPOINTS}
 HELM = shutil.which("helm", path=f"{ROOT / 'build'}:") or shutil.which("helm")
-needs_helm = pytest.mark.skipif(HELM is None, reason="there is no helm; `python -m tools.helm build` fetches one")
+needs_helm = pytest.mark.skipif(HELM is None, reason="there is no helm; `make helm` fetches one")
 
 
 def test_the_unit_is_read_and_waits_long_enough() -> None:
