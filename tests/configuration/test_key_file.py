@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,28 @@ def test_wrong_limits_and_origins_are_named(tmp_path: Path, gateway: str, says: 
     with pytest.raises(ConfigurationError) as caught:
         load_settings(tmp_path / "models.yaml", tmp_path / "gateway.yaml", {})
     assert says in str(caught.value)
+
+
+def test_budgets_and_an_end(tmp_path: Path) -> None:
+    (key, other) = load(
+        tmp_path,
+        "- {key: one, tokens_per_day: 5, tokens_per_month: 50, cost_per_day: 0.5, cost_per_month: 20, expires: 2027-01-31}\n"
+        "- {key: two, expires: '2027-01-31T12:00+01:00', disabled: true}",
+    ).keys
+    assert (key.tokens_per_day, key.tokens_per_month, key.cost_per_day, key.cost_per_month) == (5, 50, 0.5, 20.0)
+    assert (key.expires_at, other.expires_at, other.disabled) == (1801353600.0, 1801353600.0 + 11 * 3600, True)
+    assert key.has_budget and not other.has_budget
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("expires: soon", "'soon' is no time: give a day such as 2027-01-31"),
+        ("tokens_per_day: 0", "tokens_per_day: got 0, allowed is at least 1, or null"),
+        ("cost_per_month: .inf", "cost_per_month: got inf, allowed is greater than 0, or null"),
+    ],
+)
+def test_budgets_and_ends_that_are_none(tmp_path: Path, entry: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(says)) as caught:
+        load(tmp_path, f"- {{key: secret-one, {entry}}}")
+    assert "secret-one" not in str(caught.value)
