@@ -33,14 +33,15 @@ async def say(tab: Page, text: str) -> None:
 
 async def test_a_reply_is_streamed_and_says_what_it_took(tab: Page, gateway: Gateway) -> None:
     await opened(tab, gateway, "mock")
-    await say(tab, "!mock tokens=30 delay=0.05")
-    reply = tab.locator(".turn.model")
-    await expect(reply.locator(".text")).not_to_be_empty()
-    shorter = await reply.locator(".text").inner_text()
-    await expect(reply).to_have_class("turn model done")
-    assert len(await reply.locator(".text").inner_text()) > len(shorter)
-    await expect(reply.locator("footer")).to_contain_text("+ 30 tokens")
-    await expect(tab.locator(".turn.user")).to_have_text("!mock tokens=30 delay=0.05")
+    await say(tab, "!mock tokens=10000 delay=0.02")
+    text = tab.locator(".turn.running .text")
+    await expect(text).not_to_be_empty()
+    await expect(text).not_to_have_text(await text.inner_text())  # it grows
+    await tab.keyboard.press("Escape")
+    await expect(tab.locator(".turn.stopped")).to_be_visible()
+    await say(tab, "!mock tokens=30")
+    await expect(tab.locator(".turn.done footer")).to_contain_text("+ 30 tokens")
+    await expect(tab.locator(".turn.user").nth(1)).to_have_text("!mock tokens=30")
     await expect(tab.locator("textarea.say").first).to_be_focused()
 
 
@@ -80,13 +81,15 @@ async def test_a_wait_says_why(tab: Page, gateway: Gateway) -> None:
 
 async def test_thoughts_are_folded_and_stay_open_once_opened(tab: Page, gateway: Gateway) -> None:
     await opened(tab, gateway, "mock")
-    await say(tab, "!mock think=40 tokens=40 delay=0.02")
+    await say(tab, "!mock think=10000 delay=0.02")
     thought = tab.locator("details.thought")
     await expect(thought.locator("summary")).to_have_text("Thinking …")
     await expect(thought.locator("p")).to_be_hidden()
     await thought.locator("summary").click()
     await expect(thought.locator("p")).to_be_visible()
-    await expect(tab.locator(".turn.done")).to_be_visible()
+    await expect(thought.locator("p")).not_to_have_text(await thought.locator("p").inner_text())  # it grows
+    await expect(thought.locator("summary")).to_be_focused()
+    await tab.keyboard.press("Escape")
     await expect(thought.locator("summary")).to_have_text("Thought")
     await expect(thought.locator("p")).to_be_visible()
 

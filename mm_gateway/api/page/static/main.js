@@ -102,6 +102,7 @@ function switchLanguage() {
 
 document.documentElement.lang = language();
 addEventListener("hashchange", open);
+addEventListener("keydown", (event) => event.key === "Escape" && !keys.element.open && view.stop?.());
 document.addEventListener("visibilitychange", refresh);
 setInterval(refresh, REFRESH_MS);
 open();

@@ -38,7 +38,6 @@ export class Playground {
         this.code,
       ),
     );
-    this.element.addEventListener("keydown", (event) => event.key === "Escape" && this.stop());
     for (const pane of this.panes) pane.select.addEventListener("change", () => this.showCode());
   }
 

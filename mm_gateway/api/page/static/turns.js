@@ -32,11 +32,13 @@ export class TurnList {
     turns.forEach((turn, index) => {
       const old = this.drawn[index];
       if (old?.turn === turn && old.final) return;
-      // What somebody has opened stays open while the turn grows.
-      const open = old?.turn === turn && old.element.querySelector("details.thought")?.open;
-      const element = this.view(turn, open);
+      // What somebody has opened stays open while the turn grows, and keeps the focus.
+      const summary = old?.turn === turn ? old.element.querySelector("details.thought summary") : null;
+      const focused = summary !== null && summary === document.activeElement;
+      const element = this.view(turn, summary?.parentElement.open);
       if (old) old.element.replaceWith(element);
       else this.element.append(element);
+      if (focused) element.querySelector("details.thought summary")?.focus();
       this.drawn[index] = { turn, element, final: !["waiting", "running"].includes(turn.status) };
     });
     if (atEnd) this.element.scrollTop = this.element.scrollHeight;
