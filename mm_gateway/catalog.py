@@ -116,6 +116,11 @@ class Catalog:
             raise ModelNotFoundError(name, (*self._names.backends, *self._workflows))
         return self.resolve(meant)
 
+    @property
+    def prices(self) -> Mapping[str, Price]:
+        """Of the models that have one."""
+        return self._names.prices
+
     def price_of(self, backend: Backend) -> Price | None:
         """What the tokens of a backend cost, those of a workflow as its model's; None: nothing."""
         if not self._names.prices:

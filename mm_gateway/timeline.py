@@ -37,14 +37,16 @@ class Timeline:
     Attributes:
         request_id: names the request in logs.
         seconds: by name, the spans of that name that have ended, added up; those that ran side by side count each.
+        members: of groups, by name, that answered the request or a part of it.
     """
 
-    __slots__ = ("follower", "request_id", "seconds")
+    __slots__ = ("follower", "members", "request_id", "seconds")
 
     def __init__(self, follower: SpanFollower | None = None, request_id: str = "") -> None:
         self.follower = follower
         self.request_id = request_id
         self.seconds: dict[SpanName, float] = {}
+        self.members: list[str] = []
 
 
 _current: ContextVar[tuple[Timeline, Any] | None] = ContextVar("timeline", default=None)
@@ -92,6 +94,12 @@ def request_id() -> str:
     """Of the request of this context; "" outside of one."""
     current = _current.get()
     return current[0].request_id if current is not None else ""
+
+
+def answered_by(member: str) -> None:
+    """A member of a group begins to reply to the request of this context."""
+    if (current := _current.get()) is not None and member not in current[0].members:
+        current[0].members.append(member)
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def generate(request: HTTPRequest, state: State, asked: Asked, ticket: Ticket) -
     if trace is not None:
         trace.asked(asked.request)
         ticket.record.listener = trace.listener
-    ticket.begin(output_tokens(asked.request), catalog.price_of(backend))
+    ticket.begin(output_tokens(asked.request), catalog.price_of(backend), catalog.prices)
     match asked.request:
         case ForwardedBody() as body:
             assert isinstance(backend, ForwardingBackend)

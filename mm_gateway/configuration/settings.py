@@ -115,10 +115,14 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def dearest(prices: Sequence[Price]) -> Price:
     """What tokens cost at most where one of these holds, at least one."""
-    return Price(
-        input=max(price.input for price in prices),
-        cached_input=max(price.cached for price in prices),
-        output=max(price.output for price in prices),
+    return (
+        prices[0]
+        if len(prices) == 1
+        else Price(
+            input=max(price.input for price in prices),
+            cached_input=max(price.cached for price in prices),
+            output=max(price.output for price in prices),
+        )
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from litestar import Request
 from litestar.exceptions import HTTPException, InternalServerException
@@ -142,16 +142,18 @@ class Ticket:
         if counted and self._budget is not None:
             self._budget.take_request()
 
-    def begin(self, output_tokens: int = 0, price: Price | None = None) -> None:
+    def begin(self, output_tokens: int = 0, price: Price | None = None, prices: Mapping[str, Price] | None = None) -> None:
         """Queue for the first token. Prompts are guessed from the size of the body, and put right by `end`.
 
         Args:
-            output_tokens: at most so many, as far as the request says. price: of the tokens; None: they cost nothing.
+            output_tokens: at most so many, as far as the request says. price: of the tokens, at most; None: they cost nothing.
+            prices: of models by name, where it takes the end to know which one answered.
 
         Raises:
             RateLimitError: the queue is full, or the principal had its tokens; a QuotaExceededError: it used up its budget.
         """
         record = self.record
+        record.prices = prices or {}
         record.price, record.prompt_guess = price, self.body_bytes // BYTES_PER_TOKEN + 1
         if self._key is not None:
             self._admission.ledger.reserve(self._key, record, output_tokens)

@@ -225,7 +225,7 @@ def used_by(record: RequestRecord) -> Used:
         return Used(requests=1)
     usage = record.usage
     cached, reasoning = (usage.cached_tokens, usage.reasoning_tokens) if usage is not None else (0, 0)
-    used = _used(record.prompt_tokens or record.prompt_guess, cached, record.output_tokens, record.price)
+    used = _used(record.prompt_tokens or record.prompt_guess, cached, record.output_tokens, record.price_paid)
     used.requests, used.reasoning_tokens = 1, reasoning
     return used
 

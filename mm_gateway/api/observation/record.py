@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from mm_gateway.configuration.settings import Price
+from mm_gateway.configuration.settings import Price, dearest
 from mm_gateway.core import (
     ChoiceFinished,
     Embedding,
@@ -44,7 +44,8 @@ class RequestRecord:
         error: what ended the request, where it did not end well.
         error_code: the error's code, or its type where it has none, as the client is told; "" without an error.
         client_gone: the client hung up before the end.
-        prompt_guess: tokens of the prompt, by the size of the body. price: of the model's tokens; None: they cost nothing.
+        prompt_guess: tokens of the prompt, by the size of the body. price: of the model's tokens, at most.
+            None: they cost nothing. prices: of all models that have one, by name.
         usage: tokens as the backend counted them at the end; None where it did not come so far.
         so_far: tokens as the backend told them on the way; None: it did not.
         pieces: of output that came. Several tokens may be one piece.
@@ -80,6 +81,7 @@ class RequestRecord:
         "outlived",
         "pieces",
         "price",
+        "prices",
         "prompt_guess",
         "request_id",
         "so_far",
@@ -102,6 +104,7 @@ class RequestRecord:
         self.so_far: UsageSoFar | None = None
         self.pieces = self.prompt_guess = 0
         self.price: Price | None = None
+        self.prices: Mapping[str, Price] = {}
         self.finish_reasons: list[FinishReason] = []
         self.arrived_at = time.time()
         self.arrived = time.monotonic()
@@ -114,6 +117,12 @@ class RequestRecord:
         self.gaps: list[int] | None = None
         self.gaps_s = 0.0
         self._last_piece: dict[int, float] = {}
+
+    @property
+    def price_paid(self) -> Price | None:
+        """Of the tokens of whoever answered: of a group's member; where several had a part, of the dearest."""
+        members = self.timeline.members
+        return dearest([self.prices.get(member, Price()) for member in members]) if members else self.price
 
     @property
     def prompt_tokens(self) -> int:

@@ -34,6 +34,8 @@ class LogLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     duration_s: float
     """Until the reply was out."""
     model: str = ""
+    members: list[str] = []
+    """Where the model is a group: who answered."""
     key: str = ""
     stream: bool = False
     error: str = ""
@@ -64,6 +66,7 @@ def line_of(record: RequestRecord) -> LogLine:
         status=record.status,
         duration_s=round(record.duration_s, 4),
         model=record.model,
+        members=[*record.timeline.members],
         key=record.key,
         stream=record.stream,
         error=record.error_code,
@@ -89,6 +92,7 @@ def as_text(line: LogLine) -> str:
     for name in ("model", "key", "error"):
         if value := getattr(line, name):
             words.append(f"{name}={_word(value)}")
+    words += [f"member={_word(member)}" for member in line.members]
     for name in ("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "accepted_tokens"):
         if count := getattr(line, name):
             words.append(f"{name.removesuffix('_tokens')}={count}{'+' if name == 'output_tokens' and line.usage_is_partial else ''}")

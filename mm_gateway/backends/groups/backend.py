@@ -34,6 +34,7 @@ from mm_gateway.core import (
     UsageSoFar,
 )
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelUnavailableError, UpstreamError
+from mm_gateway.timeline import answered_by
 
 T = TypeVar("T")
 
@@ -194,6 +195,8 @@ class Group:
                 begun = not isinstance(event, _NOT_YET)
             self._learn(attempt.member)
             self.router.first_token(attempt, self._now())
+            if not isinstance(self.members[attempt.member.name], Group):
+                answered_by(attempt.member.name)
             self._places.offer()
             for event in held:
                 yield event
