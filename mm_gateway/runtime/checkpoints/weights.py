@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mm_gateway.configuration.settings import ModelConfig
 from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime.checkpoints.experts_apart import ExpertsApart
 from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file
 from mm_gateway.runtime.checkpoints.gguf.header import weights_header
@@ -24,7 +25,7 @@ from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpac
 from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
 from mm_gateway.runtime.checkpoints.streamed import NotStreamable, streamed_weights
-from mm_gateway.runtime.checkpoints.tensor_source import GgufSource, SafetensorsSource, TensorSource
+from mm_gateway.runtime.checkpoints.tensor_source import GgufSource, TensorSource
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,12 @@ def _source(
             raise ModelLoadError(f"{config.model_name}: {error}") from error
     # On a GPU transformers places tensor by tensor too, and knows which of them stay in fp32.
     ordinary = packed is not None and not config.trust_remote_code and family_of(folder) is None
-    return SafetensorsSource(StoredTensors(folder)) if ordinary and any(folder.glob("*.safetensors")) else None
+    if not ordinary or not any(folder.glob("*.safetensors")):
+        return None
+    try:
+        return ExpertsApart(StoredTensors(folder))
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{config.model_name}: {error}") from error
 
 
 def _read_streamed(

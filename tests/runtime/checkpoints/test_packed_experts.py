@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config
 from mm_gateway.runtime.checkpoints.memory_estimate import weight_bytes
 from mm_gateway.runtime.checkpoints.packed_experts import PackedExperts, are_experts
+from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
 from mm_gateway.runtime.model_loader import LoadedModel, ModelLoader
 from tests.support.families import SERVED, Family, make_family
 
@@ -51,6 +54,31 @@ def test_each_precision_gives_what_transformers_does_as_closely_as_it_can(family
         # What is left, routers too, is computed in fp32.
         with torch.no_grad():
             assert loaded.model(torch.arange(8)[None]).logits.isfinite().all(), precision
+
+
+@pytest.mark.parametrize("family", OF_EXPERTS, ids=lambda family: family.name)
+def test_experts_that_are_stored_one_by_one_are_read_so(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_family(tmp_path, family)
+    assert any(".experts.1." in name for name in StoredTensors(folder).headers)
+    reference: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("read as a whole")
+
+    monkeypatch.setattr("mm_gateway.runtime.checkpoints.weights._read_whole", refuse)
+    ids = torch.arange(1, 30)[None]
+    with torch.no_grad():
+        ours, theirs = load(folder, dtype="fp32").model(ids).logits, reference(ids).logits
+    assert (ours - theirs).abs().max() < 1e-3
+
+
+def test_an_expert_that_is_missing_is_said(tmp_path: Path) -> None:
+    folder = make_family(tmp_path, OF_EXPERTS[0])
+    (file,) = folder.glob("*.safetensors")
+    tensors = {name: tensor for name, tensor in load_file(file).items() if not name.endswith("layers.1.mlp.experts.1.up_proj.weight")}
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"m: the checkpoint lacks 1 weights of experts for model\.layers\.\d\.mlp"):
+        load(folder, quantization="8bit")
 
 
 def test_a_row_does_not_depend_on_those_beside_it(tmp_path: Path) -> None:
