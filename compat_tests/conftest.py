@@ -31,7 +31,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "slow": {"model_name": "mock", "backend": "mock", "delay_s": 0.02},
         "hub/remote": {"model_name": "mock", "backend": "remote", "base_url": f"http://127.0.0.1:{port}/v1", "api_key_env": "UPSTREAM_KEY"},
         "gone": {"model_name": "x", "backend": "remote", "base_url": "http://127.0.0.1:9/v1"},
-        "tiny-chat": {"model_name": "tiny-chat", "path": "builtin:tiny-chat", "device": "cpu"},
+        "tiny-chat": {"model_name": "tiny-chat", "path": "builtin:tiny-chat", "device": "cpu", "kv_cache_dtype": "fp32"},
         "missing": {"model_name": "missing", "path": str(folder / "nowhere")},
         **local,
     }

@@ -100,7 +100,7 @@ async def fleet(
         b"",
         stalls,
     ],
-    ids=str,
+    ids=lambda trouble: trouble.__name__ if callable(trouble) else repr(trouble),
 )
 async def test_whatever_fails_before_the_first_token_another_member_answers(trouble: Answer) -> None:
     async with fleet(a=trouble, b=says("b"), routing=IMPATIENT if trouble is stalls else QUICK) as all:
