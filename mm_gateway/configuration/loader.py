@@ -18,6 +18,7 @@ from mm_gateway.configuration.key_file import read_key_file
 from mm_gateway.configuration.sections import SECTIONS, check_keys, converted, of_text
 from mm_gateway.configuration.settings import (
     WORKFLOW_PREFIX,
+    EngineSettings,
     ModelConfig,
     ModelType,
     ServerSettings,
@@ -91,6 +92,13 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> dict[str, msgspec.S
         name: converted({**mapping(content.get(name), f"{path}: {name}"), **overrides.get(name, {})}, kind, f"{path}: {name}")
         for name, kind in SECTIONS.items()
     }
+    engine = sections["engine"]
+    assert isinstance(engine, EngineSettings)
+    if engine.prefix_cache_folder is not None and not engine.prefix_cache_bytes:
+        raise ConfigurationError(
+            f"{path}: engine: prefix_cache_folder: needs prefix_cache_bytes, memory for what waits to be written: 512MiB, for example, "
+            "or more than the longest prompt's keys and values take"
+        )
     return {**sections, "server": _hashed(sections["server"], path)}
 
 

@@ -411,6 +411,23 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         AtLeastOne, Meta(description="Sequences queued per model, and requests that wait for it to load; beyond it requests get a 429.")
     ] = 1024
     prefix_cache: Annotated[bool, Meta(description="Reuse KV entries of prompts that share a beginning.")] = True
+    prefix_cache_bytes: Annotated[
+        AtLeastZero,
+        Meta(
+            description="Host memory, taken from what models may take, for KV entries of prompts that had to leave a model's KV cache on "
+            "a CPU, or whose model was unloaded; they come back faster than they are computed. 0: they are lost."
+        ),
+    ] = 0
+    prefix_cache_folder: Annotated[
+        str | None,
+        Meta(
+            description="Where they are written to as well, so that a restart finds them; needs `prefix_cache_bytes`, in which they wait "
+            "to be written. Prompts can be made out from its files, which are not encrypted. Several gateways may share it. null: nowhere."
+        ),
+    ] = None
+    prefix_cache_folder_bytes: Annotated[
+        AtLeastOne, Meta(description="Bytes of the files of `prefix_cache_folder`; beyond it those used longest ago go.")
+    ] = 16 * 2**30
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as AbstractSequence
@@ -31,12 +32,14 @@ from mm_gateway.runtime.engine.generation import Generation
 from mm_gateway.runtime.engine.generation_result import GenerationResult, pieces_of, results_of
 from mm_gateway.runtime.engine.hidden_states import embedding_style_of
 from mm_gateway.runtime.engine.job_maker import JobMaker
+from mm_gateway.runtime.engine.model_fingerprint import model_fingerprint
 from mm_gateway.runtime.engine.model_runner import current_device, make_runner
 from mm_gateway.runtime.engine.prompt_limits import PromptLimits
 from mm_gateway.runtime.engine.stats import EngineStats
 from mm_gateway.runtime.engine.step_loop import StepLoop
 from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
 from mm_gateway.runtime.kv_cache.choosing import Layout
+from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore
 from mm_gateway.runtime.sampling.sampler import Sampler
 from mm_gateway.runtime.sampling.structured_output import CompiledGrammar, GrammarCompiler, TokenMasks
 from mm_gateway.runtime.scheduling.scheduler import Scheduler
@@ -46,6 +49,8 @@ from mm_gateway.runtime.tokens.token_text import TokenText
 from mm_gateway.stop_strings import StopStrings, TextStops
 
 __all__ = ["GenerationConfig", "GenerationResult", "InferenceEngine"]
+
+logger = logging.getLogger(__name__)
 
 
 class InferenceEngine:
@@ -66,6 +71,7 @@ class InferenceEngine:
         verify_tolerance: how far packed logits may be from the model's own, in standard deviations.
         on_failure: told once when the engine has failed as a whole, after all its requests have: it is to be closed and the
             model to be loaded anew. Called in the engine's thread, so it must not wait for `close`.
+        prefixes: keeps prefixes that leave the KV cache; None: they are lost. Of a model with an `identity`: that of its files.
 
     Raises:
         ModelLoadError: the model's attention cannot be taken over, or computes something else through the cache.
@@ -91,6 +97,8 @@ class InferenceEngine:
         name: str = "",
         verify_tolerance: float = 0.02,
         on_failure: Callable[[BaseException], None] | None = None,
+        prefixes: PrefixStore | None = None,
+        identity: bytes | None = None,
     ) -> None:
         if device is not None and torch.device(device).type != model.device.type:
             raise ModelLoadError(f"The model is on {model.device}, not on {device}")
@@ -118,6 +126,10 @@ class InferenceEngine:
                 block_size=kv_block_size,
                 tolerance=verify_tolerance,
             )
+            if prefixes is not None and identity is not None and settings.prefix_cache:
+                model_key = identity + model_fingerprint(runner, vocab_size)
+                if not runner.cache.keep_prefixes(prefixes, model_key):
+                    logger.warning("%s: prefix_cache_bytes is for models on a CPU; prefixes stay in this one's KV cache alone", self.name)
         max_sequences = settings.max_running + settings.max_waiting
         self._jobs = JobMaker(
             text=self._text,
@@ -151,6 +163,7 @@ class InferenceEngine:
         kv_layout: Layout | None = None,
         kv_block_size: int = BLOCK_SIZE,
         on_failure: Callable[[BaseException], None] | None = None,
+        prefixes: PrefixStore | None = None,
     ) -> InferenceEngine:
         """The engine of what ModelLoader returned, with its context, stops and defaults."""
         config = loaded.config
@@ -173,6 +186,8 @@ class InferenceEngine:
             name=config.model_name,
             verify_tolerance=loaded.rounding,
             on_failure=on_failure,
+            prefixes=prefixes,
+            identity=loaded.identity,
         )
 
     @property

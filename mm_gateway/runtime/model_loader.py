@@ -23,6 +23,7 @@ from mm_gateway.runtime.checkpoints.context_length import configured_length
 from mm_gateway.runtime.checkpoints.embedding_style import read_embedding_style
 from mm_gateway.runtime.checkpoints.families.families import FAMILIES, family_of
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
+from mm_gateway.runtime.checkpoints.identity import checkpoint_identity
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate
 from mm_gateway.runtime.checkpoints.packing import weight_bytes
@@ -111,6 +112,7 @@ class ModelLoader:
         _check_stop(should_stop, name)
         progress(Progress("loading", f"{name}: reading the configuration"))
         config, checkpoint = _read_config(folder, config)
+        identity = checkpoint_identity(folder, config)  # before the weights are read: if they change meanwhile, it is nobody's
         tokenizer = load_tokenizer(folder, name=name, trust_remote_code=config.trust_remote_code)
         _check_stop(should_stop, name)
         progress(Progress("loading", f"{name}: reading the weights"))
@@ -146,6 +148,7 @@ class ModelLoader:
             weight_bytes=weight_bytes(model),
             embedding=read_embedding_style(folder, config),
             formats=formats_of(chat.prompt),
+            identity=identity,
         )
 
     @classmethod

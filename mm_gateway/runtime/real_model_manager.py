@@ -91,10 +91,12 @@ class RealModelManager:
         )
         self._clock = clock
         self._ttl_s = ttl_s
+        budget_of = budget_of or DeviceBudgets(memory_threshold, budget_bytes, settings.prefix_cache_bytes)
+        self._factories = Factories(loader, engine_factory, settings, budget_of)
         self._cache = ModelCache(
             state,
             budgets,
-            Factories(loader, engine_factory, settings, budget_of or DeviceBudgets(memory_threshold, budget_bytes)),
+            self._factories,
             fallback_to_cpu=fallback_to_cpu,
             load_timeout_s=load_timeout_s,
             clock=clock,
@@ -253,6 +255,7 @@ class RealModelManager:
             left = ", ".join(entry.name for entry in self._cache.entries(lambda entry: entry.model.resident))
             logger.error("closing without %s, which did not end within %g seconds", left, CLOSE_TIMEOUT_S)
         self._cache.drop_host_copies()
+        self._factories.close()
 
     def _unload(self, entries: Sequence[ModelEntry]) -> bool:
         self._cache.unload(entries)

@@ -225,3 +225,10 @@ def test_patterns_of_anthropics_names_lead_to_models_that_there_are(tmp_path: Pa
     gateway.write_text('anthropic: {models: {"claude-*": c}}')
     with pytest.raises(ConfigurationError, match="'c' is not among the models: a"):
         load_settings(models, gateway, {})
+
+
+def test_a_folder_for_prefixes_needs_memory_in_which_they_wait(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="prefix_cache_folder: needs prefix_cache_bytes"):
+        load(tmp_path, gateway="engine: {prefix_cache_folder: kept}")
+    settings = load(tmp_path, gateway="engine: {prefix_cache_folder: kept, prefix_cache_bytes: 1GiB}")
+    assert (settings.engine.prefix_cache_folder, settings.engine.prefix_cache_bytes) == ("kept", 2**30)

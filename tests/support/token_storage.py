@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 from mm_gateway.runtime.kv_cache.allocators.blocks import BlockAllocator
-from mm_gateway.runtime.kv_cache.allocators.slots import CopyPrefix, DropSlot, SlotAllocator
+from mm_gateway.runtime.kv_cache.allocators.slots import CopyPrefix, DropSlot, RestoreSlot, SaveSlot, SlotAllocator
 from mm_gateway.runtime.scheduling.length_scaling import LengthScaling
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
@@ -41,11 +43,55 @@ class BlockStorage:
         return cells[:count]
 
 
+class TokenTier:
+    """A PrefixTier of blocks of `size` tokens that loses some, and brings others back at some later time."""
+
+    def __init__(self, rng: random.Random, size: int) -> None:
+        self.rng, self.size = rng, size
+        self.blocks: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        self.coming: list[RestoreSlot] = []
+        self.slots: list[list[int]] = []
+        self.restored = 0
+
+    def longest(self, tokens: list[int], angles: int, limit: int) -> int:
+        count = 0
+        while count + self.size <= limit and (angles, tuple(tokens[: count + self.size])) in self.blocks:
+            count += self.size
+        return count
+
+    def arrived(self) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        while self.coming and self.rng.random() < 0.5:
+            change = self.coming.pop(self.rng.randrange(len(self.coming)))
+            length = 0
+            while length < len(change.tokens):
+                key = (change.angles, tuple(change.tokens[: length + self.size]))
+                if self.rng.random() < 0.1:
+                    self.blocks.pop(key, None)
+                if key not in self.blocks:
+                    break
+                self.slots[change.index][length : length + self.size] = self.blocks[key]
+                length += self.size
+            self.restored += length
+            found.append((change.index, length))
+        return found
+
+    def save(self, change: SaveSlot) -> None:
+        for stop in range(self.size, len(change.tokens) + 1, self.size):
+            if self.rng.random() < 0.9:
+                cells = self.slots[change.index][stop - self.size : stop]
+                self.blocks.setdefault((change.angles, tuple(change.tokens[:stop])), cells)
+        while len(self.blocks) > 100:
+            del self.blocks[self.rng.choice(list(self.blocks))]
+
+
 class SlotStorage:
     """slots: of `slot_len` tokens each."""
 
-    def __init__(self, kv: SlotAllocator, slots: int, slot_len: int, scaling: LengthScaling | None = None) -> None:
-        self.kv, self.slot_len, self.scaling = kv, slot_len, scaling
+    def __init__(
+        self, kv: SlotAllocator, slots: int, slot_len: int, scaling: LengthScaling | None = None, tier: TokenTier | None = None
+    ) -> None:
+        self.kv, self.slot_len, self.scaling, self.tier = kv, slot_len, scaling, tier
         self.cells = [[-1] * slot_len for _ in range(slots)]
 
     def apply(self) -> None:
@@ -56,6 +102,14 @@ class SlotStorage:
                     self.cells[target][:length] = self.cells[source][:length]
                 case DropSlot(index):
                     self.cells[index] = [-1] * self.slot_len
+                case SaveSlot():
+                    assert self.tier is not None
+                    self.tier.slots = self.cells
+                    self.tier.save(change)
+                case RestoreSlot():
+                    assert self.tier is not None
+                    self.tier.slots = self.cells
+                    self.tier.coming.append(change)
         self.kv.pending.clear()
 
     def write(self, seq: Sequence, start: int, stop: int) -> None:

@@ -65,6 +65,7 @@ class LoadedModel:
         context_length: tokens, as configured and clamped to what the model can do.
         stop_token_ids: tokens that end a text. chat: renders conversations for it.
         weight_bytes: memory that parameters and packed weights take. embedding: how it embeds. formats: of its thoughts and calls.
+        identity: of its files and how they were loaded (`checkpoint_identity`); None: it comes from no files.
     """
 
     config: ModelConfig
@@ -79,6 +80,7 @@ class LoadedModel:
     weight_bytes: int
     embedding: EmbeddingStyle = field(default_factory=EmbeddingStyle)
     formats: ChatFormats = field(default_factory=ChatFormats)
+    identity: bytes | None = None
 
     @property
     def rounding(self) -> float:

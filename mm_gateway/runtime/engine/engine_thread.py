@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 STEP_BOUND_S = 60.0
 """Seconds of one step after which the log shows where it hangs. Far above any step that works, a first one on a new device included."""
+SAVE_S = 20.0
+"""Seconds that an engine's end may take for prefixes that are kept; below what an eviction has, and the end of the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,10 @@ class EngineThread:
             if isinstance(command, Submit):
                 jobs.append(command.job)
         self._loop.abandon(reason, jobs)
+        try:
+            self._loop.close(save_s=0.0 if failure is not None else SAVE_S)
+        except Exception:
+            logger.exception("the KV cache could not be closed; what it holds is not kept")
         if failure is not None and self._on_failure is not None:
             try:
                 self._on_failure(failure)

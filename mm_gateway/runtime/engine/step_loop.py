@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 0.5
 """Between two reports of progress to those that wait for their first token."""
+ARRIVAL_TIMEOUT_S = 0.02
+"""For a prefix to arrive before commands are looked at again."""
 
 
 class StepLoop:
@@ -114,6 +116,8 @@ class StepLoop:
         step = self._scheduler.schedule()
         if step:
             self._compute(step)
+        elif self.busy:
+            self._runner.cache.wait(ARRIVAL_TIMEOUT_S)  # all there is waits for a prefix that is on its way into the cache
         now_s = time.monotonic()
         if now_s >= self._next_report_s:
             self._next_report_s = now_s + REPORT_INTERVAL_S
@@ -121,6 +125,12 @@ class StepLoop:
         self._outbox.flush()
         released, self._released = self._released, 0
         return released
+
+    def close(self, *, save_s: float) -> None:
+        """The last call. For at most `save_s` seconds, keep what the KV cache holds for later, where that is configured; 0: it is not to be
+        trusted."""
+        with self.on_device():
+            self._runner.cache.close(save_s)
 
     def abandon(self, reason: GatewayError, unqueued: AbstractSequence[TextJob | EmbeddingJob] = ()) -> None:
         """Fail all jobs, and those that were not added yet. Frees nothing: what holds their state is not to be trusted any more."""

@@ -9,6 +9,7 @@ import torch
 from mm_gateway.runtime.kv_cache.allocators.blocks import BlockAllocator
 from mm_gateway.runtime.kv_cache.block_attention import ChosenKernel, PagedBatch
 from mm_gateway.runtime.kv_cache.cache import AttentionShape
+from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 
 BLOCK_SIZE = 256
@@ -55,6 +56,15 @@ class PagedKVCache:
 
     def fixed_step(self, size: int) -> PagedFixedStep:
         return PagedFixedStep(self, size)
+
+    def keep_prefixes(self, store: PrefixStore, model: bytes) -> bool:
+        return False
+
+    def wait(self, timeout_s: float) -> None:
+        """Nothing is ever on its way."""
+
+    def close(self, save_s: float) -> None:
+        """Nothing is kept."""
 
     def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], PagedStepAttention]:
         self.apply_pending()

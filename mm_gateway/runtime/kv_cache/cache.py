@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore
 from mm_gateway.runtime.scheduling.allocator import KVAllocator
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 
@@ -90,4 +91,19 @@ class KVCache(Protocol):
 
     def begin_step(self, step: list[ScheduledSequence]) -> tuple[list[ScheduledSequence], StepAttention]:
         """Apply what the allocator decided, and give the order of rows that this layout wants with its attention."""
+        ...
+
+    def keep_prefixes(self, store: PrefixStore, model: bytes) -> bool:
+        """Keep prefixes in a store from now on, when their room is needed, and bring them back; False: this layout cannot.
+
+        model: says what computes keys and values; others never meet them.
+        """
+        ...
+
+    def wait(self, timeout_s: float) -> None:
+        """Apply what the allocator decided, and wait until a prefix has arrived, at most so long."""
+        ...
+
+    def close(self, save_s: float) -> None:
+        """Nothing is computed any more. For at most `save_s` seconds, keep prefixes in the store, where there is one; 0: keep none."""
         ...

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from hashlib import blake2b
+
 import torch
 
 from mm_gateway.runtime.kernels.decoder import Cells
-from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
+from mm_gateway.runtime.kv_cache.allocators.slots import RestoreSlot, SaveSlot, SlotAllocator
 from mm_gateway.runtime.kv_cache.cache import AttentionShape, FixedStep
+from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore
+from mm_gateway.runtime.kv_cache.prefix_tiers.slot_tier import SlotTier
 from mm_gateway.runtime.kv_cache.slot_attention import PrefillChunk, SlotAttention, plan_decodes
 from mm_gateway.runtime.kv_cache.slot_storage import SlotStorage
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
@@ -25,6 +30,8 @@ class SlotKVCache:
         self, shape: AttentionShape, *, slots: int, slot_len: int, budget_bytes: int, reuse: bool = True, cells: Cells = Cells.FP32
     ) -> None:
         self.cells = cells
+        self._shape = shape
+        self._tier: SlotTier | None = None
         self._storage = SlotStorage(
             layers=shape.layers, slots=slots, slot_len=slot_len, kv_heads=shape.kv_heads, head_dim=shape.head_dim, cells=cells
         )
@@ -42,6 +49,25 @@ class SlotKVCache:
 
     def fixed_step(self, size: int) -> FixedStep:
         raise NotImplementedError("slots have no fixed steps: they are for CPUs")
+
+    def keep_prefixes(self, store: PrefixStore, model: bytes) -> bool:
+        layout = f"{self._shape} in {self.cells.name}".encode()
+        self._tier = self.allocator.tier = SlotTier(store, blake2b(model + layout, digest_size=32).digest(), self._storage)
+        return True
+
+    def wait(self, timeout_s: float) -> None:
+        self._apply_pending()
+        if self._tier is not None:
+            self._tier.wait(timeout_s)
+
+    def close(self, save_s: float) -> None:
+        if self._tier is None:
+            return
+        if save_s:
+            self._apply_pending()
+            self.allocator.save_all()
+            self._apply_pending(deadline=time.monotonic() + save_s)
+        self._tier.close()
 
     @property
     def layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -72,6 +98,18 @@ class SlotKVCache:
             first_row += scheduled.count
         return decodes + chunks, SlotAttention(self._storage, torch.cat(rows), plan_decodes(slots, lengths), prefills)
 
-    def _apply_pending(self) -> None:
-        self._storage.apply(self.allocator.pending)
+    def _apply_pending(self, *, deadline: float | None = None) -> None:
+        for change in self.allocator.pending:
+            if isinstance(change, RestoreSlot) and self._tier is not None:
+                self._tier.hold(change)
+        for change in self.allocator.pending:
+            match change:
+                case SaveSlot():
+                    assert self._tier is not None
+                    self._tier.save(change, deadline=deadline)
+                case RestoreSlot():
+                    assert self._tier is not None
+                    self._tier.restore(change)
+                case _:
+                    self._storage.apply(change)
         self.allocator.pending.clear()

@@ -34,24 +34,39 @@ class SlotStorage:
         self._maps = [_anonymous_map(rows * self._row_bytes) for _ in range(2 * layers)]
         tensors = [torch.frombuffer(pages, dtype=_TYPES[cells]).view(rows, -1) for pages in self._maps]
         self.layers = list(zip(tensors[0::2], tensors[1::2], strict=True))
+        self._rows = [torch.frombuffer(pages, dtype=torch.uint8).view(rows, self._row_bytes) for pages in self._maps]
 
     @property
     def bytes_per_token(self) -> int:
         return len(self._maps) * self._row_bytes
 
-    def apply(self, changes: list[CopyPrefix | DropSlot]) -> None:
-        """Carry out the allocator's pending changes, in order."""
-        for change in changes:
-            match change:
-                case CopyPrefix(source, target, length):
-                    start, stop = source * self.slot_len, target * self.slot_len
-                    for keys, values in self.layers:
-                        keys[stop : stop + length] = keys[start : start + length]
-                        values[stop : stop + length] = values[start : start + length]
-                case DropSlot(index):
-                    slot_bytes = self.slot_len * self._row_bytes
-                    for pages in self._maps:
-                        pages.madvise(mmap.MADV_DONTNEED, index * slot_bytes, slot_bytes)
+    def apply(self, change: CopyPrefix | DropSlot) -> None:
+        """Carry out what the allocator decided."""
+        match change:
+            case CopyPrefix(source, target, length):
+                start, stop = source * self.slot_len, target * self.slot_len
+                for keys, values in self.layers:
+                    keys[stop : stop + length] = keys[start : start + length]
+                    values[stop : stop + length] = values[start : start + length]
+            case DropSlot(index):
+                slot_bytes = self.slot_len * self._row_bytes
+                for pages in self._maps:
+                    pages.madvise(mmap.MADV_DONTNEED, index * slot_bytes, slot_bytes)
+
+    def copy_out(self, slot: int, first: int, count: int) -> memoryview:
+        """The bytes of `count` tokens of a slot from position `first` on: keys and values by layer, each [count, bytes of a token]."""
+        start = slot * self.slot_len + first
+        block = torch.empty(len(self._rows), count, self._row_bytes, dtype=torch.uint8)
+        for part, rows in zip(block, self._rows, strict=True):
+            part.copy_(rows[start : start + count])
+        return block.view(-1).numpy().data
+
+    def copy_in(self, slot: int, first: int, count: int, block: memoryview) -> None:
+        """What `copy_out` gave, into a slot; in inference mode."""
+        start = slot * self.slot_len + first
+        parts = torch.frombuffer(block, dtype=torch.uint8).view(len(self._rows), count, self._row_bytes)
+        for part, rows in zip(parts, self._rows, strict=True):
+            rows[start : start + count] = part
 
 
 def _anonymous_map(length: int) -> mmap.mmap:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from mm_gateway.configuration.settings import EngineSettings, ModelConfig
 from mm_gateway.core import ProgressCallback
 from mm_gateway.runtime.checkpoints.device_memory import total_memory
+from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore, open_prefix_store
 
 if TYPE_CHECKING:  # importing the manager must not import torch
     from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
@@ -45,14 +47,16 @@ class EngineFactory(Protocol):
 
 
 class DeviceBudgets:
-    """Bytes that models may take on a device: a number, or a share of the device's memory."""
+    """Bytes that models may take on a device: a number, or a share of the device's memory, without what is kept in host memory for them."""
 
-    def __init__(self, share: float, budget_bytes: int | None) -> None:
+    def __init__(self, share: float, budget_bytes: int | None, kept_on_host_bytes: int = 0) -> None:
         self._share = share
         self._budget_bytes = budget_bytes
+        self._kept_on_host_bytes = kept_on_host_bytes
 
     def __call__(self, device: str) -> int:
-        return self._budget_bytes if self._budget_bytes is not None else int(total_memory(device) * self._share)
+        budget = self._budget_bytes if self._budget_bytes is not None else int(total_memory(device) * self._share)
+        return max(0, budget - self._kept_on_host_bytes) if device == "cpu" else budget
 
 
 class Factories:
@@ -67,6 +71,7 @@ class Factories:
         self.budget_of = budget_of
         self._loader = loader
         self._engine_factory = engine_factory
+        self._prefixes: PrefixStore | None = None
         self._importing = threading.Lock()  # several models may load first at the same time
 
     def loader(self) -> Loader:
@@ -83,8 +88,15 @@ class Factories:
             if self._engine_factory is None:
                 from mm_gateway.runtime.inference_engine import InferenceEngine
 
-                self._engine_factory = InferenceEngine.for_loaded_model
+                self._prefixes = open_prefix_store(self.settings)
+                self._engine_factory = partial(InferenceEngine.for_loaded_model, prefixes=self._prefixes)
             return self._engine_factory
+
+    def close(self) -> None:
+        """Write what is kept of prefixes; when the engines have ended."""
+        with self._importing:
+            if self._prefixes is not None:
+                self._prefixes.close()
 
 
 def leave_out_of_collections() -> None:

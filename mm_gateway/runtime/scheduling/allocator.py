@@ -12,7 +12,7 @@ class Refusal(enum.Enum):
     """Why a sequence could not be given room now."""
 
     NO_ROOM = "no room until others finish"
-    WAIT_FOR_PREFIX = "a running sequence is computing a prefix that this one shares"
+    WAIT_FOR_PREFIX = "a prefix that this one shares is being computed by a running sequence, or on its way into the cache"
 
 
 class KVAllocator(Protocol):
@@ -37,10 +37,16 @@ class KVAllocator(Protocol):
         """Room that no sequence has; may be read by any thread."""
         ...
 
+    @property
+    def transferring(self) -> bool:
+        """Whether a prefix is on its way into the cache, which those who wait may wait for."""
+        ...
+
     def allocate(self, seq: Sequence) -> int | Refusal:
         """Room for all of `seq.tokens`; returns how many of them, fewer than all, are in the cache already.
 
-        Where no other sequence has room, one of at most `max_tokens` is never refused: what is kept of finished ones goes.
+        Where no other sequence has room and no prefix is on its way, one of at most `max_tokens` is never refused: what is kept of
+        finished ones goes.
         """
         ...
 

@@ -123,7 +123,8 @@ class Scheduler:
                 del self._waiting[seq.group]
 
     def schedule(self) -> list[ScheduledSequence]:
-        """The next step: decoding sequences first, then chunks of prefills. Empty when there is nothing to do.
+        """The next step: decoding sequences first, then chunks of prefills. Empty when there is nothing to do, or nothing until a prefix
+        has arrived.
 
         Raises:
             EngineError: there is something to do and nothing can be done, which no later step would change.
@@ -143,7 +144,7 @@ class Scheduler:
         if not chunks:
             self._add_drafts(decodes)
         step = [ScheduledSequence(seq, 1 + seq.draft_len, True) for seq in decodes] + chunks
-        if not step and (self.running or self.waiting):
+        if not step and (self.running or self.waiting) and not self._kv.transferring:
             raise EngineError(self._standstill())
         return step
 

@@ -18,7 +18,7 @@ from mm_gateway.runtime.scheduling.length_scaling import LengthScaling
 from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
-from tests.support.token_storage import BlockStorage, SlotStorage, cell
+from tests.support.token_storage import BlockStorage, SlotStorage, TokenTier, cell
 
 SHARES = 20
 PLAIN, SCORED = GenerationConfig(), GenerationConfig(prompt_logprobs=0)
@@ -35,6 +35,7 @@ class Case:
 
     rng: random.Random
     context: int = 0
+    tier: TokenTier | None = None
     scheduler: Scheduler = field(init=False)
     kv: SlotAllocator | BlockAllocator = field(init=False)
     storage: SlotStorage | BlockStorage = field(init=False)
@@ -57,7 +58,8 @@ class Case:
         if rng.random() < 0.5:
             slots = rng.randint(max(1, max_running // 2), 2 * max_running)
             self.kv = SlotAllocator(slots, self.context, int(contexts * self.context), reuse=reuse)
-            self.storage = SlotStorage(self.kv, slots, self.context, self.scaling)
+            self.kv.tier = self.tier = TokenTier(rng, rng.choice([4, 8, 16])) if rng.random() < 0.6 else None
+            self.storage = SlotStorage(self.kv, slots, self.context, self.scaling, self.tier)
         else:
             size = rng.choice([4, 16, 20, 32])
             blocks = int(-(-self.context // size) * contexts) + 1
@@ -101,7 +103,8 @@ class Case:
     def step(self) -> None:
         """What the engine does in a step, and what must hold after it."""
         step = self.scheduler.schedule()
-        assert step or not (self.scheduler.running or self.scheduler.waiting), "nothing is scheduled, and somebody waits"
+        idle = not (self.scheduler.running or self.scheduler.waiting)
+        assert step or idle or self.kv.transferring, "nothing is scheduled, and somebody waits"
         self.storage.apply()
         for scheduled in step:
             seq = scheduled.seq
@@ -170,11 +173,13 @@ def run(seed: int) -> Case:
 
 @pytest.mark.parametrize("share", range(SHARES))
 def test_any_load_in_any_budget_of_a_context_and_more_is_finished(share: int, fuzz_cases: int) -> None:
-    preemptions = 0
+    preemptions = restored = 0
     for seed in range(share, fuzz_cases, SHARES):
         try:
             case = run(seed)
         except Exception as error:
             raise AssertionError(f"case {seed}: {error}") from error
         preemptions += case.scheduler.preemptions
+        restored += case.tier.restored if case.tier is not None else 0
     assert fuzz_cases < 10_000 or preemptions > 100  # it is tight
+    assert fuzz_cases < 10_000 or restored > 1000

@@ -87,6 +87,10 @@ class BlockAllocator:
         return (len(self._references) - 1) * self.block_size
 
     @property
+    def transferring(self) -> bool:
+        return False
+
+    @property
     def free_tokens(self) -> int:
         return len(self._free) * self.block_size
 
