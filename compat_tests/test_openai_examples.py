@@ -24,8 +24,9 @@ SERVED = [
     *("parsing", "parsing_stream", "parsing_tools", "parsing_tools_stream"),
     *("responses_input_tokens", "responses/streaming", "responses/streaming_tools"),
     *("responses/structured_outputs", "responses/structured_outputs_tools"),
+    *("responses/background", "responses/background_async", "responses/background_streaming", "responses/background_streaming_async"),
 ]
-REFUSED = {"responses/background": "background", "responses/multi_agent_streaming": "multi_agent"}
+REFUSED = {"responses/multi_agent_streaming": "multi_agent"}
 MODELS = ["gpt-5", "gpt-5.2", "gpt-5.5", "gpt-5.6", "gpt-5.6-sol", "gpt-4o-2024-08-06"]
 
 
