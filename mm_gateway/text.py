@@ -8,6 +8,11 @@ Language = Literal["en", "zh"]
 """Of the texts that the gateway itself writes."""
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be a name, on one line of a log or a terminal: it is printable, not empty, and without spaces around it."""
+    return text.isprintable() and text != "" and text == text.strip()
+
+
 def is_han(char: str) -> bool:
     """Whether a character is one of those that Chinese is written with."""
     return "\u4e00" <= char <= "\u9fff" or "\u3400" <= char <= "\u4dbf" or "\U00020000" <= char <= "\U000323af"

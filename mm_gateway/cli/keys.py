@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Generator
@@ -15,17 +16,33 @@ import msgspec
 
 from mm_gateway.cli.hub.table import show_table
 from mm_gateway.cli.options import config_option, models_option
-from mm_gateway.configuration.api_key import ApiKey, digest_of, hashed, new_key, read_expiry
+from mm_gateway.configuration.api_key import NAME_FAULT, ApiKey, digest_of, hashed, new_key, read_expiry
 from mm_gateway.configuration.key_file import known_models
 from mm_gateway.configuration.loader import load_settings
 from mm_gateway.configuration.settings import Settings, model_names
 from mm_gateway.errors import ConfigurationError, InvalidRequestError
+from mm_gateway.text import is_name
 
 if TYPE_CHECKING:
     from mm_gateway.storage.key_store import KeyStore
 
 _COUNT = click.IntRange(1)
-_COST = click.FloatRange(0, min_open=True)
+
+
+class _Cost(click.FloatRange):
+    """An amount of money above 0."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        cost = super().convert(value, param, ctx)
+        if not math.isfinite(cost):  # it would be stored as no budget
+            self.fail(f"{value} is no amount.", param, ctx)
+        return cost
+
+
+_COST = _Cost()
 
 
 @click.group()
@@ -37,6 +54,8 @@ def keys() -> None:
 @click.option("--name", default="", help="Whose it is.")
 def new(name: str) -> None:
     """Make a key for the key file. It is shown once; the file holds only its hash."""
+    if name and not is_name(name):
+        raise InvalidRequestError(f"--name: {NAME_FAULT}")
     key = new_key()
     _show_secret(key)
     click.echo(f"Add this line to the file that server.api_keys_file names:\n{f'{hashed(key)} {name}'.strip()}")
@@ -68,6 +87,8 @@ def make(name: str, models_file: Path | None, gateway_file: Path | None, **limit
     """Make a key that opens at once. It is shown once; only its hash is stored."""
     settings = load_settings(models_file, gateway_file, os.environ)
     secret = new_key()
+    if name and not is_name(name):
+        raise InvalidRequestError(f"--name: {NAME_FAULT}")
     if name and any(key.principal == name for key in settings.keys):
         raise InvalidRequestError(f"{name!r} already names a key of the key file")
     with _store(settings) as store:

@@ -7,16 +7,22 @@ would cost every request what it costs an attacker.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import secrets
 from datetime import UTC, datetime
 
 import msgspec
 
+from mm_gateway.protocol.admin import LAST_SECOND
+
 HASHED = "sha256:"
 _HEX = re.compile(r"[0-9a-f]{64}")
 _FROM_NOW = re.compile(r"(?P<number>\d{1,6})(?P<unit>[dhm])")
 _SECONDS = {"d": 86400, "h": 3600, "m": 60}
+
+
+NAME_FAULT = "a name must be printable, and without spaces around it"
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +66,18 @@ def read_expiry(text: str, now: float) -> float:
     `30d`, `12h`, `90m`.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is none of these, or later than the year 9999.
     """
+    try:
+        time_s = _read_time(text, now)
+    except OverflowError:
+        time_s = math.inf
+    if time_s > LAST_SECOND:
+        raise ValueError(f"{text[:40]!r} is later than the year 9999")
+    return time_s
+
+
+def _read_time(text: str, now: float) -> float:
     if found := _FROM_NOW.fullmatch(text.strip()):
         return now + int(found["number"]) * _SECONDS[found["unit"]]
     try:

@@ -12,10 +12,12 @@ from typing import Any, cast
 import msgspec
 import yaml
 
-from mm_gateway.configuration.api_key import ApiKey, parse_key, read_expiry
+from mm_gateway.configuration.api_key import NAME_FAULT, ApiKey, parse_key, read_expiry
 from mm_gateway.configuration.hub_names import is_allowed
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX
+from mm_gateway.configuration.yaml_file import parsed
 from mm_gateway.errors import ConfigurationError
+from mm_gateway.text import is_name
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 
@@ -76,7 +78,7 @@ def _of_line(line: str) -> dict[str, Any]:
 
 def _of_yaml(text: str, path: Path) -> list[Any]:
     try:
-        content = yaml.safe_load(text)
+        content = parsed(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         # YAML's own message quotes the line, which holds a key.
@@ -101,6 +103,8 @@ def _key(entry: Any, models: Mapping[str, str], allow: Sequence[str], where: str
         if limit is not None and not (limit >= 1 if name in _COUNTS else 0 < limit < math.inf):
             allowed = "at least 1" if name in _COUNTS else "greater than 0"
             raise ConfigurationError(f"{where}: {name}: got {limit}, allowed is {allowed}, or null")
+    if found.name and not is_name(found.name):
+        raise ConfigurationError(f"{where}: name: {found.name!r}: {NAME_FAULT}")
     entries = known_models(found.models, models, allow, where)
     limits = {name: getattr(found, name) for name in (*_COUNTS, *_COSTS)}
     return ApiKey(digest=digest, name=found.name, models=entries, expires_at=expires_at, disabled=found.disabled, **limits)

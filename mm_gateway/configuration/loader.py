@@ -29,6 +29,7 @@ from mm_gateway.configuration.settings import (
 from mm_gateway.configuration.words import range_in_words
 from mm_gateway.configuration.yaml_file import mapping, read_mapping
 from mm_gateway.errors import ConfigurationError
+from mm_gateway.text import is_name
 
 _SHORT = {
     "MM_GATEWAY_HOST": "server.host",
@@ -115,7 +116,7 @@ def with_models(settings: Settings, files: SettingsFiles) -> Settings:
     if not isinstance(entries, dict) or not entries:
         raise ConfigurationError(f"{path}: models must be a mapping of at least one name to its entry")
     models = {name: _model(entry, name, path) for name, entry in mapping(cast(object, entries), f"{path}: models").items()}
-    _check_aliases(models, path)
+    _check_names(models, path)
     _check_groups(models, path)
     default_model = content.get("default_model")
     if default_model is not None and default_model not in models:
@@ -233,8 +234,10 @@ def _built_in_model(path: str, where: str) -> Path:
     return models / name.replace("-", "_")
 
 
-def _check_aliases(models: Mapping[str, ModelConfig], path: Path) -> None:
+def _check_names(models: Mapping[str, ModelConfig], path: Path) -> None:
     for name in (name for model, config in models.items() for name in (model, *config.aliases)):
+        if not is_name(name):
+            raise ConfigurationError(f"{path}: model {name!r}: a name must be printable, and neither empty nor with spaces around it")
         if name.startswith(WORKFLOW_PREFIX):
             raise ConfigurationError(f"{path}: model {name}: names that begin with {WORKFLOW_PREFIX} are those of workflows")
     owner = {name: name for name in models}

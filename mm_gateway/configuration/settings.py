@@ -6,6 +6,7 @@ Knows nothing of HTTP, torch or any Backend.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,6 +103,10 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cached_input: NotNegative | None = None
     """Of prompt tokens that were cached; None: as any others."""
     output: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if math.inf in (self.input, self.cached_input, self.output):
+            raise ValueError("a price must be finite")
 
     def cost(self, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> float:
         """Of a request. cached_tokens: of the prompt's."""

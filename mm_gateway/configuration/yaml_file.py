@@ -1,4 +1,4 @@
-"""Reads a YAML file that has to be a mapping; a key given twice is an error, where YAML would take the last."""
+"""Reads YAML; a key given twice is an error, where YAML would take the last, and whatever else is wrong is a `yaml.YAMLError`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,35 @@ from mm_gateway.errors import ConfigurationError
 
 
 class _Loader(yaml.SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # What a day such as 2027-02-30, a number without an end, or a text after !!int is to int(), date() and the others.
+            raise yaml.constructor.ConstructorError(None, None, f"a value cannot be read: {error}", node.start_mark) from error
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = cast(Any, self.construct_object(key_node, deep=True))  # pyright: ignore[reportUnknownMemberType]
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a text or a number", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def parsed(text: str) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        yaml.YAMLError: it is none, or holds a value that cannot be read.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # safe: _Loader is a SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -29,8 +50,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigurationError: it cannot be read, or is no mapping.
     """
     try:
-        # safe: _Loader is a SafeLoader
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -100,6 +100,9 @@ class DrainReply(msgspec.Struct, kw_only=True):
 
 Count = Annotated[int, Meta(ge=1)]
 Cost = Annotated[float, Meta(gt=0)]
+LAST_SECOND = 253402300799.0
+"""Of the year 9999, in Unix seconds: later ones are no dates, and mostly milliseconds by mistake."""
+UnixTime = Annotated[float, Meta(le=LAST_SECOND)]
 KeyName = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -114,7 +117,9 @@ class KeyFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     tokens_per_month: Annotated[Count | UnsetType | None, Meta(description="Likewise, a month.")] = UNSET
     cost_per_day: Annotated[Cost | UnsetType | None, Meta(description="Budget of money a day, by the models' `price`; null: none.")] = UNSET
     cost_per_month: Annotated[Cost | UnsetType | None, Meta(description="Likewise, a month.")] = UNSET
-    expires_at: Annotated[float | UnsetType | None, Meta(description="Unix seconds from which on it opens nothing; null: never.")] = UNSET
+    expires_at: Annotated[UnixTime | UnsetType | None, Meta(description="From then on it opens nothing, in Unix seconds; null: never.")] = (
+        UNSET
+    )
     disabled: Annotated[bool | UnsetType, Meta(description="It opens nothing for now.")] = UNSET
 
 

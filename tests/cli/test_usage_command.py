@@ -51,3 +51,22 @@ def test_keys_from_making_to_deletion(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "disabled" in run("keys", "list") and "20 cost per month" in run("keys", "list")
     run("keys", "enable", "alice")
     assert run("keys", "delete", "alice") == "alice is deleted\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--cost-per-day", "nan", "nan is no amount"),
+        ("--cost-per-month", "inf", "inf is no amount"),
+        ("--name", "a\nb", "a name must be printable"),
+        ("--name", "\udcff", "a name must be printable"),
+        ("--expires", "9999-12-31T23:59-10:00", "is later than the year 9999"),
+    ],
+)
+def test_a_key_that_would_not_be_what_was_meant_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv("MM_GATEWAY_STORAGE_FOLDER", str(tmp_path))
+    done = CliRunner().invoke(cli, ["keys", "make", option, value])
+    assert done.exit_code != 0 and says in f"{done.output}{done.exception}"
+    assert "everybody who reaches the gateway may use it" in run("keys", "list")

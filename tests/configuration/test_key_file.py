@@ -58,6 +58,10 @@ def test_a_list_of_entries_with_limits(tmp_path: Path) -> None:
         ("- {name: secret-one}", "entry 1: Object missing required field `key`"),
         ("- {key: secret-one, models: [o]}", "entry 1: models: 'o' is not among the models: m, also-m, n"),
         ("- [secret-one", "is no valid YAML, see line"),
+        ("- {key: secret-one, expires: 2027-02-30}", "is no valid YAML, see line 1"),
+        ('- {key: secret-one, name: "a\\nb"}', "entry 1: name: 'a\\nb': a name must be printable"),
+        ('- {key: secret-one, name: "\\ud800"}', "a name must be printable"),
+        ("- {key: secret-one, expires: '9999-12-31T23:59-10:00'}", "is later than the year 9999"),
         ("- 12345", "entry 1: Expected `object`, got `int`"),
     ],
 )

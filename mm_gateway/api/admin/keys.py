@@ -18,11 +18,12 @@ from mm_gateway.api.access.made_keys import MadeKeys
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import json_of
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.api_key import ApiKey, digest_of, new_key
+from mm_gateway.configuration.api_key import NAME_FAULT, ApiKey, digest_of, new_key
 from mm_gateway.errors import InvalidRequestError, ModelNotFoundError
 from mm_gateway.protocol.admin import AdminKey, AdminKeyList, DeletedKey, KeyFields, NewKey, Spent
 from mm_gateway.protocol.decoding import decode
 from mm_gateway.storage.key_store import MadeKey
+from mm_gateway.text import is_name
 
 _decoder = msgspec.json.Decoder(KeyFields)
 
@@ -50,23 +51,30 @@ async def make_key(request: HTTPRequest, state: State) -> NewKey:
     return NewKey(key=secret, **{name: getattr(shown, name) for name in shown.__struct_fields__ if name != "object"})
 
 
-@patch("/admin/keys/{key_id:str}", summary="Change a key: its limits, budgets, models, name, expiry, or whether it is disabled")
+@patch("/admin/keys/{key_id:path}", summary="Change a key: its limits, budgets, models, name, expiry, or whether it is disabled")
 async def change_key(request: HTTPRequest, state: State, key_id: FromPath[str]) -> AdminKey:
     """What the body leaves out stays as it is. Requests that run go on."""
     fields = await _fields(request, state.catalog)
     made_keys: MadeKeys = state.made_keys
-    made = await made_keys.change(key_id, partial(_with, fields))
+    made = await made_keys.change(_named(key_id), partial(_with, fields))
     return _shown(made.key, "made", await _used(state), made)
 
 
-@delete("/admin/keys/{key_id:str}", status_code=200, summary="Delete a key; what it used is still told")
+@delete("/admin/keys/{key_id:path}", status_code=200, summary="Delete a key; what it used is still told")
 async def delete_key(state: State, key_id: FromPath[str]) -> DeletedKey:
     made_keys: MadeKeys = state.made_keys
-    return DeletedKey((await made_keys.delete(key_id)).id)
+    return DeletedKey((await made_keys.delete(_named(key_id))).id)
+
+
+def _named(key_id: str) -> str:
+    """Names may hold slashes, so the whole rest of the path is the key's id or name; Litestar gives it with the slash before it."""
+    return str(key_id).removeprefix("/")
 
 
 async def _fields(request: HTTPRequest, catalog: Catalog) -> KeyFields:
     fields = decode(_decoder, await json_of(request))
+    if fields.name is not UNSET and not is_name(fields.name):
+        raise InvalidRequestError(NAME_FAULT, param="name")
     if fields.models:
         for place, name in enumerate(fields.models):
             try:

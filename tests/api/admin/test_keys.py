@@ -83,6 +83,9 @@ async def test_configured_keys_are_listed_and_cannot_be_changed_or_taken_for_ano
         assert (taken.status_code, taken.json()["error"]["param"]) == (400, "name")
         await made(client, name="carol")
         assert (await client.post("/admin/keys", json={"name": "carol"}, headers=ADMIN)).status_code == 400
+        await made(client, name="team/a")
+        assert (await client.patch("/admin/keys/team%2Fa", json={"name": "team/b"}, headers=ADMIN)).status_code == 200
+        assert (await client.delete("/admin/keys/team/b", headers=ADMIN)).status_code == 200
         unnamed = await made(client)
         assert unnamed["name"] == unnamed["id"]
         assert (await client.patch(f"/admin/keys/{unnamed['id']}", json={"name": "carol"}, headers=ADMIN)).status_code == 400
@@ -97,6 +100,10 @@ async def test_configured_keys_are_listed_and_cannot_be_changed_or_taken_for_ano
         ({"cost_per_day": -1}, "cost_per_day"),
         ({"limit": 1}, "limit"),
         ({"name": ""}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": "\x1b[31mred"}, "name"),
+        ({"name": " a"}, "name"),
+        ({"expires_at": 1e308}, "expires_at"),
     ],
 )
 async def test_what_is_wrong_is_named(tmp_path: Path, body: dict[str, Any], param: str) -> None:
