@@ -53,17 +53,19 @@ class Member:
         self.context_length: int | None = None
         self.requests = self.failures = 0
         self._latencies = deque[float](maxlen=LATENCIES)
+        self._fewest = FEWEST_LATENCIES
         self.median_s: float | None = None
         """To the first token, of the newest requests; None: too few."""
 
     def answered_in(self, seconds: float) -> None:
         self._latencies.append(seconds)
-        if len(self._latencies) >= FEWEST_LATENCIES:
-            self.median_s = median(self._latencies)
+        self.median_s = median(self._latencies) if len(self._latencies) >= self._fewest else None
+        self._fewest = FEWEST_LATENCIES
 
     def forget_latencies(self) -> None:
+        """Judge it by the next one alone, which is the one that tries it again."""
         self._latencies.clear()
-        self.median_s = None
+        self._fewest = 1
 
 
 class Attempt:

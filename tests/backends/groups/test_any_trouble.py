@@ -21,9 +21,13 @@ from tests.support.simulated_clock import simulate
 from tests.support.simulated_members import Mode, Phase, SimulatedMember, chat, whole_text
 
 MODES: tuple[Mode, ...] = ("serves", "serves", "refuses", "stalls", "cuts", "is busy", "is slow", "answers nonsense")
-ROUTING = GroupRouting(first_token_timeout_s=5.0, max_ejection_s=20.0, max_wait_s=30.0, retries_per_second=2.0)
+ROUTINGS = (
+    GroupRouting(first_token_timeout_s=5.0, max_ejection_s=20.0, max_wait_s=30.0, retries_per_second=2.0),
+    # Nobody waits for the end of an ejection.
+    GroupRouting(first_token_timeout_s=5.0, ejection_s=20.0, max_ejection_s=60.0, eject_after=1, max_wait_s=8.0, retries_per_second=2.0),
+)
 TROUBLE_S = 40.0
-CALM_S = 40.0
+CALM_S = 80.0
 """Longer than any ejection and any time that a busy member asks for."""
 
 
@@ -56,7 +60,8 @@ class World:
             )
             for name in self.members
         ]
-        config = ModelConfig(model_name="all", backend="group", members=tuple(self.rules), strategy=strategy, routing=ROUTING)
+        self.routing = random.choice(ROUTINGS)
+        config = ModelConfig(model_name="all", backend="group", members=tuple(self.rules), strategy=strategy, routing=self.routing)
         clock = asyncio.get_running_loop().time
         self.group = Group("all", config, self.members, 0, random=Random(seed), clock=clock)
         self.outcomes: list[Outcome] = []
@@ -124,7 +129,9 @@ class World:
         for rules in self.rules:
             if not self.members[rules.name].serves_throughout(outcome.begun, outcome.ended) or rules.name in outcome.paused:
                 continue
-            limited = rules.requests_per_minute is not None or (rules.max_requests is not None and waited_s >= ROUTING.max_wait_s - 0.01)
+            limited = rules.requests_per_minute is not None or (
+                rules.max_requests is not None and waited_s >= self.routing.max_wait_s - 0.01
+            )
             assert limited or self.group.router.unretried, f"{outcome.id} was lost, and {rules.name} could have served it"
 
     def check_bounds(self) -> None:
@@ -136,7 +143,7 @@ class World:
                     in_a_minute = sum(at <= start < at + 60 for start in member.starts[index:])
                     assert in_a_minute <= 2 * rules.requests_per_minute
         router, seconds = self.group.router, asyncio.get_running_loop().time()
-        most = ROUTING.retry_share * (len(self.outcomes) + 100) + ROUTING.retries_per_second * (seconds + 10)
+        most = self.routing.retry_share * (len(self.outcomes) + 100) + self.routing.retries_per_second * (seconds + 10)
         assert router.retries <= most
 
     def check_nothing_is_held(self) -> None:
