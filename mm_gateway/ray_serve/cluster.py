@@ -103,7 +103,7 @@ class Cluster:
         _SERVE_LOG.setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled")
         handle = serve.run(models(self._settings), name=APPLICATION, route_prefix=None)
-        self.replicas.found(handle, running_replicas(APPLICATION, MODELS))
+        self.replicas.found(handle, running_replicas(APPLICATION, MODELS), ray.util.get_node_ip_address())
 
     def _join_again(self) -> None:
         self._join()

@@ -111,10 +111,12 @@ class Ingress:
     """The API as a deployment of Serve, which calls it as an ASGI application."""
 
     def __init__(self, settings: Settings, handle: DeploymentHandle) -> None:
+        import ray  # type: ignore[import-not-found]
+
         logging.getLogger("httpx").setLevel(logging.WARNING)
         self._settings = settings
         self._replicas = Replicas(may_be_none=not settings.ray.min_replicas)
-        self._replicas.found(handle, 1)  # until the first look
+        self._replicas.found(handle, 1, ray.util.get_node_ip_address())  # one until the first look
         self._watch = Watch(self._replicas, handle.app_name, MODELS)
 
     def __serve_build_asgi_app__(self) -> GatewayApp:

@@ -8,8 +8,9 @@ from typing import Any
 
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.settings import Settings
-from mm_gateway.core import ChatInput, GenerationRequest, Tokenized, TokenizingBackend
+from mm_gateway.core import Backend, ChatInput, GenerationEvent, GenerationRequest, Tokenized, TokenizingBackend
 from mm_gateway.errors import GatewayError
+from mm_gateway.ray_serve.lifelines import Callers
 from mm_gateway.ray_serve.wire import batches
 
 
@@ -25,6 +26,7 @@ class ModelReplica:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc] - Serve awaits it, on the loop of all calls
         from ray import serve  # type: ignore[import-not-found]
 
+        self._callers = Callers()
         self._catalog = build_catalog(settings)
         await self._catalog.start()
 
@@ -36,13 +38,19 @@ class ModelReplica:
         bound: int = settings.memory.max_cached_models
         self._used: Callable[[str], Awaitable[str]] = serve.multiplexed(max_num_models_per_replica=bound)(used)
 
-    async def generate(self, request: GenerationRequest, model: str) -> AsyncGenerator[bytes | GatewayError]:
-        """The reply of a model, by the name of its entry, as `wire.batches` sends it."""
+    async def generate(self, request: GenerationRequest, model: str, caller: tuple[str, int]) -> AsyncGenerator[bytes | GatewayError]:
+        """The reply of a model, by the name of its entry, as `wire.batches` sends it. caller: ends when it goes; see `lifelines`."""
         await self._used(model)
         backend = self._catalog.resolve(model)
-        async with contextlib.aclosing(batches(backend.generate(request), backend.info())) as sent:
+        async with contextlib.aclosing(batches(self._events(backend, request, caller), backend.info())) as sent:
             async for batch in sent:
                 yield batch
+
+    async def _events(self, backend: Backend, request: GenerationRequest, caller: tuple[str, int]) -> AsyncGenerator[GenerationEvent]:
+        with self._callers.working_for(caller):
+            async with contextlib.aclosing(backend.generate(request)) as events:  # type: ignore[type-var] - Backends' are generators
+                async for event in events:
+                    yield event
 
     async def tokenize(self, input: str | ChatInput, model: str, *, add_special_tokens: bool) -> Tokenized | GatewayError:
         """As core.TokenizingBackend's; its errors are returned."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mm_gateway.errors import ModelUnavailableError
+from mm_gateway.ray_serve.lifelines import Caller
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle  # type: ignore[import-not-found]
@@ -33,12 +34,14 @@ class Replicas:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waits: set[asyncio.Timeout] = set()
         self._why = "Ray is not connected yet"
+        self._caller = Caller()
+        self._host = ""
         self.running = 0
         """Replicas that answer now."""
 
-    def found(self, handle: DeploymentHandle, running: int) -> None:
-        """The models can be asked; from any thread."""
-        self._handle, self.running = handle, running
+    def found(self, handle: DeploymentHandle, running: int, host: str) -> None:
+        """The models can be asked; from any thread. running: replicas. host: this machine's address, as the cluster knows it."""
+        self._host, self._handle, self.running = host, handle, running
 
     def lost(self, why: str) -> None:
         """Nothing can be asked until `found` is called; whoever waits gets an error that says why. From any thread."""
@@ -63,18 +66,20 @@ class Replicas:
         return ModelUnavailableError(message, retryable=True, retry_after_s=RETRY_AFTER_S)
 
     async def stream(self, method: str, *arguments: Any, model: str, session: str) -> AsyncGenerator[Any]:
-        """What a replica's generator yields; closing it cancels the replica's.
+        """What a replica's generator yields; closing it cancels the replica's, and so does the end of this process.
 
         Args:
+            arguments: of the method; one more says who asks.
             model: for Serve's multiplexing. session: those of one are routed alike, where routing is by prefix.
 
         Raises:
             ReplicaLostError: the replica is. ModelUnavailableError: the cluster is, or no replica runs.
         """
-        self.check(model)
+        caller = await self._caller.address(self._host) if self._handle is not None else None
+        self.check(model)  # nothing is waited for from here to the wait that `lost` ends
         assert self._handle is not None
         asked = self._handle.options(stream=True, method_name=method, multiplexed_model_id=model, session_id=session)
-        answer = asked.remote(*arguments)
+        answer = asked.remote(*arguments, caller)
         try:
             while True:
                 with self._ended_when_lost(model) as wait:
@@ -115,6 +120,10 @@ class Replicas:
             raise ReplicaLostError(message, retryable=True, retry_after_s=RETRY_AFTER_S) from error
         finally:
             self._waits.discard(wait)
+
+    def close(self) -> None:
+        """Ends what replicas do for this process, as its end does."""
+        self._caller.close()
 
     def _end_waits(self) -> None:
         for wait in self._waits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -50,14 +51,21 @@ def _backend(replicas: Replicas) -> RayBackend:
     return RayBackend("m", ModelConfig(model_name="m", backend="mock"), replicas, 0)
 
 
+@pytest.fixture
+async def replicas() -> AsyncIterator[Replicas]:
+    replicas = Replicas(may_be_none=False)
+    yield replicas
+    replicas.close()
+
+
 async def _consume(backend: RayBackend) -> None:
     async for _ in backend.generate(_chat("be brief", "hi")):
         pass
 
 
-async def test_whoever_waits_for_a_lost_cluster_is_told_when_to_come_back() -> None:
-    replicas, handle = Replicas(may_be_none=False), SilentHandle()
-    replicas.found(handle, 1)  # type: ignore[arg-type]
+async def test_whoever_waits_for_a_lost_cluster_is_told_when_to_come_back(replicas: Replicas) -> None:
+    handle = SilentHandle()
+    replicas.found(handle, 1, "127.0.0.1")  # type: ignore[arg-type]
     backend = _backend(replicas)
     waiting = [asyncio.create_task(_consume(backend)), asyncio.create_task(backend.count_tokens(["x"]))]
     await asyncio.sleep(0.01)
@@ -71,21 +79,21 @@ async def test_whoever_waits_for_a_lost_cluster_is_told_when_to_come_back() -> N
     assert backend.info().state == "cold"
 
 
-async def test_nobody_waits_where_no_replica_runs_unless_one_starts_for_whoever_asks() -> None:
-    replicas = Replicas(may_be_none=False)
-    replicas.found(SilentHandle(), 0)  # type: ignore[arg-type]
+async def test_nobody_waits_where_no_replica_runs_unless_one_starts_for_whoever_asks(replicas: Replicas) -> None:
+    replicas.found(SilentHandle(), 0, "127.0.0.1")  # type: ignore[arg-type]
     with pytest.raises(ModelUnavailableError, match="no replica"):
         await _consume(_backend(replicas))
     replicas = Replicas(may_be_none=True)
-    replicas.found(SilentHandle(), 0)  # type: ignore[arg-type]
+    replicas.found(SilentHandle(), 0, "127.0.0.1")  # type: ignore[arg-type]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await _consume(_backend(replicas))
+    replicas.close()
 
 
-async def test_a_client_that_goes_cancels_the_replicas_work() -> None:
-    replicas, handle = Replicas(may_be_none=False), SilentHandle()
-    replicas.found(handle, 1)  # type: ignore[arg-type]
+async def test_a_client_that_goes_cancels_the_replicas_work(replicas: Replicas) -> None:
+    handle = SilentHandle()
+    replicas.found(handle, 1, "127.0.0.1")  # type: ignore[arg-type]
     task = asyncio.create_task(_consume(_backend(replicas)))
     await asyncio.sleep(0.01)
     task.cancel()
