@@ -25,25 +25,30 @@ class Caller:
     def __init__(self) -> None:
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
+        self._held: set[asyncio.StreamWriter] = set()
 
     async def address(self, host: str) -> tuple[str, int]:
         """Where replicas reach it. host: this machine's address, as the cluster knows it; the first one counts."""
         async with self._starting:
             if self._server is None:
-                self._server = await asyncio.start_server(_hold, host, 0)
+                self._server = await asyncio.start_server(self._hold, host, 0)
         where: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
         return where
 
     def close(self) -> None:
+        """Gone, as far as replicas see."""
         if self._server is not None:
             self._server.close()
+        for writer in self._held:
+            writer.close()
 
-
-async def _hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while await reader.read(1024):
-            pass
-    writer.close()
+    async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._held.add(writer)
+        with contextlib.suppress(OSError):
+            while await reader.read(1024):
+                pass
+        self._held.discard(writer)
+        writer.close()
 
 
 class Callers:

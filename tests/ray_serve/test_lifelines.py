@@ -35,8 +35,9 @@ async def test_work_for_a_process_that_was_killed_ends_and_that_for_others_goes_
     done, _ = await asyncio.wait(dead, timeout=5)
     assert len(done) == 3 and all(task.cancelled() for task in dead)
     assert not alive.done()
-    alive.cancel()
     other.close()
+    await asyncio.wait([alive], timeout=5)
+    assert alive.cancelled()
 
 
 async def test_a_caller_that_cannot_be_reached_does_not_hold_up_its_work() -> None:
