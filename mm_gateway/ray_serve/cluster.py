@@ -14,7 +14,7 @@ from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.ray_serve.deployments import MODELS, catalog_over, models
 from mm_gateway.ray_serve.replicas import Replicas
-from mm_gateway.ray_serve.watching import ClusterWatch, answers, running_replicas
+from mm_gateway.ray_serve.watching import ClusterSight, Watch, answers, counted, running_replicas
 
 APPLICATION = "mm-gateway"
 OLDEST = (2, 60)
@@ -25,6 +25,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Else whatever still uses a handle of a lost cluster connects to a new one by itself, and waits for it for ever.
     "RAY_ENABLE_AUTO_CONNECT": "0",
+    # After so many seconds without the cluster Ray ends the process; its own 60 may pass before a busy machine has seen the loss.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }
 
 
@@ -46,7 +48,7 @@ class Cluster:
         self._settings = settings
         self._address = address
         self.replicas = Replicas(may_be_none=not settings.ray.min_replicas)
-        self._watch: ClusterWatch | None = None
+        self._watches: list[Watch] = []
 
     def connect(self) -> None:
         """Connect and deploy; returns when the models can be asked.
@@ -69,8 +71,11 @@ class Cluster:
             raise ConfigurationError(f"--ray {self._address}: {_in_one_line(error)}. {_advice(self._address)}") from error
 
         control = ray.get_runtime_context().gcs_address
-        self._watch = ClusterWatch(self.replicas, APPLICATION, MODELS, control, self._leave, self._join_again)
-        self._watch.start()
+        sight = ClusterSight(self.replicas, control, self._leave, self._join_again)
+        # A thread each: counting asks Ray, which may take its time when the cluster is going.
+        self._watches = [counted(self.replicas, APPLICATION, MODELS), Watch("ray-cluster", sight.look)]
+        for watch in self._watches:
+            watch.start()
 
     def catalog(self) -> Catalog:
         """The settings' models, those on the cluster asked there."""
@@ -80,8 +85,8 @@ class Cluster:
         """Take the models off the cluster and disconnect."""
         from ray import serve  # type: ignore[import-not-found]
 
-        if self._watch is not None:
-            self._watch.stop()
+        for watch in self._watches:
+            watch.stop()
         if self._address != LOCAL and self.replicas.running:
             serve.delete(APPLICATION)
         self._leave()

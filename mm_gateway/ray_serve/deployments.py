@@ -16,7 +16,7 @@ from mm_gateway.errors import ConfigurationError
 from mm_gateway.ray_serve.backend import RayBackend
 from mm_gateway.ray_serve.replica import ModelReplica
 from mm_gateway.ray_serve.replicas import Replicas
-from mm_gateway.ray_serve.watching import Watch
+from mm_gateway.ray_serve.watching import counted
 
 if TYPE_CHECKING:
     from ray.serve import Application  # type: ignore[import-not-found]
@@ -117,7 +117,7 @@ class Ingress:
         self._settings = settings
         self._replicas = Replicas(may_be_none=not settings.ray.min_replicas)
         self._replicas.found(handle, 1, ray.util.get_node_ip_address())  # one until the first look
-        self._watch = Watch(self._replicas, handle.app_name, MODELS)
+        self._watch = counted(self._replicas, handle.app_name, MODELS)
 
     def __serve_build_asgi_app__(self) -> GatewayApp:
         self._watch.start()

@@ -43,6 +43,16 @@ class Replicas:
         """The models can be asked; from any thread. running: replicas. host: this machine's address, as the cluster knows it."""
         self._host, self._handle, self.running = host, handle, running
 
+    @property
+    def connected(self) -> bool:
+        """Between `found` and `lost`."""
+        return self._handle is not None
+
+    def count(self, running: int) -> None:
+        """So many run now; from any thread. What is counted late, of a cluster that is lost since, counts for nothing."""
+        if self.connected:
+            self.running = running
+
     def lost(self, why: str) -> None:
         """Nothing can be asked until `found` is called; whoever waits gets an error that says why. From any thread."""
         self._handle, self._why, self.running = None, why, 0

@@ -1,4 +1,4 @@
-"""Looks after the replicas from a thread of its own: how many run, and, for whoever is not part of the cluster, whether it is there."""
+"""Looks after the replicas: how many run, and, for whoever is not part of the cluster, whether it is there."""
 
 from __future__ import annotations
 
@@ -17,53 +17,47 @@ INTERVAL_S = 1.0
 CONNECT_S = 2.0
 """In which a cluster that is there takes a connection."""
 LOST_AFTER_S = 5.0
-"""Without the cluster's control service. Ray itself ends a process that has been without it for 60 s."""
+"""Without the cluster's control service."""
 
 
 class Watch:
-    """Counts the replicas that run, once a second.
+    """Looks once a second, from a thread of its own, since whoever looks may hang.
 
     Args:
-        replicas: told of it. application: Serve's name of what the models belong to. deployment: Serve's name of the models.
+        name: of the thread. look: what to do; an error is logged.
     """
 
-    def __init__(self, replicas: Replicas, application: str, deployment: str) -> None:
-        self._replicas = replicas
-        self._application = application
-        self._deployment = deployment
+    def __init__(self, name: str, look: Callable[[], None]) -> None:
+        self._look = look
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ray-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the thread has ended, or hangs in Ray."""
+        """Returns when the thread has ended, or hangs."""
         self._ended.set()
         self._thread.join(INTERVAL_S + CONNECT_S)
 
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL_S):
             try:
-                self.look()
+                self._look()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next look may do
                 logger.warning("Ray: %s", error)
 
-    def look(self) -> None:
-        self._replicas.running = running_replicas(self._application, self._deployment)
 
-
-class ClusterWatch(Watch):
-    """Also sees the cluster go, and takes it back when it is there again.
+class ClusterSight:
+    """Sees the cluster go, and takes it back when it is there again; `look` is for a Watch.
 
     Args:
-        address: HOST:PORT of the cluster's control service. leave: disconnect from it. enter: connect anew, and tell the replicas.
+        replicas: told when it is gone. address: HOST:PORT of the cluster's control service.
+        leave: disconnect from it. enter: connect anew, and tell the replicas.
     """
 
-    def __init__(
-        self, replicas: Replicas, application: str, deployment: str, address: str, leave: Callable[[], None], enter: Callable[[], None]
-    ) -> None:
-        super().__init__(replicas, application, deployment)
+    def __init__(self, replicas: Replicas, address: str, leave: Callable[[], None], enter: Callable[[], None]) -> None:
+        self._replicas = replicas
         self._address = address
         self._leave = leave
         self._enter = enter
@@ -74,9 +68,7 @@ class ClusterWatch(Watch):
         there = answers(self._address)
         if there:
             self._last_seen = time.monotonic()
-        if self._connected and there:
-            super().look()
-        elif self._connected and time.monotonic() - self._last_seen > LOST_AFTER_S:
+        if self._connected and time.monotonic() - self._last_seen > LOST_AFTER_S:
             logger.error("Ray: the cluster at %s is lost. Requests for its models get a 503 until it is back", self._address)
             self._connected = False
             self._replicas.lost(f"the Ray cluster at {self._address} is not there now")
@@ -85,6 +77,16 @@ class ClusterWatch(Watch):
             self._enter()
             self._connected = True
             logger.warning("Ray: the cluster at %s is back", self._address)
+
+
+def counted(replicas: Replicas, application: str, deployment: str) -> Watch:
+    """A watch that tells the replicas how many of them run, by Serve's names of their application and deployment."""
+
+    def look() -> None:
+        if replicas.connected:
+            replicas.count(running_replicas(application, deployment))
+
+    return Watch("ray-replicas", look)
 
 
 def running_replicas(application: str, deployment: str) -> int:
