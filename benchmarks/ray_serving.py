@@ -1,6 +1,6 @@
 """Ray's tax and gain: the mock model in this gateway's process and in replicas on a Ray cluster of several node processes.
 
-    python -m benchmarks.ray_serving [--dry]
+    python -m benchmarks.ray_serving [--part NAME] [--dry]
 
 Latency and streams are measured in alternating blocks, one client at a time; throughput with more streams than one replica takes.
 Then a replica, a node, the cluster, and an ingress are killed amid 200 streams. Needs the environment `ray` of `make compat`. Writes the
@@ -187,11 +187,11 @@ async def main(parts: list[str], work: Path) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=["tax", "throughput", "chaos", "ingress"], default=[], help="default: all")
+    parser.add_argument("--part", action="append", choices=["tax", "throughput", "chaos", "ingress"], help="may be repeated; default: all")
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--dry", action="store_true", help="print instead of writing docs/ray.md")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    text = asyncio.run(main(args.parts, args.work.resolve()))
+    text = asyncio.run(main(args.part or [], args.work.resolve()))
     if not args.dry:
         write_section(PAGE, "ray", text)
