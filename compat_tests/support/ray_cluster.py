@@ -99,7 +99,7 @@ def ray_gateway(folder: Path, models: Mapping[str, object], address: str, settin
         yield wait_for(process, port, log)
         process.terminate()
         process.wait(timeout=60)
-        assert process.returncode == 0, log.read_text()
+        assert process.returncode == 0, f"status {process.returncode}: {log.read_text()}"
     finally:
         if process.poll() is None:
             process.kill()

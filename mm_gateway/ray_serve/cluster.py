@@ -71,7 +71,7 @@ class Cluster:
             raise ConfigurationError(f"--ray {self._address}: {_in_one_line(error)}. {_advice(self._address)}") from error
 
         control = ray.get_runtime_context().gcs_address
-        sight = ClusterSight(self.replicas, control, self._leave, self._join_again)
+        sight = ClusterSight(self.replicas, control, self._lose, self._join_again)
         # A thread each: counting asks Ray, which may take its time when the cluster is going.
         self._watches = [counted(self.replicas, APPLICATION, MODELS), Watch("ray-cluster", sight.look)]
         for watch in self._watches:
@@ -109,6 +109,10 @@ class Cluster:
         serve.start(proxy_location="Disabled")
         handle = serve.run(models(self._settings), name=APPLICATION, route_prefix=None)
         self.replicas.found(handle, running_replicas(APPLICATION, MODELS), ray.util.get_node_ip_address())
+
+    def _lose(self) -> None:
+        self._leave()
+        self.replicas.on_loop(_take_signals_back)
 
     def _join_again(self) -> None:
         self._join()
