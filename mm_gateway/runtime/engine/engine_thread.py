@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 STEP_BOUND_S = 60.0
 """Seconds of one step after which the log shows where it hangs. Far above any step that works, a first one on a new device included."""
-SAVE_S = 20.0
-"""Seconds that an engine's end may take for prefixes that are kept; below what an eviction has, and the end of the process."""
+SAVE_S = 8.0
+"""Seconds that an engine's end may take for prefixes that are kept; of those that the end of the process has for all."""
 
 
 @dataclass(frozen=True, slots=True)

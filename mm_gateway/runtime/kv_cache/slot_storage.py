@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 
+import numpy as np
 import torch
 
 from mm_gateway.runtime.kernels.decoder import Cells
@@ -34,7 +35,9 @@ class SlotStorage:
         self._maps = [_anonymous_map(rows * self._row_bytes) for _ in range(2 * layers)]
         tensors = [torch.frombuffer(pages, dtype=_TYPES[cells]).view(rows, -1) for pages in self._maps]
         self.layers = list(zip(tensors[0::2], tensors[1::2], strict=True))
-        self._rows = [torch.frombuffer(pages, dtype=torch.uint8).view(rows, self._row_bytes) for pages in self._maps]
+        # For copies beside the engine's thread: torch would make a team of threads for each thread that copies, which wait for each
+        # other, and for the engine's, at each of thousands of copies.
+        self._rows = [np.frombuffer(pages, dtype=np.uint8).reshape(rows, self._row_bytes) for pages in self._maps]
 
     @property
     def bytes_per_token(self) -> int:
@@ -56,15 +59,15 @@ class SlotStorage:
     def copy_out(self, slot: int, first: int, count: int) -> memoryview:
         """The bytes of `count` tokens of a slot from position `first` on: keys and values by layer, each [count, bytes of a token]."""
         start = slot * self.slot_len + first
-        block = torch.empty(len(self._rows), count, self._row_bytes, dtype=torch.uint8)
+        block = np.empty((len(self._rows), count, self._row_bytes), dtype=np.uint8)
         for part, rows in zip(block, self._rows, strict=True):
-            part.copy_(rows[start : start + count])
-        return block.view(-1).numpy().data
+            part[:] = rows[start : start + count]
+        return block.reshape(-1).data
 
     def copy_in(self, slot: int, first: int, count: int, block: memoryview) -> None:
-        """What `copy_out` gave, into a slot; in inference mode."""
+        """What `copy_out` gave, into a slot. Any thread, for a slot that is its own."""
         start = slot * self.slot_len + first
-        parts = torch.frombuffer(block, dtype=torch.uint8).view(len(self._rows), count, self._row_bytes)
+        parts = np.frombuffer(block, dtype=np.uint8).reshape(len(self._rows), count, self._row_bytes)
         for part, rows in zip(parts, self._rows, strict=True):
             rows[start : start + count] = part
 

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = 300.0
 """For which nothing is written after a disk was found full, or failed otherwise."""
-CLOSE_TIMEOUT_S = 15.0
-"""For what still waits to be written when the process ends."""
+CLOSE_TIMEOUT_S = 5.0
+"""For what still waits to be written when the process ends, after the engines have."""
 
 
 class PrefixStore:

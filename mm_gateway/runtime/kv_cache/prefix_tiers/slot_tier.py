@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import torch
-
 from mm_gateway.runtime.kv_cache.allocators.slots import RestoreSlot, SaveSlot
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_keys import BLOCK_TOKENS, block_keys
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore
@@ -93,15 +91,14 @@ class SlotTier:
     def _restore(self, slot: int, held: Sequence[tuple[bytes, memoryview | None]]) -> None:
         keys, count = [key for key, _ in held], 0
         try:
-            with torch.inference_mode():
-                buffer = memoryview(bytearray(self._block_bytes))
-                for key, in_memory in held:
-                    block = in_memory or self._store.get(key, buffer)
-                    if block is None:
-                        break
-                    self._storage.copy_in(slot, count * BLOCK_TOKENS, BLOCK_TOKENS, block)
-                    count += 1
-                self._store.touch(keys[:count])
+            buffer = memoryview(bytearray(self._block_bytes))
+            for key, in_memory in held:
+                block = in_memory or self._store.get(key, buffer)
+                if block is None:
+                    break
+                self._storage.copy_in(slot, count * BLOCK_TOKENS, BLOCK_TOKENS, block)
+                count += 1
+            self._store.touch(keys[:count])
         except Exception:
             logger.exception("a kept prefix could not be read; what is missing of it is computed")
         finally:
