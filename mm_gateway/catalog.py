@@ -133,6 +133,14 @@ class Catalog:
         hub = names.hub.downloaded() if names.hub is not None else []
         return [backend.info() for backend in (*names.backends.values(), *hub)] + [self.resolve(name).info() for name in self._workflows]
 
+    def knows(self, name: str) -> bool:
+        """Whether a model, or a workflow over one, is known to have this name; names that patterns allow are those that clients make up."""
+        names = self._names
+        head, _, model = name.partition("@")
+        if head in self._workflows:
+            return not model or self.knows(names.aliases.get(model, model))
+        return name in names.backends or (names.hub is not None and names.hub.knows(name))
+
     async def look_at_cache(self) -> None:
         """See which models of the hub are downloaded, for `infos`."""
         if (hub := self._names.hub) is not None:

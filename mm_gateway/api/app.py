@@ -29,6 +29,7 @@ from mm_gateway.api.messages.endpoints import Signatures
 from mm_gateway.api.messages.errors import message_error, speaks_anthropic
 from mm_gateway.api.observation.exposition import Metrics
 from mm_gateway.api.observation.guard import RequireMetricsKey
+from mm_gateway.api.observation.known_names import KnownNames
 from mm_gateway.api.observation.recent import RecentRequests
 from mm_gateway.api.observation.record import Observer, RequestRecord, tell
 from mm_gateway.api.observation.request_log import RequestLog
@@ -155,7 +156,7 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     admission = Admission(settings.limits, ledger)
     metrics = Metrics(catalog, admission)
     recent_requests = RecentRequests()
-    observers: list[Observer] = [metrics.requests, recent_requests, ledger]
+    observers: list[Observer] = [KnownNames(catalog), metrics.requests, recent_requests, ledger]
     log = None if settings.server.request_log == "off" else RequestLog(settings.server.request_log)
     if log is not None:
         observers.append(log)

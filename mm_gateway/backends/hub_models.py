@@ -52,6 +52,10 @@ class HubModels:
             return None
         return self._known.get(name) or HubBackend(name, self._manager, self._created, self._known)
 
+    def knows(self, name: str) -> bool:
+        """Whether it is one of `known`."""
+        return name in self._known
+
     def known(self) -> tuple[HubBackend, ...]:
         """Those that were asked for, and that there are."""
         return tuple(self._known.values())

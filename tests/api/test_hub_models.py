@@ -42,6 +42,10 @@ async def ask(client: AsyncTestClient[GatewayApp], model: str, **headers: str) -
     return await client.post("/v1/completions", json={"model": model, "prompt": "Hello", "max_tokens": 2}, headers=headers)
 
 
+def chat(model: str) -> dict[str, object]:
+    return {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+
+
 async def states(client: AsyncTestClient[GatewayApp], **headers: str) -> dict[str, str]:
     cards = (await client.get("/v1/models", headers=headers)).json()["data"]
     return {card["id"]: card["state"] for card in cards if not card["id"].startswith("mm-orch/")}
@@ -80,6 +84,23 @@ async def test_other_names_are_not_found(hub: FakeHub, tmp_path: Path) -> None:
             assert reply.status_code == 404, name
             assert reply.json()["error"]["code"] == "model_not_found"
     assert {path.split("/main")[0] for _, path, _ in hub.requests} == {"/api/models/o/none/revision"}
+
+
+async def test_names_that_clients_made_up_are_counted_under_none(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator = {"authorization": "Bearer operator"}
+    async with gateway(tmp_path, f"storage: {{folder: {tmp_path / 'storage'}}}") as client:
+        assert (await ask(client, "o/made-up-0")).status_code == 404
+        point_library_at(monkeypatch, "http://127.0.0.1:9")  # nobody can say now which there are
+        for number in range(1, 4):
+            assert (await ask(client, f"o/made-up-{number}")).status_code == 503
+        assert (await client.post("/v1/chat/completions", json=chat("mm-orch/chat-generate@o/made-up-4"))).status_code == 503
+        assert (await ask(client, "mock")).status_code == 200
+        assert "made-up" not in (await client.get("/metrics")).text
+        rows = (await client.get("/admin/usage", params={"group_by": "model"}, headers=operator)).json()["data"]
+        assert {row["model"]: row["requests"] for row in rows} == {"": 5, "mock": 1}
+    assert "made-up" not in capsys.readouterr().out
 
 
 async def test_none_are_allowed_by_default(hub: FakeHub, tmp_path: Path) -> None:

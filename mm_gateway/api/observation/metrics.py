@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from mm_gateway.api.observation.gaps import GapHistogram
 from mm_gateway.api.observation.record import RequestRecord
-from mm_gateway.errors import ModelNotFoundError, UpstreamError
+from mm_gateway.errors import UpstreamError
 from mm_gateway.runtime.residency.history import ModelEvent
 from mm_gateway.timeline import SpanName
 
@@ -114,8 +114,7 @@ class RequestMetrics:
 
     def finished(self, record: RequestRecord) -> None:
         error = record.error
-        # Where names are patterns, the first to know that nothing has a name is its backend.
-        model = "" if isinstance(error, ModelNotFoundError) else self._model(record.model)
+        model = self._model(record.model)
         labels = (model, record.endpoint or OTHER)
         code = "upstream_error" if isinstance(error, UpstreamError) else record.error_code
         self._requests.labels(*labels, str(record.status or ""), code).inc()

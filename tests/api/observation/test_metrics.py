@@ -9,18 +9,16 @@ from typing import Any
 import httpx
 import pytest
 from litestar.testing import AsyncTestClient
-from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import mm_gateway
 from mm_gateway.api.app import GatewayApp, create_app
-from mm_gateway.api.observation.metrics import OTHER, Bounded, RequestMetrics
-from mm_gateway.api.observation.record import RequestRecord
+from mm_gateway.api.observation.metrics import OTHER, Bounded
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.api_key import ApiKey, digest_of
 from mm_gateway.configuration.settings import MemorySettings, ModelConfig, Settings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
-from mm_gateway.errors import ModelNotFoundError, UpstreamError
+from mm_gateway.errors import UpstreamError
 from tests.support.scripted_backend import ScriptedBackend, Step, app_over
 from tests.support.served import until
 
@@ -128,17 +126,6 @@ async def test_names_that_clients_make_up_are_no_labels() -> None:
     assert samples.value("mm_gateway_requests_total", status="404", endpoint=OTHER) == 5
     bounded = Bounded(2)
     assert [bounded(name) for name in "abcab"] == ["a", "b", OTHER, "a", "b"]
-
-
-def test_a_name_that_only_the_hub_could_know_and_does_not_is_no_label() -> None:
-    registry = CollectorRegistry()
-    metrics = RequestMetrics(registry)
-    record = RequestRecord("req_1", "POST")
-    record.model, record.status, record.begun, record.ended = "a/made-up", 404, 1.0, 2.0
-    record.failed(ModelNotFoundError("a/made-up"), "model_not_found")
-    metrics.finished(record)
-    names = {label for family in registry.collect() for sample in family.samples for label in sample.labels.values()}
-    assert "a/made-up" not in names
 
 
 async def test_errors_have_codes_of_ours_and_upstream_ones_a_status() -> None:
