@@ -39,7 +39,9 @@ async def gateway(folder: Path, gateway_yaml: str = "", allow: str = "['o/*']") 
 
 
 async def ask(client: AsyncTestClient[GatewayApp], model: str, **headers: str) -> httpx.Response:
-    return await client.post("/v1/completions", json={"model": model, "prompt": "Hello", "max_tokens": 2}, headers=headers)
+    return await client.post(
+        "/v1/completions", json={"model": model, "prompt": "Hello", "max_tokens": 2, "ignore_eos": True}, headers=headers
+    )
 
 
 def chat(model: str) -> dict[str, object]:

@@ -232,7 +232,7 @@ def test_ps_and_rm_know_what_a_running_gateway_has_in_memory(
     hub: FakeHub, command: Command, gpt2_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("o/m", gpt2_checkpoint)
-    settings = load_settings(None, None, os.environ)
+    settings = load_settings(None, None, {**os.environ, "MM_GATEWAY_SERVER_REQUEST_LOG": "off"})
     with served(create_app(settings, build_catalog(settings))) as port:
         address = f"http://127.0.0.1:{port}"
         assert "No model is in memory" in command("ps", "--url", address)[1]

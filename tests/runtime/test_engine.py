@@ -138,13 +138,13 @@ def test_an_echoed_prompt_is_scored_once_whatever_is_preempted(
     prompts = [[rng.randrange(3, 200) for _ in range(40)] for _ in range(12)]
     expected = replies(roomy, prompts)
     preempted: list[tuple[int, bool]] = []
-    preempt = Scheduler._preempt
+    preempt = Scheduler._recompute
 
     def record(scheduler: Scheduler, seq: Sequence) -> None:
         preempted.append((seq.id, seq.computed < seq.prompt_len))
         preempt(scheduler, seq)
 
-    monkeypatch.setattr(Scheduler, "_preempt", record)
+    monkeypatch.setattr(Scheduler, "_recompute", record)
     tight = make_engine(gpt2_checkpoint, max_step_tokens=9, max_running=6, kv_cache_bytes=2 * 2 * 64 * 4 * 128)
     if not generated:
         # Something has to grow for somebody to be preempted: one that decodes beside them.

@@ -71,7 +71,7 @@ class StagedBackend(ScriptedBackend):
         self.backend = backend
 
     def info(self) -> ModelInfo:
-        return ModelInfo(id="staged", created=0, backend=self.backend)
+        return ModelInfo(id="staged", created=0, backend=self.backend, elsewhere=self.backend == "remote")
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         text, reason = self.replies[len(self.requests)]
