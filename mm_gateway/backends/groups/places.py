@@ -22,7 +22,8 @@ class Places:
         self._group = group
         self._router = router
         self._now = clock
-        self._line: dict[Wanted, asyncio.Future[Attempt]] = {}
+        self._line: dict[Wanted, tuple[asyncio.Future[Attempt], float]] = {}
+        """Each with its place, once there is one, and until when it waits for it."""
 
     @property
     def waiting(self) -> int:
@@ -45,7 +46,8 @@ class Places:
         decision = router.decide(wanted, now, deadline)
         if isinstance(decision, Member):
             return router.begin(decision, now)
-        place = self._line[wanted] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+        self._line[wanted] = place, deadline
         try:
             while not isinstance(decision, Member):
                 if decision is None or now >= deadline:
@@ -73,8 +75,8 @@ class Places:
     def offer(self) -> None:
         """Give what became free to those who wait, the first one first."""
         now = self._now()
-        for wanted, place in list(self._line.items()):
-            decision = self._router.decide(wanted, now, float("inf"))
+        for wanted, (place, deadline) in list(self._line.items()):
+            decision = self._router.decide(wanted, now, deadline)
             if isinstance(decision, Member):
                 del self._line[wanted]
                 place.set_result(self._router.begin(decision, now))

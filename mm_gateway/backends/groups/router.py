@@ -127,17 +127,16 @@ class Router:
     def _otherwise(self, left: Sequence[Member], available: Sequence[Member], now: float, deadline: float) -> Member | float | None:
         """Where no member that may be asked has room."""
         ejected = [member for member in left if member.health.state(now) == "ejected" and not member.health.being_tried]
-        waits = [member.limits.opens_at(member.running, now) for member in available]
-        waits += [max(member.limits.opens_at(member.running, now), member.health.ejected_until or now) for member in ejected]
-        waits += [float("inf") for member in left if member.health.being_tried]
-        in_vain = min(waits) > deadline and max(waits) < float("inf")
-        if in_vain or not available:
+        opens_at = [member.limits.opens_at(member.running, now) for member in available]
+        if all(deadline < at < float("inf") for at in opens_at):
             # 3.
             last = [member for member in ejected if member.limits.opens_at(member.running, now) <= now]
             if last:
                 return min(last, key=lambda member: member.health.ejected_until or now)
         # 4.
-        return None if in_vain else min(waits)
+        waits = opens_at + [max(member.limits.opens_at(member.running, now), member.health.ejected_until or now) for member in ejected]
+        waits += [float("inf") for member in left if member.health.being_tried]
+        return None if all(deadline < at < float("inf") for at in waits) else min(waits)
 
     def begin(self, member: Member, now: float) -> Attempt:
         """A request goes to this member."""
