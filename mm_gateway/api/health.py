@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from litestar import HttpMethod, Response, get, route
 from litestar.datastructures import State
@@ -12,6 +13,8 @@ from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.errors import ConfigurationError, StorageError
 from mm_gateway.protocol import Health, Readiness, Version
+
+logger = logging.getLogger(__name__)
 
 STORAGE_TIMEOUT_S = 2.0
 """In which the disk has to answer, so that the probe itself gets its answer in time."""
@@ -52,7 +55,11 @@ async def _storage(responses: ResponseStore) -> list[str]:
             await responses.check()
     except TimeoutError:
         return [f"storage: the disk did not answer within {STORAGE_TIMEOUT_S:g} s"]
-    except (ConfigurationError, StorageError) as error:
+    except ConfigurationError as error:
+        # Everybody may ask this, and the error holds a path.
+        logger.error("%s", error)
+        return ["storage: it cannot be used; the log says why"]
+    except StorageError as error:
         return [str(error)]
     return []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 import threading
@@ -42,21 +43,26 @@ class Database:
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._connection.executescript(schema)
         except (OSError, sqlite3.Error) as error:
-            if is_busy(error):
+            if is_busy(error) or _is_full(error):
                 raise self._failure(error) from error
             raise ConfigurationError(f"storage.folder: {path} cannot be used: {error}") from error
+        self._file = _identity(path)
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
         """The connection, for one caller at a time; what fails inside is undone.
 
         Raises:
-            StorageError: somebody else holds the file, or the disk refuses; nothing was changed.
+            StorageError: somebody else holds the file, the disk refuses, or the file is no longer there; nothing was changed.
         """
         give_up_at = time.monotonic() + WAIT_S
         if not self._lock.acquire(timeout=WAIT_S):
             raise StorageError("Storage is busy: other requests wait for the disk. Please try again")
         try:
+            # What is written to a file that has no name any more is gone with the process, whatever its writer was told.
+            if _identity(self._path) != self._file:
+                text = "was deleted or replaced while it was open, so that nothing written to it would stay. Restart the gateway"
+                raise StorageError(f"Storage failed: {self._path.name if self._path else ''} {text}", retry_after_s=30.0)
             # Who waited for other threads has so much less patience left for other processes.
             self._connection.execute(f"PRAGMA busy_timeout = {max(0, round((give_up_at - time.monotonic()) * 1000))}")
             yield self._connection
@@ -86,6 +92,24 @@ class Database:
         if is_busy(error):
             return StorageError("Storage is busy: another process holds its lock. Please try again")
         return StorageError(f"Storage failed: {error}", retry_after_s=30.0)
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Which file a path leads to; None: to none."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether it is the disk that has no room, which passes."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def is_busy(error: BaseException) -> bool:

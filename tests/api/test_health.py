@@ -103,6 +103,12 @@ async def test_it_is_not_ready_while_it_cannot_use_its_storage(app: GatewayApp, 
     assert await readiness(client) == (200, [])
 
 
+async def test_who_may_ask_without_a_key_is_told_no_path(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    (tmp_path / "gateway.sqlite").write_text("no database " * 100)
+    status, [reason] = await readiness(client)
+    assert status == 503 and reason.startswith("storage") and str(tmp_path) not in reason
+
+
 async def test_heads_of_probes_have_the_same_status(client: httpx.AsyncClient) -> None:
     statuses: list[Any] = [(await client.head(path)).status_code for path in ("/health/live", "/health/ready")]
     assert statuses == [200, 200]

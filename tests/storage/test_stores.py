@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,36 @@ def test_a_full_disk_changes_nothing(kind: Kind, tmp_path: Path) -> None:
     connection.execute(f"PRAGMA max_page_count = {2**20}")
     kind.write(store, 50)
     assert kind.count(store) == before + 1
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_written_to_a_file_that_is_gone(kind: Kind, tmp_path: Path, replaced: bool) -> None:
+    store = kind.open(tmp_path / "store.sqlite")
+    kind.write(store, 0)
+    (tmp_path / "store.sqlite").rename(tmp_path / "elsewhere")
+    if replaced:
+        (tmp_path / "store.sqlite").touch()
+    with pytest.raises(StorageError, match=r"store.sqlite was deleted or replaced while it was open.*Restart the gateway"):
+        kind.write(store, 1)
+    (tmp_path / "elsewhere").rename(tmp_path / "store.sqlite")
+    kind.write(store, 2)
+    assert kind.count(store) == 2
+    store.close()
+
+
+def test_a_disk_without_room_for_the_file_itself_is_one_that_may_have_room_later(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(sqlite3.Connection):
+        def executescript(self, sql_script: str) -> sqlite3.Cursor:
+            self.execute("PRAGMA max_page_count = 1")
+            return super().executescript(sql_script)
+
+    with monkeypatch.context() as context:
+        context.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Full))
+        with pytest.raises(StorageError, match="full"):
+            kind.open(tmp_path / "store.sqlite")
+    kind.open(tmp_path / "store.sqlite").close()
 
 
 def test_what_is_no_database_is_named(kind: Kind, tmp_path: Path) -> None:

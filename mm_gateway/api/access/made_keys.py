@@ -61,7 +61,7 @@ class MadeKeys:
 
     async def all(self) -> tuple[MadeKey, ...]:
         """Every one, in the order in which they were made. Errors of all calls: StorageError."""
-        return await self._take_over() if await STORAGE.run(self._path.exists) else ()
+        return await self._take_over() if await self._are_there() else ()
 
     async def add(self, key: ApiKey) -> MadeKey:
         """Keep a key, which opens from now on.
@@ -101,8 +101,12 @@ class MadeKeys:
         if name and any(key.principal == name for key in self._keys.of("settings", "file")):
             raise InvalidRequestError(f"'{name[:100]}' already names a key of the key file", param="name")
 
+    async def _are_there(self) -> bool:
+        """Whether there ever was one: a file that is gone since is an error of the store, and not a gateway without keys."""
+        return self._version is not None or await STORAGE.run(self._path.exists)
+
     async def _look(self) -> None:
-        if await STORAGE.run(self._path.exists) and await self._store.run(KeyStore.version) != self._version:
+        if await self._are_there() and await self._store.run(KeyStore.version) != self._version:
             await self._take_over()
 
     async def _take_over(self) -> tuple[MadeKey, ...]:

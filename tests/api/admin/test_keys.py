@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,15 @@ async def test_configured_keys_are_listed_and_cannot_be_changed_or_taken_for_ano
         unnamed = await made(client)
         assert unnamed["name"] == unnamed["id"]
         assert (await client.patch(f"/admin/keys/{unnamed['id']}", json={"name": "carol"}, headers=ADMIN)).status_code == 400
+
+
+async def test_a_folder_that_is_deleted_makes_no_keys_that_would_be_lost(tmp_path: Path) -> None:
+    async with AsyncTestClient(gateway(tmp_path)) as client:
+        alice = await made(client, name="alice")
+        shutil.rmtree(tmp_path)
+        assert (await client.post("/admin/keys", json={"name": "bob"}, headers=ADMIN)).status_code == 503
+        assert (await client.get("/admin/keys", headers=ADMIN)).status_code == 503
+        assert (await status(client, alice["key"]), await status(client, "none")) == (200, 401)
 
 
 @pytest.mark.parametrize(
