@@ -109,7 +109,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("a price must be finite")
 
     def cost(self, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> float:
-        """Of a request. cached_tokens: of the prompt's."""
+        """Of a request. cached_tokens: of the prompt's, which other servers may say to be more than it has."""
+        cached_tokens = min(cached_tokens, prompt_tokens)
         return ((prompt_tokens - cached_tokens) * self.input + cached_tokens * self.cached + output_tokens * self.output) / 1e6
 
     @property

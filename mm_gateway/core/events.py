@@ -251,6 +251,10 @@ class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
         return self.stop if self.stop is not None else self.stop_token
 
 
+MAX_COUNT = 2**53
+"""Of tokens, which no request reaches; numbers beyond it are not exact in every client."""
+
+
 class UsageSoFar(msgspec.Struct, frozen=True, tag="usage_so_far"):
     """Tokens of the request until now, where they are known: before the text that it counts; of a conversation here once tokenized."""
 
@@ -267,7 +271,11 @@ class StageUsage(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True, tag="usage"):
-    """Tokens of the whole request; the last event of every stream."""
+    """Tokens of the whole request; the last event of every stream.
+
+    Raises:
+        ValueError: a count is no whole number from 0 to MAX_COUNT, as another server may say; whoever has a budget would be given money.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -281,6 +289,11 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     """Of a workflow: what each stage took of it."""
     further: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
     """What else a remote server says of it, as JSON values, in the shape of chat's `usage`: `cost`, `completion_tokens_details`…"""
+
+    def __post_init__(self) -> None:
+        for count in (self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.reasoning_tokens):
+            if not isinstance(count, int) or not 0 <= count <= MAX_COUNT:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"usage: {str(count)[:40]} is no number of tokens")
 
 
 GenerationEvent = (

@@ -12,8 +12,9 @@ from mm_gateway.api.app import create_app
 from mm_gateway.api.replies.chat import ChatReply
 from mm_gateway.api.replies.completion import CompletionReply
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import Settings
+from mm_gateway.configuration.settings import Price, Settings
 from mm_gateway.core import ChatInput, GenerationRequest, Message
+from mm_gateway.errors import UpstreamError
 from tests.support.upstream_server import kept_alive, sse_body, upstream
 
 HELLO = GenerationRequest(request_id="r", model="far", input=ChatInput((Message("user", "Hi"),)))
@@ -53,6 +54,20 @@ REPLIES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 
 def reply() -> ChatReply:
     return ChatReply(id="c", created=1, model="far", choices=1, logprobs=False, include_usage=False)
+
+
+@pytest.mark.parametrize("count", [-1_000_000, 10**18, -(10**18)])
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"])
+async def test_counts_that_cannot_be_give_nobody_back_what_was_used(name: str, count: int) -> None:
+    value = {"cached_tokens": count, "reasoning_tokens": count} if name.endswith("details") else count
+    usage = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, name: value}}
+    async with upstream(kept_alive(sse_body([{"choices": [{"index": 0, "delta": {"content": "x"}}]}, END, usage]))) as (backend, _):
+        with pytest.raises(UpstreamError, match="is no number of tokens"):
+            _ = [event async for event in backend.generate(HELLO)]
+
+
+def test_no_price_is_negative_where_more_is_cached_than_was_asked() -> None:
+    assert Price(input=2.0, cached_input=0.5).cost(10, 1000, 0) == Price(input=2.0, cached_input=0.5).cost(10, 10, 0) > 0
 
 
 @pytest.mark.parametrize("kind", REPLIES)
