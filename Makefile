@@ -17,7 +17,7 @@ AGENT_TESTS := $(foreach agent,aider claude_code codex opencode,compat_tests/tes
 # Said beside what pip and npm say of a failure.
 NOT_INSTALLED = { echo "make: $@ is missing: the registry has to have every version that $< pins, and could not give them all" >&2; exit 1; }
 
-.PHONY: serve test tests browser helm screenshots clients adversarial compat agents lint types docs bench wheel clean
+.PHONY: serve test tests browser helm screenshots clients adversarial compat agents-installed agents lint types docs bench wheel clean
 
 serve: $(VENV)/.installed
 	$(BIN)/mm-gateway serve $(ARGS)
@@ -54,7 +54,9 @@ adversarial: $(VENV)/.installed-dev
 compat: $(VENV)/.installed-dev $(ENVIRONMENTS) $(NODE:%=%/node_modules/.installed) .compat/openai-examples/.downloaded
 	$(BIN)/python -m pytest -m 'environments or not environments' compat_tests $(ARGS)
 
-agents: $(VENV)/.installed-dev $(AGENTS)
+agents-installed: $(VENV)/.installed-dev $(AGENTS)
+
+agents: agents-installed
 	$(BIN)/python -m pytest -m environments $(AGENT_TESTS) $(ARGS)
 
 lint: $(VENV)/.installed-dev
