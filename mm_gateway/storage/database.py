@@ -82,6 +82,11 @@ class Database:
             yield connection
             connection.execute("COMMIT")
 
+    def version(self) -> int:
+        """Another number than before where another connection has written meanwhile."""
+        with self.connected() as connection:
+            return connection.execute("PRAGMA data_version").fetchone()[0]
+
     def close(self) -> None:
         """Idempotent."""
         with self._lock:

@@ -84,8 +84,7 @@ class KeyStore:
 
     def version(self) -> int:
         """Another number than before where somebody else has written meanwhile."""
-        with self._database.connected() as connection:
-            return connection.execute("PRAGMA data_version").fetchone()[0]
+        return self._database.version()
 
     def close(self) -> None:
         """Idempotent."""

@@ -130,6 +130,10 @@ class UsageStore:
             if row[len(columns)] is not None  # a sum of nothing
         ]
 
+    def version(self) -> int:
+        """Another number than before where somebody else has written meanwhile."""
+        return self._database.version()
+
     def delete_before(self, day: str) -> None:
         """Forget what was used before a day."""
         with self._database.connected() as connection:

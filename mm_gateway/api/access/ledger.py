@@ -66,6 +66,8 @@ class Ledger:
         self._writing: _Batch = {}
         self._written: dict[str, dict[str, Used]] = {}
         """Of keys with a budget: by day, as it is stored."""
+        self._version: int | None = None
+        """Of the store, when that was read: thousands of keys are read anew only where somebody else has written."""
         self._reserved: dict[str, _Reserved] = {}
         """Of keys with a budget."""
         self._one_at_a_time = asyncio.Lock()
@@ -144,7 +146,7 @@ class Ledger:
                     await self._store.run(partial(_add, batch))
                     self._now_written(batch)
                 self._writing = {}
-                if self._written:
+                if self._written and await self._store.run(UsageStore.version) != self._version:
                     await self._learn(self._written.keys())
                 if batch:
                     await self._clean()
@@ -186,7 +188,8 @@ class Ledger:
 
     async def _learn(self, names: Iterable[str]) -> None:
         since = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-01")
-        self._written = await self._store.run(lambda store: store.by_day(list(names), since))
+        # The version first: what is written in between is seen the next time.
+        self._version, self._written = await self._store.run(lambda store: (store.version(), store.by_day(list(names), since)))
 
     async def _clean(self) -> None:
         first = (datetime.fromtimestamp(self._clock(), UTC) - timedelta(days=self._keep_days)).strftime("%Y-%m-%d")

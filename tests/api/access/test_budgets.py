@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx
+import msgspec
 import openai
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from mm_gateway.configuration.settings import ModelConfig, Price, ServerSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import QuotaExceededError
 from mm_gateway.storage import database
-from mm_gateway.storage.usage_store import USAGE_FILE
+from mm_gateway.storage.usage_store import USAGE_FILE, UsageStore, Used
 from tests.support.scripted_backend import ScriptedBackend, Step
 from tests.support.served import served
 
@@ -99,6 +100,36 @@ async def test_gateways_that_share_a_folder_hold_a_budget_together(tmp_path: Pat
     await other.write()
     with pytest.raises(QuotaExceededError, match="101 used"):
         other.reserve(key, RequestRecord("r", "POST"), 1)
+    for ledger in (one, other):
+        await ledger.close()
+
+
+async def test_thousands_of_keys_are_read_anew_only_where_somebody_else_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    by_day = UsageStore.by_day
+
+    def counted(store: UsageStore, keys: Iterable[str], since: str) -> dict[str, dict[str, Used]]:
+        read.append(since)
+        return by_day(store, keys, since)
+
+    monkeypatch.setattr(UsageStore, "by_day", counted)
+    key = ApiKey(digest=b"k", name="k", tokens_per_day=1000)
+    one, other = (Ledger(StorageSettings(folder=str(tmp_path))) for _ in range(2))
+    await one.prepare([key])
+    record = RequestRecord("r", "POST")
+    record.key, record.model, record.endpoint, record.begun, record.usage = "k", "m", "/e", 1.0, Usage(100, 1)
+    for _ in range(3):
+        one.finished(record)
+        await one.write()
+    assert len(read) == 1
+    other.finished(record)
+    await other.write()
+    await one.write()
+    assert len(read) == 2
+    with pytest.raises(QuotaExceededError, match="404 used"):
+        one.reserve(msgspec.structs.replace(key, tokens_per_day=400), RequestRecord("r", "POST"), 1)
     for ledger in (one, other):
         await ledger.close()
 
