@@ -40,6 +40,8 @@ class Reloader:
     def __init__(self, settings: Settings, catalog: Catalog, keys: Keys, admission: Admission) -> None:
         self._settings = settings
         self._files = ReadFiles(settings, settings.files, os.environ) if settings.files is not None else None
+        # Now, not when the watch begins: what is written while the gateway starts is a change, too.
+        self._served = self._files.signature() if self._files is not None else ()
         self._catalog = catalog
         self._keys = keys
         self._admission = admission
@@ -79,7 +81,7 @@ class Reloader:
         being told by the system, which tells nothing of network drives and mounted volumes."""
         if self._files is None:
             return
-        served = seen = await self._signature()
+        served = seen = self._served
         while True:
             await asyncio.sleep(interval_s)
             now = await self._signature()
