@@ -133,7 +133,7 @@ class Ledger:
                 return
             try:
                 await self.write()
-            except Exception:
+            except Exception:  # what nobody foresaw costs this batch, not those to come
                 logger.exception("usage could not be written")
 
     async def write(self) -> None:

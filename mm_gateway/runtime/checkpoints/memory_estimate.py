@@ -19,6 +19,7 @@ from mm_gateway.runtime.checkpoints.packed_linear import BITS, block_bytes, keep
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.kernels.decoder import Cells
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -149,7 +150,7 @@ def _kv_item_bytes(config: ModelConfig, checkpoint: dict[str, Any]) -> float:
         case "fp16":
             return 2
         case "int8":
-            return 36 / 32
+            return Cells.INT8.head_bytes(32) / 32  # with the scales
         case "fp32":
             return 4
         case "auto":

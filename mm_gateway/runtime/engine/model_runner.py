@@ -52,14 +52,14 @@ class ModelRunner:
 
     Args:
         model: in evaluation mode, its attention taken over (`probe`).
-        cache: keys and values of the running sequences.
+        cache: keys and values of the running sequences. angles: the model's, its rotary modules taken over.
     """
 
-    def __init__(self, model: PreTrainedModel, cache: KVCache, shape: AttentionShape) -> None:
+    def __init__(self, model: PreTrainedModel, cache: KVCache, shape: AttentionShape, angles: SequenceAngles) -> None:
         self._model = model
         self.cache = cache
         self._shape = shape
-        self._angles = SequenceAngles(model)
+        self._angles = angles
         self.device = model.device
         self._graphs: DecodeGraphs | None = None
         self._compiled: CompiledForward | None = None
@@ -207,6 +207,7 @@ def make_runner(
     """
     attention = probe(model)
     shape = attention.shape()
+    angles = SequenceAngles(model)
     for cells in _cells(model, kv_cache_dtype):
         cache = make_kv_cache(
             shape,
@@ -220,7 +221,7 @@ def make_runner(
             block_size=block_size,
             cells=cells,
         )
-        runner = ModelRunner(model, cache, shape)
+        runner = ModelRunner(model, cache, shape, angles)
         if settings.compiled_forward and runner.compile(attention.calls()):
             try:
                 verify(model, runner, tolerance=tolerance + _ROUNDING[cells])

@@ -12,6 +12,7 @@ from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.engine.decode_graphs import StaticDecodeBatch, batch_sizes
 from mm_gateway.runtime.engine.model_runner import ModelRunner, probe
+from mm_gateway.runtime.engine.sequence_angles import SequenceAngles
 from mm_gateway.runtime.kv_cache.block_attention import PagedBatch, agrees, choose_kernel, gather_kernel
 from mm_gateway.runtime.kv_cache.choosing import make_kv_cache
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
@@ -70,7 +71,7 @@ def test_the_fixed_inputs_of_a_captured_step_compute_what_the_step_computes(chec
     cache = make_kv_cache(
         shape, device=CPU, dtype=torch.float32, context_length=64, settings=EngineSettings(max_running=4), layout="paged", block_size=16
     )
-    runner = ModelRunner(loaded.model, cache, shape)
+    runner = ModelRunner(loaded.model, cache, shape, SequenceAngles(loaded.model))
     prompts = [[5, 6, 7], list(range(20, 40)), [9]]
     sequences = [Sequence(i, i, prompt, GenerationConfig(), max_tokens=8, seed=0) for i, prompt in enumerate(prompts)]
     for seq in sequences:
