@@ -63,7 +63,8 @@ async def own_work_ms() -> float:
     from mm_gateway.api.app import create_app
     from mm_gateway.api.observation.record import RequestRecord, tell
     from mm_gateway.catalog import build_catalog
-    from mm_gateway.configuration.settings import ModelConfig, Settings, StorageSettings
+    from mm_gateway.configuration.model_config import ModelConfig
+    from mm_gateway.configuration.settings import Settings, StorageSettings
     from mm_gateway.core import TextDelta
 
     class Keep:

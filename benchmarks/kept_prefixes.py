@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks._tables import machine, markdown_table
-from mm_gateway.configuration.settings import EngineSettings, MemorySettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings, MemorySettings
 from mm_gateway.core import GenerationConfig, Usage
 from mm_gateway.runtime.real_model_manager import RealModelManager
 

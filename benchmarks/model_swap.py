@@ -20,7 +20,8 @@ from pathlib import Path
 from benchmarks._checkpoints import XS, make_checkpoint
 from benchmarks._measures import Percentiles, ratio
 from benchmarks._tables import machine, markdown_table, versions, write_section
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.real_model_manager import RealModelManager
 

@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType
 from transformers import PreTrainedTokenizerFast
 
 from compat_tests.support.gateways import environment, free_port
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.checkpoints.gguf.header import read_header
 from mm_gateway.runtime.checkpoints.gguf.tokenizer import tokenizer_of

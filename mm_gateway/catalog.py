@@ -16,7 +16,9 @@ import msgspec
 from mm_gateway.backends.groups.backend import Group
 from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
-from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Price, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.price import Price
+from mm_gateway.configuration.settings import WORKFLOW_PREFIX, Settings
 from mm_gateway.core import Backend, ModelInfo
 from mm_gateway.entries import Elsewhere, Names, local_configs, named_by, needs_manager, prices
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError

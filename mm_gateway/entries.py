@@ -14,7 +14,9 @@ from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.backends.upstream.translated import TranslatedBackend
 from mm_gateway.configuration.group_settings import inside_out
-from mm_gateway.configuration.settings import ModelConfig, Price, Settings, dearest
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.price import Price, dearest
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Backend
 from mm_gateway.runtime.real_model_manager import RealModelManager
 

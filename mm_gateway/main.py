@@ -29,7 +29,8 @@ from mm_gateway.cli.log import log_to_stderr
 from mm_gateway.cli.options import config_option, models_option
 from mm_gateway.cli.usage import usage
 from mm_gateway.configuration.loader import load_settings
-from mm_gateway.configuration.settings import WORKFLOW_PREFIX, ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import WORKFLOW_PREFIX, Settings
 from mm_gateway.core import GenerationConfig, Message
 from mm_gateway.errors import ConfigurationError, GatewayError, ModelNotFoundError
 

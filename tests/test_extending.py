@@ -19,8 +19,9 @@ from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.catalog import build_catalog
 from mm_gateway.chat_templates.templates import BUILT_IN, BuiltInTemplate, built_in_for
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.search_settings import SearchSettings
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import (
     ChatInput,
     GenerationConfig,

@@ -19,7 +19,8 @@ from mm_gateway.api.description.words import in_words
 from mm_gateway.catalog import build_catalog
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.configuration.group_settings import GroupMember, GroupRouting
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.configuration.words import description, range_in_words, type_in_words
 from mm_gateway.core import Message, ToolCall
 from mm_gateway.protocol.fields import POLICY

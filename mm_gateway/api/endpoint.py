@@ -19,7 +19,7 @@ from mm_gateway.api.replies.reply import Reply
 from mm_gateway.api.serve_events import stream_response, whole_response
 from mm_gateway.backends.searching import SearchPlan, with_searches
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import ServerSettings
+from mm_gateway.configuration.server_settings import ServerSettings
 from mm_gateway.core import ForwardedBody, ForwardingBackend, GenerationEvent, GenerationRequest
 from mm_gateway.errors import InvalidRequestError, ModelNotFoundError, ShuttingDownError
 from mm_gateway.protocol import ChatCompletionRequest, CompletionRequest

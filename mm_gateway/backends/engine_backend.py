@@ -20,7 +20,7 @@ from mm_gateway.chat_templates.history import Fitting, encode_fitting, tokens_ke
 from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
 from mm_gateway.chat_templates.token_limit import WHOLE
 from mm_gateway.chat_templates.tool_formats.format import json_rule
-from mm_gateway.configuration.settings import ModelType
+from mm_gateway.configuration.model_config import ModelType
 from mm_gateway.core import (
     ChatInput,
     CompletionInput,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.configuration.hub_names import is_allowed, is_gguf_file, split_file
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.errors import DownloadError, ModelNotFoundError
 from mm_gateway.work_pools import HUB
 

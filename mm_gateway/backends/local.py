@@ -13,7 +13,7 @@ import msgspec
 from mm_gateway.backends import engine_backend as engine
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.chat_templates.found_formats import ChatFormats
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, ModelInfo, Progress, Tokenized
 from mm_gateway.runtime.checkpoints.chat_files import known_formats
 from mm_gateway.runtime.checkpoints.context_length import known_length

@@ -12,7 +12,7 @@ from mm_gateway.chat_templates.reasoning_formats.formats import REASONING_FORMAT
 from mm_gateway.chat_templates.templates import BUILT_IN, built_in_for
 from mm_gateway.chat_templates.tool_formats.format import ToolFormat
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mm_gateway.cli.held_bytes import HeldBytes
 from mm_gateway.cli.http_protocol import EnvelopeProtocol
 from mm_gateway.cli.systemd import Systemd
 from mm_gateway.cli.turns import ProtocolTurns
-from mm_gateway.configuration.settings import LimitSettings, ServerSettings
+from mm_gateway.configuration.server_settings import LimitSettings, ServerSettings
 from mm_gateway.errors import ShuttingDownError
 
 FAREWELL_S = 2.0

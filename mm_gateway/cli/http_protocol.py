@@ -19,7 +19,7 @@ from mm_gateway.cli.held_bytes import HeldBytes
 from mm_gateway.cli.http_1_0 import UntilCloseCycle
 from mm_gateway.cli.paced_protocol import PacedProtocol
 from mm_gateway.cli.turns import ProtocolTurns
-from mm_gateway.configuration.settings import ServerSettings
+from mm_gateway.configuration.server_settings import ServerSettings
 
 MAX_HEAD_BYTES = 64 * 2**10
 MIN_BODY_BYTES_PER_S = 4096

@@ -19,7 +19,8 @@ from mm_gateway.cli.options import config_option, models_option
 from mm_gateway.configuration.api_key import NAME_FAULT, ApiKey, digest_of, hashed, new_key, read_expiry
 from mm_gateway.configuration.key_file import known_models
 from mm_gateway.configuration.loader import load_settings
-from mm_gateway.configuration.settings import Settings, model_names
+from mm_gateway.configuration.model_config import model_names
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import ConfigurationError, InvalidRequestError
 from mm_gateway.text import is_name
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
+from mm_gateway.configuration.server_settings import LimitSettings, ServerSettings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.storage.key_store import KEYS_FILE, holds_keys
 

@@ -15,17 +15,10 @@ from mm_gateway.configuration.api_key import ApiKey, hashed
 from mm_gateway.configuration.group_settings import group_fault, inside_out
 from mm_gateway.configuration.hub_names import HubPattern
 from mm_gateway.configuration.key_file import read_key_file
+from mm_gateway.configuration.model_config import ModelConfig, ModelType, model_names
 from mm_gateway.configuration.sections import SECTIONS, check_keys, converted, of_text
-from mm_gateway.configuration.settings import (
-    WORKFLOW_PREFIX,
-    EngineSettings,
-    ModelConfig,
-    ModelType,
-    ServerSettings,
-    Settings,
-    SettingsFiles,
-    model_names,
-)
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import WORKFLOW_PREFIX, EngineSettings, Settings, SettingsFiles
 from mm_gateway.configuration.words import range_in_words
 from mm_gateway.configuration.yaml_file import mapping, read_mapping
 from mm_gateway.errors import ConfigurationError

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import ChatInput, CompletionInput, GenerationEvent, GenerationRequest, ModelInfo, Progress, Tokenized
 from mm_gateway.errors import GatewayError
 from mm_gateway.ray_serve.replicas import ReplicaLostError, Replicas

@@ -10,7 +10,8 @@ import msgspec
 
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import Catalog, build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Backend
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.ray_serve.backend import RayBackend

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Self
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.history import turn_starts
 from mm_gateway.chat_templates.templates import BUILT_IN
-from mm_gateway.configuration.settings import ModelType, Settings, WorkflowSettings
+from mm_gateway.configuration.model_config import ModelType
+from mm_gateway.configuration.settings import Settings, WorkflowSettings
 from mm_gateway.core import Message
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.storage.record_store import RecordStore

@@ -21,7 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
 from mm_gateway.chat_templates.token_limit import TokenLimit
-from mm_gateway.configuration.settings import EngineSettings, KVCacheDtype, ModelConfig, ModelType
+from mm_gateway.configuration.model_config import KVCacheDtype, ModelConfig, ModelType
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, TruncationSide
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import trained_length

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mm_gateway.chat_templates.reasoning_formats.found import TemplateThoughts
 from mm_gateway.chat_templates.templates import built_in_for
 from mm_gateway.configuration.hub_names import gguf_parts
-from mm_gateway.configuration.settings import MemorySettings, ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import MemorySettings, Settings
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder, weight_files
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file

@@ -16,7 +16,8 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mm_gateway.chat_templates.found_formats import formats_of
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
 from mm_gateway.runtime.checkpoints.context_length import configured_length

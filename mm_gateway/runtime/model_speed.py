@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import msgspec
 import torch
 
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mm_gateway.configuration.settings import EngineSettings, MemorySettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings, MemorySettings
 from mm_gateway.core import ProgressCallback
 from mm_gateway.errors import ModelNotFoundError, ModelUnavailableError, ShuttingDownError
 from mm_gateway.runtime.residency.factories import BudgetOf, DeviceBudgets, EngineFactory, Factories, Loader

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 from msgspec import Meta
 
 from mm_gateway.chat_templates.history import turn_starts
-from mm_gateway.configuration.settings import ModelType, Settings
+from mm_gateway.configuration.model_config import ModelType
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import GenerationEvent, Message
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.conversation import ConversationManager

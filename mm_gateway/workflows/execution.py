@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mm_gateway.backends.engine_backend import EngineBackend
 from mm_gateway.backends.mock.backend import MockBackend
-from mm_gateway.configuration.settings import ModelConfig, ModelType
+from mm_gateway.configuration.model_config import ModelConfig, ModelType
 from mm_gateway.core import Backend, ChatInput, GenerationRequest, Message, TextDelta, Usage, WorkflowOutcome, WorkflowStep
 from mm_gateway.errors import GatewayError, ModelLoadError
 from mm_gateway.workflows.backend import WorkflowBackend

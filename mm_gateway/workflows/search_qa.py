@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 from msgspec.structs import replace
 
+from mm_gateway.configuration.model_config import ModelType
 from mm_gateway.configuration.search_settings import SearchSettings
-from mm_gateway.configuration.settings import ModelType, Settings, StorageSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, GenerationEvent, TextDelta
 from mm_gateway.errors import ContextLengthExceededError, PageError
 from mm_gateway.search.citations import CitationReader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mm_gateway.configuration.settings import ModelType
+from mm_gateway.configuration.model_config import ModelType
 from mm_gateway.workflows.definition import WorkflowDefinition
 from mm_gateway.workflows.execution import WorkflowResult, execute
 from mm_gateway.workflows.parameters import P

@@ -14,7 +14,8 @@ from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Embedding, EmbeddingInput, Usage
 from mm_gateway.errors import InvalidRequestError
 from tests.support.scripted_backend import ScriptedBackend, app_over

@@ -25,7 +25,9 @@ from schemathesis.generation import GenerationMode
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 
 ENVELOPE = {"message", "type", "param", "code"}
 # Valid by the schema alone, and yet refused: mostly by name, or since fields contradict each other.

@@ -16,7 +16,9 @@ from mm_gateway.api.app import create_app
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig, ServerSettings, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import EngineSettings, Settings
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
 from mm_gateway.runtime.real_model_manager import RealModelManager

@@ -13,7 +13,8 @@ import pytest
 
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.server_settings import LimitSettings, ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.served import until

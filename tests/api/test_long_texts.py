@@ -13,7 +13,8 @@ import pytest
 from mm_gateway.api.app import create_app
 from mm_gateway.backends.mock import backend as mock
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.work_pools import LONG_TEXT_CHARACTERS, LONG_TEXTS
 from tests.support.served import post, raw_reply, served, until
 

@@ -16,8 +16,10 @@ import pytest
 from mm_gateway.api.app import create_app
 from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.catalog import Catalog
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.search_settings import SearchSettings
-from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 
 CASES = 60
 F = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}

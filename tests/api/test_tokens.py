@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from tests.support import checkpoints, thinking_templates
 from tests.support.scripted_backend import ScriptedBackend, app_over
 from tests.support.thinking_checkpoint import thinking

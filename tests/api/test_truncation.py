@@ -11,7 +11,8 @@ from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 
 LONG = "word " * 12
 TURNS = [{"role": role, "content": LONG} for role in ("system", "user", "assistant", "user", "assistant", "user")]

@@ -16,7 +16,8 @@ from mm_gateway.api.app import create_app
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.api.pump import Pump
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.server_settings import LimitSettings, ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, GenerationEvent, Progress, TextDelta, UrlCitation, Usage
 from mm_gateway.errors import ModelUnavailableError
 from mm_gateway.workflows.parameters import Parameters

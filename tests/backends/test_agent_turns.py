@@ -11,7 +11,8 @@ from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings, StorageSettings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from tests.support import checkpoints
 
 SYSTEM = "You work on files. " + " ".join(f"Rule {number} is to be kept." for number in range(60))

@@ -13,7 +13,8 @@ from litestar.testing import AsyncTestClient
 from mm_gateway.api.app import create_app
 from mm_gateway.backends.engine_backend import EngineBackend
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings, Settings
 from mm_gateway.core import TokenizingBackend
 from mm_gateway.runtime.checkpoints.memory_estimate import kv_bytes_per_token
 from mm_gateway.runtime.inference_engine import InferenceEngine

@@ -14,7 +14,8 @@ from openai.types.responses import Response
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, ModelType, Settings, StorageSettings
+from mm_gateway.configuration.model_config import ModelConfig, ModelType
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from tests.support import checkpoints
 
 MODELS: dict[str, ModelType] = {"chatml": "chatml", "react": "qwen-chat"}

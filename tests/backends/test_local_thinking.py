@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from mm_gateway.backends.engine_backend import generate
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,

@@ -16,7 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from tests.backends.test_local_tools import ARGUMENTS, CLOCK, WEATHER
 from tests.chat_templates.test_tool_families import tokenizer_of
 from tests.support.tool_templates import FAMILIES

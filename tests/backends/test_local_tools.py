@@ -16,7 +16,8 @@ from openai.types.responses import Response
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, ModelType, Settings
+from mm_gateway.configuration.model_config import ModelConfig, ModelType
+from mm_gateway.configuration.settings import Settings
 from tests.support import checkpoints
 
 MODELS: dict[str, ModelType] = {"hermes": "chatml", "react": "qwen-chat", "plain": "gpt2", "llama": "llama"}

@@ -14,7 +14,8 @@ from mm_gateway.api.app import create_app
 from mm_gateway.api.pump import MAX_BUFFERED_EVENTS
 from mm_gateway.catalog import Catalog
 from mm_gateway.cli.connections import WaitingConnections
-from mm_gateway.configuration.settings import LimitSettings, Settings
+from mm_gateway.configuration.server_settings import LimitSettings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import ChoiceFinished, GenerationEvent, GenerationRequest, TextDelta, Usage
 from tests.support.scripted_backend import ScriptedBackend
 from tests.support.served import post, raw_reply, served, until

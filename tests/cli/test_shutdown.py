@@ -24,7 +24,9 @@ HANGING = """
 import asyncio, sys, threading
 from mm_gateway.catalog import Catalog
 from mm_gateway.cli import gateway_server, server
-from mm_gateway.configuration.settings import ServerSettings, Settings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.work_pools import MODELS
 
 gateway_server.CLOSING_S = 0.5

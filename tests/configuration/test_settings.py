@@ -14,17 +14,10 @@ from mm_gateway.chat_templates.templates import BUILT_IN
 from mm_gateway.chat_templates.tool_formats.formats import TOOL_FORMATS
 from mm_gateway.configuration.api_key import hashed
 from mm_gateway.configuration.loader import load_settings
+from mm_gateway.configuration.model_config import ModelConfig, ModelType, Quantization, ToolFormatName
 from mm_gateway.configuration.search_settings import SearchProviderName
 from mm_gateway.configuration.sections import SECTIONS
-from mm_gateway.configuration.settings import (
-    MemorySettings,
-    ModelConfig,
-    ModelType,
-    Quantization,
-    Settings,
-    ToolFormatName,
-    WorkflowSettings,
-)
+from mm_gateway.configuration.settings import MemorySettings, Settings, WorkflowSettings
 from mm_gateway.configuration.words import description, range_in_words
 from mm_gateway.errors import ConfigurationError, ModelNotFoundError
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS

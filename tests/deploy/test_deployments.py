@@ -15,7 +15,7 @@ import yaml
 
 from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.configuration.loader import load_settings
-from mm_gateway.configuration.settings import LimitSettings, ServerSettings
+from mm_gateway.configuration.server_settings import LimitSettings, ServerSettings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

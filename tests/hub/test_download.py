@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.errors import DownloadError, ModelLoadError
 from mm_gateway.hub.download import download
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder, weight_files

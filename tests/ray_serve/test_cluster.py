@@ -8,7 +8,8 @@ import socket
 import msgspec
 import pytest
 
-from mm_gateway.configuration.settings import ModelConfig, RaySettings, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import RaySettings, Settings
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.main import cli, run
 from mm_gateway.ray_serve.cluster import check_address, check_installed

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import ChatInput, CompletionInput, EmbeddingInput, GenerationRequest, Message
 from mm_gateway.errors import ModelUnavailableError
 from mm_gateway.ray_serve.backend import RayBackend, beginning

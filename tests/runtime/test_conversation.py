@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_gateway.configuration.settings import ModelType
+from mm_gateway.configuration.model_config import ModelType
 from mm_gateway.core import Message
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.conversation import ConversationManager

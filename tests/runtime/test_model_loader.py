@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
-from mm_gateway.configuration.settings import ModelConfig, SamplingDefaults
+from mm_gateway.configuration.model_config import ModelConfig, SamplingDefaults
 from mm_gateway.core import GenerationConfig, Message, Progress
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mm_gateway.configuration.loader import load_settings
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import LoadedModel, ModelLoader

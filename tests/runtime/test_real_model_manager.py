@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from mm_gateway.chat_templates.found_formats import ChatFormats
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import Progress
 from mm_gateway.errors import ModelLoadError, ModelUnavailableError, OutOfMemoryError, ShuttingDownError
 from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel

@@ -9,7 +9,8 @@ from typing import Any
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.api_key import ApiKey
-from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings
+from mm_gateway.configuration.server_settings import LimitSettings, ServerSettings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import GenerationEvent, GenerationRequest, ModelInfo
 
 Step = GenerationEvent | BaseException | float

@@ -14,7 +14,7 @@ import uvicorn
 
 from mm_gateway.api.app import GatewayApp
 from mm_gateway.cli.gateway_server import uvicorn_config
-from mm_gateway.configuration.settings import LimitSettings, ServerSettings
+from mm_gateway.configuration.server_settings import LimitSettings, ServerSettings
 
 
 @contextmanager

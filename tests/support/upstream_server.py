@@ -10,7 +10,7 @@ from typing import Any
 
 from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.backends.upstream.translated import TranslatedBackend
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 

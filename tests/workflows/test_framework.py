@@ -218,7 +218,7 @@ async def test_a_catalog_resolves_a_workflow_with_the_model_that_it_names() -> N
 
 async def test_a_plain_model_refuses_parameters_of_a_workflow() -> None:
     from mm_gateway.backends.mock.backend import MockBackend
-    from mm_gateway.configuration.settings import ModelConfig
+    from mm_gateway.configuration.model_config import ModelConfig
 
     mock = MockBackend("mock", ModelConfig(model_name="mock", backend="mock"), 0)
     with pytest.raises(UnsupportedParameterError) as caught:

@@ -207,7 +207,7 @@ async def test_fewer_exercises_than_asked_for_are_told() -> None:
 
 async def test_a_prompt_that_the_context_cannot_hold_is_refused() -> None:
     from mm_gateway.backends.mock.backend import MockBackend
-    from mm_gateway.configuration.settings import ModelConfig
+    from mm_gateway.configuration.model_config import ModelConfig
 
     mock = MockBackend("mock", ModelConfig(model_name="mock", backend="mock", max_context_length=16), 0)
     with pytest.raises(ContextLengthExceededError):

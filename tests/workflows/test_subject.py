@@ -7,7 +7,8 @@ from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core.limits import MAX_SUBJECT_CHARACTERS
 
 MOCK = Settings(models={"mock": ModelConfig(model_name="mock", backend="mock")}, default_model="mock")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.loader import load_settings
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Backend, ChatInput, ChoiceFinished, GenerationConfig, GenerationRequest, TextDelta, ToolCallDelta
 from mm_gateway.errors import GatewayError
 from tools.train_tiny_chat.cases import Case, Reply

@@ -17,7 +17,8 @@ from mm_gateway.api.access.rate_limits import Budget
 from mm_gateway.api.connection import HTTPConnection, HTTPRequest
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.configuration.api_key import ApiKey
-from mm_gateway.configuration.settings import LimitSettings, Price
+from mm_gateway.configuration.price import Price
+from mm_gateway.configuration.server_settings import LimitSettings
 from mm_gateway.core import Backend, CompletionInput, ForwardedBody, GenerationRequest, Usage
 from mm_gateway.errors import GatewayError
 

@@ -18,7 +18,8 @@ from functools import partial
 
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.configuration.api_key import ApiKey
-from mm_gateway.configuration.settings import Price, StorageSettings
+from mm_gateway.configuration.price import Price
+from mm_gateway.configuration.settings import StorageSettings
 from mm_gateway.errors import ConfigurationError, QuotaExceededError, StorageError
 from mm_gateway.storage.shared_store import SharedStore
 from mm_gateway.storage.usage_store import USAGE_FILE, Dimension, UsageRow, UsageStore, Used, UsedFor

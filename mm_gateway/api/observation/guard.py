@@ -6,7 +6,7 @@ from litestar.handlers import BaseRouteHandler
 
 from mm_gateway.api.access.keys import Keys, RequireKey, unnamed_keys
 from mm_gateway.api.connection import HTTPConnection
-from mm_gateway.configuration.settings import ServerSettings
+from mm_gateway.configuration.server_settings import ServerSettings
 from mm_gateway.errors import PermissionDeniedError
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.runtime.residency.leases import ModelStatus
 from mm_gateway.runtime.residency.model_entry import entry_key, on_cpu
 

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from mm_gateway.configuration.settings import Price, dearest
+from mm_gateway.configuration.price import Price, dearest
 from mm_gateway.core import (
     ChoiceFinished,
     Embedding,

@@ -15,7 +15,7 @@ from mm_gateway.backends.groups.router import Attempt, Member, Router
 from mm_gateway.backends.groups.told import Details, member_told
 from mm_gateway.backends.groups.verdicts import Verdict, verdict_of
 from mm_gateway.backends.groups.wanted import Wanted
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import (
     Backend,
     ChatInput,

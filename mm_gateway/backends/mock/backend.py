@@ -38,7 +38,7 @@ from mm_gateway.backends.mock.words import count_words, pieces_of, words_of
 from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.chat_templates.history import encode_fitting, tokens_kept
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import (
     ChatInput,
     CompletionInput,

@@ -28,7 +28,7 @@ from mm_gateway.backends.upstream.request import (
     rendering_body,
     tools_body,
 )
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import (
     Allowance,
     ChatInput,

@@ -16,7 +16,7 @@ import msgspec
 from mm_gateway.backends.upstream.protocol import WireError
 from mm_gateway.backends.upstream.rate_limits import allowance_in
 from mm_gateway.backends.upstream.reported_errors import error_in_text
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import Allowance
 from mm_gateway.errors import ConfigurationError, UpstreamError
 from mm_gateway.timeline import span

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import ModelInfo
 
 

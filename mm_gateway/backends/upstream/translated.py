@@ -21,7 +21,7 @@ from mm_gateway.backends.upstream.protocol import WireError
 from mm_gateway.backends.upstream.remote_info import remote_info
 from mm_gateway.backends.upstream.reported_errors import error_in
 from mm_gateway.backends.upstream.request import unenforced
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import Allowance, ChatInput, GenerationEvent, GenerationRequest, Ignored, ModelInfo, Tokenized
 from mm_gateway.errors import UnsupportedParameterError
 from mm_gateway.text import estimate_tokens

@@ -15,7 +15,9 @@ from packaging.requirements import Requirement
 
 from mm_gateway.cli.doctor.finding import Finding
 from mm_gateway.configuration.loader import PACKAGE_PREFIX, load_settings
-from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.storage.key_store import KEYS_FILE, holds_keys
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mm_gateway.configuration.hub_names import gguf_parts, is_allowed, is_repository, split_file
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import DownloadError, InvalidRequestError
 from mm_gateway.hub.download import cached
 

@@ -7,7 +7,8 @@ import httpx
 import msgspec
 
 from mm_gateway.cli.hub.table import show_table, since
-from mm_gateway.configuration.settings import ServerSettings, Settings
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import UpstreamError
 from mm_gateway.hub.download import size_in_words
 from mm_gateway.protocol import ErrorReply, ModelCard, ModelList

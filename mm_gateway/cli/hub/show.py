@@ -9,7 +9,8 @@ import click
 from mm_gateway.cli.hub.names import config_of
 from mm_gateway.cli.hub.running import in_words, running_models
 from mm_gateway.cli.hub.table import count_in_words
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import UpstreamError
 from mm_gateway.hub.download import size_in_words
 

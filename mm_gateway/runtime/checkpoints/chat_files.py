@@ -10,7 +10,7 @@ from typing import Any
 from mm_gateway.chat_templates.choice import choose_template
 from mm_gateway.chat_templates.found_formats import ChatFormats, formats_of
 from mm_gateway.chat_templates.prompt import ChatPrompt
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.runtime.checkpoints.context_length import known_folder, read_checkpoint_config
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 
 _KEYS = ("max_position_embeddings", "n_positions", "seq_length")
 _ASSUMED = 2048

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mm_gateway.configuration.settings import ModelConfig, Pooling
+from mm_gateway.configuration.model_config import ModelConfig, Pooling
 
 _MODES: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mm_gateway.configuration.hub_names import gguf_models, gguf_parts
 from mm_gateway.configuration.loader import PACKAGE_PREFIX
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.hub.download import download

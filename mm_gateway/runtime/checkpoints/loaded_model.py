@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.encoder import ChatEncoder
 from mm_gateway.chat_templates.found_formats import ChatFormats
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle

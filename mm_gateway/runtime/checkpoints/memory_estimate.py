@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.runtime.checkpoints.context_length import configured_length, read_checkpoint_config
 from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.architectures import architecture_of

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.experts_apart import ExpertsApart
 from mm_gateway.runtime.checkpoints.families.families import family_of

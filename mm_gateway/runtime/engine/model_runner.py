@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from mm_gateway.configuration.settings import EngineSettings, KVCacheDtype
+from mm_gateway.configuration.model_config import KVCacheDtype
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import ProgressCallback
 from mm_gateway.runtime.checkpoints.device_memory import total_memory
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore, open_prefix_store

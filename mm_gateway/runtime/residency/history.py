@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.errors import GatewayError
 from mm_gateway.runtime.residency.leases import Waiter
 from mm_gateway.runtime.residency.model import Evict, EvictionReason

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mm_gateway.chat_templates.found_formats import ChatFormats
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import GatewayError
 from mm_gateway.runtime.residency.model import Model

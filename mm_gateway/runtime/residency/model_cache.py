@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import Progress
 from mm_gateway.errors import GatewayError, OutOfMemoryError, ShuttingDownError
 from mm_gateway.runtime.residency.alarm import Alarm

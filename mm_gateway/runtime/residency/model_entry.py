@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mm_gateway.chat_templates.found_formats import ChatFormats
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import Progress
 from mm_gateway.runtime.residency.leases import Waiter
 from mm_gateway.runtime.residency.model import Model

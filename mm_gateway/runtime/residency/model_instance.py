@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mm_gateway.chat_templates.found_formats import ChatFormats
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import ProgressCallback
 from mm_gateway.errors import GatewayError, ModelLoadError
 from mm_gateway.runtime.residency.factories import Factories, OnFailure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mm_gateway.configuration.settings import Pooling
+from mm_gateway.configuration.model_config import Pooling
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
 from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup

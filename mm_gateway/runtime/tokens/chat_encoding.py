@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mm_gateway.chat_templates.choice import choose_template
 from mm_gateway.chat_templates.encoder import ChatEncoder
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.runtime.tokens.chat_tokenizer import ChatTokenizer
 from mm_gateway.runtime.tokens.response_template import response_formats
 

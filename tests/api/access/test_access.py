@@ -13,7 +13,7 @@ from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.access.keys import Keys, RequireKey, principal
 from mm_gateway.configuration.api_key import ApiKey, digest_of, hashed, new_key, parse_key
-from mm_gateway.configuration.settings import LimitSettings
+from mm_gateway.configuration.server_settings import LimitSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import EngineError
 from tests.support.scripted_backend import ScriptedBackend, Step, app_over

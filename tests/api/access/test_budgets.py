@@ -23,7 +23,10 @@ from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.api_key import ApiKey, digest_of
-from mm_gateway.configuration.settings import ModelConfig, Price, ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.price import Price
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import QuotaExceededError
 from mm_gateway.storage import database

@@ -15,7 +15,9 @@ from mm_gateway.api.access import made_keys
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.api_key import ApiKey, digest_of
-from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.storage.key_store import KEYS_FILE, KeyStore
 
 ADMIN = {"authorization": "Bearer operator"}

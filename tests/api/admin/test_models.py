@@ -8,7 +8,9 @@ from litestar.testing import AsyncTestClient
 
 from mm_gateway.api.app import create_app
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import MemorySettings, ModelConfig, ServerSettings, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import MemorySettings, Settings
 
 KEY = {"authorization": "Bearer operator"}
 

@@ -11,7 +11,9 @@ from litestar.testing import AsyncTestClient
 from mm_gateway.api.app import create_app
 from mm_gateway.api.observation.recent import MAX_RECENT
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from tests.support.scripted_backend import ScriptedBackend, app_over
 from tests.support.served import served, until

@@ -21,7 +21,9 @@ from mm_gateway.api.description.document import document, schemas
 from mm_gateway.api.description.page import render
 from mm_gateway.api.endpoints import ENDPOINTS
 from mm_gateway.catalog import build_catalog
-from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from tests.support.scripted_backend import ScriptedBackend, app_over
 
 EXAMPLES = [

@@ -16,7 +16,8 @@ from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.observation.metrics import OTHER, Bounded
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.api_key import ApiKey, digest_of
-from mm_gateway.configuration.settings import MemorySettings, ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import MemorySettings, Settings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import UpstreamError
 from tests.support.scripted_backend import ScriptedBackend, Step, app_over

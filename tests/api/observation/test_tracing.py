@@ -25,7 +25,8 @@ import mm_gateway
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.observation.tracing import Tracing
 from mm_gateway.catalog import Catalog, build_catalog
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.configuration.tracing_settings import TracingSettings
 from mm_gateway.core import ChoiceFinished, ReasoningDelta, TextDelta, ToolCallDelta, Usage, UsageSoFar
 from mm_gateway.errors import ConfigurationError, EngineError

@@ -15,7 +15,9 @@ from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import ChoiceFinished, GenerationEvent, Progress, TextDelta, UrlCitation, Usage
 from mm_gateway.errors import ModelUnavailableError
 from mm_gateway.runtime.model_loader import ModelLoader

@@ -17,7 +17,8 @@ from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.api.responses import background
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import LimitSettings, ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.server_settings import LimitSettings, ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import ModelLoadError
 from tests.support.scripted_backend import ScriptedBackend, Step

@@ -18,7 +18,9 @@ from mm_gateway.api.responses.compaction import ASKED
 from mm_gateway.api.responses.conversation import SUMMED_UP
 from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChatInput, ChoiceFinished, Message, ReasoningDelta, TextDelta, ToolUse, Usage
 from tests.api.responses.test_streams import EVENT
 from tests.support.scripted_backend import ScriptedBackend, Step

@@ -17,7 +17,8 @@ from openai.types.responses.response_item_list import ResponseItemList
 
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import ServerSettings, Settings, StorageSettings
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChatInput, ChoiceFinished, Message, TextDelta, TokenLogprob, ToolCall, ToolCallDelta, Usage
 from mm_gateway.errors import EngineError
 from mm_gateway.storage import database

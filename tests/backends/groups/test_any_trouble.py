@@ -14,7 +14,7 @@ import pytest
 from mm_gateway.backends.groups.backend import Group
 from mm_gateway.backends.groups.strategies import STRATEGIES
 from mm_gateway.configuration.group_settings import GroupMember, GroupRouting, Strategy
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import ReplyFields, TextDelta
 from mm_gateway.errors import GatewayError, ModelUnavailableError, RateLimitError
 from tests.support.simulated_clock import simulate

@@ -5,7 +5,8 @@ from __future__ import annotations
 from mm_gateway.backends.groups.backend import Group
 from mm_gateway.catalog import Catalog, build_catalog
 from mm_gateway.configuration.group_settings import GroupMember
-from mm_gateway.configuration.settings import ModelConfig, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import Settings
 
 
 def settings(delay_s: float = 0.0, weight: float = 1.0) -> Settings:

@@ -18,7 +18,9 @@ from mm_gateway.api.app import create_app
 from mm_gateway.backends.groups.backend import Group, group
 from mm_gateway.catalog import Catalog, build_catalog
 from mm_gateway.configuration.group_settings import GroupMember, GroupRouting, Strategy
-from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.server_settings import ServerSettings
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Backend
 from tests.support.served import served, until
 from tests.support.upstream_server import Answer, Upstream, kept_alive, sse_body, upstream

@@ -10,7 +10,7 @@ import pytest
 
 from mm_gateway.backends.groups.backend import Group
 from mm_gateway.configuration.group_settings import GroupMember, GroupRouting
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import TextDelta
 from mm_gateway.errors import RateLimitError
 from tests.support.simulated_clock import simulate

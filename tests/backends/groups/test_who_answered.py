@@ -12,7 +12,9 @@ from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.api.observation.request_log import RequestLog
 from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.group_settings import GroupMember
-from mm_gateway.configuration.settings import ModelConfig, Price, Settings
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.price import Price
+from mm_gateway.configuration.settings import Settings
 
 CHEAP, DEAR = Price(input=1.0, output=2.0), Price(input=5.0, cached_input=0.5, output=1.0)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from mm_gateway.backends.mock.backend import MockBackend
 from mm_gateway.backends.mock.examples import arguments_for, text_for
 from mm_gateway.backends.tool_schemas import read_schemas, tried
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from mm_gateway.backends.mock.backend import MockBackend
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,

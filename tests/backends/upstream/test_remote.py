@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mm_gateway.backends.upstream.backend import RemoteBackend
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import (
     ChatInput,
     ChoiceFinished,

@@ -12,7 +12,8 @@ from mm_gateway.api.app import create_app
 from mm_gateway.api.replies.chat import ChatReply
 from mm_gateway.api.replies.completion import CompletionReply
 from mm_gateway.catalog import Catalog
-from mm_gateway.configuration.settings import Price, Settings
+from mm_gateway.configuration.price import Price
+from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import ChatInput, GenerationRequest, Message
 from mm_gateway.errors import UpstreamError
 from tests.support.upstream_server import kept_alive, sse_body, upstream

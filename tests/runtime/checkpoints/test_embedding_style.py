@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle, read_embedding_style
 
 TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.checkpoints.host_tier import can_move, reclaim, to_device, to_host
 from mm_gateway.runtime.model_loader import ModelLoader

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.runtime.checkpoints import packed_linear
 from mm_gateway.runtime.checkpoints.context_length import configured_length, trained_length
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate, kv_bytes_per_token

@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config
 from mm_gateway.runtime.checkpoints.memory_estimate import weight_bytes

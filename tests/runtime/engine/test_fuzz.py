@@ -19,7 +19,8 @@ import torch
 
 from mm_gateway.chat_templates.reasoning_formats.format import State, ThoughtPlan
 from mm_gateway.chat_templates.reasoning_formats.formats import REASONING_FORMATS, tags
-from mm_gateway.configuration.settings import EngineSettings, Pooling
+from mm_gateway.configuration.model_config import Pooling
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import ChoiceFinished, Embedding, GenerationConfig, Grammar, PromptTokens, ReasoningDelta, TextDelta, Usage
 from mm_gateway.errors import EngineError, GatewayError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle

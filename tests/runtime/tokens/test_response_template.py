@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from transformers.cli.serving.utils import _RESPONSE_TEMPLATE_FALLBACKS
 
 from mm_gateway.chat_templates.found_formats import formats_of
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.runtime.checkpoints.chat_files import known_formats
 from mm_gateway.runtime.model_loader import load_model_text
 from mm_gateway.runtime.tokens.chat_encoding import chat_encoder_of

@@ -12,7 +12,7 @@ from mm_gateway.api.completions import completion_request
 from mm_gateway.api.replies.logprobs import completion_logprobs
 from mm_gateway.backends.engine_backend import EngineBackend
 from mm_gateway.backends.upstream.request import body_of
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import ChoiceFinished, CompletionInput, GenerationConfig, GenerationRequest, TextDelta, TokenLogprob, TruncationSide
 from mm_gateway.errors import InvalidRequestError
 from mm_gateway.protocol import ChatMessage, CompletionRequest

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from mm_gateway.configuration.settings import Quantization
+from mm_gateway.configuration.model_config import Quantization
 from tests.support.gptq_checkpoint import quantize_checkpoint
 from tests.support.quantized.awq import write_awq
 from tests.support.quantized.bitsandbytes import write_bitsandbytes

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from mm_gateway.configuration.settings import ModelConfig, Quantization
+from mm_gateway.configuration.model_config import ModelConfig, Quantization
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat, quantization_of
 from mm_gateway.runtime.checkpoints.quantized.integers import Integers

@@ -13,7 +13,7 @@ import torch
 from transformers.utils.import_utils import ENV_VARS_TRUE_VALUES
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from mm_gateway.configuration.settings import ModelConfig, Quantization
+from mm_gateway.configuration.model_config import ModelConfig, Quantization
 from mm_gateway.runtime.checkpoints.packed_linear import Weights
 from mm_gateway.runtime.checkpoints.quantized.layer import StoredLayer
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors

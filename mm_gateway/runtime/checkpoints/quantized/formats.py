@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mm_gateway.configuration.settings import ModelConfig, Quantization
+from mm_gateway.configuration.model_config import ModelConfig, Quantization
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.families.families import family_of
 from mm_gateway.runtime.checkpoints.gguf.folder import gguf_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import BitsAndBytesConfig
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.runtime.checkpoints.packed_linear import Weights, block_bytes
 from mm_gateway.runtime.checkpoints.quantized.bitsandbytes import require_bitsandbytes
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat

@@ -11,7 +11,8 @@ import pytest
 import tiktoken
 import torch
 
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, Message
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.families.qwen_v1 import PATTERN, cache_folder, load_tokenizer, translate_config

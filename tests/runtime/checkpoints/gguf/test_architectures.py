@@ -13,7 +13,8 @@ import transformers
 from gguf import GGMLQuantizationType
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config

@@ -13,7 +13,7 @@ import transformers
 from gguf import GGMLQuantizationType
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder

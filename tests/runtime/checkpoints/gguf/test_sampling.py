@@ -9,7 +9,7 @@ import pytest
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from mm_gateway.configuration.settings import ModelConfig, SamplingDefaults
+from mm_gateway.configuration.model_config import ModelConfig, SamplingDefaults
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults
 from mm_gateway.runtime.model_loader import ModelLoader

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of
 from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS, format_of, is_unpacked

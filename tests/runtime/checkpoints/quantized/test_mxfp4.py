@@ -9,7 +9,7 @@ import torch
 from transformers import GptOssConfig, GptOssForCausalLM
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from mm_gateway.configuration.settings import ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config
 from mm_gateway.runtime.checkpoints.memory_estimate import weight_bytes

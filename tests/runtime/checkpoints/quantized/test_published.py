@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from mm_gateway.configuration.settings import EngineSettings, ModelConfig
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, TextDelta
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate
 from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
