@@ -75,7 +75,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = 512
     compiled_forward: Annotated[
         bool,
-        Meta(description="On a CPU, compute Llama-shaped models by one compiled call a step; false: by the modules of transformers."),
+        Meta(description="On a CPU, compute models of known families by one compiled call a step; false: by the modules of transformers."),
     ] = True
     prompt_lookup: Annotated[
         bool,

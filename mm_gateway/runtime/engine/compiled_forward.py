@@ -1,7 +1,7 @@
-"""Llama-shaped models on a CPU, their layers computed by one compiled call a step (runtime/kernels/decoder.py).
+"""Models on a CPU, their layers computed by one compiled call a step (runtime/kernels/decoder.py).
 
-Which models: those of transformers' own layer classes below, whose forward is what native/decoder.h computes. What differs from model to
-model is read from their modules and from what their attention is called with, so a new model of a known family needs nothing here.
+Which models: those of the layer classes of compiled_layers/families.py. What differs from model to model is read from their modules and
+from what their attention is called with, so a new model of a known family needs nothing here.
 """
 
 from __future__ import annotations
@@ -14,32 +14,16 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from mm_gateway.runtime.checkpoints.packed_experts import PackedExperts
-from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
-from mm_gateway.runtime.checkpoints.packing import JoinedMember
 from mm_gateway.runtime.engine.attention_hook import LayerCall
-from mm_gateway.runtime.engine.rotary_tables import RotaryTables
-from mm_gateway.runtime.kernels.block_linear import BlockLinear
-from mm_gateway.runtime.kernels.decoder import Decoder, DecoderShape, LayerWeights, MixtureWeights, Segment
+from mm_gateway.runtime.engine.compiled_layers.families import FAMILIES, LayerFamily, family_of
+from mm_gateway.runtime.engine.compiled_layers.rotary_tables import RotaryTables
+from mm_gateway.runtime.engine.compiled_layers.weights import layer_weights, norm_of
+from mm_gateway.runtime.kernels.decoder import Decoder, DecoderShape, Segment
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.kv_cache.cache import AttentionShape
 from mm_gateway.runtime.kv_cache.slot_cache import SlotKVCache
 
 logger = logging.getLogger(__name__)
-
-# Layer classes of transformers: x += attention(norm(x)), x += feed_forward(norm(x)), with rotary positions; Gemma 3 norms what it adds.
-_FAMILIES = {
-    "LlamaDecoderLayer",
-    "MistralDecoderLayer",
-    "Qwen2DecoderLayer",
-    "Qwen3DecoderLayer",
-    "Phi3DecoderLayer",
-    "GemmaDecoderLayer",
-    "Gemma3DecoderLayer",
-    "MixtralDecoderLayer",
-    "Qwen2MoeDecoderLayer",
-    "Qwen3MoeDecoderLayer",
-}
 
 MOST_ROWS = 256
 """Rows of one call: more give nothing, and take memory for what stands between the products."""
@@ -52,9 +36,19 @@ class CompiledForward:
         cache: where the step's keys and values go.
     """
 
-    def __init__(self, model: PreTrainedModel, cache: SlotKVCache, decoder: Decoder, rotary: AbstractSequence[RotaryTables]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        cache: SlotKVCache,
+        decoder: Decoder,
+        *,
+        positions: nn.Module | None,
+        rotary: AbstractSequence[RotaryTables],
+    ) -> None:
+        """positions: embeddings of learned positions. rotary: tables of those that are rotated by."""
         self.cache = cache
         self._embed = model.get_input_embeddings()
+        self._positions = positions
         self._head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._decoder = decoder
         self._rotary = rotary
@@ -75,8 +69,12 @@ class CompiledForward:
         Returns:
             Logits [wanted, vocabulary], and the last hidden states [rows, hidden], fp32.
         """
-        x: torch.Tensor = self._embed(torch.tensor(tokens)).float().contiguous()
-        tables = [table(torch.tensor(positions)) for table in self._rotary]
+        x: torch.Tensor = self._embed(torch.tensor(tokens)).float()
+        at = torch.tensor(positions)
+        if self._positions is not None:
+            x = x + self._positions(at).float()
+        x = x.contiguous()
+        tables = [table(at) for table in self._rotary]
         for first in range(0, len(tokens), MOST_ROWS):
             rows = slice(first, first + MOST_ROWS)
             self._decoder(x[rows], [(cosines[rows], sines[rows]) for cosines, sines in tables], _within(segments, first, first + MOST_ROWS))
@@ -105,128 +103,51 @@ def compile_forward(
         return None
     try:
         base: Any = model.base_model
-        layers = list(base.layers)
-        if {type(layer).__name__ for layer in layers} - _FAMILIES or any(not _is_transformers(layer) for layer in layers):
-            return None
-        rotary, rotary_of = _rotary(base, len(layers))
+        layers, families = _layers(base)
+        first = families[0]
+        rotary, rotary_of = _rotary(base, families)
         sizes = DecoderShape(
             hidden=model.get_input_embeddings().embedding_dim,  # type: ignore[arg-type]
             heads=shape.heads,
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
-            rotary_dim=rotary[0].width,
+            rotary_dim=rotary[0].width if rotary else 0,
             activation=_activation(model.config.get_text_config()),
-            epsilon=base.norm.eps if _is_gemma(layers[0]) else base.norm.variance_epsilon,
+            neighbours=first.neighbours,
+            gated=first.gated,
+            parallel=first.parallel,
+            grouped=first.grouped,
         )
-        if not sizes.computable:
-            return None
-        weights = [_layer(layer, call, table) for layer, call, table in zip(layers, calls, rotary_of, strict=True)]
-        last_norm = _norm_weight(layers[0], base.norm)
-        assert last_norm is not None
-        return CompiledForward(model, cache, Decoder(sizes, weights, last_norm, cache.layers, cache.cells), rotary)
+        weights = [layer_weights(*of_layer) for of_layer in zip(layers, families, calls, rotary_of, strict=True)]
+        decoder = Decoder(sizes, weights, norm_of(getattr(base, first.last_norm)), cache.layers, cache.cells)
+        positions = None if first.positions is None else getattr(base, first.positions)
+        return CompiledForward(model, cache, decoder, positions=positions, rotary=rotary)
     except (AttributeError, TypeError, ValueError) as reason:
         logger.info("%s is computed by its modules: %s", type(model).__name__, reason)
         return None
 
 
-def _is_transformers(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("transformers.models.")
-
-
-def _is_gemma(layer: nn.Module) -> bool:
-    return type(layer).__name__.startswith("Gemma")
+def _layers(base: Any) -> tuple[list[nn.Module], list[LayerFamily]]:
+    """The layers of a model, which lie in a list of a known name, and the family of each."""
+    for name in {family.layers for family in FAMILIES.values()}:
+        found: list[nn.Module] = list(getattr(base, name, ()))
+        families = [family for layer in found if (family := family_of(layer)) is not None]
+        if found and len(families) == len(found):
+            return found, families
+    raise TypeError("layers of another family")
 
 
 def _activation(config: Any) -> str:
-    return config.hidden_activation if hasattr(config, "hidden_activation") else config.hidden_act
+    names = ("hidden_activation", "hidden_act", "activation_function")
+    return next(getattr(config, name) for name in names if hasattr(config, name))
 
 
-def _rotary(base: Any, layers: int) -> tuple[list[RotaryTables], list[int]]:
+def _rotary(base: Any, families: list[LayerFamily]) -> tuple[list[RotaryTables], list[int]]:
     """The tables of a model, and which of them each layer takes: Gemma 3 has one for layers with a window, one for the others."""
+    if not any(family.rotated for family in families):
+        return [], [0] * len(families)
     module = base.rotary_emb
     if not isinstance(module.rope_type, dict):
-        return [RotaryTables(module)], [0] * layers
+        return [RotaryTables(module)], [0] * len(families)
     kinds = sorted(module.rope_type)
     return [RotaryTables(module, kind) for kind in kinds], [kinds.index(kind) for kind in base.config.layer_types]
-
-
-def _norm_weight(layer: nn.Module, norm: Any) -> torch.Tensor | None:
-    """What a norm multiplies with: Gemma's are stored as what is added to one."""
-    if norm is None:
-        return None
-    return norm.weight.float() + 1 if _is_gemma(layer) else norm.weight
-
-
-def _layer(layer: Any, call: LayerCall, table: int) -> LayerWeights:
-    attention = layer.self_attn
-    gate_up, down, mixture = _feed_forward(layer.mlp)
-    query_norm, key_norm = (_norm_weight(layer, getattr(attention, name, None)) for name in ("q_norm", "k_norm"))
-    attention_norm, after_attention = (_norm_weight(layer, norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm))
-    feed_forward_norm, after_feed_forward = (
-        _norm_weight(layer, getattr(layer, name, None)) for name in ("pre_feedforward_layernorm", "post_feedforward_layernorm")
-    )
-    if feed_forward_norm is None:  # what all but Gemma 3 call post_attention_layernorm stands before the feed-forward
-        feed_forward_norm, after_attention = after_attention, None
-    assert attention_norm is not None
-    assert feed_forward_norm is not None
-    return LayerWeights(
-        qkv=_projection(attention, *(["qkv_proj"] if hasattr(attention, "qkv_proj") else ["q_proj", "k_proj", "v_proj"])),
-        output=_projection(attention, "o_proj"),
-        gate_up=gate_up,
-        down=down,
-        mixture=mixture,
-        attention_norm=attention_norm,
-        feed_forward_norm=feed_forward_norm,
-        query_norm=query_norm,
-        key_norm=key_norm,
-        after_attention_norm=after_attention,
-        after_feed_forward_norm=after_feed_forward,
-        rotary=table,
-        window=call.window,
-        scale=call.scaling,
-    )
-
-
-def _feed_forward(module: Any) -> tuple[list[BlockLinear], list[BlockLinear], MixtureWeights | None]:
-    """A layer's own gate and up, its down, and its experts."""
-    if not hasattr(module, "experts"):
-        names = ["gate_up_proj"] if hasattr(module, "gate_up_proj") else ["gate_proj", "up_proj"]
-        return _projection(module, *names), _projection(module, "down_proj"), None
-    experts, router = module.experts, module.gate
-    if not isinstance(experts, PackedExperts) or not _is_transformers(module):
-        raise TypeError(f"{type(experts).__name__} are experts of another kind")
-    shared = getattr(module, "shared_expert", None)
-    mixture = MixtureWeights(
-        BlockLinear(router.weight.detach().float(), None),
-        *([_kernel("an expert", layer) for layer in layers] for layers in (experts.gate_up, experts.down)),
-        chosen=router.top_k,
-        # Mixtral's router has no word for it, and does.
-        normalized=getattr(router, "norm_topk_prob", True),
-        shared_gate=None if shared is None else _kernel("shared_expert_gate", module.shared_expert_gate),
-    )
-    gate_up, down, _ = ([], [], None) if shared is None else _feed_forward(shared)
-    return gate_up, down, mixture
-
-
-def _kernel(name: str, layer: object) -> BlockLinear:
-    if not isinstance(layer, KernelLinear):
-        raise TypeError(f"{name} is computed by {type(layer).__name__}")
-    return layer.kernel
-
-
-def _projection(module: Any, *names: str) -> list[BlockLinear]:
-    """The kernels of these layers of a module, whose outputs stand one after the other in that order."""
-    found: list[BlockLinear] = []
-    expected = 0  # members of a joined layer that are still to come
-    for name in names:
-        layer: Any = getattr(module, name)
-        if isinstance(layer, JoinedMember):
-            if layer.index == 0:
-                expected, layer = layer.group.count, layer.group.linear
-            elif layer.index != layer.group.count - expected:
-                raise TypeError(f"{name} is joined in another order")
-            expected -= 1
-        if isinstance(layer, JoinedMember):
-            continue
-        found.append(_kernel(name, layer))
-    return found

@@ -1,4 +1,4 @@
-"""The layers of a Llama-shaped decoder as one compiled call a step: native/decoder.h says what they compute."""
+"""The layers of a decoder as one compiled call a step: native/decoder.h says what they compute."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from typing import Any
 import torch
 
 from mm_gateway.runtime.kernels.block_linear import PANEL, BlockLinear
+from mm_gateway.runtime.kernels.decoder_structs import (
+    DecoderStruct,
+    LayerStruct,
+    MixtureStruct,
+    NormStruct,
+    ProjectionStruct,
+    SegmentStruct,
+    StepStruct,
+)
 from mm_gateway.runtime.kernels.library import library
 
-ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
+# Names of transformers -> `enum Activation` of native/float_kernels.h.
+ACTIVATIONS = {"silu": 0, "swish": 0, "gelu_pytorch_tanh": 1, "gelu_new": 1, "gelu_fast": 1, "gelu": 2, "relu": 3}
 MOST_GROUP = 48
 """Query heads that share a key head: MOST_QUERIES of native/float_kernels.h."""
 MOST_HEAD_DIM = 256
@@ -37,57 +47,21 @@ class Cells(IntEnum):
                 return head_dim + -(-head_dim // 32) * 4
 
 
-class _Projection(ctypes.Structure):
-    _fields_ = (("count", ctypes.c_int64), ("layers", ctypes.c_void_p * 3))
+class NormKind(IntEnum):
+    """`enum NormKind` of native/float_kernels.h: by the root of the mean square, or of what is left when the mean is taken off."""
+
+    RMS = 1
+    LAYER = 2
 
 
-class _Mixture(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("experts", "chosen", "inner", "normalized")),
-        ("router", ctypes.c_void_p),
-        ("gate_up", ctypes.POINTER(ctypes.c_void_p)),
-        ("down", ctypes.POINTER(ctypes.c_void_p)),
-        ("shared_gate", ctypes.POINTER(_Projection)),
-    )
+@dataclass(frozen=True)
+class Norm:
+    """weight: [width], of the numbers that are normalized together. bias: [width] or None, LAYER only."""
 
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        *((name, _Projection) for name in ("qkv", "output", "gate_up", "down")),
-        ("feed_forward", ctypes.c_int64),
-        ("mixture", ctypes.POINTER(_Mixture)),
-        *((name, ctypes.c_void_p) for name in ("attention_norm", "feed_forward_norm", "query_norm", "key_norm")),
-        *((name, ctypes.c_void_p) for name in ("after_attention_norm", "after_feed_forward_norm", "keys", "values")),
-        ("window", ctypes.c_int64),
-        ("rotary", ctypes.c_int64),
-        ("scale", ctypes.c_double),
-    )
-
-
-class _Decoder(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "rotary_dim")),
-        *((name, ctypes.c_int64) for name in ("activation", "cells", "head_bytes")),
-        ("epsilon", ctypes.c_double),
-        ("layer", ctypes.POINTER(_Layer)),
-        ("last_norm", ctypes.c_void_p),
-    )
-
-
-class _Segment(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("first_row", "rows", "start", "cache_row"))
-
-
-class _Step(ctypes.Structure):
-    _fields_ = (
-        ("rows", ctypes.c_int64),
-        ("x", ctypes.c_void_p),
-        ("cosines", ctypes.c_void_p * 2),
-        ("sines", ctypes.c_void_p * 2),
-        ("segments", ctypes.c_int64),
-        ("segment", ctypes.POINTER(_Segment)),
-        ("workspace", ctypes.c_void_p),
-    )
+    kind: NormKind
+    weight: torch.Tensor
+    epsilon: float
+    bias: torch.Tensor | None = None
 
 
 Projection = AbstractSequence[BlockLinear]
@@ -114,26 +88,28 @@ class MixtureWeights:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """What one layer is made of. Norms are vectors, fp32; those that a family has not got are None.
+    """What one layer is made of. Norms that a family has not got are None.
 
     Attributes:
-        qkv, gate_up: of queries, keys and values, and of gate and up. gate_up, down: empty where a mixture is all of the feed-forward.
-        window: positions that a row sees, itself included; None: all before it. rotary: which of the step's tables. scale: of scores.
+        qkv, gate_up: of queries, keys and values, and of gate and up, or up alone. gate_up, down: empty where a mixture is all of the
+            feed-forward. query_norm, key_norm: of a head, or of all heads of a row.
+        window: positions that a row sees, itself included; None: all before it. rotary: which of the step's tables; None: nothing is
+            rotated. scale: of scores.
     """
 
     qkv: Projection
     output: Projection
     gate_up: Projection
     down: Projection
-    attention_norm: torch.Tensor
-    feed_forward_norm: torch.Tensor
     scale: float
-    query_norm: torch.Tensor | None = None
-    key_norm: torch.Tensor | None = None
-    after_attention_norm: torch.Tensor | None = None
-    after_feed_forward_norm: torch.Tensor | None = None
+    attention_norm: Norm | None = None
+    feed_forward_norm: Norm | None = None
+    after_attention_norm: Norm | None = None
+    after_feed_forward_norm: Norm | None = None
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
     window: int | None = None
-    rotary: int = 0
+    rotary: int | None = 0
     mixture: MixtureWeights | None = None
 
     @property
@@ -147,10 +123,26 @@ class LayerWeights:
                 return False
         return all(width % PANEL == 0 for width in widths)
 
+    def fits(self, shape: DecoderShape) -> bool:
+        """Whether its norms are of the widths that they are taken over; queries and keys are normalized where they stand together."""
+        of_rows = (self.attention_norm, self.feed_forward_norm, self.after_attention_norm, self.after_feed_forward_norm)
+        of_heads = ((self.query_norm, shape.heads), (self.key_norm, shape.kv_heads))
+        return all(norm is None or norm.weight.shape == (shape.hidden,) for norm in of_rows) and all(
+            norm is None or (not shape.grouped and norm.weight.shape in ((shape.head_dim,), (heads * shape.head_dim,)))
+            for norm, heads in of_heads
+        )
+
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Sizes that all layers share; `rotary_dim`: of a head's numbers, those that are rotated; activation: a key of ACTIVATIONS."""
+    """What all layers share.
+
+    Attributes:
+        rotary_dim: of a head's numbers, those that are rotated. activation: a key of ACTIVATIONS.
+        neighbours: numbers 2 i and 2 i + 1 are rotated together; else i and i + rotary_dim / 2. gated: feed-forwards have a gate.
+        parallel: attention and feed-forward read the same x, each by its own norm. grouped: the projection gives for each key head its
+            queries, its key and its value; else all queries, all keys, all values. factor: of what a layer adds to x.
+    """
 
     hidden: int
     heads: int
@@ -158,7 +150,11 @@ class DecoderShape:
     head_dim: int
     rotary_dim: int
     activation: str
-    epsilon: float
+    neighbours: bool = False
+    gated: bool = True
+    parallel: bool = False
+    grouped: bool = False
+    factor: float = 1.0
 
     @property
     def computable(self) -> bool:
@@ -197,60 +193,65 @@ class Decoder:
         self,
         shape: DecoderShape,
         layers: AbstractSequence[LayerWeights],
-        last_norm: torch.Tensor,
+        last_norm: Norm,
         cache: AbstractSequence[tuple[torch.Tensor, torch.Tensor]],
         cells: Cells = Cells.FP32,
     ) -> None:
         loaded = library()
         if loaded is None:
             raise RuntimeError("no compiled kernels")
-        if not shape.computable or not all(layer.computable for layer in layers):
+        if not shape.computable or not all(layer.computable and layer.fits(shape) for layer in layers):
             raise ValueError(f"no kernels for {shape}")
         self._run, self._workspace_bytes = loaded.decoder_run, loaded.decoder_workspace
         self._kept: list[object] = [list(layers), list(cache)]  # the library reads all this by its addresses
-        self._layers = (_Layer * len(layers))()
+        self._layers = (LayerStruct * len(layers))()
         for index, (layer, (keys, values)) in enumerate(zip(layers, cache, strict=True)):
-            self._layers[index] = _Layer(
+            self._layers[index] = LayerStruct(
                 *map(_projection, (layer.qkv, layer.output, layer.gate_up, layer.down)),
                 layer.down[0].inputs if layer.down else 0,
                 self._mixture(layer.mixture),
-                *map(self._norm, (layer.attention_norm, layer.feed_forward_norm, layer.query_norm, layer.key_norm)),
-                *map(self._norm, (layer.after_attention_norm, layer.after_feed_forward_norm)),
+                *map(self._norm, (layer.attention_norm, layer.feed_forward_norm)),
+                *map(self._norm, (layer.after_attention_norm, layer.after_feed_forward_norm, layer.query_norm, layer.key_norm)),
                 keys.data_ptr(),
                 values.data_ptr(),
                 layer.window or 0,
-                layer.rotary,
+                -1 if layer.rotary is None else layer.rotary,
                 layer.scale,
             )
-        self._decoder = _Decoder(
+        self._decoder = DecoderStruct(
             len(layers),
             shape.hidden,
             shape.heads,
             shape.kv_heads,
             shape.head_dim,
             shape.rotary_dim,
+            shape.neighbours,
             ACTIVATIONS[shape.activation],
+            shape.gated,
+            shape.parallel,
+            shape.grouped,
+            shape.factor,
             cells,
             cells.head_bytes(shape.head_dim),
-            shape.epsilon,
             self._layers,
             self._norm(last_norm),
         )
         self._workspace = torch.empty(0, dtype=torch.uint8)
 
-    def _norm(self, weight: torch.Tensor | None) -> int | None:
-        if weight is None:
-            return None
-        weight = weight.detach().float().contiguous()
-        self._kept.append(weight)
-        return weight.data_ptr()
+    def _norm(self, norm: Norm | None) -> NormStruct:
+        if norm is None:
+            return NormStruct()
+        weight, bias = (None if part is None else part.detach().float().contiguous() for part in (norm.weight, norm.bias))
+        assert weight is not None
+        self._kept += [weight, bias]
+        return NormStruct(norm.kind, len(weight), norm.epsilon, weight.data_ptr(), None if bias is None else bias.data_ptr())
 
     def _mixture(self, mixture: MixtureWeights | None) -> Any:
         if mixture is None:
             return None
         shared = None if mixture.shared_gate is None else ctypes.pointer(_projection([mixture.shared_gate]))
         gate_up, down = ((ctypes.c_void_p * len(each))(*(layer.address for layer in each)) for each in (mixture.gate_up, mixture.down))
-        made = _Mixture(
+        made = MixtureStruct(
             len(down),
             mixture.chosen,
             mixture.down[0].inputs,
@@ -269,7 +270,7 @@ class Decoder:
         """Write the step's keys and values into the cache, and replace embeddings by last hidden states.
 
         Args:
-            x: [rows, hidden] fp32, contiguous. rotary: one or two tables of cosines and sines, [rows, rotary_dim / 2] fp32 each.
+            x: [rows, hidden] fp32, contiguous. rotary: up to two tables of cosines and sines, [rows, rotary_dim / 2] fp32 each.
             segments: cover the rows, each of another sequence.
         """
         rows = len(x)
@@ -277,17 +278,17 @@ class Decoder:
         if self._workspace.nbytes < needed:
             self._workspace = torch.empty(needed, dtype=torch.uint8)
         tables = [tuple(table.contiguous() for table in pair) for pair in rotary]
-        step = _Step(
+        step = StepStruct(
             rows,
             x.data_ptr(),
             (ctypes.c_void_p * 2)(*(cosines.data_ptr() for cosines, _ in tables)),
             (ctypes.c_void_p * 2)(*(sines.data_ptr() for _, sines in tables)),
             len(segments),
-            (_Segment * len(segments))(*((s.first_row, s.rows, s.start, s.cache_row) for s in segments)),
+            (SegmentStruct * len(segments))(*((s.first_row, s.rows, s.start, s.cache_row) for s in segments)),
             self._workspace.data_ptr(),
         )
         self._run(ctypes.byref(self._decoder), ctypes.byref(step), torch.get_num_threads())
 
 
-def _projection(layers: Projection) -> _Projection:
-    return _Projection(len(layers), (ctypes.c_void_p * 3)(*(layer.address for layer in layers)))
+def _projection(layers: Projection) -> ProjectionStruct:
+    return ProjectionStruct(len(layers), (ctypes.c_void_p * 3)(*(layer.address for layer in layers)))

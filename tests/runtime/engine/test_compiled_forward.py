@@ -17,9 +17,11 @@ from transformers import (
     AutoTokenizer,
     Gemma3TextConfig,
     GemmaConfig,
+    GPT2Config,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    OPTConfig,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
@@ -108,6 +110,27 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
 }
 
+# GPT-2 (124M)'s, a quarter as wide.
+GPT2: dict[str, Any] = {
+    "vocab_size": 491,
+    "n_embd": 192,
+    "n_layer": 3,
+    "n_head": 3,
+    "n_positions": 512,
+    "initializer_range": 0.14,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+FAMILIES |= {
+    "gpt2": lambda: GPT2Config(**GPT2),
+    "gpt2, scaled by layer, untied": lambda: GPT2Config(
+        **GPT2, scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True, tie_word_embeddings=False
+    ),
+    "gpt2, scores as they are, a feed-forward of another width": lambda: GPT2Config(
+        **GPT2, scale_attn_weights=False, n_inner=320, activation_function="relu"
+    ),
+}
+
 Factory = Callable[..., InferenceEngine]
 
 
@@ -182,8 +205,15 @@ def test_greedy_equals_generate_alone_batched_and_chunked(family: str, tmp_path:
     assert tokens_of(chunked, prompts) == together
 
 
+def test_gpt2_of_124_million_weights_equals_generate(tmp_path: Path, make_engine: Factory) -> None:
+    folder, model = save(tmp_path, GPT2Config(initializer_range=0.14, bos_token_id=0, eos_token_id=0))
+    prompts = [torch.randint(0, 50257, (length,), generator=torch.Generator().manual_seed(length)).tolist() for length in (130, 5)]
+    found = tokens_of(make_engine(folder), prompts)
+    assert all(is_greedy(model, ids, tokens) for ids, tokens in zip(prompts, found, strict=True))
+
+
 @pytest.mark.parametrize("held", [{"dtype": "fp32"}, {"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
-@pytest.mark.parametrize("family", ["llama", "mistral, a window", "qwen2 moe, a dense layer"])
+@pytest.mark.parametrize("family", ["llama", "mistral, a window", "qwen2 moe, a dense layer", "gpt2"])
 def test_not_a_bit_depends_on_chunks_or_neighbours(family: str, held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:
     folder, _ = save(tmp_path, FAMILIES[family]())
     whole = log_probabilities(make_engine(folder, model=held), 150)
@@ -213,14 +243,15 @@ def test_a_prompt_longer_than_one_call_reuse_and_preemption_are_exact(tmp_path: 
 
 
 @pytest.mark.parametrize("kernels", ["portable", "avx2", "avx512_vnni"])
-def test_every_instruction_set_is_exact(kernels: str, tmp_path: Path, make_engine: Factory) -> None:
+@pytest.mark.parametrize("family", ["qwen3", "gpt2"])
+def test_every_instruction_set_is_exact(family: str, kernels: str, tmp_path: Path, make_engine: Factory) -> None:
     assert LIBRARY is not None
     try:
         use_kernels(LIBRARY, kernels)
     except ValueError:
         pytest.skip(f"this processor has no {kernels}")
     try:
-        folder, model = save(tmp_path, FAMILIES["qwen3"]())
+        folder, model = save(tmp_path, FAMILIES[family]())
         prompts = [prompt(length, seed=length) for length in (2, 90)]
         found = tokens_of(make_engine(folder), prompts)
         assert all(is_greedy(model, ids, tokens) for ids, tokens in zip(prompts, found, strict=True))
@@ -236,8 +267,9 @@ def log_probabilities(engine: InferenceEngine, length: int = 50) -> torch.Tensor
 
 
 @pytest.mark.parametrize("held", [{"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
-def test_other_precisions_compute_what_the_modules_compute(held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:
-    folder, _ = save(tmp_path, FAMILIES["llama"]())
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_other_precisions_compute_what_the_modules_compute(family: str, held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:
+    folder, _ = save(tmp_path, FAMILIES[family]())
     compiled = log_probabilities(make_engine(folder, model=held | {"kv_cache_dtype": "fp32"}))
     interpreted = log_probabilities(make_engine(folder, model=held, compiled=False, compiled_forward=False))
     assert (compiled - interpreted).abs().mean() < (1e-4 if "dtype" in held else 0.1)
@@ -252,7 +284,7 @@ def rounded(cells: str, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("cells", ["fp16", "int8"])
-@pytest.mark.parametrize("family", ["llama", "llama, wide heads, one key head", "mistral, a window", "gemma 3"])
+@pytest.mark.parametrize("family", ["llama", "llama, wide heads, one key head", "mistral, a window", "gemma 3", "gpt2"])
 def test_a_cache_of_fewer_bits_is_the_models_own_attention_over_what_was_rounded(
     family: str, cells: str, tmp_path: Path, make_engine: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,15 +355,17 @@ def test_projections_of_one_input_may_differ_in_kind(kinds: tuple[str, ...], tmp
 
 
 def test_what_it_cannot_compute_is_left_to_the_modules(tmp_path: Path, make_engine: Factory) -> None:
-    odds: list[dict[str, Any]] = [{"hidden_act": "relu"}, {"intermediate_size": 200}]
+    odds: list[dict[str, Any]] = [{"hidden_act": "tanh"}, {"intermediate_size": 200}]
     for index, odd in enumerate(odds):
         folder, model = save(tmp_path / str(index), LlamaConfig(**_with(**odd)))
         engine = make_engine(folder, compiled=False)
         assert is_greedy(model, prompt(9), tokens_of(engine, [prompt(9)])[0])
 
 
-def test_other_families_are_left_to_the_modules(gpt2_checkpoint: Path, make_engine: Factory) -> None:
-    make_engine(gpt2_checkpoint, compiled=False)
+def test_other_families_are_left_to_the_modules(tmp_path: Path, make_engine: Factory) -> None:
+    folder, model = save(tmp_path, OPTConfig(**_with(ffn_dim=384, word_embed_proj_dim=144)))
+    engine = make_engine(folder, compiled=False)
+    assert is_greedy(model, prompt(9), tokens_of(engine, [prompt(9)])[0])
 
 
 def test_a_compiled_model_that_computes_something_else_is_not_used(

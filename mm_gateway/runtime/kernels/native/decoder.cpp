@@ -15,13 +15,25 @@ struct Task {
     int64_t row, rows, kv_head;
 };
 
+// Where queries, keys and values stand in a row of qkv: those of key head 0, and how far it is to the next.
+struct Parts {
+    int64_t group, key, value, next_query, next_key;
+
+    explicit Parts(const Decoder& d) : group(d.heads / d.kv_heads) {
+        key = (d.grouped ? group : d.heads) * d.head_dim;
+        value = key + (d.grouped ? 1 : d.kv_heads) * d.head_dim;
+        next_query = (d.grouped ? group + 2 : group) * d.head_dim;
+        next_key = d.grouped ? next_query : d.head_dim;
+    }
+};
+
 class Pass {
 public:
     static constexpr int64_t PHASES = 40;  // more than one layer has
 
     Pass(const Decoder& decoder, const Step& step)
-        : decoder(decoder), step(step), floats(float_kernels()), blocks(block_kernels()), buffers(decoder, step.rows, step.workspace) {
-        const int64_t most = std::max<int64_t>(1, MOST_QUERIES / (decoder.heads / decoder.kv_heads));
+        : decoder(decoder), step(step), parts(decoder), floats(float_kernels()), blocks(block_kernels()), buffers(decoder, step.rows, step.workspace) {
+        const int64_t most = std::max<int64_t>(1, MOST_QUERIES / parts.group);
         for (int64_t s = 0; s < step.segments; s++) {
             const Segment& segment = step.segment[s];
             for (int64_t row = 0; row < segment.rows; row += most)
@@ -44,33 +56,35 @@ public:
     void operator()(Worker& worker) const {
         for (int64_t index = 0; index < decoder.layers; index++) {
             const DecoderLayer& layer = decoder.layer[index];
-            const float* before = index > 0 ? decoder.layer[index - 1].after_feed_forward_norm : nullptr;
-            add_and_normalize(worker, index > 0, before, layer.attention_norm, buffers.normed);
+            const Norm* before = index > 0 ? &decoder.layer[index - 1].after_feed_forward_norm : nullptr;
+            add_and_normalize(worker, before, layer.attention_norm, buffers.normed);
             multiply(worker, layer.qkv, buffers.normed, buffers.qkv, (decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim);
             place(worker, layer);
             worker.share(static_cast<int64_t>(tasks.size()), 1, [&](int64_t first, int64_t last) {
                 for (int64_t at = first; at < last; at++) attend(layer, tasks[at]);
             });
             multiply(worker, layer.output, buffers.attended, buffers.delta, decoder.hidden);
-            add_and_normalize(worker, true, layer.after_attention_norm, layer.feed_forward_norm, buffers.normed);
+            add_and_normalize(worker, &layer.after_attention_norm, layer.feed_forward_norm, buffers.normed, decoder.parallel);
             feed_forward(worker, layer);
         }
-        add_and_normalize(worker, true, decoder.layer[decoder.layers - 1].after_feed_forward_norm, decoder.last_norm, step.x);
+        add_and_normalize(worker, &decoder.layer[decoder.layers - 1].after_feed_forward_norm, decoder.last_norm, step.x);
     }
 
 private:
     static int64_t cost(const Task& task) { return task.rows * (task.segment->start + task.row + task.rows); }
 
-    // x += delta, or its norm; y = norm(x).
-    void add_and_normalize(Worker& worker, bool adds, const float* delta_norm, const float* norm, float* y) const {
+    // x += norm(delta), where there is one; y = norm(x), of the x before where `of_before`.
+    void add_and_normalize(Worker& worker, const Norm* delta_norm, const Norm& norm, float* y, bool of_before = false) const {
         const int64_t width = decoder.hidden;
-        const float epsilon = static_cast<float>(decoder.epsilon);
         worker.share(step.rows, worker.piece(step.rows), [&](int64_t first, int64_t last) {
             for (int64_t row = first; row < last; row++) {
                 float *x = step.x + row * width, *delta = buffers.delta + row * width;
-                if (adds && delta_norm != nullptr) floats.normalize(delta, delta_norm, delta, width, epsilon);
-                if (adds) floats.add(x, delta, width);
-                floats.normalize(x, norm, y + row * width, width, epsilon);
+                if (of_before) floats.normalize(norm, x, y + row * width);
+                if (delta_norm != nullptr) {
+                    floats.normalize(*delta_norm, delta, delta);
+                    floats.add(x, delta, static_cast<float>(decoder.factor), width);
+                }
+                if (!of_before) floats.normalize(norm, x, y + row * width);
             }
         });
     }
@@ -101,46 +115,56 @@ private:
 
     // Rotates queries and keys, and writes keys and values into the cache.
     void place(Worker& worker, const DecoderLayer& layer) const {
-        const int64_t dim = decoder.head_dim, half = decoder.rotary_dim / 2;
-        const float epsilon = static_cast<float>(decoder.epsilon);
+        const int64_t dim = decoder.head_dim, width = (decoder.heads + 2 * decoder.kv_heads) * dim;
         worker.share(step.segments, 1, [&](int64_t from, int64_t to) {
             for (int64_t s = from; s < to; s++) {
                 const Segment& segment = step.segment[s];
                 for (int64_t i = 0; i < segment.rows; i++) {
                     const int64_t row = segment.first_row + i;
-                    float* x = buffers.qkv + row * (decoder.heads + 2 * decoder.kv_heads) * dim;
-                    const float *cosines = step.cosines[layer.rotary] + row * half, *sines = step.sines[layer.rotary] + row * half;
-                    for (int64_t head = 0; head < decoder.heads + decoder.kv_heads; head++) {
-                        const float* norm = head < decoder.heads ? layer.query_norm : layer.key_norm;
-                        if (norm != nullptr) floats.normalize(x + head * dim, norm, x + head * dim, dim, epsilon);
-                        floats.rotate(x + head * dim, cosines, sines, half);
-                    }
-                    const float *keys = x + decoder.heads * dim, *values = keys + decoder.kv_heads * dim;
+                    float* x = buffers.qkv + row * width;
+                    normalize_heads(layer.query_norm, x, decoder.heads * dim);
+                    normalize_heads(layer.key_norm, x + decoder.heads * dim, decoder.kv_heads * dim);
+                    if (layer.rotary >= 0) rotate(layer, row, x);
                     for (int64_t head = 0; head < decoder.kv_heads; head++) {
                         const int64_t at = ((segment.cache_row + segment.start + i) * decoder.kv_heads + head) * decoder.head_bytes;
-                        floats.narrow(keys + head * dim, dim, decoder.cells, layer.keys + at);
-                        floats.narrow(values + head * dim, dim, decoder.cells, layer.values + at);
+                        floats.narrow(x + parts.key + head * parts.next_key, dim, decoder.cells, layer.keys + at);
+                        floats.narrow(x + parts.value + head * parts.next_key, dim, decoder.cells, layer.values + at);
                     }
                 }
             }
         });
     }
 
+    void normalize_heads(const Norm& norm, float* x, int64_t width) const {
+        if (norm.kind == NORM_NONE) return;
+        for (int64_t at = 0; at < width; at += norm.width) floats.normalize(norm, x + at, x + at);
+    }
+
+    void rotate(const DecoderLayer& layer, int64_t row, float* x) const {
+        const int64_t half = decoder.rotary_dim / 2;
+        const float *cosines = step.cosines[layer.rotary] + row * half, *sines = step.sines[layer.rotary] + row * half;
+        for (int64_t head = 0; head < decoder.kv_heads; head++) {
+            for (int64_t query = 0; query < parts.group; query++)
+                floats.rotate(x + head * parts.next_query + query * decoder.head_dim, cosines, sines, half, decoder.pairs);
+            floats.rotate(x + parts.key + head * parts.next_key, cosines, sines, half, decoder.pairs);
+        }
+    }
+
     void attend(const DecoderLayer& layer, const Task& task) const {
-        const int64_t dim = decoder.head_dim, group = decoder.heads / decoder.kv_heads;
+        const int64_t dim = decoder.head_dim, group = parts.group;
         const int64_t kv_stride = decoder.kv_heads * decoder.head_bytes;
-        const int64_t row = task.segment->first_row + task.row, head = task.kv_head * group * dim;
+        const int64_t row = task.segment->first_row + task.row;
         const int64_t qkv_stride = (decoder.heads + 2 * decoder.kv_heads) * dim, out_stride = decoder.heads * dim;
         const int64_t cache = task.segment->cache_row * kv_stride + task.kv_head * decoder.head_bytes;
-        floats.attend({task.rows, group, dim, buffers.qkv + row * qkv_stride + head, qkv_stride, layer.keys + cache, layer.values + cache,
-                       kv_stride, decoder.cells, task.segment->start + task.row, layer.window, static_cast<float>(layer.scale),
-                       buffers.attended + row * out_stride + head, out_stride});
+        floats.attend({task.rows, group, dim, buffers.qkv + row * qkv_stride + task.kv_head * parts.next_query, qkv_stride, layer.keys + cache,
+                       layer.values + cache, kv_stride, decoder.cells, task.segment->start + task.row, layer.window,
+                       static_cast<float>(layer.scale), buffers.attended + row * out_stride + task.kv_head * group * dim, out_stride});
     }
 
     void feed_forward(Worker& worker, const DecoderLayer& layer) const {
         if (layer.feed_forward > 0) {
-            multiply(worker, layer.gate_up, buffers.normed, buffers.wide, 2 * layer.feed_forward);
-            gate_rows(worker, floats, buffers, step.rows, layer.feed_forward, decoder.activation);
+            multiply(worker, layer.gate_up, buffers.normed, buffers.wide, (decoder.gated ? 2 : 1) * layer.feed_forward);
+            gate_rows(worker, floats, buffers, step.rows, layer.feed_forward, decoder);
             multiply(worker, layer.down, buffers.narrow, buffers.delta, decoder.hidden);
         }
         if (layer.mixture == nullptr) return;
@@ -158,6 +182,7 @@ private:
 
     const Decoder& decoder;
     const Step& step;
+    const Parts parts;
     const FloatKernels& floats;
     const Kernels& blocks;
     const Buffers buffers;

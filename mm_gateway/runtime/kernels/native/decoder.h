@@ -1,7 +1,8 @@
-// The layers of a Llama-shaped decoder, computed by one call a step. Mirrored by decoder.py; the memory belongs to the caller.
+// The layers of a decoder, computed by one call a step. Mirrored by decoder_structs.py; the memory belongs to the caller.
 //
-// A layer: x += output(attention(rotated q, k, v of norm(x))); x += down(activation(gate(norm(x))) * up(norm(x))). What a family adds is
-// optional: biases, norms of queries and keys (Qwen3), norms after attention and feed-forward (Gemma), windows, mixtures of experts.
+// A layer: x += output(attention(rotated q, k, v of norm(x))); x += down(activation(gate(norm(x))) * up(norm(x))). What a family does otherwise
+// is data: kinds and places of norms, biases, feed-forwards without a gate (GPT-2) or of experts (Mixtral), attention and feed-forward of the
+// same x (GPT-NeoX), queries without rotation, windows, factors.
 #pragma once
 #include "float_kernels.h"
 
@@ -24,23 +25,26 @@ struct DecoderLayer {
     Projection qkv, output, gate_up, down;                        // the latter two without layers where the experts are all
     int64_t feed_forward;                                         // inputs of `down`
     const Mixture* mixture;                                       // or null
-    const float *attention_norm, *feed_forward_norm;              // [hidden]
-    const float *query_norm, *key_norm;                           // [head_dim] or null
-    const float *after_attention_norm, *after_feed_forward_norm;  // [hidden] or null
+    Norm attention_norm, feed_forward_norm, after_attention_norm, after_feed_forward_norm;  // of [hidden]
+    Norm query_norm, key_norm;                                    // of a head, or of all heads of a row
     char *keys, *values;                                          // [positions of the cache][kv_heads][head_bytes]
     int64_t window;                                               // as in Attention
-    int64_t rotary;                                               // which of the step's tables
+    int64_t rotary;                                               // which of the step's tables; -1: nothing is rotated
     double scale;                                                 // of scores
 };
 
 struct Decoder {
     int64_t layers, hidden, heads, kv_heads, head_dim, rotary_dim;
+    Pairs pairs;
     Activation activation;
+    int64_t gated;     // feed-forwards: activation(gate) * up, else activation(up), and gate_up is up alone
+    int64_t parallel;  // the feed-forward's norm is of the x that the attention's is of
+    int64_t grouped;   // a row of qkv has for each key head its queries, its key and its value; else all queries, all keys, all values
+    double factor;     // of what is added to x
     Cells cells;
     int64_t head_bytes;  // of a head of keys, or of values, in the cache
-    double epsilon;
     const DecoderLayer* layer;
-    const float* last_norm;
+    Norm last_norm;
 };
 
 // Rows of one sequence: positions start, start + 1, ... of it.

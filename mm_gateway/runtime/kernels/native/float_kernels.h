@@ -24,21 +24,34 @@ struct Attention {
 constexpr int64_t MOST_QUERIES = 48;  // rows * group of one Attention
 constexpr int64_t MOST_HEAD_DIM = 256;
 
-enum Activation : int64_t { SILU = 0, GELU_TANH = 1 };
+// Numbered as in decoder_structs.py.
+enum Activation : int64_t { SILU = 0, GELU_TANH = 1, GELU = 2, RELU = 3 };
+enum NormKind : int64_t { NORM_NONE = 0, NORM_RMS = 1, NORM_LAYER = 2 };
+
+// What `width` numbers after one another are divided by, and multiplied with: see elementwise.h. NORM_NONE leaves them as they are.
+struct Norm {
+    NormKind kind;
+    int64_t width;
+    double epsilon;
+    const float *weight, *bias;  // [width]; bias: null but for NORM_LAYER
+};
+
+// Which numbers of a head are turned together: i and i + half, or 2 i and 2 i + 1.
+enum Pairs : int64_t { PAIRS_OF_HALVES = 0, PAIRS_OF_NEIGHBOURS = 1 };
 
 // What an instruction set implements. Widths of rows are multiples of 16.
 struct FloatKernels {
     // Computes outputs of panels `first` to `last` of a layer of numbers: y [rows][outputs], y_stride between rows, from x [rows][inputs].
     void (*multiply)(const Layer&, const float* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last);
     void (*attend)(const Attention&);
-    // y = x / sqrt(mean(x^2) + epsilon) * weight, for x and y [width]; they may be the same.
-    void (*normalize)(const float* x, const float* weight, float* y, int64_t width, float epsilon);
-    // x += y, [width].
-    void (*add)(float* x, const float* y, int64_t width);
-    // y = activation(gate) * up, [width].
+    // y = norm(x), for x and y [width of the norm]; they may be the same.
+    void (*normalize)(const Norm&, const float* x, float* y);
+    // x += factor * y, [width].
+    void (*add)(float* x, const float* y, float factor, int64_t width);
+    // y = activation(gate) * up, [width]; without `up` where that is null.
     void (*gate)(const float* gate, const float* up, float* y, int64_t width, Activation);
-    // Turns the pairs (i, i + half) of x [2 * half] by angles whose cosines and sines are given, [half] each.
-    void (*rotate)(float* x, const float* cosines, const float* sines, int64_t half);
+    // Turns the pairs of x [2 * half] by angles whose cosines and sines are given, [half] each.
+    void (*rotate)(float* x, const float* cosines, const float* sines, int64_t half, Pairs);
     // Writes a head of keys or values, x [dim], into the cache.
     void (*narrow)(const float* x, int64_t dim, Cells, char* to);
 };

@@ -12,15 +12,17 @@
 
 namespace {
 
-// In pieces of 256 columns, since one row is to keep all threads busy too: narrow [rows][width] = activation(gate) * up of wide [rows][2][width].
-inline void gate_rows(Worker& worker, const FloatKernels& floats, const Buffers& buffers, int64_t rows, int64_t width, Activation activation) {
+// narrow [rows][width] = activation(gate) * up of wide [rows][2][width], or activation(up) of wide [rows][width]; in pieces of 256 columns, since
+// one row is to keep all threads busy too.
+inline void gate_rows(Worker& worker, const FloatKernels& floats, const Buffers& buffers, int64_t rows, int64_t width, const Decoder& decoder) {
     constexpr int64_t COLUMNS = 256;
     const int64_t pieces = (width + COLUMNS - 1) / COLUMNS;
     worker.share(rows * pieces, worker.piece(rows * pieces), [&](int64_t first, int64_t last) {
         for (int64_t at = first; at < last; at++) {
             const int64_t row = at / pieces, column = at % pieces * COLUMNS;
-            const float* wide = buffers.wide + row * 2 * width + column;
-            floats.gate(wide, wide + width, buffers.narrow + row * width + column, std::min(COLUMNS, width - column), activation);
+            const float* wide = buffers.wide + row * (decoder.gated ? 2 : 1) * width + column;
+            const float* up = decoder.gated ? wide + width : nullptr;
+            floats.gate(wide, up, buffers.narrow + row * width + column, std::min(COLUMNS, width - column), decoder.activation);
         }
     });
 }
@@ -48,7 +50,7 @@ public:
             }
         });
         multiply(worker, mixture.gate_up, buffers.gathered, buffers.wide);
-        gate_rows(worker, floats, buffers, assigned, inner, decoder.activation);
+        gate_rows(worker, floats, buffers, assigned, inner, decoder);
         worker.share(assigned, worker.piece(assigned), [&](int64_t first, int64_t last) {
             for (int64_t at = first; at < last; at++) quantize(mixture.down, buffers.narrow, at);
         });
