@@ -56,6 +56,7 @@ def generation_config(
         end_logprobs=end_logprobs,
         prompt_logprobs=prompt_logprobs,
         return_token_ids=return_token_ids,
+        speculation=body.speculation is not False,
         return_tokens_as_token_ids=isinstance(body, GenerationFields) and bool(body.return_tokens_as_token_ids),
     )
 

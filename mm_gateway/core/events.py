@@ -285,6 +285,8 @@ class Usage(msgspec.Struct, frozen=True, tag="usage"):
     """Of the completion's tokens, those of thoughts, with what opens and closes them."""
     accepted_tokens: int = 0
     """Of the completion's tokens, those that were guessed and checked several at once."""
+    rejected_tokens: int = 0
+    """Tokens that were guessed, and are none of the completion's."""
     stages: tuple[StageUsage, ...] = ()
     """Of a workflow: what each stage took of it."""
     further: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])

@@ -171,6 +171,8 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """Also report the prompt's tokens, and at the end those that end the text and are not part of it; `end_logprobs` is meant too."""
     return_tokens_as_token_ids: bool = False
     """Log-probabilities name tokens as `token_id:<id>`, so that those stay different that have the same text."""
+    speculation: bool = True
+    """Tokens may be guessed ahead and checked several at once, where the model does so; the text is the same in any case."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -62,6 +62,10 @@ KeepAlive = Annotated[
         examples=["10m"],
     ),
 ]
+Speculation = Annotated[
+    bool | None,
+    extension("False: guess no tokens ahead for this request, by lookup or by a draft model. The text is the same in any case."),
+]
 Model = Annotated[
     str | None, about("A name or an alias from `/v1/models`. Default, and for an empty text: `default_model`.", examples=["mock"])
 ]

@@ -42,7 +42,18 @@ from mm_gateway.protocol.conversation import (
     ToolChoiceField,
     Tools,
 )
-from mm_gateway.protocol.fields import AddressedBody, KeepAlive, Metadata, User, Verbosity, about, extension, no_effect, refused
+from mm_gateway.protocol.fields import (
+    AddressedBody,
+    KeepAlive,
+    Metadata,
+    Speculation,
+    User,
+    Verbosity,
+    about,
+    extension,
+    no_effect,
+    refused,
+)
 from mm_gateway.protocol.reasoning import BudgetField, ChatReasoning, EffortField, TokenBudgetField
 
 _GRAMMAR = "A grammar that the output follows: in llguidance's dialect of Lark, or as llama.cpp and xgrammar write it (`root ::= …`)."
@@ -153,6 +164,7 @@ class SamplingFields(AddressedBody, kw_only=True, forbid_unknown_fields=True):
     use_beam_search: Annotated[bool | None, refused(off=(False,))] = None
     length_penalty: Annotated[float | None, refused("It is of beam search.", off=(1.0,))] = None
     keep_alive: KeepAlive = None
+    speculation: Speculation = None
 
 
 class GenerationFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):

@@ -23,7 +23,7 @@ from mm_gateway.core.limits import (
     TopP,
 )
 from mm_gateway.protocol.conversation import TemplateVariables
-from mm_gateway.protocol.fields import AddressedBody, KeepAlive, about, extension, no_effect, refused
+from mm_gateway.protocol.fields import AddressedBody, KeepAlive, Speculation, about, extension, no_effect, refused
 
 Blocks = Annotated[list[dict[str, Any]], Meta(max_length=MAX_CONTENT_PARTS)]
 
@@ -126,6 +126,7 @@ class MessageRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=Tru
 
     seed: Annotated[Seed | None, extension("The same seed, prompt and parameters give the same text.")] = None
     keep_alive: KeepAlive = None
+    speculation: Speculation = None
     workflow: Annotated[dict[str, Any] | None, extension("Parameters of a workflow; only for models that are workflows.")] = None
 
     # without effect on the reply

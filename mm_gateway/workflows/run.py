@@ -198,7 +198,7 @@ class Run:
     def count(self, stage: str, usage: Usage) -> None:
         """Add what a call took."""
         known = self._usages.get(stage, Usage(0, 0))
-        names = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "accepted_tokens")
+        names = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "accepted_tokens", "rejected_tokens")
         self._usages[stage] = Usage(**{name: getattr(known, name) + getattr(usage, name) for name in names})
 
     def usage(self) -> Usage:
@@ -210,6 +210,7 @@ class Run:
             sum(usage.cached_tokens for usage in usages),
             sum(usage.reasoning_tokens for usage in usages),
             sum(usage.accepted_tokens for usage in usages),
+            sum(usage.rejected_tokens for usage in usages),
             tuple(StageUsage(stage, usage.prompt_tokens, usage.completion_tokens) for stage, usage in self._usages.items()),
         )
 

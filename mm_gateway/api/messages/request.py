@@ -58,6 +58,7 @@ def message_request(body: MessageRequest, request_id: str, ignored: list[str], g
             seed=body.seed,
             stop=tuple(body.stop_sequences or ()),
             grammar=_grammar(body),
+            speculation=body.speculation is not False,
         ),
         keep_alive=keep_alive_s(body.keep_alive),
         workflow=body.workflow,

@@ -48,6 +48,8 @@ class LogLine(msgspec.Struct, omit_defaults=True, kw_only=True):
     reasoning_tokens: int = 0
     accepted_tokens: int = 0
     """Of the output, those that were guessed."""
+    rejected_tokens: int = 0
+    """Tokens that were guessed, and are not in the output."""
     usage_is_partial: bool = False
     """It was broken off: output_tokens counts the pieces that came."""
     first_token_s: float | None = None
@@ -77,6 +79,7 @@ def line_of(record: RequestRecord) -> LogLine:
         cached_tokens=usage.cached_tokens if usage is not None else 0,
         reasoning_tokens=usage.reasoning_tokens if usage is not None else 0,
         accepted_tokens=usage.accepted_tokens if usage is not None else 0,
+        rejected_tokens=usage.rejected_tokens if usage is not None else 0,
         usage_is_partial=usage is None and record.begun is not None,
         first_token_s=None if record.time_to_first_token_s is None else round(record.time_to_first_token_s, 4),
         spans_s={name: round(seconds, 4) for name, seconds in record.timeline.seconds.items()},
@@ -93,7 +96,7 @@ def as_text(line: LogLine) -> str:
         if value := getattr(line, name):
             words.append(f"{name}={_word(value)}")
     words += [f"member={_word(member)}" for member in line.members]
-    for name in ("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "accepted_tokens"):
+    for name in ("prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "accepted_tokens", "rejected_tokens"):
         if count := getattr(line, name):
             words.append(f"{name.removesuffix('_tokens')}={count}{'+' if name == 'output_tokens' and line.usage_is_partial else ''}")
     if line.finish_reasons:

@@ -113,7 +113,11 @@ def usage_reply(usage: Usage) -> UsageReply:
         usage.completion_tokens,
         usage.prompt_tokens + usage.completion_tokens,
         PromptTokensDetails(usage.cached_tokens),
-        CompletionTokensDetails(usage.reasoning_tokens, accepted_prediction_tokens=usage.accepted_tokens),
+        CompletionTokensDetails(
+            usage.reasoning_tokens,
+            accepted_prediction_tokens=usage.accepted_tokens,
+            rejected_prediction_tokens=usage.rejected_tokens,
+        ),
         [StageUsageReply(stage.stage, stage.prompt_tokens, stage.completion_tokens) for stage in usage.stages] or msgspec.UNSET,
     )
     # Encoded like the type, with fields that it cannot know.

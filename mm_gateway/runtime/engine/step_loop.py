@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 
@@ -40,6 +41,18 @@ ARRIVAL_TIMEOUT_S = 0.02
 """For a prefix to arrive before commands are looked at again."""
 
 
+class Foreseen(NamedTuple):
+    """What the draws behind guesses were made from.
+
+    Attributes:
+        allowed: what might come next before the first guess. states: of its grammar after each guess. barred: tokens after each.
+    """
+
+    allowed: Allowed | None
+    states: list[GrammarState]
+    barred: list[set[int]]
+
+
 class StepLoop:
     """Owns the jobs of one engine and everything that is kept for their sequences. All calls but `stats` come from one thread.
 
@@ -63,7 +76,7 @@ class StepLoop:
         # By sequence id:
         self._job_of: dict[int, TextJob | EmbeddingJob] = {}
         self._rules: dict[int, GrammarState | Thinking] = {}
-        self._ahead: dict[int, list[GrammarState]] = {}  # states after each guess of the last step
+        self._foreseen: dict[int, Foreseen] = {}  # behind the guesses of the last step
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._released = 0  # sequences since the last step
         self._next_report_s = 0.0
@@ -151,10 +164,11 @@ class StepLoop:
                 text.thinking.begin()
                 text.follow()
                 self._rules[seq.id] = text.thinking
+                seq.count_accepted = text.thinking.count_accepted
             elif job.grammar is not None:
                 state = self._rules[seq.id] = job.grammar.new_state()
                 seq.count_accepted = state.count_accepted
-            if self._guesses and seq.is_predictable and text.thinking is None:
+            if self._guesses and seq.config.speculation and seq.max_tokens > 1:
                 seq.lookup = PromptLookup()
             self._scheduler.add(seq)
 
@@ -184,7 +198,7 @@ class StepLoop:
         self._job_of.pop(seq.id, None)
         self._prompt_scores.pop(seq.id, None)
         self._rules.pop(seq.id, None)
-        self._ahead.pop(seq.id, None)
+        self._foreseen.pop(seq.id, None)
 
     def _report(self) -> None:
         """Tell those without a token yet where they stand."""
@@ -235,20 +249,23 @@ class StepLoop:
         """The next token of a text, and those after it for as long as they are what was guessed and so were computed for."""
         draft = seq.take_draft()
         accepted = 0
+        job = self._job_of.get(seq.id)
+        if isinstance(job, TextJob):
+            job.rejected_tokens += len(draft)  # until they are found to be right
         for draw in draws:
-            job = self._job_of.get(seq.id)
-            if not isinstance(job, TextJob):
+            if not isinstance(job, TextJob) or seq.id not in self._job_of:
                 break  # it ended
+            if accepted and not self._is_as_foreseen(seq, accepted):
+                break  # the next step draws it from what may come there after all
             if draft:
                 self._scheduler.computed(seq, 1)
-            rules = self._rules.get(seq.id)
-            if accepted and isinstance(rules, GrammarState):
-                rules.fault = self._ahead[seq.id][accepted - 1].fault  # of the mask of this row
+            right = accepted < len(draft) and draw.token == draft[accepted]
+            job.accepted_tokens += right
+            job.rejected_tokens -= right
             self._advance(job, job.texts[seq.id], draw)
-            if accepted == len(draft) or draw.token != draft[accepted]:
+            if not right:
                 break
             accepted += 1
-            job.accepted_tokens += 1
         if draft and seq.lookup is not None:
             seq.lookup.learn(seq.tokens, len(draft), accepted)
             self._accepted_tokens += accepted
@@ -269,14 +286,30 @@ class StepLoop:
 
     def _allowed(self, seq: Sequence) -> list[Allowed]:
         """What may come next, and after each guess; empty where anything may."""
-        self._ahead.pop(seq.id, None)
+        self._foreseen.pop(seq.id, None)
         rules = self._rules.get(seq.id)
         now = rules.allowed() if rules is not None else None
-        if now is None:
-            return []
-        if isinstance(rules, GrammarState) and seq.draft_len:
-            self._ahead[seq.id] = rules.ahead(seq.tokens[len(seq.tokens) - seq.draft_len :])
-        return [now, *(state.allowed() for state in self._ahead.get(seq.id, []))]
+        states: list[GrammarState] = []
+        if seq.draft_len:
+            if now is not None and now.state is not None:
+                states = now.state.ahead(seq.tokens[seq.known :])
+            barred = [seq.barred_tokens(place) for place in range(1, seq.draft_len + 1)] if seq.barred is not None else []
+            self._foreseen[seq.id] = Foreseen(now, states, barred)
+        return [] if now is None else [now, *(state.allowed() for state in states)]
+
+    def _is_as_foreseen(self, seq: Sequence, accepted: int) -> bool:
+        """Whether what may come next is what the draw behind the guess number `accepted` was made from. A thought that ends or begins
+        there changes it."""
+        foreseen, rules = self._foreseen[seq.id], self._rules.get(seq.id)
+        before, now = foreseen.allowed, rules.allowed() if rules is not None else None
+        if before is None or now is None:
+            if before is not now:
+                return False
+        elif now.state is not before.state or now.besides != before.besides:
+            return False
+        if foreseen.states and now is not None and now.state is not None:
+            now.state.fault = foreseen.states[accepted - 1].fault
+        return not foreseen.barred or seq.barred_tokens() == foreseen.barred[accepted - 1]
 
     def _score_prompts(self, result: StepLogits) -> None:
         for seq, logits in result.prompts:
@@ -331,6 +364,7 @@ class StepLoop:
                 cached_tokens=job.cached_tokens,
                 reasoning_tokens=job.reasoning_tokens,
                 accepted_tokens=job.accepted_tokens,
+                rejected_tokens=job.rejected_tokens,
             )
             self._outbox.add(job.generation, [usage])
 

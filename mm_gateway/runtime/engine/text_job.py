@@ -34,6 +34,7 @@ class TextJob:
     reasoning_tokens: int = 0
     cached_tokens: int = 0
     accepted_tokens: int = 0
+    rejected_tokens: int = 0
     reported: Progress | None = None
 
     @property

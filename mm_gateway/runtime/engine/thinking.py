@@ -102,6 +102,13 @@ class Thinking:
             case _:
                 return None
 
+    def count_accepted(self, tokens: list[int]) -> int:
+        """How many of some tokens may come one after the other, as far as it can be said; 0 where what may come next is about to change."""
+        now = self.allowed()
+        if now is None:
+            return len(tokens)
+        return now.state.count_accepted(tokens) if now.state is not None and not now.besides else 0
+
     def advance(self, token: int) -> None:
         """A token was sampled; `read` follows with its text, unless it ends the reply. Errors are those of GrammarState.advance."""
         if self._forced:

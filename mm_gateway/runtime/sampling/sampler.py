@@ -90,11 +90,13 @@ class Sampler:
         ids = [seq.id for seq in sequences]
         if batch is None or batch.ids != ids:
             batch = self._batch = _Batch(sequences, logits.shape[-1], self._device)
+        ahead = _ahead(sequences)
         usable = torch.isfinite(logits.amax(-1))
         log_normalizer = logits[batch.scored].logsumexp(-1) if batch.scored_rows else None
         raw = logits[batch.scored] if batch.scored_rows else None
         if batch.penalized_rows:
-            self._counts.apply(logits, batch.penalized, [sequences[row] for row in batch.penalized_rows])
+            rows = batch.penalized_rows
+            self._counts.apply(logits, batch.penalized, [sequences[row] for row in rows], [ahead[row] for row in rows])
         if batch.biases is not None:
             rows, tokens, values = batch.biases
             logits.index_put_((rows, tokens), values, accumulate=True)
@@ -103,10 +105,8 @@ class Sampler:
             logits[rows] = logits[rows].masked_fill_(~masked[1].to(self._device), -torch.inf)
         stuck: list[int] = []
         if batch.barred_rows:
-            stuck = self._bar(logits, batch.barred_rows, sequences)
-        drawn = self._draw(logits, batch, sequences)
-        if batch.penalized_rows:
-            self._counts.add([sequences[row] for row in batch.penalized_rows], drawn[batch.penalized])
+            stuck = self._bar(logits, batch.barred_rows, sequences, ahead)
+        drawn = self._draw(logits, batch, sequences, ahead)
         scores: dict[int, TokenScores] = {}
         if raw is not None and log_normalizer is not None:
             scores = _scores(raw, log_normalizer, drawn[batch.scored], batch.top, batch.scored_rows)
@@ -120,9 +120,9 @@ class Sampler:
         """The sequence is finished; its counts go."""
         self._counts.forget(seq)
 
-    def _bar(self, logits: torch.Tensor, rows: list[int], sequences: list[Sequence]) -> list[int]:
+    def _bar(self, logits: torch.Tensor, rows: list[int], sequences: list[Sequence], ahead: list[int]) -> list[int]:
         """Take barred tokens out, in place; the rows that have none left, where there was a usable number before."""
-        entries = [(row, token) for row in rows for token in _barred(sequences[row])]
+        entries = [(row, token) for row in rows for token in sequences[row].barred_tokens(ahead[row])]
         if not entries:
             return []
         usable = torch.isfinite(logits[rows].amax(-1))
@@ -131,13 +131,13 @@ class Sampler:
         left = torch.isfinite(logits[rows].amax(-1))
         return [row for row, stuck in zip(rows, (usable & ~left).tolist(), strict=True) if stuck]
 
-    def _draw(self, logits: torch.Tensor, batch: _Batch, sequences: list[Sequence]) -> torch.Tensor:
+    def _draw(self, logits: torch.Tensor, batch: _Batch, sequences: list[Sequence], ahead: list[int]) -> torch.Tensor:
         drawn = torch.empty(len(sequences), dtype=torch.int64, device=self._device)
         if batch.greedy_rows:
             if len(batch.greedy_rows) == len(sequences):
                 return logits.argmax(-1)
             drawn[batch.greedy] = logits[batch.greedy].argmax(-1)
-        keys = noise_keys(_positions(sequences)).to(self._device)
+        keys = noise_keys([(seq.seed, seq.output_len + place) for seq, place in zip(sequences, ahead, strict=True)]).to(self._device)
         if batch.free_rows:
             drawn[batch.free] = draw_free(logits[batch.free] / batch.temperature[batch.free, None], keys[batch.free])
         if batch.truncated_rows:
@@ -187,19 +187,12 @@ class _Batch:
         self.biases = (rows([e[0] for e in entries]), rows([e[1] for e in entries]), column([e[2] for e in entries])) if entries else None
 
 
-def _positions(sequences: list[Sequence]) -> list[tuple[int, int]]:
-    """(seed, place in the output) of the token that each row is for."""
-    found: list[tuple[int, int]] = []
+def _ahead(sequences: list[Sequence]) -> list[int]:
+    """How many guesses of its sequence each row is behind."""
+    found: list[int] = []
     for row, seq in enumerate(sequences):
-        follows = row > 0 and sequences[row - 1] is seq
-        found.append((seq.seed, found[-1][1] + 1 if follows else seq.output_len))
+        found.append(found[-1] + 1 if row > 0 and sequences[row - 1] is seq else 0)
     return found
-
-
-def _barred(seq: Sequence) -> set[int]:
-    if seq.barred is None or seq.is_forced:
-        return set()
-    return seq.barred.next(seq.tokens, seq.prompt_len, thought_len=seq.thought_len, in_thought=seq.in_thought)
 
 
 def score_tokens(logits: torch.Tensor, tokens: list[int], top: int) -> list[TokenScores]:

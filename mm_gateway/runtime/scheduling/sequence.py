@@ -102,11 +102,17 @@ class Sequence:
         return len(self.tokens) - self.draft_len - self.prompt_len
 
     @property
-    def is_predictable(self) -> bool:
-        """Whether a draw depends on nothing but logits and place: penalties and barred tokens depend on the tokens in between, too."""
-        config = self.config
-        penalized = config.presence_penalty or config.frequency_penalty or config.repetition_penalty not in (None, 1.0)
-        return self.barred is None and not penalized and self.max_tokens > 1
+    def known(self) -> int:
+        """Tokens that are no guesses."""
+        return len(self.tokens) - self.draft_len
+
+    def barred_tokens(self, ahead: int = 0) -> set[int]:
+        """What must not come next, or behind the first `ahead` guesses, were all of them right and of the same thought or answer."""
+        if self.barred is None or self.is_forced:
+            return set()
+        output = self.tokens[self.prompt_len : self.known + ahead]
+        thought_len = self.thought_len + ahead if self.in_thought else self.thought_len
+        return self.barred.next(output, 0, thought_len=thought_len, in_thought=self.in_thought)
 
     def add_draft(self, most: int) -> None:
         """Take at most `most` guessed tokens along."""

@@ -12,8 +12,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, Phi3Config
 
+from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
+from mm_gateway.chat_templates.reasoning_formats.formats import REASONING_FORMATS, tags
 from mm_gateway.configuration.settings import EngineSettings
-from mm_gateway.core import ChoiceFinished, GenerationConfig, Grammar, TextDelta, Usage
+from mm_gateway.core import ChoiceFinished, GenerationConfig, Grammar, ReasoningDelta, TextDelta, Usage
+from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
@@ -80,25 +83,34 @@ def requests() -> list[tuple[list[int], GenerationConfig]]:
         GenerationConfig(max_new_tokens=60, temperature=2, seed=2, top_k=5, ignore_eos=True, n=2),
         GenerationConfig(max_new_tokens=60, temperature=2, seed=3, top_p=0.4, min_p=0.05, logit_bias={9: 4.0}),
         GenerationConfig(max_new_tokens=60, temperature=2, seed=4, min_tokens=3, frequency_penalty=0.4),
+        GenerationConfig(max_new_tokens=40, temperature=2, seed=5, repetition_penalty=1.2, bad_words=("ab", "e"), ignore_eos=True),
+        GenerationConfig(max_new_tokens=40, temperature=0, presence_penalty=0.5, logprobs=1, ignore_eos=True),
         GenerationConfig(max_new_tokens=1, temperature=0),
         GenerationConfig(max_new_tokens=60, temperature=0, stop_token_ids=(13,)),
     ]
     return [(prompt, config) for config in configs for prompt in (REPETITIVE, PLAIN)]
 
 
-def told(engine: InferenceEngine, *, together: bool, grammar: Grammar | None = None) -> list[list[Any]]:
-    """All tokens with their scores, and how each choice ended."""
+def told(
+    engine: InferenceEngine, *, together: bool, grammar: Grammar | None = None, thoughts: ThoughtPlan | None = None, **changes: Any
+) -> list[list[Any]]:
+    """All tokens with their scores, and how each choice ended. changes: of every request's parameters."""
 
     def events_of(generation: Any) -> list[Any]:
         choices: dict[int, list[Any]] = {}
-        for event in generation:
-            if isinstance(event, TextDelta):
-                choices.setdefault(event.index, []).extend([*event.token_ids, *event.logprobs])
-            elif isinstance(event, ChoiceFinished):
-                choices.setdefault(event.index, []).append(event.finish_reason)
+        try:
+            for event in generation:
+                if isinstance(event, TextDelta | ReasoningDelta):
+                    entries = [(type(event).__name__, token) for token in event.token_ids]
+                    choices.setdefault(event.index, []).extend([*entries, *event.logprobs])
+                elif isinstance(event, ChoiceFinished):
+                    choices.setdefault(event.index, []).append(event.finish_reason)
+        except InvalidRequestError as error:  # where a grammar wants a bad word
+            choices.setdefault(-1, []).append(str(error))
         return [choices[index] for index in sorted(choices)]
 
-    submitted = (engine.submit([prompt], msgspec.structs.replace(config, grammar=grammar)) for prompt, config in requests())
+    changes |= {"grammar": grammar}
+    submitted = (engine.submit([prompt], msgspec.structs.replace(config, **changes), thoughts=thoughts) for prompt, config in requests())
     return [events_of(generation) for generation in (list(submitted) if together else submitted)]
 
 
@@ -122,6 +134,25 @@ def test_texts_in_a_grammar_are_the_same(grammar: Grammar, make_engine: Factory)
     assert told(guessing, together=True, grammar=grammar) == expected
 
 
+THOUGHTS = [
+    ThoughtPlan(REASONING_FORMATS["think"], "thought", 25),  # closed for it
+    ThoughtPlan(tags("letters", "e", "o", forced="o\n"), "thought"),  # that random weights open and close by themselves
+    ThoughtPlan(tags("letters", "e", "o"), "undecided"),
+    ThoughtPlan(REASONING_FORMATS["harmony"], "undecided", 9),
+]
+
+
+@pytest.mark.parametrize("plan", THOUGHTS, ids=lambda plan: f"{plan.format.name}, {plan.state}")
+@pytest.mark.parametrize("grammar", [None, GRAMMARS[1]], ids=["free", "regex"])
+def test_texts_with_thoughts_are_the_same(plan: ThoughtPlan, grammar: Grammar | None, make_engine: Factory) -> None:
+    engine = make_engine({"dtype": "fp32"})
+    expected = told(engine, together=False, grammar=grammar, thoughts=plan, speculation=False)
+    assert engine.stats().draft_tokens == 0
+    assert told(engine, together=False, grammar=grammar, thoughts=plan) == expected
+    assert engine.stats().accepted_tokens > 20
+    assert told(engine, together=True, grammar=grammar, thoughts=plan) == expected
+
+
 def test_texts_are_the_same_where_room_is_scarce(make_engine: Factory) -> None:
     expected = told(make_engine({"dtype": "fp32"}, prompt_lookup=False), together=False)
     per_token = 2 * 3 * 3 * 16 * 4
@@ -136,7 +167,16 @@ def test_usage_says_how_many_tokens_were_guessed(make_engine: Factory) -> None:
     usage = list(engine.submit([REPETITIVE], requests()[0][1]))[-1]
     assert isinstance(usage, Usage)
     assert usage.completion_tokens == 60
-    assert 0 < usage.accepted_tokens == engine.stats().accepted_tokens
+    stats = engine.stats()
+    assert 0 < usage.accepted_tokens == stats.accepted_tokens
+    assert usage.rejected_tokens == stats.draft_tokens - stats.accepted_tokens
+
+
+def test_nothing_is_guessed_for_a_request_that_wants_none(make_engine: Factory) -> None:
+    engine = make_engine({"dtype": "fp32"})
+    usage = list(engine.submit([REPETITIVE], msgspec.structs.replace(requests()[0][1], speculation=False)))[-1]
+    assert isinstance(usage, Usage)
+    assert (usage.accepted_tokens, usage.rejected_tokens, engine.stats().draft_tokens) == (0, 0, 0)
 
 
 def test_a_model_that_its_modules_compute_guesses_nothing(make_engine: Factory) -> None:
