@@ -169,18 +169,16 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     require = RequireKey(keys)
     require_metrics = RequireMetricsKey(settings.server, keys)
 
-    async def require_key(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
-        # A function, since Litestar makes deep copies of a router and of the objects that guard it.
-        await require(connection, route_handler)
-
     async def see_metrics(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
         await require_metrics(connection, route_handler)
 
     async def admit(connection: HTTPConnection, route_handler: BaseRouteHandler) -> None:
+        # One function, since Litestar copies the handler for each guard of a request, and deeply a router with the objects that guard it.
+        await require(connection, route_handler)
         await admission(connection, route_handler)
 
     guards: dict[str, list[AsyncGuard]] = {
-        "client": [require_key, admit],
+        "client": [admit],
         "admin": [RequireAdminKey(settings.server.admin_keys)],
         "metrics": [see_metrics],
         "": [],

@@ -88,12 +88,15 @@ class Pump:
                         self.ignored += event.fields
                         continue
                     self.record.observe(event)
-                    if not isinstance(event, PRELIMINARY):
+                    if isinstance(event, PRELIMINARY):
+                        self._add_preliminary(event)
+                    else:
                         if not count:
                             self._ticket.first_event()
                         count += 1
                         last = event
-                    self._add(event)
+                        self.begun = True
+                        self._add(event)
                     while self._bounded and self._is_full():
                         self._room.clear()
                         await self._room.wait()
@@ -107,7 +110,7 @@ class Pump:
             self.ended = True
             self._changed.set()
 
-    def _add(self, event: GenerationEvent) -> None:
+    def _add_preliminary(self, event: GenerationEvent) -> None:
         if isinstance(event, Progress):
             same_stage = self.progress is not None and self.progress.stage == event.stage
             self.progress = event
@@ -115,9 +118,10 @@ class Pump:
                 return  # the next heartbeat tells
             if self.buffer and same_stage and isinstance(self.buffer[-1], Progress):
                 self.buffer.pop()
-        elif not isinstance(event, PRELIMINARY):
-            self.begun = True
         self.begun = self.begun or self._stages_begin
+        self._add(event)
+
+    def _add(self, event: GenerationEvent) -> None:
         self.buffer.append(event)
         self._characters += _size(event)
         self._changed.set()
@@ -173,7 +177,7 @@ def _size(event: GenerationEvent) -> int:
     """Characters of an event, roughly."""
     match event:
         case TextDelta(text=text, logprobs=logprobs) | ReasoningDelta(text=text, logprobs=logprobs):
-            return len(text) + sum(50 * (1 + len(token.top)) for token in logprobs or ())
+            return len(text) + (sum(50 * (1 + len(token.top)) for token in logprobs) if logprobs else 0)
         case ToolCallDelta(arguments=arguments):
             return len(arguments)
         case MessageFields(fields=fields) | ChoiceFields(fields=fields) | ReplyFields(fields=fields):

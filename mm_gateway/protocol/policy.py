@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -30,20 +30,25 @@ def refuse_unserved(body: msgspec.Struct, at: str = "") -> None:
     Raises:
         UnsupportedParameterError: a field that is not served has a value that does not turn it off; `param` is its path.
     """
-    unserved = _unserved(type(body))
-    for name in body.__struct_fields__:
+    for name, off in _looked_into(type(body)):
         value = getattr(body, name)
-        if name in unserved and value not in unserved[name]:
+        if off is not None and value not in off:
             raise UnsupportedParameterError(f"{at}{name} is not supported by this server", param=f"{at}{name}")
         if isinstance(value, msgspec.Struct):
             refuse_unserved(value, f"{at}{name}.")
 
 
 @functools.cache
-def _unserved(struct: type[msgspec.Struct]) -> Mapping[str, tuple[Any, ...]]:
-    """Fields that are not served -> values that turn them off."""
+def _looked_into(struct: type[msgspec.Struct]) -> tuple[tuple[str, tuple[Any, ...] | None], ...]:
+    """Of the fields that are not served, or may hold an object: the name, and the values that turn it off; None: it is served."""
     described = _described(struct)
-    return {name: _extra(described[name].extra, "off", ()) for name, policy in policies(struct).items() if policy == "not served"}
+    unserved = {name: _extra(described[name].extra, "off", ()) for name, policy in policies(struct).items() if policy == "not served"}
+    objects = {field.name for field in msgspec.structs.fields(struct) if _may_be_struct(field.type)}
+    return tuple((name, unserved.get(name)) for name in struct.__struct_fields__ if name in unserved or name in objects)
+
+
+def _may_be_struct(kind: Any) -> bool:
+    return (isinstance(kind, type) and issubclass(kind, msgspec.Struct)) or any(map(_may_be_struct, get_args(kind)))
 
 
 def _described(struct: type[msgspec.Struct]) -> dict[str, Meta]:

@@ -5,7 +5,9 @@ No label holds what a client made up: a model is one that is served, an endpoint
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -75,6 +77,8 @@ class RequestMetrics:
             return Histogram(name, text, labels, buckets=buckets, registry=registry)
 
         self._model = Bounded(MAX_MODELS)
+        # What `labels` of a metric finds anew each time, by a lock and a tuple of strings; a request asks for a dozen.
+        self._of: Callable[..., Any] = functools.cache(lambda metric, *labels: metric.labels(*labels))
         self._requests = counter("mm_gateway_requests", "Requests that ended, refused ones too.", (*BY_MODEL, "status", "code"))
         self._gone = counter("mm_gateway_clients_gone", "Requests whose client hung up before the end.")
         self._upstream = counter(
@@ -113,15 +117,15 @@ class RequestMetrics:
         self.lag = self._lag.observe
 
     def finished(self, record: RequestRecord) -> None:
-        error = record.error
+        error, of = record.error, self._of
         model = self._model(record.model)
         labels = (model, record.endpoint or OTHER)
         code = "upstream_error" if isinstance(error, UpstreamError) else record.error_code
-        self._requests.labels(*labels, str(record.status or ""), code).inc()
+        of(self._requests, *labels, str(record.status or ""), code).inc()
         if record.client_gone:
-            self._gone.labels(*labels).inc()
+            of(self._gone, *labels).inc()
         if isinstance(error, UpstreamError):
-            self._upstream.labels(model, str(error.status)).inc()
+            of(self._upstream, model, str(error.status)).inc()
         if record.begun is not None and model:
             self._generated(record, labels)
 
@@ -138,31 +142,33 @@ class RequestMetrics:
                 self._load_failures.labels(name).inc()
 
     def _generated(self, record: RequestRecord, labels: tuple[str, str]) -> None:
-        self._prompt.labels(*labels).inc(record.prompt_tokens)
-        self._output.labels(*labels).inc(record.output_tokens)
+        of = self._of
+        of(self._prompt, *labels).inc(record.prompt_tokens)
+        of(self._output, *labels).inc(record.output_tokens)
         if (first_s := record.time_to_first_token_s) is not None:
-            self._first.labels(*labels).observe(first_s)
+            of(self._first, *labels).observe(first_s)
         if record.gaps is not None:
             self._gaps.add(labels, record.gaps, record.gaps_s)
         seconds = record.timeline.seconds
         for phase, histogram in self._phases.items():
             if (phase_s := seconds.get(phase)) is not None:
-                histogram.labels(*labels).observe(phase_s)
+                of(histogram, *labels).observe(phase_s)
         if "prefill" in seconds:
-            self._inference.labels(*labels).observe(seconds["prefill"] + seconds.get("decode", 0.0))
+            of(self._inference, *labels).observe(seconds["prefill"] + seconds.get("decode", 0.0))
         if record.error is not None:
             return
-        self._whole.labels(*labels).observe(record.duration_s)
+        of(self._whole, *labels).observe(record.duration_s)
         for reason in record.finish_reasons or (("abort",) if record.client_gone else ()):
-            self._success.labels(*labels, reason).inc()
+            of(self._success, *labels, reason).inc()
         if (usage := record.usage) is not None:
             self._counted(record, usage.prompt_tokens, usage.completion_tokens, labels)
-            self._hits.labels(*labels).inc(usage.cached_tokens)
-            self._reasoning.labels(*labels).inc(usage.reasoning_tokens)
+            of(self._hits, *labels).inc(usage.cached_tokens)
+            of(self._reasoning, *labels).inc(usage.reasoning_tokens)
 
     def _counted(self, record: RequestRecord, prompt_tokens: int, output_tokens: int, labels: tuple[str, str]) -> None:
-        self._queries.labels(*labels).inc(prompt_tokens)
-        self._prompts.labels(*labels).observe(prompt_tokens)
-        self._outputs.labels(*labels).observe(output_tokens)
+        of = self._of
+        of(self._queries, *labels).inc(prompt_tokens)
+        of(self._prompts, *labels).observe(prompt_tokens)
+        of(self._outputs, *labels).observe(output_tokens)
         if output_tokens > 1 and record.first_output is not None and record.last_output is not None:
-            self._per_token.labels(*labels).observe((record.last_output - record.first_output) / (output_tokens - 1))
+            of(self._per_token, *labels).observe((record.last_output - record.first_output) / (output_tokens - 1))

@@ -22,7 +22,8 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from typing import ParamSpec, TypeVar
 
 from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import check_total_tokens
@@ -58,11 +59,15 @@ from mm_gateway.core import (
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError
 from mm_gateway.work_pools import encoding
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
 CONTEXT_LENGTH = 32768
 MAX_TOKENS = 2**20
 """Of all choices of a request together."""
 _TOKENS = 24
 """Of a text that nobody says the length of."""
+_SHORT_CHARACTERS = 2**10
 _YIELD_EVERY = 128
 """Tokens and log-probabilities between two returns to the event loop: a generator that never waits would keep it to itself."""
 
@@ -90,7 +95,7 @@ class MockBackend:
             async for event in events:
                 yield event
                 scores = event.logprobs if isinstance(event, TextDelta) else ()
-                await pace.did(1 + sum(1 + len(score.top) for score in scores))
+                await pace.did(1 + (sum(1 + len(score.top) for score in scores) if scores else 0))
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         text = joined(input.messages) if isinstance(input, ChatInput) else input
@@ -120,9 +125,9 @@ class MockBackend:
             async for event in self._embeddings(self._beginnings(request.input, prompts), request.input.dimensions):
                 yield event
             return
-        pool = encoding(sum(map(len, prompts)))
-        prompts = await pool.run(self._kept, request.input, prompts, config.required_room)
-        sizes, left_out = await pool.run(self._sizes, request.input, prompts, config.required_room)
+        characters = sum(map(len, prompts))
+        prompts = await _work(characters, self._kept, request.input, prompts, config.required_room)
+        sizes, left_out = await _work(characters, self._sizes, request.input, prompts, config.required_room)
         if left_out:
             yield Ignored(left_out)
         form = await form_of(request, orders, self._script)
@@ -131,10 +136,10 @@ class MockBackend:
         thought = thought_of(request, orders, form.thought, self._config.thinking_budgets.by_effort())
         if thought is None and isinstance(request.input, ChatInput) and request.input.reasoning.fields:
             yield Ignored(request.input.reasoning.fields)
-        choices = await pool.run(self._choices, request, prompts, sizes, orders, form, thought or ())
+        choices = await _work(characters, self._choices, request, prompts, sizes, orders, form, thought or ())
         check_prompt_logprobs(config, sum(sizes), echo=request.input.echo)
         known = (UsageSoFar(sum(sizes), 0),) if isinstance(request.input, ChatInput) and not config.return_token_ids else ()
-        told = await pool.run(prompt_tokens, request.input, config, prompts)
+        told = await _work(characters, prompt_tokens, request.input, config, prompts)
         for event in itertools.chain(known, told, _echoes(request, prompts, choices)):
             yield event
         pace = _Pace()
@@ -253,6 +258,13 @@ class MockBackend:
         if error == HANG:
             await asyncio.Event().wait()
         raise failure(error, model=self._name, context_length=self._context_length)
+
+
+async def _work(characters: int, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """What a function makes of texts of so many characters together: of short ones at once, for the way to a thread costs more."""
+    if characters <= _SHORT_CHARACTERS:
+        return function(*args, **kwargs)
+    return await encoding(characters).run(function, *args, **kwargs)
 
 
 class _Pace:
