@@ -101,7 +101,7 @@ void attend(const Attention& a) {
             if (from < to) softmax[query].update(scores + query * KEYS, from, to, sums + query * dim, dim);
             else std::memset(scores + query * KEYS, 0, KEYS * sizeof(float));
         }
-        run_product<float>({scores, KEYS, values, stride, PANEL, here, sums, dim, nullptr, true}, count, dim / PANEL);
+        run_product<float>({scores, KEYS, values, stride, PANEL, here, sums, dim, nullptr, true, 0}, count, dim / PANEL);
     }
     for (int64_t query = 0; query < count; query++) {
         float* out = a.out + query / a.group * a.out_stride + query % a.group * dim;

@@ -5,6 +5,9 @@
 // Multiplication, https://doi.org/10.1145/1356052.1356053). Every sum is taken in the order of the inputs within segments of DEPTH, and then
 // over the segments, whatever the tile: a row's result depends neither on the rows beside it nor on the number of threads, and its error
 // grows with the length of a segment (N. Higham, The Accuracy of Floating Point Summation, https://doi.org/10.1137/0914050).
+//
+// While a tile computes, it has the weights that are wanted next brought into the second-level cache: a tile that waits for memory computes
+// nothing, and the processor's own prefetching ends with each page.
 #pragma once
 #include <algorithm>
 
@@ -20,6 +23,12 @@ constexpr int TILE_ROWS = std::min(12, MOST_SUMS / VECTORS);
 constexpr int TOGETHER = MOST_SUMS / (TILE_ROWS * VECTORS);
 // Inputs whose weights of these panels stay in the nearest cache while many rows pass by: 24 kB.
 constexpr int64_t DEPTH = 384 / TOGETHER;
+// Inputs by which few rows fetch weights ahead, and numbers of rows that do: fewer wait for nothing but memory, which is as fast without.
+constexpr int64_t AHEAD = 64;
+template <class Weight>
+constexpr int64_t AHEAD_FROM = sizeof(Weight) == sizeof(float) ? 6 : 2;
+// Rows from which on weights of 16 bits are widened once for all of them, rather than by each tile.
+constexpr int64_t WIDEN_FROM = 8 * TILE_ROWS;
 
 // What a tile computes: c [rows][16 of each panel] = start + a [rows][depth] * b [depth][16]; with `resume` it is added to c's own values.
 template <class Weight>
@@ -33,6 +42,7 @@ struct Product {
     int64_t c_stride;
     const float* start;  // [16 of each panel] or null: zeros
     bool resume;
+    int64_t ahead;  // how far from a weight that is read is one to fetch ahead; 0: none
 };
 
 // Inputs `from` to `to`.
@@ -43,9 +53,11 @@ void run_segment(const Product<Weight>& product, int64_t from, int64_t to) {
     for (int64_t k = from; k < to; k++, b += product.b_stride) {
         Floats weights[P][VECTORS];
 #pragma GCC unroll 8
-        for (int p = 0; p < P; p++)
+        for (int p = 0; p < P; p++) {
+            __builtin_prefetch(b + p * product.panel_stride + product.ahead, 0, 2);
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) weights[p][v] = load(b + p * product.panel_stride + WIDTH * v);
+        }
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
             const Floats x = all(product.a[r * product.a_stride + k]);
@@ -107,6 +119,7 @@ void run_product(Product<Weight> product, int64_t rows, int64_t panels) {
             part.b += panel * product.panel_stride;
             part.c += first * product.c_stride + panel * PANEL;
             if (part.start != nullptr) part.start += panel * PANEL;
+            if (tile > 0) part.ahead = 0;  // the first tile has done it
             panel += run_rows<TILE_ROWS>(part, count, panels - panel);
         }
     }
@@ -117,7 +130,9 @@ void multiply_panels(const Layer& layer, const Weight* weights, const float* x, 
     const int64_t panel_size = layer.inputs * PANEL;
     if (rows <= TILE_ROWS) {
         const float* start = layer.bias != nullptr ? layer.bias + first * PANEL : nullptr;
-        run_product<Weight>({x, layer.inputs, weights + first * panel_size, PANEL, panel_size, layer.inputs, y, y_stride, start, false}, rows, last - first);
+        const int64_t ahead = rows < AHEAD_FROM<Weight> ? 0 : AHEAD * PANEL;
+        run_product<Weight>({x, layer.inputs, weights + first * panel_size, PANEL, panel_size, layer.inputs, y, y_stride, start, false, ahead}, rows,
+                            last - first);
         return;
     }
     for (int64_t panel = first; panel < last; panel += TOGETHER) {
@@ -127,13 +142,14 @@ void multiply_panels(const Layer& layer, const Weight* weights, const float* x, 
         for (int64_t from = 0; from < layer.inputs; from += DEPTH) {
             const int64_t depth = std::min(DEPTH, layer.inputs - from);
             const Weight* block = weights + panel * panel_size + from * PANEL;
-            if constexpr (sizeof(Weight) == sizeof(float)) {
-                run_product<float>({x + from, layer.inputs, block, PANEL, panel_size, depth, c, y_stride, start, from > 0}, rows, panels);
-            } else {  // converted once for all rows
-                alignas(64) float converted[TOGETHER][DEPTH * PANEL];
+            const int64_t next = from + DEPTH < layer.inputs ? DEPTH * PANEL : TOGETHER * panel_size - from * PANEL;  // block, from this one
+            if (sizeof(Weight) == sizeof(float) || rows < WIDEN_FROM) {
+                run_product<Weight>({x + from, layer.inputs, block, PANEL, panel_size, depth, c, y_stride, start, from > 0, next}, rows, panels);
+            } else {
+                alignas(64) float wide[TOGETHER][DEPTH * PANEL];
                 for (int64_t p = 0; p < panels; p++)
-                    for (int64_t i = 0; i < depth * PANEL; i += WIDTH) store(converted[p] + i, load(block + p * panel_size + i));
-                run_product<float>({x + from, layer.inputs, converted[0], PANEL, DEPTH * PANEL, depth, c, y_stride, start, from > 0}, rows, panels);
+                    for (int64_t i = 0; i < depth * PANEL; i += WIDTH) store(wide[p] + i, load(block + p * panel_size + i));
+                run_product<float>({x + from, layer.inputs, wide[0], PANEL, DEPTH * PANEL, depth, c, y_stride, start, from > 0, 0}, rows, panels);
             }
         }
     }
