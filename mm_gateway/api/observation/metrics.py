@@ -6,7 +6,7 @@ No label holds what a client made up: a model is one that is served, an endpoint
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -78,7 +78,7 @@ class RequestMetrics:
 
         self._model = Bounded(MAX_MODELS)
         # What `labels` of a metric finds anew each time, by a lock and a tuple of strings; a request asks for a dozen.
-        self._of: Callable[..., Any] = functools.cache(lambda metric, *labels: metric.labels(*labels))
+        self._of = functools.cache(_labelled)
         self._requests = counter("mm_gateway_requests", "Requests that ended, refused ones too.", (*BY_MODEL, "status", "code"))
         self._gone = counter("mm_gateway_clients_gone", "Requests whose client hung up before the end.")
         self._upstream = counter(
@@ -172,3 +172,7 @@ class RequestMetrics:
         of(self._outputs, *labels).observe(output_tokens)
         if output_tokens > 1 and record.first_output is not None and record.last_output is not None:
             of(self._per_token, *labels).observe((record.last_output - record.first_output) / (output_tokens - 1))
+
+
+def _labelled(metric: Counter | Histogram, *labels: str) -> Any:
+    return metric.labels(*labels)
