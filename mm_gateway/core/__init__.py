@@ -18,7 +18,6 @@ from mm_gateway.core.events import (
     ChoiceFields,
     ChoiceFinished,
     Embedding,
-    FileCitation,
     GenerationEvent,
     Ignored,
     MessageFields,
@@ -27,18 +26,12 @@ from mm_gateway.core.events import (
     PromptTokens,
     ReasoningDelta,
     ReplyFields,
-    SearchCall,
-    SearchKind,
-    SearchSource,
     StageUsage,
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
-    UrlCitation,
     Usage,
     UsageSoFar,
-    WorkflowOutcome,
-    WorkflowStep,
 )
 from mm_gateway.core.generation import (
     ChatInput,
@@ -57,6 +50,8 @@ from mm_gateway.core.generation import (
     TruncationSide,
 )
 from mm_gateway.core.reasoning import DEFAULT_BUDGETS, EFFORTS, Effort, Reasoning, ThinkingBudget
+from mm_gateway.core.search_events import FileCitation, SearchCall, SearchKind, SearchSource, UrlCitation
+from mm_gateway.core.workflow_events import WorkflowOutcome, WorkflowStep
 
 __all__ = [
     "DEFAULT_BUDGETS",

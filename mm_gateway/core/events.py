@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from mm_gateway.core.generation import FinishReason
+from mm_gateway.core.search_events import FileCitation, SearchCall, UrlCitation
+from mm_gateway.core.workflow_events import WorkflowOutcome, WorkflowStep
 
 # A reply may have a million tokens. Without `gc=False` each of them would be a stop of Python's collector, which holds up everything
 # for as long as it looks at them; the types below hold no cycles, so that it has nothing to find.
@@ -103,50 +105,6 @@ class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_call"):
     name: str | None = None
 
 
-class UrlCitation(msgspec.Struct, frozen=True, tag="citation"):
-    """A part of one choice's text that comes from a source; follows the text that it is about.
-
-    Attributes:
-        start_index, end_index: characters of the choice's whole text, end exclusive.
-    """
-
-    index: int
-    start_index: int
-    end_index: int
-    title: str
-    url: str
-
-
-class FileCitation(msgspec.Struct, frozen=True, tag="file_citation"):
-    """A place in one choice's text that comes from a file of the user's index; `place`: characters of the choice's whole text."""
-
-    index: int
-    place: int
-    filename: str
-    file_id: str
-
-
-SearchKind = Literal["web", "file"]
-
-
-class SearchSource(msgspec.Struct, frozen=True):
-    """What a search found. text: of it, what matters for the query."""
-
-    title: str
-    url: str
-    text: str
-
-
-class SearchCall(msgspec.Struct, frozen=True, tag="search_call"):
-    """A search that the gateway runs for the model within its reply: told when it begins, and once more, with the same id, when it ends."""
-
-    id: str
-    kind: SearchKind
-    query: str
-    status: Literal["searching", "completed", "failed"]
-    sources: tuple[SearchSource, ...] = ()
-
-
 class MessageFields(msgspec.Struct, frozen=True, tag="fields"):
     """Further fields of one choice's message, as a remote server sent them: `refusal`, `reasoning`, `audio`…
 
@@ -191,46 +149,6 @@ class Embedding(msgspec.Struct, frozen=True, tag="embedding"):
 
     def numbers(self) -> tuple[float, ...]:
         return struct.unpack(f"<{len(self.vector) // 4}f", self.vector)
-
-
-class WorkflowStep(msgspec.Struct, frozen=True, tag="step"):
-    """A stage of a workflow that has ended.
-
-    Attributes:
-        success: it did what it is for; False with `error`. degraded: it did less than it is for; `error` says why.
-        input_count, output_count: how many things it was given and gave: sources, pages, sections…
-    """
-
-    name: str
-    success: bool
-    duration_s: float
-    input_count: int = 1
-    output_count: int = 1
-    degraded: bool = False
-    error: str | None = None
-
-    def told(self) -> dict[str, Any]:
-        """As replies and results show it."""
-        return msgspec.structs.asdict(self)
-
-
-class WorkflowOutcome(msgspec.Struct, frozen=True, tag="outcome"):
-    """What a workflow did; follows the text, before the choices finish.
-
-    Attributes:
-        model: that answered. metadata: what the workflow tells of its work, as JSON values: `query`, `sources`…
-        result: for callers in Python, where it is not the text alone.
-    """
-
-    model: str
-    steps: tuple[WorkflowStep, ...]
-    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
-    result: Any = None
-
-    @property
-    def degraded(self) -> bool:
-        """A step did less than it is for."""
-        return any(step.degraded or not step.success for step in self.steps)
 
 
 class ChoiceFinished(msgspec.Struct, frozen=True, tag="finished"):
