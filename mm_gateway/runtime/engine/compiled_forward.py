@@ -49,6 +49,7 @@ class CompiledForward:
         self.cache = cache
         self._embed = model.get_input_embeddings()
         self._positions = positions
+        self._embedding_factor, self._logit_factor = _factors(model.config.get_text_config())
         self._head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._decoder = decoder
         self._rotary = rotary
@@ -73,12 +74,13 @@ class CompiledForward:
         at = torch.tensor(positions)
         if self._positions is not None:
             x = x + self._positions(at).float()
-        x = x.contiguous()
+        x = (x if self._embedding_factor == 1 else x * self._embedding_factor).contiguous()
         tables = [table(at) for table in self._rotary]
         for first in range(0, len(tokens), MOST_ROWS):
             rows = slice(first, first + MOST_ROWS)
             self._decoder(x[rows], [(cosines[rows], sines[rows]) for cosines, sines in tables], _within(segments, first, first + MOST_ROWS))
-        return self._head(x[torch.tensor(wanted)]).float(), x
+        logits = self._head(x[torch.tensor(wanted)]).float()
+        return logits if self._logit_factor == 1 else logits * self._logit_factor, x
 
 
 def _within(segments: AbstractSequence[Segment], first: int, last: int) -> list[Segment]:
@@ -117,6 +119,7 @@ def compile_forward(
             gated=first.gated,
             parallel=first.parallel,
             grouped=first.grouped,
+            factor=getattr(layers[0], "residual_multiplier", 1.0),
         )
         weights = [layer_weights(*of_layer) for of_layer in zip(layers, families, calls, rotary_of, strict=True)]
         decoder = Decoder(sizes, weights, norm_of(getattr(base, first.last_norm)), cache.layers, cache.cells)
@@ -140,6 +143,11 @@ def _layers(base: Any) -> tuple[list[nn.Module], list[LayerFamily]]:
 def _activation(config: Any) -> str:
     names = ("hidden_activation", "hidden_act", "activation_function")
     return next(getattr(config, name) for name in names if hasattr(config, name))
+
+
+def _factors(config: Any) -> tuple[float, float]:
+    """Of embeddings and of logits: Granite and Cohere have some."""
+    return getattr(config, "embedding_multiplier", 1.0), getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
 
 
 def _rotary(base: Any, families: list[LayerFamily]) -> tuple[list[RotaryTables], list[int]]:

@@ -123,11 +123,15 @@ class LayerWeights:
                 return False
         return all(width % PANEL == 0 for width in widths)
 
+    @property
+    def norms_of_rows(self) -> tuple[Norm | None, ...]:
+        """In the order of native/decoder.h."""
+        return self.attention_norm, self.feed_forward_norm, self.after_attention_norm, self.after_feed_forward_norm
+
     def fits(self, shape: DecoderShape) -> bool:
         """Whether its norms are of the widths that they are taken over; queries and keys are normalized where they stand together."""
-        of_rows = (self.attention_norm, self.feed_forward_norm, self.after_attention_norm, self.after_feed_forward_norm)
         of_heads = ((self.query_norm, shape.heads), (self.key_norm, shape.kv_heads))
-        return all(norm is None or norm.weight.shape == (shape.hidden,) for norm in of_rows) and all(
+        return all(norm is None or norm.weight.shape == (shape.hidden,) for norm in self.norms_of_rows) and all(
             norm is None or (not shape.grouped and norm.weight.shape in ((shape.head_dim,), (heads * shape.head_dim,)))
             for norm, heads in of_heads
         )
@@ -210,8 +214,9 @@ class Decoder:
                 *map(_projection, (layer.qkv, layer.output, layer.gate_up, layer.down)),
                 layer.down[0].inputs if layer.down else 0,
                 self._mixture(layer.mixture),
-                *map(self._norm, (layer.attention_norm, layer.feed_forward_norm)),
-                *map(self._norm, (layer.after_attention_norm, layer.after_feed_forward_norm, layer.query_norm, layer.key_norm)),
+                *(self._norm(norm, shape.hidden) for norm in layer.norms_of_rows),
+                self._norm(layer.query_norm),
+                self._norm(layer.key_norm),
                 keys.data_ptr(),
                 values.data_ptr(),
                 layer.window or 0,
@@ -238,9 +243,10 @@ class Decoder:
         )
         self._workspace = torch.empty(0, dtype=torch.uint8)
 
-    def _norm(self, norm: Norm | None) -> NormStruct:
+    def _norm(self, norm: Norm | None, width: int = 0) -> NormStruct:
+        """width: of the numbers that a norm that is not there leaves as they are."""
         if norm is None:
-            return NormStruct()
+            return NormStruct(0, width)
         weight, bias = (None if part is None else part.detach().float().contiguous() for part in (norm.weight, norm.bias))
         assert weight is not None
         self._kept += [weight, bias]

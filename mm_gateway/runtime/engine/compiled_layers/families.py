@@ -54,6 +54,13 @@ _GPT2 = LayerFamily(
     last_norm="ln_f",
     positions="wpe",
 )
+_NORMS_AFTER = LayerFamily(
+    attention_norm=None,
+    feed_forward_norm=None,
+    after_attention_norm="post_attention_layernorm",
+    after_feed_forward_norm="post_feedforward_layernorm",
+)
+_COHERE = LayerFamily(feed_forward_norm="input_layernorm", parallel=True, neighbours=True)
 
 FAMILIES: Mapping[str, LayerFamily] = {
     "LlamaDecoderLayer": _LLAMA,
@@ -64,6 +71,22 @@ FAMILIES: Mapping[str, LayerFamily] = {
     "Qwen2MoeDecoderLayer": _LLAMA,
     "Qwen3MoeDecoderLayer": _LLAMA,
     "Phi3DecoderLayer": LayerFamily(qkv=("qkv_proj",), gate_up=("gate_up_proj",)),
+    "GraniteDecoderLayer": _LLAMA,
+    "SmolLM3DecoderLayer": _LLAMA,
+    "SeedOssDecoderLayer": _LLAMA,
+    "OlmoDecoderLayer": _LLAMA,
+    "Olmo2DecoderLayer": _NORMS_AFTER,
+    "Olmo3DecoderLayer": _NORMS_AFTER,
+    "Exaone4DecoderLayer": _NORMS_AFTER,
+    "Ernie4_5DecoderLayer": LayerFamily(neighbours=True),
+    "CohereDecoderLayer": _COHERE,
+    "Cohere2DecoderLayer": _COHERE,
+    "Glm4DecoderLayer": LayerFamily(
+        gate_up=("gate_up_proj",),
+        after_attention_norm="post_self_attn_layernorm",
+        after_feed_forward_norm="post_mlp_layernorm",
+        neighbours=True,
+    ),
     "GemmaDecoderLayer": _LLAMA,
     "Gemma3DecoderLayer": LayerFamily(
         feed_forward_norm="pre_feedforward_layernorm",
@@ -71,11 +94,40 @@ FAMILIES: Mapping[str, LayerFamily] = {
         after_feed_forward_norm="post_feedforward_layernorm",
     ),
     "GPT2Block": _GPT2,
+    "GPTBigCodeBlock": _GPT2,
+    "GPTNeoXLayer": LayerFamily(
+        attention="attention",
+        qkv=("query_key_value",),
+        output="dense",
+        gate_up=("dense_h_to_4h",),
+        down="dense_4h_to_h",
+        gated=False,
+        grouped=True,
+        last_norm="final_layer_norm",
+    ),
+    "PhiDecoderLayer": LayerFamily(
+        output="dense",
+        query_norm="q_layernorm",
+        key_norm="k_layernorm",
+        gate_up=("fc1",),
+        down="fc2",
+        feed_forward_norm="input_layernorm",
+        gated=False,
+        parallel=True,
+        last_norm="final_layernorm",
+    ),
+    "Starcoder2DecoderLayer": LayerFamily(gate_up=("c_fc",), down="c_proj", gated=False),
 }
 """By the name of the class."""
 
 # What a layer's own settings say, beyond its family.
-_OF_LAYERS: Mapping[str, Callable[[Any], dict[str, Any]]] = {}
+_OF_LAYERS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "GPTNeoXLayer": lambda layer: {"parallel": layer.use_parallel_residual},
+    "GPTBigCodeBlock": lambda layer: {"grouped": not layer.attn.multi_query},
+    "SmolLM3DecoderLayer": lambda layer: {"rotated": bool(layer.self_attn.use_rope)},
+    "Cohere2DecoderLayer": lambda layer: {"rotated": layer.self_attn.sliding_window is not None},
+    "Exaone4DecoderLayer": lambda layer: {"rotated": layer.self_attn.sliding_window is None or layer.self_attn.is_sliding},
+}
 
 
 def family_of(layer: object) -> LayerFamily | None:

@@ -45,7 +45,12 @@ class RotaryTables:
 
     def _compute(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         tables: tuple[torch.Tensor, torch.Tensor] = self._module(torch.zeros((), dtype=torch.float32), positions[None], *self._kind)
-        halves = [table[0].float().chunk(2, dim=-1) for table in tables]
-        if not all(torch.equal(first, second) for first, second in halves):
-            raise ValueError("its rotary positions have angles of their own for each half")
-        return halves[0][0].contiguous(), halves[1][0].contiguous()
+        return _once(tables[0][0].float()), _once(tables[1][0].float())
+
+
+def _once(table: torch.Tensor) -> torch.Tensor:
+    """A table has each angle twice, of both numbers that are turned by it: in halves or, for Cohere, beside each other."""
+    for first, second in (table.chunk(2, dim=-1), (table[:, ::2], table[:, 1::2])):
+        if torch.equal(first, second):
+            return first.contiguous()
+    raise ValueError("its rotary positions have angles of their own for each number")

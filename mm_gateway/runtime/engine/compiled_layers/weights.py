@@ -19,6 +19,8 @@ from mm_gateway.runtime.kernels.decoder import LayerWeights, MixtureWeights, Nor
 def layer_weights(layer: Any, family: LayerFamily, call: LayerCall, rotary: int) -> LayerWeights:
     """call: what the layer's attention is called with. rotary: which tables it takes, where it rotates."""
     attention = getattr(layer, family.attention)
+    if getattr(attention.config, "clip_qkv", None) is not None:  # OLMo
+        raise TypeError("queries, keys and values that are clipped")
     gate_up, down, mixture = _feed_forward(getattr(layer, family.feed_forward), family)
 
     def norm(module: Any, name: str | None) -> Norm | None:
@@ -48,6 +50,10 @@ def norm_of(module: Any) -> Norm:
     if isinstance(module, nn.LayerNorm):
         weight = torch.ones(module.normalized_shape) if module.weight is None else module.weight  # type: ignore[redundant-expr]
         return Norm(NormKind.LAYER, weight, module.eps, module.bias)
+    if name in ("CohereLayerNorm", "Cohere2LayerNorm"):
+        return Norm(NormKind.LAYER, module.weight, module.variance_epsilon)
+    if name == "OlmoLayerNorm":
+        return Norm(NormKind.LAYER, torch.ones(module.normalized_shape), 1e-5)
     if not name.endswith("RMSNorm"):
         raise TypeError(f"{name} is a norm of another kind")
     if name.startswith("Gemma"):  # stored as what is added to one
