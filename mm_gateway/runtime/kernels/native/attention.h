@@ -2,6 +2,7 @@
 // normalizer calculation for softmax, https://arxiv.org/abs/1805.02867; T. Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135.
 // A block is two small products, queries with keys and probabilities with values, the latter in the tiles of dense.h. Blocks begin at multiples
 // of KEYS, so that a row is attended in the same order whatever rows are computed beside it. Narrower cells are widened a block at a time.
+// A block's values are fetched while its keys are read, and the next block's keys while its values are (`ahead`, as in dense.h).
 #pragma once
 #include "cells.h"
 #include "dense.h"
@@ -12,7 +13,7 @@ constexpr int64_t KEYS = 64;  // of one block
 
 // Scores of Q queries and WIDTH / Q keys, a register of partial sums each: what a score is does not depend on how many queries there are.
 template <int Q>
-void score_tile(const float* queries, int64_t dim, const float* const* keys, float* scores) {
+void score_tile(const float* queries, int64_t dim, const float* const* keys, int64_t ahead, float* scores) {
     constexpr int K = WIDTH / Q;
     Floats sums[WIDTH] = {};
     for (int64_t at = 0; at < dim; at += WIDTH) {
@@ -21,6 +22,7 @@ void score_tile(const float* queries, int64_t dim, const float* const* keys, flo
         for (int q = 0; q < Q; q++) query[q] = load(queries + q * dim + at);
 #pragma GCC unroll 16
         for (int k = 0; k < K; k++) {
+            __builtin_prefetch(keys[k] + at + ahead, 0, 2);
             const Floats key = load(keys[k] + at);
 #pragma GCC unroll 4
             for (int q = 0; q < Q; q++) sums[q * K + k] = multiply_add(key, query[q], sums[q * K + k]);
@@ -32,18 +34,18 @@ void score_tile(const float* queries, int64_t dim, const float* const* keys, flo
 }
 
 template <int Q>
-void score_rows(const float* queries, int64_t dim, const float* const* keys, int64_t count, float* scores) {
-    for (int64_t key = 0; key < count; key += WIDTH / Q) score_tile<Q>(queries, dim, keys + key, scores + key);
+void score_rows(const float* queries, int64_t dim, const float* const* keys, int64_t ahead, int64_t count, float* scores) {
+    for (int64_t key = 0; key < count; key += WIDTH / Q) score_tile<Q>(queries, dim, keys + key, ahead, scores + key);
 }
 
 // scores [query][KEYS] of a block's `here` keys.
-void score(const float* queries, int64_t count, const float* keys, int64_t stride, int64_t here, int64_t dim, float* scores) {
+void score(const float* queries, int64_t count, const float* keys, int64_t stride, int64_t ahead, int64_t here, int64_t dim, float* scores) {
     constexpr int Q = WIDTH / 4;  // four keys at once
     const float* rows[KEYS];
     for (int64_t i = 0; i < KEYS; i++) rows[i] = keys + std::min(i, here - 1) * stride;
     int64_t query = 0;
-    for (; query + Q <= count; query += Q) score_rows<Q>(queries + query * dim, dim, rows, here, scores + query * KEYS);
-    for (; query < count; query++) score_rows<1>(queries + query * dim, dim, rows, here, scores + query * KEYS);
+    for (; query + Q <= count; query += Q) score_rows<Q>(queries + query * dim, dim, rows, ahead, here, scores + query * KEYS);
+    for (; query < count; query++) score_rows<1>(queries + query * dim, dim, rows, ahead, here, scores + query * KEYS);
 }
 
 // What a query knows after the blocks so far: its largest score, and sums relative to that.
@@ -85,23 +87,24 @@ void attend(const Attention& a) {
     for (int64_t first = begin; first < end; first += KEYS) {
         const int64_t here = std::min(KEYS, end - first);
         const char *key_cells = a.keys + first * a.kv_stride, *value_cells = a.values + first * a.kv_stride;
+        const char* next = first + KEYS < end ? key_cells + KEYS * a.kv_stride : value_cells;
         const float *keys = wide_keys, *values = wide_values;
-        int64_t stride = dim;
+        int64_t stride = dim, to_values = 0, to_keys = 0;
         if (a.cells == CELLS_FP32) {
             keys = reinterpret_cast<const float*>(key_cells), values = reinterpret_cast<const float*>(value_cells);
-            stride = a.kv_stride / sizeof(float);
+            stride = a.kv_stride / sizeof(float), to_values = values - keys, to_keys = reinterpret_cast<const float*>(next) - values;
         } else {
-            widen(key_cells, a.kv_stride, here, dim, a.cells, wide_keys);
-            widen(value_cells, a.kv_stride, here, dim, a.cells, wide_values);
+            widen(key_cells, a.kv_stride, here, dim, a.cells, value_cells - key_cells, wide_keys);
+            widen(value_cells, a.kv_stride, here, dim, a.cells, next - value_cells, wide_values);
         }
-        score(queries, count, keys, stride, here, dim, scores);
+        score(queries, count, keys, stride, to_values, here, dim, scores);
         for (int64_t query = 0; query < count; query++) {
             const int64_t own = a.position + query / a.group - first;
             const int64_t from = a.window > 0 ? std::max<int64_t>(0, own - a.window + 1) : 0, to = std::min(here, own + 1);
             if (from < to) softmax[query].update(scores + query * KEYS, from, to, sums + query * dim, dim);
             else std::memset(scores + query * KEYS, 0, KEYS * sizeof(float));
         }
-        run_product<float>({scores, KEYS, values, stride, PANEL, here, sums, dim, nullptr, true, 0}, count, dim / PANEL);
+        run_product<float>({scores, KEYS, values, stride, PANEL, here, sums, dim, nullptr, true, to_keys}, count, dim / PANEL);
     }
     for (int64_t query = 0; query < count; query++) {
         float* out = a.out + query / a.group * a.out_stride + query % a.group * dim;

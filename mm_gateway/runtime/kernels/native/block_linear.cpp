@@ -78,7 +78,7 @@ namespace {
 // y [rows][outputs] = x [rows][inputs] * W^T + bias, of numbers.
 void multiply_numbers(const Layer& layer, const float* x, float* y, int64_t rows, int threads) {
     const FloatKernels& chosen = *floats;
-    share(panels_of(layer), std::max<int64_t>(1, WORTHWHILE / (rows * layer.inputs * PANEL)), threads, [&](int64_t first, int64_t last) {
+    share(panels_of(layer), std::max<int64_t>(PANELS_AT_ONCE, WORTHWHILE / (rows * layer.inputs * PANEL)), threads, [&](int64_t first, int64_t last) {
         chosen.multiply(layer, x, y, layer.outputs, rows, first, last);
     });
 }

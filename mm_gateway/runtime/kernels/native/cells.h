@@ -68,9 +68,10 @@ void narrow(const float* x, int64_t dim, Cells cells, char* to) {
     }
 }
 
-// The same head of `count` positions, `stride` bytes apart, as [count][dim].
-void widen(const char* from, int64_t stride, int64_t count, int64_t dim, Cells cells, float* x) {
+// The same head of `count` positions, `stride` bytes apart, as [count][dim]; meanwhile those `ahead` bytes on are fetched.
+void widen(const char* from, int64_t stride, int64_t count, int64_t dim, Cells cells, int64_t ahead, float* x) {
     for (int64_t i = 0; i < count; i++, from += stride, x += dim) {
+        for (int64_t at = 0; at < (cells == CELLS_FP16 ? 2 * dim : dim); at += 64) __builtin_prefetch(from + at + ahead, 0, 2);
         if (cells == CELLS_FP16) widen_from_fp16(reinterpret_cast<const uint16_t*>(from), dim, x);
         else widen_from_bytes(reinterpret_cast<const int8_t*>(from), dim, x);
     }

@@ -96,7 +96,7 @@ private:
             const Layer& layer = *projection.layers[index];
             const int64_t panels = panels_of(layer);
             if (of_numbers(layer)) {
-                worker.share(panels, worker.piece(panels, 4), [&](int64_t first, int64_t last) {
+                worker.share(panels, worker.piece(panels, PANELS_AT_ONCE), [&](int64_t first, int64_t last) {
                     floats.multiply(layer, x, y, width, step.rows, first, last);
                 });
             } else {

@@ -39,8 +39,12 @@ public:
         wait(here, total);
     }
 
-    // A piece of `total`, such that each thread gets some of them, of at least `least`.
-    int64_t piece(int64_t total, int64_t least = 1) const { return std::max(least, total / (4 * threads)); }
+    // A piece of `total`, `least` or a multiple of it: of some for each thread, where that can be the same number for all.
+    int64_t piece(int64_t total, int64_t least = 1) const {
+        for (int64_t each = 4; each > 1; each--)
+            if (total % (each * threads * least) == 0) return total / (each * threads);
+        return std::max<int64_t>(1, total / (4 * threads) / least) * least;
+    }
 
 private:
     static void wait(const Phase& phase, int64_t total);
