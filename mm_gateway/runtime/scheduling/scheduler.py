@@ -3,8 +3,9 @@
 Each step, within a budget of tokens:
 
 1. every decoding sequence gets its one token, so streams never stall;
-2. sequences in prefill share what is left, shortest first, each at least an equal share: a long prompt neither
-   blocks short ones nor starves;
+2. what is left goes to sequences in prefill, one after the other, in the order in which they would be done if they shared it equally
+   (fair queueing, https://doi.org/10.1145/75247.75248): a long prompt neither blocks short ones nor starves, and of several
+   of one length the first need not wait for the last (https://doi.org/10.1145/781027.781057);
 3. waiting sequences are admitted in turn between requests, while there is KV space, a running place and budget. One whose
    prefix a running sequence is computing is passed over meanwhile, and at most LOOKAHEAD of them in a step: the cost of a
    step does not grow with the queue.
@@ -65,6 +66,7 @@ class Scheduler:
         self._preempted: deque[Sequence] = deque()
         self._waiting: OrderedDict[int, dict[int, Sequence]] = OrderedDict()  # by group, next group first; then by id
         self._waiting_count = 0
+        self._shared = 0.0  # tokens that each sequence in prefill would have been given so far, if all got the same
         self.preemptions = 0
 
     @property
@@ -133,12 +135,12 @@ class Scheduler:
         budget = self._max_step_tokens - len(decodes)
         self._admit(budget)
         decoding = {seq.id for seq in decodes}
-        prefills = sorted((seq for seq in self._running.values() if seq.id not in decoding), key=lambda seq: seq.remaining)
+        prefills = sorted((seq for seq in self._running.values() if seq.id not in decoding), key=lambda seq: seq.turn)
+        if prefills:
+            self._shared += budget / len(prefills)
         chunks: list[ScheduledSequence] = []
-        for position, seq in enumerate(prefills):
-            share = -(-budget // (len(prefills) - position))
-            count = min(seq.remaining, share)
-            if count:
+        for seq in prefills:
+            if count := min(seq.remaining, budget):
                 chunks.append(ScheduledSequence(seq, count, count == seq.remaining))
                 budget -= count
         if not chunks:
@@ -219,6 +221,7 @@ class Scheduler:
             seq.computed = cached
             if seq.cached is None:
                 seq.cached = cached
+            seq.turn = self._shared + seq.remaining
             self._running[seq.id] = seq
             prefilling += 1
             tokens += seq.remaining

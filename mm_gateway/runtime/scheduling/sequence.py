@@ -29,6 +29,7 @@ class Sequence:
         lookup: guesses tokens that may come next; None: nothing is guessed.
         count_accepted: how many of some tokens a grammar lets come next, one after the other; None: all.
         draft_len: of `tokens`, the last ones that are such guesses: only while a step checks them.
+        turn: its place among those in prefill, the smallest first.
         angle_len: where rotary angles depend on the length: what they are made for, or the position after a token where that is more.
         angles: names those of its keys, since others' keys are only for sequences with the same; 0: those of training.
     """
@@ -54,6 +55,7 @@ class Sequence:
         "seed",
         "thought_len",
         "tokens",
+        "turn",
     )
 
     def __init__(
@@ -84,6 +86,7 @@ class Sequence:
         self.count_accepted: Callable[[list[int]], int] | None = None
         self.draft_len = 0
         self.angle_len = self.angles = 0
+        self.turn = 0.0
         self.computed = 0
         self.cached: int | None = None
         """Prompt tokens found in the cache at first admission; None before."""

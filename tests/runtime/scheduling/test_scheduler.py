@@ -68,6 +68,31 @@ def test_a_short_prompt_overtakes_a_long_one_in_prefill() -> None:
     assert long.computed > 16
 
 
+def test_prompts_of_one_length_are_read_one_after_the_other() -> None:
+    scheduler, _ = make(step_tokens=32)
+    prompts = [sequence(id, prompt(30, id)) for id in range(4)]
+    for seq in prompts:
+        scheduler.add(seq)
+    answered = []
+    while len(answered) < 4:
+        run_step(scheduler)
+        answered.append(sum(seq.output_len > 0 for seq in prompts))
+    assert answered == [1, 2, 3, 4]
+
+
+def test_a_long_prompt_is_read_however_many_short_ones_keep_coming() -> None:
+    scheduler, _ = make(step_tokens=16, max_running=4)
+    long = sequence(0, prompt(200, 1))
+    scheduler.add(long)
+    steps = 0
+    while long.output_len == 0:
+        steps += 1
+        assert steps < 60
+        for id in (2 * steps, 2 * steps + 1):
+            scheduler.add(sequence(id, prompt(8, id), max_tokens=1))
+        run_step(scheduler)
+
+
 def test_requests_take_turns_however_many_choices_one_has() -> None:
     scheduler, _ = make(max_running=4, step_tokens=64)
     greedy_request = [sequence(i, prompt(5, i), group=100) for i in range(20)]
