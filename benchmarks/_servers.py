@@ -66,18 +66,21 @@ def running(
         log_path: what it writes goes there; None: only an error shows the end of it.
 
     Raises:
-        ServerError: it ended, or was not ready in time.
+        ServerError: it cannot be run, ended, or was not ready in time.
     """
     port = free_port()
     with tempfile.TemporaryFile() if log_path is None else log_path.open("w+b") as log:
-        process = subprocess.Popen(
-            [part.replace(PORT, str(port)) for part in server.command],
-            env=os.environ | server.environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [part.replace(PORT, str(port)) for part in server.command],
+                env=os.environ | server.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ServerError(f"{server.name} cannot be run: {error}") from error
         try:
             if problem := _wait_until_ready(process, port, health, ready_timeout_s):
                 log.seek(0)

@@ -1,206 +1,197 @@
-"""The gateway side by side with its peers on the same random-weight checkpoints; writes a table of ratios into docs/benchmarks.md.
+"""The gateway side by side with its peers on the same weights; writes tables into docs/benchmarks.md and docs/performance.md.
 
-    pip install -e '.[dev,bench]' --constraint constraints.txt
-    python -m benchmarks.compare --llama-server /path/to/llama-server
+    python -m benchmarks.compare --model smollm2 --peers llama-server=/path/to/llama-server,vllm=VENV,openvino=VENV,transformers=VENV
 
-Servers run one after the other, each for all workloads, and the whole sequence is repeated `--rounds` times, so that what
-disturbs the machine meets all of them; the table shows medians over rounds and their ratios. All decode greedily, 64 tokens of
-prompt and 64 of output, with as many threads as the process has cores. llama.cpp's server gets as many slots as there are clients.
+The memory is measured first. Then all servers of one precision are started, warmed up, and asked in turn, cell by cell, round by round,
+so that what disturbs the machine meets all of them; who is not asked is stopped (SIGSTOP). All decode greedily, guess nothing, and
+get the same prompts, which no server has seen before. What is measured is written down at once: `--resume` goes on after an
+interruption, `--table` makes the tables of what there is. How each peer is installed: docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import os
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
+from tokenizers import Tokenizer
 
-from benchmarks._checkpoints import CONTEXT_LENGTH, XS, M, make_checkpoint, make_gguf
-from benchmarks._measures import median, ratio
-from benchmarks._servers import PORT, ServerCommand, ServerError, running
-from benchmarks._tables import machine, markdown_table, versions, write_section
-from benchmarks._workload import Workload
-from benchmarks.serving import Report, run
+from benchmarks._servers import ServerError
+from benchmarks._tables import machine, versions, write_section
+from benchmarks.comparison.cells import Cell, cells, guessed_s
+from benchmarks.comparison.records import Context, Failed, Measured, Record, Records, Started
+from benchmarks.comparison.side_by_side import CellError, Contender, SideBySide, same_tokens
+from benchmarks.comparison.tables import full_table, ratio_table
+from benchmarks.peers import gateway
+from benchmarks.peers.models import MODELS, Model, open_model
+from benchmarks.peers.server import PRECISIONS, Demand, NotServed, Server
+from benchmarks.peers.table import PEERS, read_peers
+from mm_gateway.runtime.model_speed import memory_gb_per_s
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-CLIENTS = (1, 16, 32)
-REQUESTS = {1: 6, 16: 48, 32: 96}
-SLOW_REQUESTS = {1: 3, 16: 16, 32: 32}
-PREFIX = Workload(clients=1, requests=12, prompt_tokens=544, output_tokens=4, shared_prefix=0, ignore_eos=True, warmup=1)
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A server of the comparison. slow: gets fewer requests, because it would take minutes for the usual ones."""
+class Plan:
+    """What is compared. deadline_s: on the monotonic clock, after which no cell is begun."""
 
-    command: ServerCommand
-    precision: str
-    slow: bool = False
-    endpoint: str = "completions"
+    model: Model
+    peers: dict[str, Path | None]
+    precisions: Sequence[str]
+    cells: list[Cell]
+    rounds: int
+    scale: float
+    timeout_s: float
+    deadline_s: float
 
+    def servers(self, precision: str) -> list[Server | Failed]:
+        """Ours first; a peer that cannot hold the model so is the reason why."""
+        demand = Demand(max(cell.clients for cell in self.cells), max(cell.prompt_tokens + cell.output_tokens for cell in self.cells))
+        found: list[Server | Failed] = [gateway.server(self.model, precision)]
+        for name, where in self.peers.items():
+            try:
+                found += PEERS[name](self.model, precision, where, demand)
+            except NotServed as reason:
+                found.append(Failed(precision, name, None, str(reason)))
+        return found
 
-def contenders(checkpoint: Path, work: Path, llama_server: Path | None) -> list[Contender]:
-    """Every server, ours first."""
-    found = [Contender(_ours(checkpoint, work, precision), precision) for precision in ("f32", "f16", "8bit")]
-    if llama_server is not None:
-        for precision, kind in (("f32", "f32"), ("f16", "f16"), ("8bit", "q8_0")):
-            found.append(Contender(_llama(checkpoint, llama_server, kind), precision))
-    for name, flags in (("transformers serve", ()), ("transformers serve, continuous batching", ("--continuous-batching",))):
-        found.append(Contender(_transformers(name, checkpoint, flags), "f32", slow=True, endpoint="chat"))
-    return found
-
-
-def _ours(checkpoint: Path, work: Path, precision: str) -> ServerCommand:
-    entry = {"model_name": str(checkpoint), "device": "cpu", "preload": True}
-    entry |= {"f32": {"dtype": "fp32"}, "f16": {"dtype": "fp16"}, "8bit": {"quantization": "8bit"}}[precision]
-    models = work / f"{checkpoint.name}-{precision}.yaml"
-    models.write_text(json.dumps({"models": {"m": entry}}))
-    command = (sys.executable, "-m", "mm_gateway.main", "serve", "--models", str(models), "--port", PORT)
-    return ServerCommand(f"mm_gateway {precision}", command, "m")
+    def is_late(self) -> bool:
+        return time.monotonic() > self.deadline_s
 
 
-def _llama(checkpoint: Path, binary: Path, kind: str) -> ServerCommand:
-    slots = max(CLIENTS)
-    threads = str(len(os.sched_getaffinity(0)))
-    command = (str(binary), "-m", str(make_gguf(checkpoint, kind)), "--port", PORT, "--host", "127.0.0.1", "-np", str(slots))
-    command += ("-c", str(slots * 256), "-t", threads, "-tb", threads, "--no-webui", "--cache-ram", "0")
-    return ServerCommand(f"llama-server {kind}", command, "m")
+def compare(plan: Plan, records: Records) -> None:
+    """Measure what the records do not have yet."""
+    for precision in plan.precisions:
+        with SideBySide() as side_by_side:
+            contenders: list[Contender] = []
+            ours: list[str] = []
+            for server in plan.servers(precision):
+                if isinstance(server, Failed):
+                    _note(records, server)
+                elif not plan.is_late() and (server.name == gateway.NAME or _has_work(plan, records, precision, server)):
+                    contenders += _started(plan, records, precision, server, side_by_side, ours)
+            for round_index in range(plan.rounds):
+                for cell in plan.cells:
+                    for contender in contenders:
+                        if plan.is_late():
+                            return
+                        if not records.has(precision, contender.server.name, cell, round_index):
+                            _note(records, _measured(plan, precision, cell, round_index, side_by_side, contender))
 
 
-def _transformers(name: str, checkpoint: Path, flags: tuple[str, ...]) -> ServerCommand:
-    binary = str(Path(sys.executable).with_name("transformers"))
-    command = (binary, "serve", str(checkpoint), "--device", "cpu", "--port", PORT, *flags)
-    return ServerCommand(name, command, str(checkpoint))
+def _has_work(plan: Plan, records: Records, precision: str, server: Server) -> bool:
+    return not all(records.has(precision, server.name, cell, index) for cell in plan.cells for index in range(plan.rounds))
 
 
-def measure(contender: Contender, clients: tuple[int, ...], scale: float, seed: int) -> dict[int, Report]:
-    """All workloads of one server, started afresh. An empty result where it does not run here."""
-    requests = SLOW_REQUESTS if contender.slow else REQUESTS
-    reports: dict[int, Report] = {}
+def _started(plan: Plan, records: Records, precision: str, server: Server, side_by_side: SideBySide, ours: list[str]) -> list[Contender]:
+    """The server, asleep, once what it says was compared with `ours`, which the gateway's own texts become; nothing where it failed."""
     try:
-        with running(contender.command) as server:
-            for count in clients:
-                workload = Workload(
-                    clients=count,
-                    requests=max(count, round(requests[count] * scale)),
-                    endpoint="chat" if contender.endpoint == "chat" else "completions",
-                    seed=seed,
-                    warmup=min(count, 4),
-                )
-                reports[count] = uvloop.run(run(workload, server.base_url, server.model))
-                _say(f"{contender.command.name}, {count} clients: {reports[count].tokens_per_s:.1f} tok/s", reports[count])
-    except ServerError as error:
-        _say(f"left out: {error}")
-    return reports
+        contender = side_by_side.start(server, plan.cells)
+        with side_by_side.awake(contender):
+            texts = contender.texts()
+    except (ServerError, CellError) as error:
+        _note(records, Failed(precision, server.name, None, str(error)))
+        return []
+    if server.name == gateway.NAME:
+        ours.extend(texts)
+    tokenizer = Tokenizer.from_file(str(plan.model.folder / "tokenizer.json"))
+    same = same_tokens(lambda text: tokenizer.encode(text, add_special_tokens=False).ids, ours, texts) if ours else (0, 0)
+    _note(records, Started(precision, server.name, server.version, server.command.shown(), *same))
+    return [contender]
 
 
-def throughput_section(results: dict[str, list[dict[int, Report]]], servers: list[Contender], clients: tuple[int, ...]) -> str:
-    """One row a server and number of clients: tok/s, latencies, and how we do against it at the same precision."""
-
-    def values(name: str, count: int, pick: Callable[[Report], float]) -> float:
-        return median([pick(reports[count]) for reports in results.get(name, []) if count in reports])
-
-    rows = []
-    for server in servers:
-        ours = f"mm_gateway {server.precision}"
-        for count in clients:
-            name = server.command.name
-            speed = values(name, count, lambda report: report.tokens_per_s)
-            first = values(name, count, lambda report: report.ttft.p95)
-            gap = values(name, count, lambda report: report.inter_token.p50)
-            speedup = ratio(values(ours, count, lambda report: report.tokens_per_s), speed)
-            waiting = ratio(values(ours, count, lambda report: report.ttft.p95), first)
-            row = [name, count, speed, first * 1e3, gap * 1e3]
-            rows.append([*row, *(("", "") if name == ours else (f"{speedup:.2f}x", f"{waiting:.2f}x"))])
-    head = ["server", "clients", "output tok/s", "TTFT p95, ms", "inter-token p50, ms", "our tok/s against it", "our TTFT p95 against it"]
-    commands = "\n".join(f"- {server.command.name}: `{server.command.shown()}`" for server in servers)
-    return f"{_context()}\n\n{markdown_table(head, rows)}\n\nCommands:\n\n{commands}"
+def _measured(plan: Plan, precision: str, cell: Cell, round_index: int, side_by_side: SideBySide, contender: Contender) -> Record:
+    try:
+        with side_by_side.awake(contender):
+            return contender.measure(precision, cell, round_index, plan.scale, plan.timeout_s)
+    except (CellError, ServerError) as error:
+        return Failed(precision, contender.server.name, cell, str(error))
 
 
-def measure_prefix(checkpoint: Path, work: Path) -> str:
-    """Time to first token of 544-token prompts, 512 of them shared with an earlier one or not."""
-    with running(_ours(checkpoint, work, "f32")) as server:
-        cold = uvloop.run(run(dataclasses.replace(PREFIX, seed=101), server.base_url, server.model))
-        warm = uvloop.run(run(dataclasses.replace(PREFIX, seed=102, shared_prefix=512), server.base_url, server.model))
-    head = ["prompts of 544 tokens", "TTFT p50, ms", "TTFT p95, ms"]
-    rows = [
-        ["nothing in common", cold.ttft.p50 * 1e3, cold.ttft.p95 * 1e3],
-        ["512 tokens in common", warm.ttft.p50 * 1e3, warm.ttft.p95 * 1e3],
-    ]
-    return f"{_context()}\n\n{markdown_table(head, rows)}\n\nWarm against cold: {ratio(warm.ttft.p50, cold.ttft.p50):.2f}x"
+def _note(records: Records, record: Record) -> None:
+    records.add(record)
+    if isinstance(record, Measured):
+        shown = f"{record.server} {record.precision}, {record.cell}, round {record.round}: {record.tokens_per_s:.1f} tok/s"
+    elif isinstance(record, Started):
+        shown = f"{record.server} {record.precision}: {record.same_tokens} of {record.of_tokens} tokens are ours"
+    else:
+        shown = str(record)
+    print(shown, file=sys.stderr, flush=True)
 
 
-def measure_gateway_tax(work: Path, rounds: int) -> str:
-    """Tokens per second of XS at 32 clients: over HTTP, and from the engine in a process that only reads its events."""
-    checkpoint = make_checkpoint(XS, work)
-    workload = Workload(clients=32, requests=256, ignore_eos=True, warmup=32)
-    served, alone = [], []
-    for index in range(rounds):
-        with running(_ours(checkpoint, work, "f32")) as server:
-            served.append(uvloop.run(run(dataclasses.replace(workload, seed=index), server.base_url, server.model)).tokens_per_s)
-        alone.append(_engine_alone(checkpoint, dataclasses.replace(workload, seed=index)))
-        _say(f"XS: gateway {served[-1]:.0f}, engine alone {alone[-1]:.0f} tok/s")
-    rows = [["gateway and engine, clients on the same cores", median(served)], ["engine alone", median(alone)]]
-    table = markdown_table(["XS, 32 clients, 64 + 64 tokens", "output tok/s"], rows)
-    return f"{_context()}\n\n{table}\n\nWith the gateway against without: {ratio(median(served), median(alone)):.2f}x"
+def estimate_minutes(plan: Plan) -> float:
+    """About how long it takes on two quiet cores, starts included."""
+    seconds = 0.0
+    for precision in plan.precisions:
+        for server in plan.servers(precision):
+            if isinstance(server, Server):
+                each = [guessed_s(cell, precision, plan.scale, one_at_a_time=server.one_at_a_time) for cell in plan.cells]
+                seconds += server.ready_s + 5 + plan.rounds * sum(each)
+    return seconds / 60
 
 
-def _engine_alone(checkpoint: Path, workload: Workload) -> float:
-    import subprocess
+def write_tables(model: Model, records: Records, *, dry: bool) -> None:
+    full = full_table(records, versions("mm-gateway", "torch", "transformers"))
+    ratios = ratio_table(records)
+    if dry:
+        print(full, ratios, sep="\n\n")
+        return
+    write_section(DOCS / "benchmarks.md", f"compare {model.name}", full)
+    write_section(DOCS / "performance.md", f"ratios {model.name}", ratios)
 
-    command = [sys.executable, "-m", "benchmarks.engine_alone", str(checkpoint), json.dumps(dataclasses.asdict(workload))]
-    return float(subprocess.run(command, cwd=PAGE.parent.parent, capture_output=True, text=True, check=True).stdout)
 
-
-def _context() -> str:
-    return f"{machine()}. {versions('mm-gateway', 'torch', 'transformers', 'uvicorn', 'litestar')}."
-
-
-def _say(text: str, report: Report | None = None) -> None:
-    errors = f"  {report.errors}" if report is not None and report.errors else ""
-    print(text + errors, file=sys.stderr, flush=True)
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--llama-server", type=Path, help="llama.cpp's server binary")
-    parser.add_argument("--work", type=Path, default=Path("build/benchmarks"), help="where checkpoints are made and kept")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", nargs="*", choices=("serving", "prefix", "tax"), default=("serving", "prefix", "tax"))
-    parser.add_argument("--servers", nargs="*", help="only servers whose name contains one of these; ours always runs")
-    parser.add_argument("--clients", type=int, nargs="*", choices=CLIENTS, default=CLIENTS)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of requests")
-    parser.add_argument("--dry", action="store_true", help="print instead of writing docs/benchmarks.md")
+    parser.add_argument("--model", choices=MODELS, default="smollm2")
+    parser.add_argument("--peers", type=read_peers, default={}, help=f"of {', '.join(PEERS)}, each with =PATH to its binary or environment")
+    parser.add_argument(
+        "--precisions", type=lambda text: text.split(","), default=["f32", "f16", "8bit", "4bit"], help=", ".join(PRECISIONS)
+    )
+    parser.add_argument("--clients", type=_numbers, default=[1, 4, 16, 32], help="of prompts below 512 tokens")
+    parser.add_argument("--prompts", type=_numbers, default=[64, 2048], help="tokens; from 512 on they are read for one token")
+    parser.add_argument("--long-clients", type=_numbers, default=[1], help="of prompts from 512 tokens on")
+    parser.add_argument("--output", type=int, default=64, help="tokens of each answer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the usual requests: 4 of one client, 2 of each of many")
+    parser.add_argument("--timeout-s", type=float, default=300.0, help="of one cell")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no cell is begun after so many")
+    parser.add_argument("--work", type=Path, default=Path("build/benchmarks"), help="where models and results are kept")
+    parser.add_argument("--prepare", action="store_true", help="make the models' files and end")
+    parser.add_argument("--resume", action="store_true", help="keep the results that are there, and measure what is missing")
+    parser.add_argument("--table", action="store_true", help="make the tables of the results that are there, and end")
+    parser.add_argument("--dry", action="store_true", help="print the tables instead of writing them into docs/")
     args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    checkpoint = make_checkpoint(M, args.work.resolve())
-    sections: dict[str, str] = {}
-    if "serving" in args.only:
-        servers = contenders(checkpoint, args.work.resolve(), args.llama_server)
-        if args.servers is not None:
-            servers = [s for s in servers if any(part in s.command.name for part in (*args.servers, "mm_gateway"))]
-        clients = tuple(args.clients)
-        results: dict[str, list[dict[int, Report]]] = {server.command.name: [] for server in servers}
-        for index in range(args.rounds):
-            for server in servers:
-                results[server.command.name].append(measure(server, clients, args.scale, seed=index))
-        sections["serving"] = throughput_section(results, servers, clients)
-    if "prefix" in args.only:
-        sections["prefix"] = measure_prefix(checkpoint, args.work.resolve())
-    if "tax" in args.only:
-        sections["tax"] = measure_gateway_tax(args.work.resolve(), args.rounds)
-    for name, text in sections.items():
-        if args.dry:
-            print(text, end="\n\n")
-        else:
-            write_section(PAGE, name, text)
-    assert PREFIX.prompt_tokens + PREFIX.output_tokens <= CONTEXT_LENGTH
+    # Ended by a signal, it takes its servers with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    if unknown := set(args.precisions).difference(PRECISIONS):
+        parser.error(f"no such precision: {', '.join(sorted(unknown))}")
+    work = args.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    model = open_model(args.model, work)
+    results = work / f"compare-{model.name}.jsonl"
+    if args.table:
+        write_tables(model, Records(results, resume=True), dry=args.dry)
+        return 0
+    asked = cells(args.clients, args.prompts, args.long_clients, args.output)
+    deadline_s = time.monotonic() + args.minutes * 60
+    plan = Plan(model, args.peers, args.precisions, asked, args.rounds, args.scale, args.timeout_s, deadline_s)
+    print(f"about {estimate_minutes(plan):.0f} minutes on two quiet cores; results: {results}", file=sys.stderr, flush=True)
+    if args.prepare:
+        return 0
+    records = Records(results, resume=args.resume)
+    if not any(isinstance(record, Context) for record in records.all):
+        step_bytes = {precision: model.step_bytes(precision) for precision in PRECISIONS}
+        _note(records, Context(model.title, machine(), memory_gb_per_s(), step_bytes))
+    compare(plan, records)
+    write_tables(model, records, dry=args.dry)
     return 0
 
 

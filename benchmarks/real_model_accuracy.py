@@ -107,13 +107,15 @@ def llama_cpp(python: Path, *arguments: str) -> Iterator[LlamaCpp]:
         yield LlamaCpp(process)
 
 
-def kind_of(file: str, name: str, shape: tuple[int, ...], layers: int) -> Kind:
-    """Which blocks llama.cpp's quantizer gives a tensor of a Llama with tied embeddings (llama-quant.cpp, llama_tensor_get_type)."""
+def kind_of(file: str, name: str, shape: tuple[int, ...], layers: int, *, tied: bool) -> Kind:
+    """Which blocks llama.cpp's quantizer gives a tensor of a Llama (llama-quant.cpp, llama_tensor_get_type).
+
+    tied: the embeddings are the output layer too.
+    """
     if len(shape) < 2:
         return Kind.F32
     plain = {"Q4_K_M": Kind.Q4_K, "Q5_K_M": Kind.Q5_K}.get(file) or Kind[file]
-    embeddings = name == "token_embd.weight"
-    if embeddings and file != "F16":
+    if name == ("token_embd.weight" if tied else "output.weight") and file not in ("F16", "BF16"):
         plain = Kind.Q8_0 if file == "Q8_0" else Kind.Q6_K
     elif file.endswith("_M") and ("attn_v" in name or "ffn_down" in name):
         layer = int(name.split(".")[1])
@@ -129,10 +131,11 @@ def make_file(folder: Path, file: str, layers: int, python: Path) -> Path:
     target = folder / f"{file}.gguf"
     if target.exists():
         return target
+    tied = bool(json.loads((folder / "config.json").read_text(encoding="utf-8"))["tie_word_embeddings"])
     with llama_cpp(python, "quantize") as quantizer:
 
         def encode(name: str, numbers: np.ndarray) -> tuple[np.ndarray, Kind]:
-            kind = kind_of(file, name, numbers.shape, layers)
+            kind = kind_of(file, name, numbers.shape, layers, tied=tied)
             if kind == Kind.F32:
                 return numbers, kind
             block, block_bytes = gguf.GGML_QUANT_SIZES[kind]

@@ -1,0 +1,41 @@
+"""`transformers serve` in its two modes: one request after another, and continuous batching."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks._servers import PORT, ServerCommand
+from benchmarks.peers.models import Model
+from benchmarks.peers.server import Demand, NotServed, Server, installed_version
+
+TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+
+
+def servers(model: Model, precision: str, where: Path | None, demand: Demand) -> list[Server]:
+    """where: the folder of an environment with transformers[serving]; None: this one."""
+    if precision not in TYPES:
+        raise NotServed("its weights of 8 and 4 bits are bitsandbytes', which are for GPUs")
+    where = where or Path(sys.prefix)
+    installed_version(where, "fastapi")  # what the extra `serving` brings
+    version, folder = installed_version(where, "transformers"), str(model.without_end())
+    found = []
+    for mode, flags in (("", ()), (", continuous batching", ("--continuous-batching",))):
+        command = (
+            str(where / "bin" / "transformers"),
+            "serve",
+            folder,
+            "--device",
+            "cpu",
+            "--dtype",
+            TYPES[precision],
+            "--host",
+            "127.0.0.1",
+            "--port",
+            PORT,
+            *flags,
+        )
+        described = ServerCommand(f"transformers serve {precision}{mode}", command, folder, {"HF_HUB_OFFLINE": "1"})
+        about = {"ready_s": 10, "one_at_a_time": not flags, "takes_ignore_eos": False, "version": version}
+        found.append(Server(f"transformers serve{mode}", described, **about))
+    return found
