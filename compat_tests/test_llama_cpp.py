@@ -120,8 +120,9 @@ def test_each_architecture_gives_llama_cpps_log_probabilities(name: str, tmp_pat
     tokenizer = make_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>")
     file = write_gguf(tmp_path / "m.gguf", random_model(configurations(len(tokenizer))[name]), tokenizer)
     loaded = ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu"))
+    tokens = tokenizer("The quick brown fox jumps over the lazy dog")["input_ids"]
     with llama_cpp(file) as server:
-        assert largest_difference(server, loaded.model, tokenizer("The quick brown fox jumps over the lazy dog")["input_ids"]) < 1e-2
+        assert largest_difference(loaded.model, tokens, server.top(tokens)) < 1e-2
 
 
 def test_the_real_model_is_as_close_to_llama_cpp_as_its_own_precisions_are_to_each_other(tmp_path: Path) -> None:
@@ -131,13 +132,11 @@ def test_the_real_model_is_as_close_to_llama_cpp_as_its_own_precisions_are_to_ea
     loaded = ModelLoader().load(ModelConfig(model_name="m", path=str(file), device="cpu", dtype="fp32"))
     prompts = [loaded.tokenizer(text)["input_ids"] for text in corpus() if len(text) > 300][:12]
     with llama_cpp(whole) as server:
-        ours = [largest_difference(server, loaded.model, prompt) for prompt in prompts]
         theirs = [server.top(prompt) for prompt in prompts]
     with llama_cpp(file) as server:
-        own = [
-            max(abs(value - server.top(prompt).get(token, value)) for token, value in top.items())
-            for prompt, top in zip(prompts, theirs, strict=True)
-        ]
+        rounded = [server.top(prompt) for prompt in prompts]
+    ours = [largest_difference(loaded.model, prompt, top) for prompt, top in zip(prompts, theirs, strict=True)]
+    own = [max(abs(value - blocks.get(token, value)) for token, value in top.items()) for top, blocks in zip(theirs, rounded, strict=True)]
     print(
         f"log-probabilities of the 20 likeliest: ours to llama.cpp's at fp32 {max(ours):.2g}, its own two precisions {max(own):.2g}",
         file=sys.stderr,
@@ -146,11 +145,11 @@ def test_the_real_model_is_as_close_to_llama_cpp_as_its_own_precisions_are_to_ea
     assert max(ours) < max(own)
 
 
-def largest_difference(server: LlamaCpp, model: Any, tokens: list[int]) -> float:
+def largest_difference(model: Any, tokens: list[int], top: dict[int, float]) -> float:
     """Of the log-probabilities of llama.cpp's 20 likeliest next tokens."""
     with torch.no_grad():
         found = model(torch.tensor([tokens])).logits[0, -1].log_softmax(0)
-    return max(abs(found[token].item() - value) for token, value in server.top(tokens).items())
+    return max(abs(found[token].item() - value) for token, value in top.items())
 
 
 def as_numbers(file: Path, target: Path) -> Path:

@@ -13,7 +13,8 @@ def main() -> None:
     parameters.port = int(sys.argv[2])
     parameters.n_ctx = 1024
     parameters.n_parallel = 1
-    parameters.cpuparams.n_threads = 2
+    # Its threads wait for each other in loops: on a machine that does other work, one alone is faster.
+    parameters.cpuparams.n_threads = 1
     parameters.warmup = False
     parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     # 16-bit keys and values, its default, would hide differences below a hundredth.
