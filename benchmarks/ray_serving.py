@@ -2,7 +2,8 @@
 
     python -m benchmarks.ray_serving [--part NAME] [--dry]
 
-Latency and streams are measured in alternating blocks, one client at a time; throughput with more streams than one replica takes.
+Latency and streams are measured in alternating blocks, one client at a time; throughput with more streams than one replica takes; loads
+with more models than one replica holds.
 Then a replica, a node, the cluster, and an ingress are killed amid 200 streams. Needs the environment `ray` of `make compat`. Writes the
 tables of docs/ray.md.
 """
@@ -12,13 +13,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import httpx
 import msgspec
 
 from benchmarks._http import Connection
@@ -26,7 +29,7 @@ from benchmarks._measures import Percentiles, ratio
 from benchmarks._servers import PORT, ServerCommand, free_port, running
 from benchmarks._tables import machine, markdown_table, versions, write_section
 from compat_tests.support.gateways import environment
-from compat_tests.support.ray_cluster import INGRESS, REPLICA, RayCluster, outcomes, ray_environment, ray_gateway
+from compat_tests.support.ray_cluster import INGRESS, REPLICA, RayCluster, metrics, outcomes, ray_environment, ray_gateway
 
 PAGE = Path(__file__).parent.parent / "docs" / "ray.md"
 MODELS: dict[str, object] = {"mock": {"model_name": "mock", "backend": "mock"}}
@@ -34,6 +37,11 @@ PLACE = {"memory_bytes": "300MiB", "num_cpus": 0.5}
 STREAM_TOKENS = 2000
 PLACES = 8
 """Requests that a replica takes in the measurement of throughput, of 20 tokens at 100 ms each: at best 4 requests/s for a replica."""
+
+
+MODELS_OF_ZIPF = 6
+REQUESTS_OF_ZIPF = 300
+"""One after the other from each of two clients; how often a model is asked falls as 1 / its rank."""
 
 
 def body(text: str, *, stream: bool = False) -> bytes:
@@ -100,6 +108,34 @@ async def throughput(cluster: RayCluster, work: Path) -> str:
             rate = count / (time.perf_counter() - started_s)
         rows.append([replicas, f"{rate:.1f}", f"{rate * 20:.0f}", f"{rate / float(str(rows[0][1])) if rows else 1:.2f}x"])
     return markdown_table(["replicas", "requests/s", "tokens/s", "ratio"], rows)
+
+
+async def loads(cluster: RayCluster, work: Path) -> str:
+    """Of models that do not all fit into a replica's memory, by routing; conversations that differ go anywhere where it is by prefix."""
+    models = {f"tiny-{n}": {"model_name": f"tiny-{n}", "path": "builtin:tiny-chat", "device": "cpu"} for n in range(MODELS_OF_ZIPF)}
+    order = random.Random(0).choices(list(models), [1 / (rank + 1) for rank in range(len(models))], k=REQUESTS_OF_ZIPF)
+    rows: list[list[object]] = []
+    for routing, text in (("least-loaded", "where the model was used last"), ("prefix", "by conversation, each a new one")):
+        settings = {**PLACE, "memory_bytes": "1GiB", "min_replicas": 2, "max_replicas": 2, "routing": routing}
+        memory = {"max_cached_models": MODELS_OF_ZIPF // 2}
+        with ray_gateway(work / f"loads-{routing}", models, cluster.address, settings, memory=memory) as gateway:
+            numbered, samples = iter(enumerate(order)), list[float]()
+
+            async def client(
+                address: str = gateway.address, left: Iterator[tuple[int, str]] = numbered, took: list[float] = samples
+            ) -> None:
+                async with httpx.AsyncClient(timeout=120) as http:
+                    for number, model in left:
+                        question = {"model": model, "max_tokens": 8, "messages": [{"role": "user", "content": f"{number}: hello"}]}
+                        started_s = time.perf_counter()
+                        (await http.post(f"{address}/v1/chat/completions", json=question)).raise_for_status()
+                        took.append(time.perf_counter() - started_s)
+
+            await asyncio.gather(*(client() for _ in range(2)))
+            loaded = sum(value for _, value in await asyncio.to_thread(metrics, gateway, "mm_gateway_replica_model_loads_total"))
+        measured = Percentiles.of(samples)
+        rows.append([text, f"{100 * loaded / len(order):.1f}", f"{measured.p50 * 1e3:.0f}", f"{measured.p99 * 1e3:.0f}"])
+    return markdown_table(["requests go", "loads of a model per 100 requests", "request, p50 ms", "p99 ms"], rows)
 
 
 async def killed(address: str, kill: Callable[[], object]) -> tuple[Counter[str], Counter[str]]:
@@ -175,6 +211,7 @@ async def main(parts: list[str], work: Path) -> str:
     measures: dict[str, Callable[[], Awaitable[str]]] = {
         "tax": lambda: tax_on_cluster(work),
         "throughput": lambda: on_cluster(work, throughput),
+        "loads": lambda: on_cluster(work, loads),
         "chaos": lambda: on_cluster(work, chaos),
         "ingress": lambda: chaos_of_ingress(work),
     }
@@ -187,7 +224,9 @@ async def main(parts: list[str], work: Path) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=["tax", "throughput", "chaos", "ingress"], help="may be repeated; default: all")
+    parser.add_argument(
+        "--part", action="append", choices=["tax", "throughput", "loads", "chaos", "ingress"], help="may be repeated; default: all"
+    )
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--dry", action="store_true", help="print instead of writing docs/ray.md")
     args = parser.parse_args()

@@ -20,7 +20,7 @@ from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.price import Price
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, Settings
 from mm_gateway.core import Backend, ModelInfo
-from mm_gateway.entries import Elsewhere, Names, local_configs, named_by, needs_manager, prices
+from mm_gateway.entries import Elsewhere, Fleet, Names, local_configs, named_by, needs_manager, prices
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
 from mm_gateway.runtime.residency.history import ModelEvent
@@ -270,6 +270,10 @@ class Catalog:
         """A glance at the local models; None where nothing is local."""
         return None if self._manager is None else self._manager.stats()
 
+    async def fleet(self) -> Fleet | None:
+        """The processes that run local models elsewhere, as they are now; None: this one does."""
+        return None if self._elsewhere is None else await self._elsewhere.fleet()
+
     def _managed(self, name: str) -> tuple[RealModelManager, LocalBackend]:
         backend = self.resolve(name)
         if not isinstance(backend, LocalBackend) or self._manager is None:
@@ -293,7 +297,7 @@ def build_catalog(settings: Settings, elsewhere: Elsewhere | None = None) -> Cat
     """The catalog that the settings describe. Loads nothing yet.
 
     Args:
-        elsewhere: makes the backends of local and mock entries where other processes run them. None: this one does.
+        elsewhere: where other processes run local and mock entries. None: this one does.
     """
     here = elsewhere is None and needs_manager(settings)
     manager = RealModelManager.from_settings(settings.memory, settings.engine) if here else None

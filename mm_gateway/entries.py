@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -19,9 +21,46 @@ from mm_gateway.configuration.price import Price, dearest
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Backend
 from mm_gateway.runtime.real_model_manager import RealModelManager
+from mm_gateway.runtime.residency.leases import ManagerStats, ModelStatus
 
-Elsewhere = Callable[[str, ModelConfig], Backend]
-"""From a local or mock entry and its name to the Backend of a model that other processes run."""
+if TYPE_CHECKING:
+    from mm_gateway.runtime.engine.stats import EngineStats
+
+
+@dataclass(frozen=True)
+class ReplicaGlance:
+    """One of the processes that run models elsewhere, as it is now.
+
+    Attributes:
+        replica: its name, node: the address of its machine. gpus: those that it sees, as CUDA_VISIBLE_DEVICES names them.
+        models: its local models, by name, with what their engines do where they are in memory. manager: of these; None: it has none.
+    """
+
+    replica: str
+    node: str
+    gpus: str
+    models: Mapping[str, tuple[ModelStatus, EngineStats | None]]
+    manager: ManagerStats | None
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All processes that run models elsewhere. states: how many there are, by what they do. seen: those that answered just now."""
+
+    states: Mapping[str, int] = field(default_factory=dict)
+    seen: Sequence[ReplicaGlance] = ()
+
+
+class Elsewhere(Protocol):
+    """Where other processes run local and mock entries."""
+
+    def backend(self, name: str, config: ModelConfig) -> Backend:
+        """Of an entry."""
+        ...
+
+    async def fleet(self) -> Fleet:
+        """These processes now, within a second or two."""
+        ...
 
 
 class Names(msgspec.Struct, frozen=True):
@@ -83,7 +122,7 @@ def _groups(models: Mapping[str, ModelConfig]) -> tuple[str, ...]:
 def _backend(name: str, config: ModelConfig, manager: RealModelManager | None, created: int, elsewhere: Elsewhere | None) -> Backend:
     """Of an entry that is no group."""
     if elsewhere is not None and config.backend in ("local", "mock"):
-        return elsewhere(name, config)
+        return elsewhere.backend(name, config)
     match config.backend:
         case "mock":
             return MockBackend(name, config, created)

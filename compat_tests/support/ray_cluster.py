@@ -9,12 +9,13 @@ import os
 import site
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from compat_tests.support.gateways import Gateway, environment, free_port, wait_for
 
@@ -32,12 +33,18 @@ def ray_environment() -> dict[str, str]:
 
 
 class RayCluster:
-    """A cluster of several nodes on this machine."""
+    """A cluster of several nodes on this machine.
 
-    def __init__(self, nodes: int, cpus: int = 4, port: int | None = None) -> None:
+    Args:
+        nodes: how many, or what each has (`num_cpus`, `num_gpus`, `memory` …). cpus: of each, where that is not said.
+        dashboard: port of the dashboard, which `serve deploy` asks; 0: none.
+    """
+
+    def __init__(self, nodes: int | Sequence[Mapping[str, object]], cpus: int = 4, port: int | None = None, dashboard: int = 0) -> None:
         self.port = port or free_port()
+        each = json.dumps([{"num_cpus": cpus, **node} for node in ([{}] * nodes if isinstance(nodes, int) else nodes)])
         self._process = subprocess.Popen(
-            [environment("ray"), str(Path(__file__).parent / "ray_nodes.py"), str(self.port), str(nodes), str(cpus)],
+            [environment("ray"), str(Path(__file__).parent / "ray_nodes.py"), str(self.port), each, str(dashboard)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -85,11 +92,13 @@ class RayCluster:
 
 
 @contextmanager
-def ray_gateway(folder: Path, models: Mapping[str, object], address: str, settings: Mapping[str, object]) -> Iterator[Gateway]:
-    """`mm-gateway serve --ray ADDRESS`, ready. settings: `ray:` of gateway.yaml."""
+def ray_gateway(
+    folder: Path, models: Mapping[str, object], address: str, settings: Mapping[str, object], **sections: object
+) -> Iterator[Gateway]:
+    """`mm-gateway serve --ray ADDRESS`, ready. settings: `ray:` of gateway.yaml. sections: others of it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "models.yaml").write_text(json.dumps({"models": models}))
-    (folder / "gateway.yaml").write_text(json.dumps({"ray": settings, "server": {"shutdown_grace_s": 1}}))
+    (folder / "gateway.yaml").write_text(json.dumps({**sections, "ray": settings, "server": {"shutdown_grace_s": 1}}))
     port, log = free_port(), folder / "stderr.txt"
     command = [environment("ray"), "-m", "mm_gateway.main", "serve", "--ray", address, "--port", str(port)]
     command += ["--models", str(folder / "models.yaml"), "--config", str(folder / "gateway.yaml")]
@@ -103,6 +112,7 @@ def ray_gateway(folder: Path, models: Mapping[str, object], address: str, settin
     finally:
         if process.poll() is None:
             process.kill()
+            process.wait()
 
 
 async def outcomes(address: str, count: int, *, tokens: int, delay_s: float) -> collections.Counter[str]:
@@ -133,6 +143,13 @@ async def outcomes(address: str, count: int, *, tokens: int, delay_s: float) -> 
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=120, limits=limits) as client:
         return collections.Counter(await asyncio.gather(*(one(client, number) for number in range(count))))
+
+
+def metrics(gateway: Gateway, name: str) -> list[tuple[dict[str, str], float]]:
+    """Samples of a name, each with its labels."""
+    text = httpx.get(f"{gateway.address}/metrics", timeout=30).text
+    found = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return [(sample.labels, sample.value) for sample in found if sample.name == name]
 
 
 def _own_address() -> str:

@@ -22,7 +22,13 @@ class RaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     downscale_delay_s: Annotated[NotNegative, Meta(description="Seconds for which fewer must be wanted before one ends.")] = 300.0
     max_requests: Annotated[AtLeastOne, Meta(description="Requests that a replica takes at a time; beyond it they wait for any.")] = 256
     num_cpus: Annotated[NotNegative, Meta(description="CPUs that a replica reserves; its node must have them free.")] = 1.0
-    num_gpus: Annotated[AtLeastZero, Meta(description="GPUs that a replica has to itself.")] = 0
+    num_gpus: Annotated[
+        NotNegative,
+        Meta(
+            description="GPUs that a replica has to itself; below 1: the share of a GPU, and of its memory, that it has beside others. "
+            "Above 1: a whole number."
+        ),
+    ] = 0.0
     memory_bytes: Annotated[
         AtLeastOneKiB | None,
         Meta(
@@ -38,4 +44,13 @@ class RaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ),
     ] = "least-loaded"
     drain_timeout_s: Annotated[Positive, Meta(description="Seconds that running requests get when their replica is to end.")] = 600.0
+    max_surge_percent: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100,
+            description="Of `serve deploy`: replicas of a new version, as a share of all, that start before old ones end. There must be "
+            "room for them, or the old ones stay. 0: old ones end first; with one replica nothing is answered meanwhile.",
+        ),
+    ] = 0
     ingress_replicas: Annotated[AtLeastOne, Meta(description="Of `serve deploy`: replicas of the API.")] = 1

@@ -13,8 +13,9 @@ from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.ray_serve.deployments import MODELS, catalog_over, models
+from mm_gateway.ray_serve.placement import Sight
 from mm_gateway.ray_serve.replicas import Replicas
-from mm_gateway.ray_serve.watching import ClusterSight, Watch, answers, counted, running_replicas
+from mm_gateway.ray_serve.watching import ClusterSight, Watch, answers, counted
 
 APPLICATION = "mm-gateway"
 OLDEST = (2, 60)
@@ -48,10 +49,11 @@ class Cluster:
         self._settings = settings
         self._address = address
         self.replicas = Replicas(may_be_none=not settings.ray.min_replicas)
+        self._sight = Sight(APPLICATION, MODELS, settings.ray)
         self._watches: list[Watch] = []
 
     def connect(self) -> None:
-        """Connect and deploy; returns when the models can be asked.
+        """Connect and deploy; returns when the models can be asked, or wait for a place in the cluster.
 
         Raises:
             ConfigurationError: Ray is not installed, or too old; the cluster is not there, or cannot run the models.
@@ -73,7 +75,7 @@ class Cluster:
         control = ray.get_runtime_context().gcs_address
         sight = ClusterSight(self.replicas, control, self._lose, self._join_again)
         # A thread each: counting asks Ray, which may take its time when the cluster is going.
-        self._watches = [counted(self.replicas, APPLICATION, MODELS), Watch("ray-cluster", sight.look)]
+        self._watches = [counted(self.replicas, self._sight), Watch("ray-cluster", sight.look)]
         for watch in self._watches:
             watch.start()
 
@@ -107,8 +109,9 @@ class Cluster:
             ray.init(address=self._address, log_to_driver=False, logging_level=logging.WARNING)
         _SERVE_LOG.setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled")
-        handle = serve.run(models(self._settings), name=APPLICATION, route_prefix=None)
-        self.replicas.found(handle, running_replicas(APPLICATION, MODELS), ray.util.get_node_ip_address())
+        target = serve.RunTarget(models(self._settings), name=APPLICATION, route_prefix=None)
+        [handle] = serve.run_many([target], wait_for_applications_running=False)
+        self.replicas.found(handle, self._sight.started(), ray.util.get_node_ip_address())
 
     def _lose(self) -> None:
         self._leave()

@@ -13,8 +13,10 @@ from mm_gateway.catalog import Catalog, build_catalog
 from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Backend
+from mm_gateway.entries import Elsewhere, Fleet
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.ray_serve.backend import RayBackend
+from mm_gateway.ray_serve.placement import Placement, Sight, one_a_node, reserved
 from mm_gateway.ray_serve.replica import ModelReplica
 from mm_gateway.ray_serve.replicas import Replicas
 from mm_gateway.ray_serve.watching import counted
@@ -38,11 +40,13 @@ def models(settings: Settings) -> Application:
 
     check(settings)
     ray = settings.ray
+    wanted = reserved(ray)
     options: dict[str, Any] = {
         "name": MODELS,
         "max_ongoing_requests": ray.max_requests,
         "graceful_shutdown_timeout_s": ray.drain_timeout_s,
-        "ray_actor_options": {"num_cpus": ray.num_cpus, "num_gpus": ray.num_gpus, "memory": ray.memory_bytes or 0},
+        "max_surge_percent": ray.max_surge_percent,
+        "ray_actor_options": {"num_cpus": wanted["CPU"], "num_gpus": wanted["GPU"], "memory": wanted["memory"]},
         "logging_config": {"enable_access_log": False},
         "autoscaling_config": {
             "min_replicas": ray.min_replicas,
@@ -52,8 +56,7 @@ def models(settings: Settings) -> Application:
             "downscale_delay_s": ray.downscale_delay_s,
         },
     }
-    if ray.memory_bytes is None and not ray.num_gpus:
-        # Each takes its share of the node's memory as if it were alone there.
+    if one_a_node(ray):
         options["max_replicas_per_node"] = 1
     if ray.routing == "prefix":
         options["request_router_config"] = {"request_router_class": PREFIX_ROUTER}
@@ -69,6 +72,7 @@ def whole_gateway(settings: Settings) -> Application:
         num_replicas=settings.ray.ingress_replicas,
         max_ongoing_requests=2 * settings.limits.max_requests,  # what is too much is refused by the API itself, in its envelope
         graceful_shutdown_timeout_s=settings.ray.drain_timeout_s,
+        max_surge_percent=100,  # they take so little that there is always room for both versions
         ray_actor_options={"num_cpus": 0},
         logging_config={"enable_access_log": False},
     )(serve.ingress()(Ingress))
@@ -78,14 +82,24 @@ def whole_gateway(settings: Settings) -> Application:
 
 def catalog_over(settings: Settings, replicas: Replicas) -> Catalog:
     """A catalog whose local and mock models are asked of the replicas."""
-    created = int(time.time())
+    return build_catalog(settings, elsewhere=_OnRay(settings, replicas))
 
-    def backend(name: str, config: ModelConfig) -> Backend:
-        if settings.models.get(name) != config:
+
+class _OnRay(Elsewhere):
+    """The entries that replicas were deployed with."""
+
+    def __init__(self, settings: Settings, replicas: Replicas) -> None:
+        self._deployed = settings.models
+        self._replicas = replicas
+        self._created = int(time.time())
+
+    def backend(self, name: str, config: ModelConfig) -> Backend:
+        if self._deployed.get(name) != config:
             raise ConfigurationError(f"model {name}: models on Ray change when they are deployed: restart, or `serve deploy` again")
-        return RayBackend(name, config, replicas, created)
+        return RayBackend(name, config, self._replicas, self._created)
 
-    return build_catalog(settings, elsewhere=backend)
+    async def fleet(self) -> Fleet:
+        return await self._replicas.fleet()
 
 
 def check(settings: Settings) -> None:
@@ -97,14 +111,19 @@ def check(settings: Settings) -> None:
     least, most = settings.ray.min_replicas, settings.ray.max_replicas
     if least > most:
         raise ConfigurationError(f"gateway.yaml: ray: min_replicas: got {least}, allowed is at most max_replicas, which is {most}")
+    if (gpus := settings.ray.num_gpus) > 1 and not gpus.is_integer():
+        raise ConfigurationError(f"gateway.yaml: ray: num_gpus: got {gpus:g}, allowed are shares of one GPU and whole numbers")
 
 
 def _of_replicas(settings: Settings) -> Settings:
     """What replicas need of them; keys of clients are not among it."""
     here = {name: config for name, config in settings.models.items() if config.backend in ("local", "mock")}
-    memory = settings.memory
-    if settings.ray.memory_bytes is not None and not settings.ray.num_gpus:
-        memory = msgspec.structs.replace(memory, budget_bytes=settings.ray.memory_bytes)
+    memory, ray = settings.memory, settings.ray
+    if ray.memory_bytes is not None and not ray.num_gpus:
+        memory = msgspec.structs.replace(memory, budget_bytes=ray.memory_bytes)
+    if 0 < ray.num_gpus < 1:
+        # Those that share a GPU see all of its memory, and nothing keeps them apart but what each allows itself.
+        memory = msgspec.structs.replace(memory, memory_threshold=memory.memory_threshold * ray.num_gpus)
     return Settings(models=here, memory=memory, engine=settings.engine)
 
 
@@ -117,8 +136,8 @@ class Ingress:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         self._settings = settings
         self._replicas = Replicas(may_be_none=not settings.ray.min_replicas)
-        self._replicas.found(handle, 1, ray.util.get_node_ip_address())  # one until the first look
-        self._watch = counted(self._replicas, handle.app_name, MODELS)
+        self._replicas.found(handle, Placement(1), ray.util.get_node_ip_address())  # one until the first look
+        self._watch = counted(self._replicas, Sight(handle.app_name, MODELS, settings.ray))
 
     def __serve_build_asgi_app__(self) -> GatewayApp:
         self._watch.start()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from mm_gateway.ray_serve.placement import Sight
 from mm_gateway.ray_serve.replicas import Replicas
 
 logger = logging.getLogger(__name__)
@@ -79,23 +80,26 @@ class ClusterSight:
             logger.warning("Ray: the cluster at %s is back", self._address)
 
 
-def counted(replicas: Replicas, application: str, deployment: str) -> Watch:
-    """A watch that tells the replicas how many of them run, by Serve's names of their application and deployment."""
+def counted(replicas: Replicas, sight: Sight) -> Watch:
+    """A watch that tells the replicas how many of them run."""
+    told = ""
 
-    def look() -> None:
-        if replicas.connected:
-            replicas.count(running_replicas(application, deployment))
+    def see() -> None:
+        nonlocal told
+        if not replicas.connected:
+            return
+        now = sight.look()
+        if now is None:
+            return
+        replicas.count(now)
+        if bool(now.why) != bool(told):
+            told = now.why
+            if told:
+                logger.warning("Ray: %d replicas of the models have no place: %s", now.waiting, told)
+            else:
+                logger.warning("Ray: all replicas of the models have a place")
 
-    return Watch("ray-replicas", look)
-
-
-def running_replicas(application: str, deployment: str) -> int:
-    """Replicas of a deployment that answer now."""
-    from ray import serve  # type: ignore[import-not-found]
-
-    found = serve.status().applications.get(application)
-    models = found.deployments.get(deployment) if found is not None else None
-    return models.replica_states.get("RUNNING", 0) if models is not None else 0
+    return Watch("ray-replicas", see)
 
 
 def answers(address: str) -> bool:

@@ -12,6 +12,7 @@ from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.settings import RaySettings, Settings
 from mm_gateway.errors import ConfigurationError
 from mm_gateway.main import cli, run
+from mm_gateway.ray_serve import application
 from mm_gateway.ray_serve.cluster import check_address, check_installed
 from mm_gateway.ray_serve.deployments import catalog_over, check
 from mm_gateway.ray_serve.replicas import Replicas
@@ -60,6 +61,13 @@ def test_what_cannot_be_served_on_ray_is_refused() -> None:
         check(Settings(models=MODELS, allow=("*/*",)))
     with pytest.raises(ConfigurationError, match="min_replicas: got 3"):
         check(Settings(models=MODELS, ray=RaySettings(min_replicas=3)))
+    with pytest.raises(ConfigurationError, match=r"num_gpus: got 1\.5"):
+        check(Settings(models=MODELS, ray=RaySettings(num_gpus=1.5)))
+
+
+def test_an_application_takes_the_arguments_that_are_known() -> None:
+    with pytest.raises(ConfigurationError, match="unknown argument 'model'; allowed are models, config, version"):
+        application({"model": "x"})
 
 
 async def test_local_and_mock_models_are_asked_of_replicas_and_change_when_they_are_deployed() -> None:

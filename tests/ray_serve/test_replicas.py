@@ -10,8 +10,10 @@ import pytest
 
 from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import ChatInput, CompletionInput, EmbeddingInput, GenerationRequest, Message
+from mm_gateway.entries import ReplicaGlance
 from mm_gateway.errors import ModelUnavailableError
 from mm_gateway.ray_serve.backend import RayBackend, beginning
+from mm_gateway.ray_serve.placement import Placement
 from mm_gateway.ray_serve.replicas import Replicas
 
 
@@ -19,13 +21,20 @@ class SilentHandle:
     """Of a cluster that never answers."""
 
     def __init__(self) -> None:
+        self._asked = asyncio.Semaphore(0)
         self.cancelled = False
 
     def options(self, **_: Any) -> SilentHandle:
         return self
 
     def remote(self, *_: Any, **__: Any) -> SilentHandle:
+        self._asked.release()
         return self
+
+    async def is_asked(self, times: int = 1) -> None:
+        for _ in range(times):
+            await self._asked.acquire()
+        await asyncio.sleep(0)
 
     def __aiter__(self) -> SilentHandle:
         return self
@@ -65,10 +74,10 @@ async def _consume(backend: RayBackend) -> None:
 
 async def test_whoever_waits_for_a_lost_cluster_is_told_when_to_come_back(replicas: Replicas) -> None:
     handle = SilentHandle()
-    replicas.found(handle, 1, "127.0.0.1")  # type: ignore[arg-type]
+    replicas.found(handle, Placement(1), "127.0.0.1")  # type: ignore[arg-type]
     backend = _backend(replicas)
     waiting = [asyncio.create_task(_consume(backend)), asyncio.create_task(backend.count_tokens(["x"]))]
-    await asyncio.sleep(0.01)
+    await handle.is_asked(2)
     await asyncio.to_thread(replicas.lost, "it is gone")
     for result in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(result, ModelUnavailableError)
@@ -80,22 +89,71 @@ async def test_whoever_waits_for_a_lost_cluster_is_told_when_to_come_back(replic
 
 
 async def test_nobody_waits_where_no_replica_runs_unless_one_starts_for_whoever_asks(replicas: Replicas) -> None:
-    replicas.found(SilentHandle(), 0, "127.0.0.1")  # type: ignore[arg-type]
+    replicas.found(SilentHandle(), Placement(0), "127.0.0.1")  # type: ignore[arg-type]
     with pytest.raises(ModelUnavailableError, match="no replica"):
         await _consume(_backend(replicas))
     replicas = Replicas(may_be_none=True)
-    replicas.found(SilentHandle(), 0, "127.0.0.1")  # type: ignore[arg-type]
+    replicas.found(SilentHandle(), Placement(0), "127.0.0.1")  # type: ignore[arg-type]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await _consume(_backend(replicas))
     replicas.close()
 
 
+async def test_who_waits_for_a_replica_that_has_no_place_is_told_and_who_is_answered_is_not_disturbed(replicas: Replicas) -> None:
+    class OneEvent(SilentHandle):
+        async def __anext__(self) -> bytes:
+            if self.begun:
+                return await super().__anext__()
+            self.begun = True
+            return b""
+
+        begun = False
+
+    waiting = Replicas(may_be_none=True)
+    handle = SilentHandle()
+    waiting.found(handle, Placement(0), "127.0.0.1")  # type: ignore[arg-type]
+    task = asyncio.create_task(_consume(_backend(waiting)))
+    replicas.found(OneEvent(), Placement(1), "127.0.0.1")  # type: ignore[arg-type]
+    stream = replicas.stream("generate", model="m", session="")
+    await anext(stream)
+    rest = asyncio.create_task(anext(stream))
+    await handle.is_asked()
+    for each in (waiting, replicas):
+        await asyncio.to_thread(each.count, Placement(0, 0, 1, why="each wants num_gpus 8"))
+    with pytest.raises(ModelUnavailableError, match="has a place in the Ray cluster: each wants num_gpus 8") as told:
+        await task
+    assert told.value.retryable
+    with pytest.raises(ModelUnavailableError, match="num_gpus 8"):
+        await _consume(_backend(waiting))
+    await asyncio.sleep(0.01)
+    assert not rest.done()
+    rest.cancel()
+    waiting.close()
+
+
+async def test_replicas_that_do_not_tell_are_left_out_of_the_fleet(replicas: Replicas) -> None:
+    class Telling(SilentHandle):
+        def broadcast(self, method: str) -> Telling:
+            assert method == "glance"
+            return self
+
+        def results(self, *, timeout_s: float, return_exceptions: bool) -> list[object]:
+            assert return_exceptions
+            return [ReplicaGlance("b", "10.0.0.2", "", {}, None), TimeoutError(), ReplicaGlance("a", "10.0.0.1", "0", {}, None)]
+
+    assert (await replicas.fleet()).seen == ()
+    replicas.found(Telling(), Placement(3, 1, 2), "127.0.0.1")  # type: ignore[arg-type]
+    fleet = await replicas.fleet()
+    assert fleet.states == {"running": 3, "starting": 1, "waiting": 2}
+    assert [seen.replica for seen in fleet.seen] == ["a", "b"]
+
+
 async def test_a_client_that_goes_cancels_the_replicas_work(replicas: Replicas) -> None:
     handle = SilentHandle()
-    replicas.found(handle, 1, "127.0.0.1")  # type: ignore[arg-type]
+    replicas.found(handle, Placement(1), "127.0.0.1")  # type: ignore[arg-type]
     task = asyncio.create_task(_consume(_backend(replicas)))
-    await asyncio.sleep(0.01)
+    await handle.is_asked()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -32,6 +32,7 @@ class Metrics:
 
     def __init__(self, catalog: Catalog, admission: Admission) -> None:
         self._registry = CollectorRegistry()
+        self._catalog = catalog
         self.requests = RequestMetrics(self._registry)
         self._state = StateCollector(catalog, admission)
         self._registry.register(self._state)
@@ -42,7 +43,8 @@ class Metrics:
 
     async def rendered(self, state: State) -> bytes:
         """The text. state: of the application."""
-        self._state.look(draining=state.draining, reloader=state.reloader)
+        fleet = await self._catalog.fleet()
+        self._state.look(draining=state.draining, reloader=state.reloader, fleet=fleet)
         # Thousands of lines may take tens of milliseconds, for which nobody's tokens should wait.
         return await METRICS.run(generate_latest, self._registry)
 

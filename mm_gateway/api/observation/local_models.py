@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.entries import Fleet
 from mm_gateway.runtime.residency.leases import ModelStatus
 from mm_gateway.runtime.residency.model_entry import entry_key, on_cpu
 
@@ -17,11 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A local model as it is now. engine: None where it is not in memory."""
+    """A local model as it is now. engine: None where it is not in memory. replica, node: of the process that runs it, where others do."""
 
     name: str
     status: ModelStatus
     engine: EngineStats | None
+    replica: str = ""
+    node: str = ""
+
+
+def models_of(fleet: Fleet) -> list[LocalModel]:
+    """Those of all processes that run models elsewhere."""
+    return [
+        LocalModel(name, status, engine, seen.replica, seen.node) for seen in fleet.seen for name, (status, engine) in seen.models.items()
+    ]
 
 
 def local_models(catalog: Catalog) -> list[LocalModel]:

@@ -12,9 +12,12 @@ import mm_gateway
 from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.admin.reload import Reloader
 from mm_gateway.api.observation.group_metrics import group_metrics
-from mm_gateway.api.observation.local_models import LocalModel, local_models
+from mm_gateway.api.observation.local_models import LocalModel, local_models, models_of
+from mm_gateway.api.observation.replica_metrics import replica_metrics
 from mm_gateway.catalog import Catalog
+from mm_gateway.entries import Fleet
 
+OF_REPLICA = ("model_name", "replica", "node")
 STATES = ("cold", "loading", "ready", "busy", "evicting")
 
 
@@ -30,16 +33,16 @@ class StateCollector(Collector):
         self._admission = admission
         self._seen: list[Metric] = []
 
-    def look(self, *, draining: bool, reloader: Reloader) -> None:
-        """See how everything is now."""
-        local = local_models(self._catalog)
+    def look(self, *, draining: bool, reloader: Reloader, fleet: Fleet | None = None) -> None:
+        """See how everything is now. fleet: the processes that run local models, where this one does not."""
+        local, labels = (local_models(self._catalog), ("model_name",)) if fleet is None else (models_of(fleet), OF_REPLICA)
         self._seen = [
             *self._gateway(draining),
             *_reloads(reloader),
-            *self._requests(local),
-            *_models(local),
-            *_engines(local),
-            *self._devices(),
+            *self._requests(local, labels),
+            *_models(local, labels),
+            *_engines(local, labels),
+            *(self._devices() if fleet is None else replica_metrics(fleet)),
             *group_metrics(self._catalog.groups()),
         ]
 
@@ -54,24 +57,25 @@ class StateCollector(Collector):
         yield GaugeMetricFamily("mm_gateway_requests_live", "Requests that are being answered.", self._admission.live.inside)
         yield GaugeMetricFamily("mm_gateway_requests_queued", "Those of them without a first token.", self._admission.queued.inside)
 
-    def _requests(self, local: Sequence[LocalModel]) -> Iterator[Metric]:
+    def _requests(self, local: Sequence[LocalModel], labels: Sequence[str]) -> Iterator[Metric]:
         """By model. Of local ones the engine knows who runs, as sequences; what others are asked runs elsewhere."""
         asked = Counter(ticket.record.model for ticket in self._admission.tickets if ticket.record.begun is not None)
-        engines = {model.name: model for model in local}
-        names = dict.fromkeys([*(info.id for info in self._catalog.infos()), *engines])
-        running = _family(GaugeMetricFamily, "vllm:num_requests_running", "Sequences that the engine computes, or requests elsewhere.")
-        waiting = _family(
-            GaugeMetricFamily, "vllm:num_requests_waiting", "Sequences in the engine's queue, and requests for a model that loads."
+        here = {model.name for model in local}
+        running = GaugeMetricFamily(
+            "vllm:num_requests_running", "Sequences that the engine computes, or requests elsewhere.", labels=labels
         )
-        for name in names:
-            model = engines.get(name)
-            engine = model.engine if model is not None else None
-            if model is None:
-                running.add_metric((name,), asked[name])
-                waiting.add_metric((name,), 0)
-            else:
-                running.add_metric((name,), engine.running if engine is not None else 0)
-                waiting.add_metric((name,), model.status.waiting + (engine.waiting if engine is not None else 0))
+        waiting = GaugeMetricFamily(
+            "vllm:num_requests_waiting", "Sequences in the engine's queue, and requests for a model that loads.", labels=labels
+        )
+        for info in self._catalog.infos():
+            if info.id not in here:
+                nowhere = (info.id, "", "")[: len(labels)]
+                running.add_metric(nowhere, asked[info.id])
+                waiting.add_metric(nowhere, 0)
+        for model in local:
+            engine = model.engine
+            running.add_metric(_label(model, labels), engine.running if engine is not None else 0)
+            waiting.add_metric(_label(model, labels), model.status.waiting + (engine.waiting if engine is not None else 0))
         return iter((running, waiting))
 
     def _devices(self) -> Iterator[Metric]:
@@ -95,32 +99,39 @@ def _reloads(reloader: Reloader) -> Iterator[Metric]:
     yield GaugeMetricFamily("mm_gateway_configuration_valid", text, int(not reloader.errors))
 
 
-def _models(local: Sequence[LocalModel]) -> Iterator[Metric]:
-    states = GaugeMetricFamily("mm_gateway_model_state", "1 for the state that a local model is in.", labels=("model_name", "state"))
-    memory = GaugeMetricFamily("mm_gateway_model_memory_bytes", "That a model in memory takes.", labels=("model_name", "device"))
+def _models(local: Sequence[LocalModel], labels: Sequence[str]) -> Iterator[Metric]:
+    states = GaugeMetricFamily("mm_gateway_model_state", "1 for the state that a local model is in.", labels=(*labels, "state"))
+    memory = GaugeMetricFamily("mm_gateway_model_memory_bytes", "That a model in memory takes.", labels=(*labels, "device"))
     for model in local:
-        status = model.status
+        status, label = model.status, _label(model, labels)
         for state in STATES:
-            states.add_metric((model.name, state), int(state == status.state))
+            states.add_metric((*label, state), int(state == status.state))
         if status.state in ("ready", "busy") and status.footprint_bytes is not None:
-            memory.add_metric((model.name, status.device or ""), status.footprint_bytes)
+            memory.add_metric((*label, status.device or ""), status.footprint_bytes)
     yield states
     yield memory
 
 
-def _engines(local: Iterable[LocalModel]) -> Iterator[Metric]:
+def _engines(local: Iterable[LocalModel], labels: Sequence[str]) -> Iterator[Metric]:
     """Counts of an engine begin anew when its model was loaded anew."""
-    usage = _family(GaugeMetricFamily, "vllm:kv_cache_usage_perc", "Share of the KV cache that running sequences hold, from 0 to 1.")
-    older = _family(GaugeMetricFamily, "vllm:gpu_cache_usage_perc", "The same by the name that it had before.")
-    preemptions = _family(CounterMetricFamily, "vllm:num_preemptions", "Sequences that had to yield their room to others.")
-    drafts = _family(CounterMetricFamily, "vllm:spec_decode_num_draft_tokens", "Tokens that were guessed.")
-    accepted = _family(CounterMetricFamily, "vllm:spec_decode_num_accepted_tokens", "Guessed tokens that were right.")
-    steps = _family(CounterMetricFamily, "mm_gateway_engine_steps", "Forward passes.")
-    compiles = _family(CounterMetricFamily, "mm_gateway_grammar_compiles", "Grammars that were compiled.")
-    compile_s = _family(CounterMetricFamily, "mm_gateway_grammar_compile_seconds", "That compiling grammars took.")
+
+    def gauge(name: str, text: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(name, text, labels=labels)
+
+    def counter(name: str, text: str) -> CounterMetricFamily:
+        return CounterMetricFamily(name, text, labels=labels)
+
+    usage = gauge("vllm:kv_cache_usage_perc", "Share of the KV cache that running sequences hold, from 0 to 1.")
+    older = gauge("vllm:gpu_cache_usage_perc", "The same by the name that it had before.")
+    preemptions = counter("vllm:num_preemptions", "Sequences that had to yield their room to others.")
+    drafts = counter("vllm:spec_decode_num_draft_tokens", "Tokens that were guessed.")
+    accepted = counter("vllm:spec_decode_num_accepted_tokens", "Guessed tokens that were right.")
+    steps = counter("mm_gateway_engine_steps", "Forward passes.")
+    compiles = counter("mm_gateway_grammar_compiles", "Grammars that were compiled.")
+    compile_s = counter("mm_gateway_grammar_compile_seconds", "That compiling grammars took.")
     for model in local:
         if (engine := model.engine) is not None:
-            label = (model.name,)
+            label = _label(model, labels)
             usage.add_metric(label, engine.kv_used_tokens / engine.kv_tokens)
             older.add_metric(label, engine.kv_used_tokens / engine.kv_tokens)
             preemptions.add_metric(label, engine.preemptions)
@@ -132,5 +143,6 @@ def _engines(local: Iterable[LocalModel]) -> Iterator[Metric]:
     yield from (usage, older, preemptions, drafts, accepted, steps, compiles, compile_s)
 
 
-def _family(kind: type[GaugeMetricFamily] | type[CounterMetricFamily], name: str, text: str) -> GaugeMetricFamily | CounterMetricFamily:
-    return kind(name, text, labels=("model_name",))
+def _label(model: LocalModel, labels: Sequence[str]) -> tuple[str, ...]:
+    """Of a model, where those that others run are told apart by who does."""
+    return (model.name, model.replica, model.node)[: len(labels)]

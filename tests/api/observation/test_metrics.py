@@ -18,8 +18,11 @@ from mm_gateway.catalog import build_catalog
 from mm_gateway.configuration.api_key import ApiKey, digest_of
 from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.settings import MemorySettings, Settings
-from mm_gateway.core import ChoiceFinished, TextDelta, Usage
+from mm_gateway.core import Backend, ChoiceFinished, TextDelta, Usage
+from mm_gateway.entries import Elsewhere, Fleet, ReplicaGlance
 from mm_gateway.errors import UpstreamError
+from mm_gateway.runtime.engine.stats import EngineStats
+from mm_gateway.runtime.residency.leases import ManagerStats, ModelStatus
 from tests.support.scripted_backend import ScriptedBackend, Step, app_over
 from tests.support.served import until
 
@@ -249,3 +252,36 @@ async def test_who_runs_now_is_told() -> None:
         asked.cancel()
     assert samples.value("vllm:num_requests_running", model_name="scripted") == 1
     assert samples.value("mm_gateway_requests_live") == 1
+
+
+async def test_models_that_replicas_run_are_told_by_replica() -> None:
+    engine = EngineStats(3, 2, 40, 100, 60, 80, 1, 5, 9, 1000, 250)
+    busy = ModelStatus("busy", device="cpu", footprint_bytes=77, waiting=1)
+    manager = ManagerStats(4, 0, 2, 9, 1, 1, {"cpu": 77}, {"cpu": 100})
+    seen = [
+        ReplicaGlance("r1", "10.0.0.1", "0", {"m": (busy, engine), "n": (ModelStatus("cold"), None)}, manager),
+        ReplicaGlance("r2", "10.0.0.2", "", {"m": (ModelStatus("cold"), None)}, None),
+    ]
+
+    class Somewhere(Elsewhere):
+        def backend(self, name: str, config: ModelConfig) -> Backend:
+            return ScriptedBackend(SCRIPT)
+
+        async def fleet(self) -> Fleet:
+            return Fleet({"running": 2, "starting": 1}, seen)
+
+    settings = Settings(models={"m": ModelConfig(model_name="m")})
+    async with AsyncTestClient(create_app(settings, build_catalog(settings, Somewhere()))) as client:
+        samples = await scraped(client)
+    first, second = {"replica": "r1", "node": "10.0.0.1"}, {"replica": "r2", "node": "10.0.0.2"}
+    assert samples.value("vllm:num_requests_running", model_name="m", **first) == 3
+    assert samples.value("vllm:num_requests_waiting", model_name="m", **first) == 3
+    assert samples.value("vllm:kv_cache_usage_perc", model_name="m", **first) == 0.25
+    assert samples.value("mm_gateway_engine_steps_total", model_name="m", **first) == 40
+    assert samples.value("mm_gateway_model_state", model_name="m", state="busy", **first) == 1
+    assert samples.value("mm_gateway_model_state", model_name="m", state="cold", **second) == 1
+    assert samples.value("mm_gateway_model_memory_bytes", model_name="m", device="cpu", **first) == 77
+    assert samples.value("mm_gateway_device_memory_budget_bytes", device="cpu", **first) == 100
+    assert samples.value("mm_gateway_replica_model_loads_total", **first) == 4
+    assert samples.value("mm_gateway_replica_info", gpus="0", **first) == 1
+    assert samples.value("mm_gateway_replicas", state="running") == 2
