@@ -10,6 +10,7 @@ from transformers import (
     CohereConfig,
     Ernie4_5Config,
     Exaone4Config,
+    Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     Glm4Config,
@@ -83,6 +84,13 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=32),
     "mistral, a window": lambda: MistralConfig(**SHAPE, sliding_window=20),
     "gemma": lambda: GemmaConfig(**with_changes(head_dim=32, num_key_value_heads=1)),
+    "gemma 2": lambda: Gemma2Config(
+        **with_changes(head_dim=32, query_pre_attn_scalar=24),
+        sliding_window=20,
+        attn_logit_softcapping=5.0,
+        final_logit_softcapping=3.0,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    ),
     "gemma 3": lambda: Gemma3TextConfig(
         **with_changes(num_hidden_layers=4, head_dim=32, query_pre_attn_scalar=24), sliding_window=20, layer_types=GEMMA_3_LAYERS
     ),

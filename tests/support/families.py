@@ -69,6 +69,11 @@ SERVED = (
     Family("Phi", {"num_key_value_heads": 9}),
     Family("Phi3"),
     Family("Gemma", _WIDE_HEADS),
+    Family(
+        "Gemma2",
+        {**_WIDE_HEADS, "sliding_window": 16},
+        "soft-capped scores; on a CPU, with [its kernels](install.md#a-compiler-for-the-kernels-of-a-cpu)",
+    ),
     Family("Gemma3Text", {**_WIDE_HEADS, "sliding_window": 16}, "text only; sliding windows"),
     Family("GPTNeoX"),
     Family("OPT", {"ffn_dim": 400, "word_embed_proj_dim": 144}),
@@ -94,7 +99,6 @@ SERVED = (
 _NOT_TAKEN_OVER = "transformers' class does not let its attention be taken over"
 _STATE = "linear attention keeps a state that the KV cache does not hold"
 REFUSED = (
-    Family("Gemma2", _WIDE_HEADS, "soft-capped scores are not what the engine's attention computes"),
     Family(
         "GptOss",
         {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},

@@ -21,6 +21,11 @@ class NotStreamable(Exception):
     """transformers has to rename, split or join this checkpoint's weights; says which was found first."""
 
 
+def attention_of(checkpoint: transformers.PreTrainedConfig) -> str:
+    """Which of transformers' attentions a model is built with, until the engine takes it over: torch's has no soft-capped scores."""
+    return "eager" if getattr(checkpoint.get_text_config(), "attn_logit_softcapping", None) is not None else "sdpa"
+
+
 class StreamedWeights:
     """A model without weights, and where each of them is read from.
 
@@ -37,7 +42,9 @@ class StreamedWeights:
         # transformers makes another type the default of the whole process while it builds, in which engines that run would then make
         # their tensors. The type of what has no memory yet does not matter: every weight comes in its own.
         with torch.device("meta"):
-            self.model: PreTrainedModel = AutoModelForCausalLM.from_config(checkpoint, dtype=torch.float32, attn_implementation="sdpa")
+            self.model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                checkpoint, dtype=torch.float32, attn_implementation=attention_of(checkpoint)
+            )
         for part in (self.model.config, *(getattr(self.model.config, name) for name in self.model.config.sub_configs)):
             if part is not None:
                 part.dtype = dtype

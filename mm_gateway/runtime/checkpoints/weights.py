@@ -24,7 +24,7 @@ from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
 from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
-from mm_gateway.runtime.checkpoints.streamed import NotStreamable, streamed_weights
+from mm_gateway.runtime.checkpoints.streamed import NotStreamable, attention_of, streamed_weights
 from mm_gateway.runtime.checkpoints.tensor_source import GgufSource, TensorSource
 
 logger = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ def _from_pretrained(
             state_dict=state,
             dtype=dtype,
             device_map={"": device},
-            attn_implementation="sdpa",
+            attn_implementation=attention_of(checkpoint),
             trust_remote_code=config.trust_remote_code,
             local_files_only=True,
             output_loading_info=True,

@@ -75,14 +75,24 @@ def _attention(
     dropout: float = 0.0,
     step_attention: StepAttention | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if step_attention is None and softcap is not None:
+        return _soft_capped(query, key, value, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling, softcap), None
     if step_attention is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     unknown = [name for name, given in kwargs.items() if given is not None and name not in _HARMLESS]
     if unknown:
         raise ModelLoadError(f"This model's attention uses {', '.join(unknown)}, which the engine does not implement")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if softcap is not None:
+        if not isinstance(step_attention, AttentionProbe):
+            raise ModelLoadError(
+                "This model's attention caps its scores (softcap), which is computed only on a CPU, by kernels that need a C++ compiler "
+                "and `engine: {compiled_forward: true}`"
+            )
+        step_attention.softcaps[module.layer_idx] = softcap  # type: ignore[index]
     # The values of latent attention (DeepSeek) are narrower than its keys; the cache has one width for both.
     width, missing = value.shape[-1], max(0, key.shape[-1] - value.shape[-1])
     if missing:
@@ -91,19 +101,42 @@ def _attention(
     return found[..., :width] if missing else found, None
 
 
+def _soft_capped(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float, softcap: float
+) -> torch.Tensor:
+    """The model's own attention where scores are capped, which torch's has not got. mask: True where it attends, None: causal."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * scaling / softcap)
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(scores.shape[-1] - scores.shape[-2])
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype)
+    return (weights @ value).transpose(1, 2)
+
+
 @dataclass(frozen=True, slots=True)
 class LayerCall:
-    """What a layer's attention is called with. scaling: factor on the scores. window: as for `StepAttention`."""
+    """What a layer's attention is called with.
+
+    Attributes:
+        scaling: factor on the scores. window: as for `StepAttention`. softcap: scores become softcap * tanh(score / softcap); None: not.
+    """
 
     scaling: float
     window: int | None
+    softcap: float | None = None
 
 
 class AttentionProbe:
-    """A StepAttention over one sequence without a cache that notes what the layers pass."""
+    """A StepAttention over one sequence without a cache that notes what the layers pass.
+
+    Attributes:
+        softcaps: of layers whose scores are capped.
+    """
 
     def __init__(self) -> None:
         self.layers_seen = 0
+        self.softcaps: dict[int, float] = {}
         self._shapes: dict[int, tuple[int, int, int]] = {}
         self._calls: dict[int, LayerCall] = {}
 
@@ -114,7 +147,7 @@ class AttentionProbe:
         if key.shape != value.shape or query.shape[-1] != key.shape[-1]:
             raise ModelLoadError("This model's keys, values and queries differ in shape, which the engine's KV cache cannot hold")
         self._shapes[layer] = (query.shape[1], key.shape[1], key.shape[3])
-        self._calls[layer] = LayerCall(scaling, window)
+        self._calls[layer] = LayerCall(scaling, window, self.softcaps.get(layer))
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling).transpose(1, 2)

@@ -49,7 +49,9 @@ class CompiledForward:
         self.cache = cache
         self._embed = model.get_input_embeddings()
         self._positions = positions
-        self._embedding_factor, self._logit_factor = _factors(model.config.get_text_config())
+        config = model.config.get_text_config()
+        self._embedding_factor, self._logit_factor = _factors(config)
+        self._logit_cap: float | None = getattr(config, "final_logit_softcapping", None)
         self._head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._decoder = decoder
         self._rotary = rotary
@@ -80,7 +82,11 @@ class CompiledForward:
             rows = slice(first, first + MOST_ROWS)
             self._decoder(x[rows], [(cosines[rows], sines[rows]) for cosines, sines in tables], _within(segments, first, first + MOST_ROWS))
         logits = self._head(x[torch.tensor(wanted)]).float()
-        return logits if self._logit_factor == 1 else logits * self._logit_factor, x
+        if self._logit_factor != 1:
+            logits = logits * self._logit_factor
+        if self._logit_cap is not None:
+            logits = self._logit_cap * torch.tanh(logits / self._logit_cap)
+        return logits, x
 
 
 def _within(segments: AbstractSequence[Segment], first: int, last: int) -> list[Segment]:

@@ -94,7 +94,7 @@ class LayerWeights:
         qkv, gate_up: of queries, keys and values, and of gate and up, or up alone. gate_up, down: empty where a mixture is all of the
             feed-forward. query_norm, key_norm: of a head, or of all heads of a row.
         window: positions that a row sees, itself included; None: all before it. rotary: which of the step's tables; None: nothing is
-            rotated. scale: of scores.
+            rotated. scale: of scores; cap: scores become cap * tanh(score / cap).
     """
 
     qkv: Projection
@@ -110,6 +110,7 @@ class LayerWeights:
     key_norm: Norm | None = None
     window: int | None = None
     rotary: int | None = 0
+    cap: float | None = None
     mixture: MixtureWeights | None = None
 
     @property
@@ -222,6 +223,7 @@ class Decoder:
                 layer.window or 0,
                 -1 if layer.rotary is None else layer.rotary,
                 layer.scale,
+                layer.cap or 0.0,
             )
         self._decoder = DecoderStruct(
             len(layers),

@@ -48,6 +48,7 @@ class LayerStruct(ctypes.Structure):
         ("window", ctypes.c_int64),
         ("rotary", ctypes.c_int64),
         ("scale", ctypes.c_double),
+        ("cap", ctypes.c_double),
     )
 
 

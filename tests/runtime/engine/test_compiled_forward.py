@@ -168,7 +168,7 @@ def test_a_prompt_longer_than_one_call_reuse_and_preemption_are_exact(tmp_path: 
 
 
 @pytest.mark.parametrize("kernels", ["portable", "avx2", "avx512_vnni"])
-@pytest.mark.parametrize("family", ["qwen3", "gpt2"])
+@pytest.mark.parametrize("family", ["qwen3", "gpt2", "gpt neox", "gemma 2"])
 def test_every_instruction_set_is_exact(family: str, kernels: str, tmp_path: Path, make_engine: Factory) -> None:
     assert LIBRARY is not None
     try:
@@ -293,6 +293,13 @@ def test_other_families_are_left_to_the_modules(tmp_path: Path, make_engine: Fac
         folder, model = save(tmp_path / str(index), config)
         engine = make_engine(folder, compiled=False)
         assert is_greedy(model, prompt(9), tokens_of(engine, [prompt(9)])[0])
+
+
+def test_soft_capped_scores_are_computed_by_the_call_or_refused(tmp_path: Path) -> None:
+    folder, _ = save(tmp_path, FAMILIES["gemma 2"]())
+    loaded = ModelLoader().load(ModelConfig(model_name=str(folder), device="cpu", dtype="fp32"))
+    with pytest.raises(ModelLoadError, match=r"softcap.*compiled_forward: true"):
+        InferenceEngine.for_loaded_model(loaded, EngineSettings(compiled_forward=False))
 
 
 def test_a_compiled_model_that_computes_something_else_is_not_used(

@@ -60,6 +60,11 @@ _NORMS_AFTER = LayerFamily(
     after_attention_norm="post_attention_layernorm",
     after_feed_forward_norm="post_feedforward_layernorm",
 )
+_GEMMA2 = LayerFamily(
+    feed_forward_norm="pre_feedforward_layernorm",
+    after_attention_norm="post_attention_layernorm",
+    after_feed_forward_norm="post_feedforward_layernorm",
+)
 _COHERE = LayerFamily(feed_forward_norm="input_layernorm", parallel=True, neighbours=True)
 
 FAMILIES: Mapping[str, LayerFamily] = {
@@ -88,11 +93,8 @@ FAMILIES: Mapping[str, LayerFamily] = {
         neighbours=True,
     ),
     "GemmaDecoderLayer": _LLAMA,
-    "Gemma3DecoderLayer": LayerFamily(
-        feed_forward_norm="pre_feedforward_layernorm",
-        after_attention_norm="post_attention_layernorm",
-        after_feed_forward_norm="post_feedforward_layernorm",
-    ),
+    "Gemma2DecoderLayer": _GEMMA2,
+    "Gemma3DecoderLayer": _GEMMA2,
     "GPT2Block": _GPT2,
     "GPTBigCodeBlock": _GPT2,
     "GPTNeoXLayer": LayerFamily(

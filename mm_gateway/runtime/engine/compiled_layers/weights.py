@@ -41,6 +41,7 @@ def layer_weights(layer: Any, family: LayerFamily, call: LayerCall, rotary: int)
         rotary=rotary if family.rotated else None,
         window=call.window,
         scale=call.scaling,
+        cap=call.softcap,
     )
 
 

@@ -48,6 +48,12 @@ void score(const float* queries, int64_t count, const float* keys, int64_t strid
     for (; query < count; query++) score_rows<1>(queries + query * dim, dim, rows, ahead, here, scores + query * KEYS);
 }
 
+// Scores kept within the cap: Gemma Team, Gemma 2, https://arxiv.org/abs/2408.00118. tanh(x) = 1 - 2 / (1 + e^2x).
+void soften(float* scores, float cap) {
+    for (int64_t i = 0; i < KEYS; i += WIDTH)
+        store(scores + i, cap - all(2.0f * cap) / (all(1.0f) + exponential(load(scores + i) * (2.0f / cap))));
+}
+
 // What a query knows after the blocks so far: its largest score, and sums relative to that.
 struct Softmax {
     float largest = -INFINITY, total = 0.0f;
@@ -101,6 +107,7 @@ void attend(const Attention& a) {
         for (int64_t query = 0; query < count; query++) {
             const int64_t own = a.position + query / a.group - first;
             const int64_t from = a.window > 0 ? std::max<int64_t>(0, own - a.window + 1) : 0, to = std::min(here, own + 1);
+            if (a.cap > 0.0f) soften(scores + query * KEYS, a.cap);
             if (from < to) softmax[query].update(scores + query * KEYS, from, to, sums + query * dim, dim);
             else std::memset(scores + query * KEYS, 0, KEYS * sizeof(float));
         }

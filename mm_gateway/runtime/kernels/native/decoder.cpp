@@ -158,7 +158,7 @@ private:
         const int64_t cache = task.segment->cache_row * kv_stride + task.kv_head * decoder.head_bytes;
         floats.attend({task.rows, group, dim, buffers.qkv + row * qkv_stride + task.kv_head * parts.next_query, qkv_stride, layer.keys + cache,
                        layer.values + cache, kv_stride, decoder.cells, task.segment->start + task.row, layer.window,
-                       static_cast<float>(layer.scale), buffers.attended + row * out_stride + task.kv_head * group * dim, out_stride});
+                       static_cast<float>(layer.scale), static_cast<float>(layer.cap), buffers.attended + row * out_stride + task.kv_head * group * dim, out_stride});
     }
 
     void feed_forward(Worker& worker, const DecoderLayer& layer) const {

@@ -30,7 +30,7 @@ struct DecoderLayer {
     char *keys, *values;                                          // [positions of the cache][kv_heads][head_bytes]
     int64_t window;                                               // as in Attention
     int64_t rotary;                                               // which of the step's tables; -1: nothing is rotated
-    double scale;                                                 // of scores
+    double scale, cap;                                            // of scores: see Attention
 };
 
 struct Decoder {

@@ -17,6 +17,7 @@ struct Attention {
     int64_t position;  // of the first row
     int64_t window;    // positions that a row sees, itself included; 0: all before it
     float scale;
+    float cap;  // scores s become cap * tanh(s / cap); 0: they stay
     float* out;  // [rows][group][head_dim], out_stride between rows
     int64_t out_stride;
 };
