@@ -54,9 +54,9 @@ class Plan:
         found: list[Server | Failed] = [gateway.server(self.model, precision)]
         for name, where in self.peers.items():
             try:
-                found += PEERS[name](self.model, precision, where, demand)
+                found += PEERS[name].servers(self.model, precision, where, demand)
             except NotServed as reason:
-                found.append(Failed(precision, name, None, str(reason)))
+                found.append(Failed(precision, PEERS[name].title, None, str(reason)))
         return found
 
     def is_late(self) -> bool:
@@ -69,7 +69,10 @@ def compare(plan: Plan, records: Records) -> None:
         with SideBySide() as side_by_side:
             contenders: list[Contender] = []
             ours: list[str] = []
-            for server in plan.servers(precision):
+            servers = plan.servers(precision)
+            if not any(isinstance(server, Server) and _has_work(plan, records, precision, server) for server in servers):
+                continue
+            for server in servers:
                 if isinstance(server, Failed):
                     _note(records, server)
                 elif not plan.is_late() and (server.name == gateway.NAME or _has_work(plan, records, precision, server)):
@@ -79,7 +82,8 @@ def compare(plan: Plan, records: Records) -> None:
                     for contender in contenders:
                         if plan.is_late():
                             return
-                        if not records.has(precision, contender.server.name, cell, round_index):
+                        name = contender.server.name
+                        if not records.has(precision, name, cell, round_index) and records.failure(precision, name, cell) is None:
                             _note(records, _measured(plan, precision, cell, round_index, side_by_side, contender))
 
 

@@ -46,7 +46,9 @@ def test_a_run_that_was_cut_short_goes_on(tmp_path: Path) -> None:
     again.add(measured("a", SHORT, 1, 6.0))
     assert [each.tokens_per_s for each in Records(file, resume=True).of("f16", "a", SHORT)] == [5.0, 6.0]
     assert again.has("f16", "a", SHORT, 1) and not again.has("f16", "a", LONG, 0)
-    assert again.has("f16", "b", SHORT, 2)
+    assert again.failure("f16", "b", SHORT) == "too slow" and again.failure("f16", "b", LONG) is None
+    again.add(Started("f16", "b", "", "serve", 1, 1))
+    assert again.failure("f16", "b", SHORT) is None
 
 
 def test_tables_give_ratios_of_rounds_and_say_why_figures_are_missing(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Cell:
 
     def workload(self, round_index: int, scale: float, *, one_at_a_time: bool = False, ignore_eos: bool = True) -> Workload:
         """Its requests in a round. Every cell has prompts of its own: none that a server has kept from another."""
-        share = 1 if one_at_a_time or self.is_long else 2 if self.clients > 1 else 4
+        share = 1 if one_at_a_time else 4 if self.clients == 1 and not self.is_long else 2
         return Workload(
             clients=self.clients,
             requests=max(self.clients, round(share * self.clients * scale)),

@@ -100,12 +100,16 @@ class Records:
         return [found[index] for index in sorted(found)]
 
     def has(self, precision: str, server: str, cell: Cell, round_index: int) -> bool:
-        """Whether it need not be measured: it was, or failed."""
-        return self.failure(precision, server, cell) is not None or any(r.round == round_index for r in self.of(precision, server, cell))
+        return any(record.round == round_index for record in self.of(precision, server, cell))
 
     def failure(self, precision: str, server: str, cell: Cell | None) -> str | None:
-        """Why there are no more figures of this cell than there are. cell None: why there are none of any."""
+        """Why a cell has no more figures than it has; nothing once it was tried again and worked. cell None: why no cell has any."""
+        found = None
         for record in self.all:
-            if isinstance(record, Failed) and (record.precision, record.server) == (precision, server) and record.cell in (None, cell):
-                return record.reason
-        return None
+            if isinstance(record, Context) or (record.precision, record.server) != (precision, server):
+                continue
+            if isinstance(record, Failed):
+                found = record.reason if record.cell in (None, cell) else found
+            elif isinstance(record, Started) or record.cell == cell:
+                found = None
+        return found

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers import genai, llama_server, transformers_serve, vllm
 from benchmarks.peers.models import Model
 from benchmarks.peers.server import Demand, Server
 
-PEERS: dict[str, Callable[[Model, str, Path | None, Demand], list[Server]]] = {
-    "llama-server": llama_server.servers,
-    "vllm": vllm.servers,
-    "openvino": genai.servers,
-    "transformers": transformers_serve.servers,
+
+@dataclass(frozen=True)
+class Peer:
+    """title: for tables, where it has no server to name. servers: from a model, a precision, where the peer is installed and what
+    will be asked of it to servers that are ready to start; raises NotServed."""
+
+    title: str
+    servers: Callable[[Model, str, Path | None, Demand], list[Server]]
+
+
+PEERS = {
+    "llama-server": Peer("llama-server", llama_server.servers),
+    "vllm": Peer("vLLM", vllm.servers),
+    "openvino": Peer("OpenVINO GenAI", genai.servers),
+    "transformers": Peer("transformers serve", transformers_serve.servers),
 }
-"""From a model, a precision, where the peer is installed and what is asked of it to servers ready to start; they raise NotServed."""
 
 
 def read_peers(text: str) -> dict[str, Path | None]:
