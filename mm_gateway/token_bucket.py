@@ -29,7 +29,11 @@ class TokenBucket:
         if level >= amount:
             self._level = level - amount
             return 0.0
-        return (amount - level) / self._rate
+        return self.wait_s(amount, now)
+
+    def wait_s(self, amount: int, now: float) -> float:
+        """Seconds after which `amount` will be there, where it is not."""
+        return (amount - self.level(now)) / self._rate
 
     def correct(self, amount: int, now: float) -> None:
         """Give back `amount`; a negative one was spent beyond what was taken, and is owed even where it is not there."""
@@ -40,6 +44,10 @@ class TokenBucket:
         self._level = min(self._level + (now - self._at) * self._rate, float(self.per_minute))
         self._at = now
         return self._level
+
+    def learn(self, level: float, now: float) -> None:
+        """Hold what another bucket of this limit holds, which more than one take from."""
+        self._level, self._at = level, now
 
     def full_in_s(self, now: float) -> float:
         return (self.per_minute - self.level(now)) / self._rate

@@ -76,8 +76,8 @@ some 200 bytes of each token.
 """
 LONG_TEXT_CHARACTERS = 32 * 2**10
 GRAMMARS = WorkPool("grammars", 2)
-STORAGE = WorkPool("storage", 2)
-"""SQLite: sessions, responses."""
+STORAGE = WorkPool("storage", 4)
+"""Sessions, responses, keys, usage, limits: more would wait for each other in SQLite, and hold connections to a server."""
 DOCUMENTS = WorkPool("documents", 2)
 """Ranking passages, the index of files."""
 WEB_SEARCH = WorkPool("web-search", 8)

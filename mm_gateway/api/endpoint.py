@@ -144,7 +144,7 @@ async def respond(request: HTTPRequest, state: State, asked: Asked, ignored: Seq
     """Generate for whoever asks, and send it as a stream or as a whole. ignored: what of the body was left out."""
     settings: ServerSettings = state.server
     ticket = ticket_of(request)
-    events = generate(request, state, asked, ticket)
+    events = await generate(request, state, asked, ticket)
     if asked.stream:
         return await stream_response(
             events,
@@ -158,11 +158,12 @@ async def respond(request: HTTPRequest, state: State, asked: Asked, ignored: Seq
     return await whole_response(events, asked.reply, request.receive, ticket, ignored)
 
 
-def generate(request: HTTPRequest, state: State, asked: Asked, ticket: Ticket) -> AsyncIterator[GenerationEvent]:
+async def generate(request: HTTPRequest, state: State, asked: Asked, ticket: Ticket) -> AsyncIterator[GenerationEvent]:
     """The events of what a body asks for; the ticket begins to wait for the first of them.
 
     Raises:
         ShuttingDownError: there is no new work. ModelNotFoundError: there is no such model. RateLimitError: there is no room for it.
+        StorageError: whether its key has a budget left cannot be known now.
     """
     if state.draining:
         raise ShuttingDownError("The server is shutting down")
@@ -174,7 +175,7 @@ def generate(request: HTTPRequest, state: State, asked: Asked, ticket: Ticket) -
     if trace is not None:
         trace.asked(asked.request)
         ticket.record.listener = trace.listener
-    ticket.begin(output_tokens(asked.request), catalog.price_of(backend), catalog.prices)
+    await ticket.begin(output_tokens(asked.request), catalog.price_of(backend), catalog.prices)
     match asked.request:
         case ForwardedBody() as body:
             assert isinstance(backend, ForwardingBackend)

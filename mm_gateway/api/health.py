@@ -39,10 +39,16 @@ def live() -> Health:
 
 @route("/health/ready", http_method=[HttpMethod.GET, HttpMethod.HEAD], summary="Whether it should get new requests now")
 async def ready(state: State) -> Response[Readiness]:
-    """Not while it drains or shuts down, has no room for a request, or cannot use its storage."""
+    """Not while it drains or shuts down, has no room for a request, or cannot use a storage of its own. One that it shares is a reason
+    that is told, and no more: all gateways lack it at once, and most requests need none.
+    """
     reasons = ["It takes no new requests: it drains, or shuts down"] if state.draining else []
-    reasons += [*_full(state.admission), *await _storage(state.responses)]
-    return Response(Readiness(not reasons, reasons), status_code=503 if reasons else 200)
+    reasons += _full(state.admission)
+    store: ResponseStore = state.responses
+    ready, lacking = not reasons, await _storage(store)
+    if not store.is_shared:
+        ready = ready and not lacking
+    return Response(Readiness(ready, [*reasons, *lacking]), status_code=200 if ready else 503)
 
 
 def _full(admission: Admission) -> list[str]:
@@ -54,7 +60,7 @@ async def _storage(responses: ResponseStore) -> list[str]:
         async with asyncio.timeout(STORAGE_TIMEOUT_S):
             await responses.check()
     except TimeoutError:
-        return [f"storage: the disk did not answer within {STORAGE_TIMEOUT_S:g} s"]
+        return [f"storage: it did not answer within {STORAGE_TIMEOUT_S:g} s"]
     except ConfigurationError as error:
         # Everybody may ask this, and the error holds a path.
         logger.error("%s", error)

@@ -1,4 +1,4 @@
-"""`mm-gateway keys`: lines for the key file, and keys in `storage.folder`, which a running gateway takes over without a restart."""
+"""`mm-gateway keys`: lines for the key file, and keys in the storage, which a running gateway takes over without a restart."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def delete(name: str, models_file: Path | None, gateway_file: Path | None) -> No
 def _store(settings: Settings) -> Generator[KeyStore]:
     from mm_gateway.storage.key_store import KEYS_FILE, KeyStore
 
-    store = KeyStore(settings.storage.path(KEYS_FILE))
+    store = KeyStore(settings.storage.place(KEYS_FILE))
     try:
         yield store
     finally:

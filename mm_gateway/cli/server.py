@@ -35,8 +35,10 @@ def serve(settings: Settings, ray: str | None = None) -> None:
         ray: address of the Ray cluster that runs the models, as for `ray_serve.cluster.Cluster`; None: they run in this process.
 
     Raises:
-        ConfigurationError: the address cannot be listened on, or the cluster cannot run the models.
+        ConfigurationError: the address cannot be listened on, the cluster cannot run the models, or the database cannot be used.
     """
+    if settings.storage.url is not None:
+        _check_database(settings.storage.url)
     with _listen(settings.server) as listener:
         _serve(settings, listener, ray)
 
@@ -60,6 +62,17 @@ def _serve(settings: Settings, listener: socket.socket, ray: str | None) -> None
     if cluster is not None:
         cluster.close()
     leave(0)
+
+
+def _check_database(url: str) -> None:
+    """Before the port opens: whoever is let in must not be the one who finds out."""
+    from mm_gateway.storage.postgres import address, why_not
+
+    if (fault := why_not(url)) is not None:
+        raise ConfigurationError(
+            f"storage.url: the database {address(url)} cannot be used: {fault}. Start it, or correct storage.url; "
+            "`mm-gateway doctor` looks at it again"
+        )
 
 
 def _connected(settings: Settings, address: str) -> Cluster:
@@ -98,7 +111,7 @@ def _banner(settings: Settings, workflows: Sequence[str], listener: socket.socke
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     model = settings.default_model or next(iter(settings.models))
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
-    asks_for_keys = settings.asks_for_keys or holds_keys(settings.storage.path(KEYS_FILE))
+    asks_for_keys = settings.asks_for_keys or holds_keys(settings.storage.place(KEYS_FILE))
     authorization = " -H 'Authorization: Bearer YOUR_KEY'" if asks_for_keys else ""
     lines = [
         f"mm_gateway serves {address}/v1",

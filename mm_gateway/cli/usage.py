@@ -1,4 +1,4 @@
-"""`mm-gateway usage`: what keys have used, from the file that running gateways write."""
+"""`mm-gateway usage`: what keys have used, from the storage that running gateways write."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def usage(group_by: str, start: str | None, end: str | None, as_json: bool, gate
         days = {name: read_day(day) for name, day in (("start", start), ("end", end)) if day is not None}
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    path = load_settings(None, gateway_file, os.environ).storage.path(USAGE_FILE)
+    place = load_settings(None, gateway_file, os.environ).storage.place(USAGE_FILE)
     rows = []
-    if path.is_file():
-        store = UsageStore(path)
+    if not isinstance(place, Path) or place.is_file():
+        store = UsageStore(place)
         try:
             rows = store.report(dimensions, **days, **filters)
         finally:

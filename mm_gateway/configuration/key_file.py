@@ -51,6 +51,9 @@ def read_key_file(path: Path, models: Mapping[str, str], allow: Sequence[str] = 
         ConfigurationError: it cannot be read, or an entry is wrong; the message names file and entry, and holds no key.
     """
     try:
+        # A pipe would be waited for until somebody writes to it, and be empty when it is read again.
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"api_keys_file: {path} is no file; a folder, a pipe or a device cannot hold keys")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"api_keys_file: {path} cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8'}") from None

@@ -18,7 +18,7 @@ from mm_gateway.configuration.key_file import read_key_file
 from mm_gateway.configuration.model_config import ModelConfig, ModelType, model_names
 from mm_gateway.configuration.sections import SECTIONS, check_keys, converted, of_text
 from mm_gateway.configuration.server_settings import ServerSettings
-from mm_gateway.configuration.settings import WORKFLOW_PREFIX, EngineSettings, Settings, SettingsFiles
+from mm_gateway.configuration.settings import WORKFLOW_PREFIX, EngineSettings, Settings, SettingsFiles, StorageSettings
 from mm_gateway.configuration.words import range_in_words
 from mm_gateway.configuration.yaml_file import mapping, read_mapping
 from mm_gateway.errors import ConfigurationError
@@ -93,7 +93,14 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> dict[str, msgspec.S
             f"{path}: engine: prefix_cache_folder: needs prefix_cache_bytes, memory for what waits to be written: 512MiB, for example, "
             "or more than the longest prompt's keys and values take"
         )
-    return {**sections, "server": _hashed(sections["server"], path)}
+    storage = sections["storage"]
+    assert isinstance(storage, StorageSettings)
+    if not storage.url:
+        storage = msgspec.structs.replace(storage, url=None)  # a variable that is set to nothing
+    elif not storage.url.startswith(("postgresql://", "postgres://")):
+        # It is not quoted: there may be a password in it.
+        raise ConfigurationError(f"{path}: storage: url: allowed is postgresql://USER@HOST/NAME, as libpq takes it, or null")
+    return {**sections, "storage": storage, "server": _hashed(sections["server"], path)}
 
 
 def with_models(settings: Settings, files: SettingsFiles) -> Settings:

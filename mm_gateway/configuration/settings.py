@@ -110,6 +110,14 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`storage:` of `gateway.yaml`: what outlives a restart."""
 
+    url: Annotated[
+        str | None,
+        Meta(
+            description="A PostgreSQL database, `postgresql://USER@HOST/NAME`, that several gateways share: sessions, stored responses, "
+            "keys, usage and limits are in it in place of files; needs the extra `postgres`. Best given as MM_GATEWAY_STORAGE_URL. A "
+            "password that is not in the address comes from PGPASSWORD or PGPASSFILE. null: files in `folder`."
+        ),
+    ] = None
     folder: Annotated[
         str | None,
         Meta(
@@ -128,6 +136,10 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         AtLeastOneKiB,
         Meta(description="Conversation that a response may be stored with; a larger one is refused unless it is sent with store: false."),
     ] = 2**20
+
+    def place(self, name: str) -> Path | str:
+        """Where a store is: the database, or the file of that name."""
+        return self.path(name) if self.url is None else self.url
 
     def path(self, name: str) -> Path:
         """The path of a file in the folder; neither is made here."""

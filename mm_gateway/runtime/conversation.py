@@ -156,9 +156,9 @@ class _NoTokens:
 
 
 def _sessions_of(workflows: WorkflowSettings, settings: Settings | None) -> Sessions:
-    path = settings.storage.path("gateway.sqlite") if settings is not None else None
+    place = settings.storage.place("gateway.sqlite") if settings is not None else None
 
     def open_store() -> RecordStore:
-        return RecordStore(path, "session", max_records=workflows.max_sessions, ttl_s=workflows.session_ttl_s)
+        return RecordStore(place, "session", max_records=workflows.max_sessions, ttl_s=workflows.session_ttl_s)
 
     return Sessions(open_store, max_turns=workflows.max_session_turns, max_tokens=workflows.max_session_tokens)

@@ -15,7 +15,7 @@ from mm_gateway.search.documents import MAX_TEXT_CHARACTERS, Document
 from mm_gateway.search.passages import split_passages
 from mm_gateway.search.results import SearchResult, snippet_of, title_of
 from mm_gateway.search.words import query_words
-from mm_gateway.storage.database import is_busy
+from mm_gateway.storage.sqlite import is_busy
 
 VERSION = 1
 PASSAGE_BYTES = 1200

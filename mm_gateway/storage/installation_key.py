@@ -1,4 +1,6 @@
-"""The secret of an installation, in a file that only its user reads: what the gateway gives out and is brought back is signed with it."""
+"""The secret of an installation, in a file that only its user reads, or in the database that its gateways share: what they give out and are
+brought back is signed with it.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,36 @@ import secrets
 from pathlib import Path
 
 from mm_gateway.errors import StorageError
+from mm_gateway.storage.database import open_database
 
 KEY_BYTES = 32
 
 
-def installation_key(path: Path, purpose: str) -> bytes:
-    """32 bytes that are the same after a restart; the file is made where there is none. Blocks.
+def installation_key(place: Path | str, purpose: str) -> bytes:
+    """32 bytes that are the same after a restart; the secret is made where there is none. Blocks.
 
     Args:
-        path: of the file. purpose: each has a key of its own.
+        place: a file, or the address of a database. purpose: each has a key of its own.
 
     Raises:
-        StorageError: the file cannot be made or read, or holds something else.
+        StorageError: the secret cannot be read or made, or the file holds something else. ConfigurationError: as for `open_database`.
     """
+    secret = _of_database(place) if isinstance(place, str) else _of_file(place)
+    return hmac.digest(secret, purpose.encode(), hashlib.sha256)
+
+
+def _of_database(url: str) -> bytes:
+    database = open_database(url, "")
+    try:
+        with database.connected() as connection:
+            made = secrets.token_bytes(KEY_BYTES)
+            connection.execute("INSERT INTO secrets VALUES ('installation', ?) ON CONFLICT (name) DO NOTHING", (made,))
+            return connection.execute("SELECT value FROM secrets WHERE name = 'installation'").fetchone()[0]
+    finally:
+        database.close()
+
+
+def _of_file(path: Path) -> bytes:
     try:
         secret = _read(path)
         if secret is None:
@@ -32,7 +51,7 @@ def installation_key(path: Path, purpose: str) -> bytes:
         raise StorageError(f"The key of this installation, {path.name}, cannot be read or made: {error.strerror}") from error
     if secret is None or len(secret) != KEY_BYTES:
         raise StorageError(f"{path.name} is no key of an installation: it must hold {KEY_BYTES} bytes. Remove it, and a new one is made")
-    return hmac.digest(secret, purpose.encode(), hashlib.sha256)
+    return secret
 
 
 def _read(path: Path) -> bytes | None:

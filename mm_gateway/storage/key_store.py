@@ -1,10 +1,8 @@
-"""Keys that were made while the gateway runs, in SQLite: their hashes, names and limits. The keys themselves are kept nowhere."""
+"""Keys that were made while the gateway runs: their hashes, names and limits. The keys themselves are kept nowhere."""
 
 from __future__ import annotations
 
 import secrets
-import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +10,12 @@ import msgspec
 
 from mm_gateway.configuration.api_key import ApiKey
 from mm_gateway.errors import InvalidRequestError, NotStoredError
-from mm_gateway.storage.database import Database
+from mm_gateway.storage.database import Connection, Place, open_database
 
 KEYS_FILE = "keys.sqlite"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at REAL NOT NULL, value BLOB NOT NULL);"
+
+_LOCK = "keys"
 
 
 class MadeKey(msgspec.Struct, frozen=True):
@@ -27,18 +27,18 @@ class MadeKey(msgspec.Struct, frozen=True):
 
 
 class KeyStore:
-    """Thread-safe; several gateways, and the command line, may share the file. Calls block, and raise StorageError as `Database` says.
+    """Thread-safe; several gateways, and the command line, may share the place. Calls block, and raise StorageError as `Database` says.
 
     Args:
-        path: of the file. clock: Unix seconds; for tests.
+        place: the database, as for `open_database`. clock: Unix seconds; None: the database's own.
 
     Raises:
-        ConfigurationError: the file cannot be opened.
+        ConfigurationError: it cannot be opened.
     """
 
-    def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._database = Database(path, _SCHEMA, durable=True)
+    def __init__(self, place: Place, clock: Callable[[], float] | None = None) -> None:
+        self._database = open_database(place, _SCHEMA, durable=True)
+        self._clock = clock or self._database.clock
 
     def all(self) -> tuple[MadeKey, ...]:
         """Every key, in the order in which they were made; those that are disabled or have expired too."""
@@ -53,10 +53,12 @@ class KeyStore:
         """
         id = f"key_{secrets.token_hex(12)}"
         made = MadeKey(id, self._clock(), key if key.name else msgspec.structs.replace(key, name=id))
-        with self._database.writing() as connection:
-            _unless_taken(
-                connection, made.key.name, "INSERT INTO keys VALUES (?, ?, ?, ?)", (id, made.key.name, made.created_at, _value(made.key))
+        with self._database.writing(_LOCK) as connection:
+            _check_name(connection, made.key.name, id)
+            connection.execute(
+                "INSERT INTO keys (id, name, created_at, value) VALUES (?, ?, ?, ?)", (id, made.key.name, made.created_at, _value(made.key))
             )
+            self._database.changed(connection, _LOCK)
         return made
 
     def change(self, id: str, change: Callable[[ApiKey], ApiKey]) -> MadeKey:
@@ -65,10 +67,12 @@ class KeyStore:
         Raises:
             NotStoredError: there is none. InvalidRequestError: its new name is taken.
         """
-        with self._database.writing() as connection:
+        with self._database.writing(_LOCK) as connection:
             made = _found(connection, id)
             key = change(made.key)
-            _unless_taken(connection, key.name, "UPDATE keys SET name = ?, value = ? WHERE id = ?", (key.name, _value(key), made.id))
+            _check_name(connection, key.name, made.id)
+            connection.execute("UPDATE keys SET name = ?, value = ? WHERE id = ?", (key.name, _value(key), made.id))
+            self._database.changed(connection, _LOCK)
         return MadeKey(made.id, made.created_at, key)
 
     def delete(self, id: str) -> MadeKey:
@@ -77,43 +81,47 @@ class KeyStore:
         Raises:
             NotStoredError: there is none.
         """
-        with self._database.writing() as connection:
+        with self._database.writing(_LOCK) as connection:
             made = _found(connection, id)
             connection.execute("DELETE FROM keys WHERE id = ?", (made.id,))
+            self._database.changed(connection, _LOCK)
         return made
 
     def version(self) -> int:
         """Another number than before where somebody else has written meanwhile."""
-        return self._database.version()
+        return self._database.version(_LOCK)
 
     def close(self) -> None:
         """Idempotent."""
         self._database.close()
 
 
-def holds_keys(path: Path) -> bool:
-    """Whether a gateway that is started over this file asks for keys; it is not made where there is none. Errors as for `KeyStore`."""
-    if not path.is_file():
+def holds_keys(place: Place) -> bool:
+    """Whether a gateway that is started over this database asks for keys; a file is not made where there is none. Errors as for
+    `KeyStore`.
+    """
+    if isinstance(place, Path) and not place.is_file():
         return False
-    store = KeyStore(path)
+    store = KeyStore(place)
     try:
         return bool(store.all())
     finally:
         store.close()
 
 
-def _found(connection: sqlite3.Connection, id: str) -> MadeKey:
-    row = connection.execute("SELECT id, created_at, value FROM keys WHERE id = ?1 OR name = ?1", (id,)).fetchone()
+def _found(connection: Connection, id: str) -> MadeKey:
+    # PostgreSQL has no texts with a zero in them, and whoever asks for one gets the same answer of both.
+    row = None
+    if "\0" not in id:
+        row = connection.execute("SELECT id, created_at, value FROM keys WHERE id = ? OR name = ?", (id, id)).fetchone()
     if row is None:
         raise NotStoredError(f"No key that was made in the running gateway has the id or the name '{id[:100]}'")
     return _made(row)
 
 
-def _unless_taken(connection: sqlite3.Connection, name: str, statement: str, values: tuple[object, ...]) -> None:
-    try:
-        connection.execute(statement, values)
-    except sqlite3.IntegrityError:
-        raise InvalidRequestError(f"'{name[:100]}' already names another key", param="name") from None
+def _check_name(connection: Connection, name: str, id: str) -> None:
+    if connection.execute("SELECT 1 FROM keys WHERE name = ? AND id <> ?", (name, id)).fetchone() is not None:
+        raise InvalidRequestError(f"'{name[:100]}' already names another key", param="name")
 
 
 def _made(row: tuple[str, float, bytes]) -> MadeKey:

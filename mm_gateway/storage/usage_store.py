@@ -1,19 +1,22 @@
-"""What each key has used, by day, model and endpoint, in SQLite. Days are those of UTC, as `2026-11-29`."""
+"""What each key has used, by day, model and endpoint. Days are those of UTC, as `2026-11-29`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
 
-from mm_gateway.storage.database import Database
+from mm_gateway.storage.database import Connection, Place, open_database
 
 USAGE_FILE = "usage.sqlite"
 Dimension = Literal["day", "month", "key", "model", "endpoint"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
+LAST_DAYS = 7
+"""With usage, that a clock has to be wrong for before it is believed."""
+TRUSTED_DAYS = 31
+"""In which they have to lie, or the clock is doubted."""
 _COLUMNS: Mapping[Dimension, str] = {"day": "day", "month": "substr(day, 1, 7)", "key": "key", "model": "model", "endpoint": "endpoint"}
 _SUMS = ("requests", "prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost")
 # The key comes first: budgets ask for one key's days.
@@ -72,24 +75,22 @@ class UsageRow(Used, kw_only=True):
 
 
 class UsageStore:
-    """Thread-safe; several gateways, and the command line, may share the file. Calls block, and raise StorageError as `Database` says.
+    """Thread-safe; several gateways, and the command line, may share the place. Calls block, and raise StorageError as `Database` says.
 
     Args:
-        path: of the file; None: in memory.
+        place: the database, as for `open_database`.
 
     Raises:
-        ConfigurationError: the file cannot be opened.
+        ConfigurationError: it cannot be opened.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._database = Database(path, _SCHEMA)
+    def __init__(self, place: Place) -> None:
+        self._database = open_database(place, _SCHEMA)
 
     def add(self, used: Mapping[UsedFor, Used]) -> None:
         """Add to what is there: all of it, or, where that fails, nothing."""
-        values = [(*msgspec.structs.astuple(what), *msgspec.structs.astuple(much)) for what, much in used.items()]
-        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
-        with self._database.writing() as connection:
-            connection.executemany(f"INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {sums}", values)
+        with self._database.writing("usage") as connection:
+            add_usage(connection, used)
 
     def by_day(self, keys: Iterable[str], since: str) -> dict[str, dict[str, Used]]:
         """Of each key, what it used on each day from `since` on."""
@@ -132,20 +133,42 @@ class UsageStore:
 
     def version(self) -> int:
         """Another number than before where somebody else has written meanwhile."""
-        return self._database.version()
+        return self._database.version("usage")
 
-    def delete_before(self, day: str) -> None:
-        """Forget what was used before a day."""
+    def delete_older(self, days: int, today: str) -> None:
+        """Forget what was used more than so many days ago.
+
+        A clock that is set years ahead, by mistake, must not make everything old at once: where the last `LAST_DAYS` days with usage
+        before `today` do not lie within `TRUSTED_DAYS`, days are counted from the first of them. Of fewer days nothing goes.
+        """
         with self._database.connected() as connection:
-            connection.execute("DELETE FROM usage WHERE day < ?", (day,))
+            row = connection.execute(
+                "SELECT day FROM usage WHERE day < ? GROUP BY day ORDER BY day DESC LIMIT 1 OFFSET ?", (today, LAST_DAYS - 1)
+            ).fetchone()
+            if row is not None:
+                newest, used = date.fromisoformat(today), date.fromisoformat(row[0])
+                if newest - used > timedelta(days=TRUSTED_DAYS):
+                    newest = used
+                connection.execute("DELETE FROM usage WHERE day < ?", ((newest - timedelta(days=days)).isoformat(),))
 
     def close(self) -> None:
         """Idempotent."""
         self._database.close()
 
 
+def add_usage(connection: Connection, used: Mapping[UsedFor, Used]) -> None:
+    """Add to what is there, inside `Database.writing`."""
+    # In one order, so that two that write at once never wait for each other.
+    values = sorted((*msgspec.structs.astuple(what), *msgspec.structs.astuple(much)) for what, much in used.items())
+    sums = ", ".join(f"{name} = usage.{name} + excluded.{name}" for name in _SUMS)
+    connection.executemany(
+        f"INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, day, model, endpoint) DO UPDATE SET {sums}", values
+    )
+
+
 def _sums() -> str:
-    return ", ".join(f"sum({name})" for name in _SUMS)
+    # PostgreSQL's sum of integers is a number without bounds, which Python would get as a Decimal.
+    return ", ".join(f"sum({name})" if name == "cost" else f"CAST(sum({name}) AS BIGINT)" for name in _SUMS)
 
 
 def read_day(text: str) -> str:

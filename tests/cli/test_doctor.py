@@ -164,3 +164,14 @@ def test_a_check_that_fails_itself_is_told_and_the_others_go_on(doctor: Doctor, 
     found = doctor(fails=True)
     assert found["memory"]["found"] == "could not be looked at: RuntimeError: no /proc here"
     assert found["hub"]["status"] == "ok"
+
+
+def test_a_database_that_is_there_and_one_that_is_not(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    models = {"m": {"model_name": "m", "backend": "mock"}}
+    monkeypatch.setenv("MM_GATEWAY_STORAGE_URL", database_url)
+    assert doctor(models)["database"]["status"] == "ok"
+    monkeypatch.setenv("MM_GATEWAY_STORAGE_URL", "postgresql://u:secret-word@127.0.0.1:1/d")
+    found = doctor(models, fails=True)
+    assert found["database"]["status"] == "fail" and "127.0.0.1:1/d cannot be used" in found["database"]["found"]
+    assert "refused" in found["database"]["found"] and "secret-word" not in str(found)
+    assert found["access"]["status"] == "fail"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from mm_gateway.configuration.api_key import ApiKey, digest_of, hashed
+from mm_gateway.configuration.key_file import read_key_file
 from mm_gateway.configuration.loader import load_settings
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import ConfigurationError
@@ -120,3 +122,9 @@ def test_budgets_and_ends_that_are_none(tmp_path: Path, entry: str, says: str) -
     with pytest.raises(ConfigurationError, match=re.escape(says)) as caught:
         load(tmp_path, f"- {{key: secret-one, {entry}}}")
     assert "secret-one" not in str(caught.value)
+
+
+def test_a_pipe_is_no_key_file_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys")
+    with pytest.raises(ConfigurationError, match=r"keys is no file; a folder, a pipe or a device cannot hold keys"):
+        read_key_file(tmp_path / "keys", {})

@@ -57,7 +57,7 @@ def test_compose_mounts_what_is_there_and_asks_for_what_is_served() -> None:
     assert probe in PATHS
     scrape = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
     assert scrape["scrape_configs"][0]["static_configs"][0]["targets"] == ["gateway:8000"]
-    environment = {name: "x" for name in gateway["environment"]} | {"MM_GATEWAY_SERVER_REQUEST_LOG": "json"}
+    environment = {name: "x" for name in gateway["environment"]} | {"MM_GATEWAY_SERVER_REQUEST_LOG": "json", "MM_GATEWAY_STORAGE_URL": ""}
     load_settings(None, None, environment)  # every variable is a setting
 
 

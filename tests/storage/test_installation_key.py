@@ -23,6 +23,13 @@ def test_a_key_stays_and_each_purpose_has_its_own(tmp_path: Path) -> None:
     assert installation_key(tmp_path / "other.key", "a") not in keys
 
 
+def test_gateways_over_one_database_have_the_same_key(database_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        keys = set(pool.map(lambda _: installation_key(database_url, "a"), range(8)))
+    assert len(keys) == 1 and len(next(iter(keys))) == 32
+    assert installation_key(database_url, "b") not in keys
+
+
 def test_a_file_that_is_no_key_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"x")
     with pytest.raises(StorageError, match="Remove it"):

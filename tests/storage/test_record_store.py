@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mm_gateway.errors import ConfigurationError, StorageError
-from mm_gateway.storage import database, shared_store
+from mm_gateway.storage import shared_store, sqlite
+from mm_gateway.storage.database import Place
 from mm_gateway.storage.record_store import RecordStore
 from mm_gateway.storage.shared_store import SharedStore
 
@@ -28,37 +29,60 @@ def locked(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "WAIT_S", 0.2)
+    monkeypatch.setattr(sqlite, "WAIT_S", 0.2)
     monkeypatch.setattr(shared_store, "WAIT_S", 0.2)
 
 
-def test_a_record_survives_a_restart(tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / "store.sqlite"
-    store = RecordStore(path, "session", max_records=10)
+def test_a_record_survives_a_restart(place: Place) -> None:
+    store = RecordStore(place, "session", max_records=10)
     store.put("../a b", b"one")
     store.put("../a b", b"two")
     store.close()
     store.close()
-    again = RecordStore(path, "session", max_records=10)
+    again = RecordStore(place, "session", max_records=10)
     assert again.get("../a b") == b"two"
-    assert RecordStore(path, "response", max_records=10).get("../a b") is None
+    assert RecordStore(place, "response", max_records=10).get("../a b") is None
     assert again.delete("../a b") and not again.delete("../a b")
     assert again.get("../a b") is None
 
 
-def test_old_records_and_surplus_ones_go() -> None:
+def test_old_records_and_surplus_ones_go(place: Place) -> None:
     now = 1000.0
-    store = RecordStore(None, "x", max_records=2, ttl_s=60, clock=lambda: now)
+    store = RecordStore(place, "x", max_records=2, ttl_s=60, clock=lambda: now)
     for key in ("a", "b", "c"):
         now += 1
         store.put(key, key.encode())
     assert [store.get(key) for key in ("a", "b", "c")] == [None, b"b", b"c"]
     now += 59.5  # b is 60.5 seconds old, c 59.5
     assert [store.get(key) for key in ("b", "c")] == [None, b"c"]
+    store.put("d", b"d")
+    with store._database.connected() as connection:
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (2,)  # b is gone, and not only hidden
 
 
-def test_many_threads_share_a_store(tmp_path: Path) -> None:
-    store = RecordStore(tmp_path / "store.sqlite", "x", max_records=1000)
+def test_a_large_store_looks_for_surplus_ones_after_each_hundredth(place: Place) -> None:
+    now = 0.0
+    store = RecordStore(place, "x", max_records=200, clock=lambda: now)
+    most = 0
+    for number in range(260):
+        now += 1
+        store.put(str(number), b"x")
+        if number % 7 == 0:
+            with store._database.connected() as connection:
+                most = max(most, *connection.execute("SELECT count(*) FROM records").fetchone())
+    assert 200 <= most <= 202
+    assert store.get("259") and not store.get("3")
+
+
+def test_changes_of_one_record_at_once_are_made_one_after_the_other(place: Place) -> None:
+    stores = [RecordStore(place, "x", max_records=10) for _ in range(2)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda n: stores[n % 2].update("a", lambda known: (known or b"") + b"x"), range(40)))
+    assert stores[0].get("a") == b"x" * 40
+
+
+def test_many_threads_share_a_store(place: Place) -> None:
+    store = RecordStore(place, "x", max_records=1000)
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda number: store.put(str(number), str(number).encode()), range(200)))
     assert all(store.get(str(number)) == str(number).encode() for number in range(200))
@@ -116,8 +140,8 @@ def test_a_full_disk_is_said_and_logged_and_nothing_is_lost(tmp_path: Path, capl
     assert [store.get(key) for key in "abc"] == [b"1", None, b"3"]
 
 
-def test_a_change_that_fails_leaves_the_record_as_it_was(tmp_path: Path) -> None:
-    store = RecordStore(tmp_path / "store.sqlite", "x", max_records=10)
+def test_a_change_that_fails_leaves_the_record_as_it_was(place: Place) -> None:
+    store = RecordStore(place, "x", max_records=10)
     store.put("a", b"1")
     with pytest.raises(ZeroDivisionError):
         store.update("a", lambda _: bytes(1 // 0))

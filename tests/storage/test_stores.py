@@ -15,7 +15,8 @@ import pytest
 
 from mm_gateway.configuration.api_key import ApiKey, digest_of
 from mm_gateway.errors import ConfigurationError, StorageError
-from mm_gateway.storage import database
+from mm_gateway.storage import sqlite
+from mm_gateway.storage.database import Place
 from mm_gateway.storage.key_store import KeyStore
 from mm_gateway.storage.record_store import RecordStore
 from mm_gateway.storage.usage_store import UsageStore, Used, UsedFor
@@ -25,14 +26,14 @@ from mm_gateway.storage.usage_store import UsageStore, Used, UsedFor
 class Kind:
     """A store. write: something that is called by a number. count: how much was written."""
 
-    open: Callable[[Path], Any]
+    open: Callable[[Place], Any]
     write: Callable[[Any, int], object]
     count: Callable[[Any], int]
 
 
 KINDS = {
     "records": Kind(
-        lambda path: RecordStore(path, "x", max_records=1000),
+        lambda place: RecordStore(place, "x", max_records=1000),
         lambda store, n: store.put(str(n), b"x" * 10_000),
         lambda store: sum(store.get(str(n)) is not None for n in range(100)),
     ),
@@ -54,25 +55,28 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
 
-def test_what_was_written_survives_a_restart_and_others_see_it(kind: Kind, tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / "store.sqlite"
-    store, other = kind.open(path), kind.open(path)
+def test_what_was_written_survives_a_restart_and_others_see_it(kind: Kind, place: Place) -> None:
+    store, other = kind.open(place), kind.open(place)
     kind.write(store, 1)
     assert kind.count(other) == 1
-    store.close()
-    store.close()
-    assert kind.count(kind.open(path)) == 1
+    for opened in (store, store, other):
+        opened.close()
+    again = kind.open(place)
+    assert kind.count(again) == 1
+    again.close()
 
 
-def test_many_threads_write_at_once(kind: Kind, tmp_path: Path) -> None:
-    stores = [kind.open(tmp_path / "store.sqlite") for _ in range(2)]
+def test_many_threads_write_at_once(kind: Kind, place: Place) -> None:
+    stores = [kind.open(place) for _ in range(2)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: kind.write(stores[n % 2], n), range(40)))
     assert kind.count(stores[0]) == 40
+    for store in stores:
+        store.close()
 
 
 def test_what_another_process_holds_is_waited_for_and_then_an_error(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "WAIT_S", 0.1)
+    monkeypatch.setattr(sqlite, "WAIT_S", 0.1)
     store = kind.open(tmp_path / "store.sqlite")
     with closing(sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

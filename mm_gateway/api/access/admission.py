@@ -13,7 +13,7 @@ from litestar.handlers import BaseRouteHandler
 from mm_gateway.api.access.capacity import Capacity
 from mm_gateway.api.access.keys import key_of, principal
 from mm_gateway.api.access.ledger import Ledger
-from mm_gateway.api.access.rate_limits import Budget
+from mm_gateway.api.access.rate_limits import Budget, SharedBuckets
 from mm_gateway.api.connection import HTTPConnection, HTTPRequest
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.configuration.api_key import ApiKey
@@ -28,12 +28,15 @@ BYTES_PER_TOKEN = 4
 class Admission:
     """A Litestar guard, after that of the keys: gives every request its ticket, which `GatewayApp` closes after the reply.
 
-    Limits per minute live as long as the process: one per configured key, and one for everybody where no keys are asked for. Budgets by
-    day and month are the ledger's.
+    Limits per minute are one per configured key, and one for everybody where no keys are asked for. They live as long as the process, or
+    are those of all gateways that share a database. Budgets by day and month are the ledger's.
     """
 
-    def __init__(self, limits: LimitSettings, ledger: Ledger, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: LimitSettings, ledger: Ledger, clock: Callable[[], float] = time.monotonic, shared: SharedBuckets | None = None
+    ) -> None:
         self._limits = limits
+        self._shared = shared
         self.ledger = ledger
         self._clock = clock
         self._budgets: dict[bytes, tuple[ApiKey, Budget | None]] = {}
@@ -53,8 +56,10 @@ class Admission:
         key = key_of(connection)
         ticket = state["ticket"] = Ticket(self, key, self._budget(key), state["record"])
         ticket.record.key = principal(connection)
+        ticket.enter()
         # Looking something up is not what the limits of OpenAI count.
-        ticket.enter(counted=connection.scope["method"] == "POST")  # type: ignore[typeddict-item]
+        if connection.scope["method"] == "POST":  # type: ignore[typeddict-item]
+            await ticket.count()
 
     def apart(self, connection: HTTPConnection) -> Ticket:
         """A ticket for work that outlives the request which asks for it, with all that is known of that; whoever takes it closes it.
@@ -66,7 +71,7 @@ class Admission:
         key = key_of(connection)
         ticket = Ticket(self, key, self._budget(key), asking.record)
         ticket.backend, ticket.body_bytes = asking.backend, asking.body_bytes
-        ticket.enter(counted=False)
+        ticket.enter()
         return ticket
 
     def interrupt(self, error: GatewayError) -> int:
@@ -107,7 +112,7 @@ class Admission:
         limits = self._limits
         requests = limits.requests_per_minute if key.requests_per_minute is None else key.requests_per_minute
         tokens = limits.tokens_per_minute if key.tokens_per_minute is None else key.tokens_per_minute
-        return None if requests is None and tokens is None else Budget(requests, tokens, self._clock)
+        return None if requests is None and tokens is None else Budget(requests, tokens, self._clock, self._shared, key.digest.hex())
 
 
 class Ticket:
@@ -131,19 +136,26 @@ class Ticket:
         self.body_bytes = 0
         self.on_interrupt: Callable[[GatewayError], None] | None = None
 
-    def enter(self, *, counted: bool) -> None:
-        """Be one of the requests that are answered. counted: one of the principal's per minute.
+    def enter(self) -> None:
+        """Be one of the requests that are answered.
 
         Raises:
-            RateLimitError: the gateway is full, or the principal had its requests.
+            RateLimitError: the gateway is full.
         """
         self._admission.live.enter()
         self._live = True
         self._admission.tickets.add(self)
-        if counted and self._budget is not None:
-            self._budget.take_request()
 
-    def begin(self, output_tokens: int = 0, price: Price | None = None, prices: Mapping[str, Price] | None = None) -> None:
+    async def count(self) -> None:
+        """Be one of the principal's requests per minute.
+
+        Raises:
+            RateLimitError: it had them.
+        """
+        if self._budget is not None:
+            await self._budget.take_request()
+
+    async def begin(self, output_tokens: int = 0, price: Price | None = None, prices: Mapping[str, Price] | None = None) -> None:
         """Queue for the first token. Prompts are guessed from the size of the body, and put right by `end`.
 
         Args:
@@ -152,14 +164,15 @@ class Ticket:
 
         Raises:
             RateLimitError: the queue is full, or the principal had its tokens; a QuotaExceededError: it used up its budget.
+            StorageError: what it used of its budget cannot be known now.
         """
         record = self.record
         record.prices = prices or {}
         record.price, record.prompt_guess = price, self.body_bytes // BYTES_PER_TOKEN + 1
         if self._key is not None:
-            self._admission.ledger.reserve(self._key, record, output_tokens)
+            await self._admission.ledger.admit(self._key, record, output_tokens)
         if self._budget is not None:
-            self._budget.take_tokens(record.prompt_guess + output_tokens)
+            await self._budget.take_tokens(record.prompt_guess + output_tokens)
             self._estimate = record.prompt_guess + output_tokens
         self._admission.queued.enter()
         self._queued = True

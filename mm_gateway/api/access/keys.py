@@ -13,7 +13,7 @@ from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.api_key import ApiKey, digest_of, parse_key
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.core import Backend
-from mm_gateway.errors import AuthenticationError, ModelNotFoundError
+from mm_gateway.errors import AuthenticationError, ModelNotFoundError, StorageError
 
 Source = Literal["settings", "file", "made"]
 """Where keys come from: `server.api_keys`, the key file, and those made in the running gateway."""
@@ -29,6 +29,8 @@ class Keys:
         self._sources: dict[Source, tuple[ApiKey, ...]] = {}
         self._by_digest: Mapping[bytes, ApiKey] = {}
         self.asked_for = False
+        self.may_lack = False
+        """Whether keys that somebody else has made cannot be looked at now."""
         self.replace("settings", keys)
 
     def replace(self, source: Source, keys: Iterable[ApiKey]) -> None:
@@ -45,10 +47,12 @@ class Keys:
         """What a client's key is.
 
         Raises:
-            AuthenticationError: it is none, or opens nothing now.
+            AuthenticationError: it is none, or opens nothing now. StorageError: whether it is one cannot be known now.
         """
         # The time of a lookup tells something of the hash of what was sent, which whoever sent it knows, and nothing of a key.
         found = self._by_digest.get(digest_of(key))
+        if found is None and self.may_lack:
+            raise StorageError("The key is not known here, and keys made elsewhere cannot be looked at now. Please try again")
         if found is None:
             raise AuthenticationError("Incorrect API key provided")
         if found.disabled:

@@ -1,7 +1,9 @@
 """What each key has used: counted as requests end, written in batches, and held against its budgets as requests begin.
 
 A request begins while what its key has used, and what its running requests have reserved (the size of their prompts, and what they may
-generate where they say it), is below each budget. So a budget is exceeded by no more than what running requests take beyond that.
+generate where they say it), is below each budget. So a budget is exceeded by no more than what running requests take beyond that. Where
+gateways share a database they hold budgets together in it (`shared_limits.py`); else those that share a folder learn within a second
+what the others have written.
 """
 
 from __future__ import annotations
@@ -13,21 +15,23 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
+from mm_gateway.api.access.quota import hold_all
+from mm_gateway.api.access.shared_limits import SharedLimits
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.configuration.api_key import ApiKey
 from mm_gateway.configuration.price import Price
 from mm_gateway.configuration.settings import StorageSettings
-from mm_gateway.errors import ConfigurationError, QuotaExceededError, StorageError
+from mm_gateway.errors import ConfigurationError, StorageError
 from mm_gateway.storage.shared_store import SharedStore
 from mm_gateway.storage.usage_store import USAGE_FILE, Dimension, UsageRow, UsageStore, Used, UsedFor
 
 WRITE_S = 1.0
 """Between two writes; what a process that is killed may lose. One that is told to end writes everything."""
-RETRY_S = 1.0
-"""After which to come back where only running requests stand against it."""
+SHARED_WRITE_S = 0.2
+"""The same where gateways share a database: what requests had reserved is not free before, and others may wait for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +60,12 @@ class Ledger:
     """An observer of requests. Belongs to one event loop.
 
     Args:
-        settings: where it is written, and for how long it is kept. clock: Unix seconds.
+        settings: where it is written, and for how long it is kept. clock: Unix seconds. shared: holds budgets with other gateways.
     """
 
-    def __init__(self, settings: StorageSettings, clock: Callable[[], float] = time.time) -> None:
-        self._store = SharedStore(lambda: UsageStore(settings.path(USAGE_FILE)))
+    def __init__(self, settings: StorageSettings, clock: Callable[[], float] = time.time, shared: SharedLimits | None = None) -> None:
+        self._store = SharedStore(lambda: UsageStore(settings.place(USAGE_FILE)))
+        self._shared = shared
         self._keep_days = settings.usage_days
         self._clock = clock
         self._pending: _Batch = {}
@@ -85,9 +90,23 @@ class Ledger:
             StorageError, ConfigurationError: that cannot be read.
         """
         names = {key.principal for key in keys if key.has_budget}
-        if names:
+        if names and self._shared is None:
             async with self._one_at_a_time:
                 await self._learn(names | self._written.keys())
+
+    async def admit(self, key: ApiKey, record: RequestRecord, output_tokens: int) -> None:
+        """As `reserve`, together with the gateways that share the database.
+
+        Raises:
+            StorageError, ConfigurationError: what they have used cannot be known now.
+        """
+        if self._shared is None:
+            self.reserve(key, record, output_tokens)
+        elif key.has_budget:
+            now = datetime.fromtimestamp(self._now(), UTC)
+            much = _used(record.prompt_guess, 0, output_tokens, record.price)
+            days = (f"{now:%Y-%m-%d}", f"{now:%Y-%m}-01")
+            await self._shared.reserve(key.principal, record, much, days, partial(hold_all, key, now))
 
     def reserve(self, key: ApiKey, record: RequestRecord, output_tokens: int) -> None:
         """Let a request of a key begin, and hold back what it will need. output_tokens: as for `Ticket.begin`.
@@ -97,7 +116,7 @@ class Ledger:
         """
         if not key.has_budget:
             return
-        now = datetime.fromtimestamp(self._clock(), UTC)
+        now = datetime.fromtimestamp(self._now(), UTC)
         name, day = key.principal, _day(now.timestamp())
         today, this_month = Used(), Used()
         for of_day, much in self._used(name):
@@ -106,10 +125,7 @@ class Ledger:
             if of_day[:7] == day[:7]:
                 this_month.add(much)
         reserved = self._reserved.get(name) or _Reserved()
-        _hold("day", key.tokens_per_day, today.tokens, reserved.tokens, "tokens", now)
-        _hold("day", key.cost_per_day, today.cost, reserved.cost, "in money", now)
-        _hold("month", key.tokens_per_month, this_month.tokens, reserved.tokens, "tokens", now)
-        _hold("month", key.cost_per_month, this_month.cost, reserved.cost, "in money", now)
+        hold_all(key, now, today, this_month, Used(prompt_tokens=reserved.tokens, cost=reserved.cost))
         reserved.take(record, _used(record.prompt_guess, 0, output_tokens, record.price))
         self._reserved[name] = reserved
 
@@ -119,9 +135,11 @@ class Ledger:
             reserved.give_back(record)
             if not reserved.by_request:
                 del self._reserved[record.key]  # and with it what adding and subtracting money leaves of roundings
+        if self._shared is not None:
+            self._shared.finished(record)
         if record.begun is None:
             return
-        what = UsedFor(record.key, _day(record.arrived_at), record.model, record.endpoint)
+        what = UsedFor(record.key, _day(record.arrived_at + self._ahead_s), record.model, record.endpoint)
         self._pending.setdefault(record.key, {}).setdefault(what, Used()).add(used_by(record))
 
     # --- storage ---
@@ -130,12 +148,12 @@ class Ledger:
         """Write from time to time, until `close`."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), WRITE_S)
+                await asyncio.wait_for(self._ending.wait(), WRITE_S if self._shared is None else SHARED_WRITE_S)
                 return
             try:
                 await self.write()
-            except Exception:  # what nobody foresaw costs this batch, not those to come
-                logger.exception("usage could not be written")
+            except Exception:
+                logger.exception("usage could not be written, and is tried again")
 
     async def write(self) -> None:
         """Write what is not written yet, and see what others have written. What fails is logged, and tried again the next time."""
@@ -143,9 +161,7 @@ class Ledger:
             batch, self._pending = self._pending, {}
             self._writing = batch
             try:
-                if batch:
-                    await self._store.run(partial(_add, batch))
-                    self._now_written(batch)
+                await self._write(batch)
                 self._writing = {}
                 if self._written and await self._store.run(UsageStore.version) != self._version:
                     await self._learn(self._written.keys())
@@ -176,7 +192,7 @@ class Ledger:
         Raises:
             StorageError, ConfigurationError: it cannot be read.
         """
-        await self.write()
+        await asyncio.shield(self.write())  # one who asks and hangs up takes nothing with him
         return await self._store.run(lambda store: store.report(group_by, start=start, end=end, key=key, model=model, endpoint=endpoint))
 
     async def close(self) -> None:
@@ -186,17 +202,53 @@ class Ledger:
         if self._pending:
             logger.error("usage of %d keys could not be written and is lost", len(self._pending))
         self._store.close()
+        if self._shared is not None:
+            self._shared.close()
+
+    async def _write(self, batch: _Batch) -> None:
+        """All at once; where that fails for another reason than the storage, row by row, so that what is at fault is lost alone."""
+        try:
+            await self._add(dict(_rows(batch)))
+            self._now_written(batch)
+        except (StorageError, ConfigurationError):
+            raise
+        except Exception:
+            logger.exception("usage could not be written at once, so each row is tried by itself")
+            for what, much in list(_rows(batch)):
+                try:
+                    await self._add({what: much})
+                    self._now_written({what.key: {what: much}})
+                except (StorageError, ConfigurationError):
+                    raise
+                except Exception:
+                    logger.exception("usage is lost, since it cannot be written: %r of %r", much, what)
+                del batch[what.key][what]
+
+    async def _add(self, used: dict[UsedFor, Used]) -> None:
+        if self._shared is not None:
+            await self._shared.settle(used)
+        elif used:
+            await self._store.run(lambda store: store.add(used))
+
+    @property
+    def _ahead_s(self) -> float:
+        return self._shared.ahead_s if self._shared is not None else 0.0
+
+    def _now(self) -> float:
+        return self._clock() + self._ahead_s
 
     async def _learn(self, names: Iterable[str]) -> None:
-        since = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-01")
+        since = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-01")
         # The version first: what is written in between is seen the next time.
         self._version, self._written = await self._store.run(lambda store: (store.version(), store.by_day(list(names), since)))
 
     async def _clean(self) -> None:
-        first = (datetime.fromtimestamp(self._clock(), UTC) - timedelta(days=self._keep_days)).strftime("%Y-%m-%d")
-        if first != self._cleaned:
-            await self._store.run(lambda store: store.delete_before(first))
-            self._cleaned = first
+        today = _day(self._now())
+        if today != self._cleaned:
+            await self._store.run(lambda store: store.delete_older(self._keep_days, today))
+            if self._shared is not None:
+                await self._shared.forget()
+            self._cleaned = today
 
     def _now_written(self, batch: _Batch) -> None:
         for what, much in _rows(batch):
@@ -239,21 +291,5 @@ def _used(prompt_tokens: int, cached_tokens: int, output_tokens: int, price: Pri
     return Used(prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, output_tokens=output_tokens, cost=cost)
 
 
-def _hold(period: str, budget: float | None, used: float, running: float, unit: str, now: datetime) -> None:
-    if budget is None or used + running < budget:
-        return
-    text = f"You exceeded your current quota: {budget:.12g} {unit} per {period}, {used:.12g} used"
-    if used < budget:
-        text += f", {running:.12g} reserved by requests that run. Please try again when they have ended"
-        raise QuotaExceededError(text, retry_after_s=RETRY_S)
-    day = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    anew = day + timedelta(days=1) if period == "day" else (day.replace(day=1) + timedelta(days=32)).replace(day=1)
-    raise QuotaExceededError(f"{text}. It begins anew at {anew:%Y-%m-%dT%H:%M:%SZ}")
-
-
 def _rows(batch: _Batch) -> Iterator[tuple[UsedFor, Used]]:
     return ((what, much) for used in batch.values() for what, much in used.items())
-
-
-def _add(batch: _Batch, store: UsageStore) -> None:
-    store.add(dict(_rows(batch)))

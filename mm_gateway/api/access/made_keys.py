@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from mm_gateway.api.access.keys import Keys
 from mm_gateway.api.access.ledger import Ledger
@@ -30,8 +31,8 @@ class MadeKeys:
     """
 
     def __init__(self, settings: StorageSettings, keys: Keys, ledger: Ledger) -> None:
-        self._path = settings.path(KEYS_FILE)
-        self._store = SharedStore(lambda: KeyStore(self._path))
+        self._place = settings.place(KEYS_FILE)
+        self._store = SharedStore(lambda: KeyStore(self._place))
         self._keys = keys
         self._ledger = ledger
         self._version: int | None = None
@@ -53,8 +54,9 @@ class MadeKeys:
             await asyncio.sleep(LOOK_S)
             try:
                 await self._look()
-                failing = False
+                failing = self._keys.may_lack = False
             except (StorageError, ConfigurationError) as error:
+                self._keys.may_lack = True
                 if not failing:
                     logger.error("keys cannot be looked at now; they stay as they were: %s", error)
                 failing = True
@@ -103,7 +105,7 @@ class MadeKeys:
 
     async def _are_there(self) -> bool:
         """Whether there ever was one: a file that is gone since is an error of the store, and not a gateway without keys."""
-        return self._version is not None or await STORAGE.run(self._path.exists)
+        return self._version is not None or not isinstance(self._place, Path) or await STORAGE.run(self._place.exists)
 
     async def _look(self) -> None:
         if await self._are_there() and await self._store.run(KeyStore.version) != self._version:

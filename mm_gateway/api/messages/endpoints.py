@@ -35,14 +35,14 @@ class Signatures:
     """The signer, made on first use."""
 
     def __init__(self, settings: StorageSettings) -> None:
-        self._path = settings.path("installation.key")
+        self._place = settings.place("installation.key")
         self._signer: Signer | None = None
 
     async def signer(self) -> Signer:
         """One whose signatures nobody knows after a restart, where the key cannot be kept: that is no reason to refuse requests."""
         if self._signer is None:
             try:
-                key = await STORAGE.run(installation_key, self._path, "thinking")
+                key = await STORAGE.run(installation_key, self._place, "thinking")
             except StorageError as error:
                 logger.warning("%s; thoughts are signed with a key that ends with this process", error)
                 key = secrets.token_bytes(KEY_BYTES)

@@ -151,7 +151,7 @@ async def _in_background(request: HTTPRequest, state: State, read: _Read, asked:
 
     job = BackgroundResponse(reply.response, read.items, reply, partial(store.put, owner), streamed=asked.stream, over=over)
     try:
-        await job.begin(generate(request, state, asked, ticket), ticket)
+        await job.begin(await generate(request, state, asked, ticket), ticket)
     except BaseException:
         ticket.close()
         raise

@@ -78,7 +78,7 @@ class SealedTexts:
     def _load(self) -> AESGCM:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        return AESGCM(installation_key(self._settings.path("installation.key"), "reasoning"))
+        return AESGCM(installation_key(self._settings.place("installation.key"), "reasoning"))
 
 
 def _bound_to(owner: str, of: Sealed) -> bytes:

@@ -32,16 +32,21 @@ class ResponseStore:
         self._settings = settings
         self._store = SharedStore(self._open)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other gateways have the same one, in a database."""
+        return self._settings.url is not None
+
     async def ready(self) -> None:
-        """Open the file.
+        """Open it. One that is shared is asked each time: a request that it will not keep must not run first.
 
         Raises:
             ConfigurationError: it cannot be opened. StorageError: not now.
         """
-        await self._store.run(lambda _: None)
+        await self._store.run(RecordStore.check if self.is_shared else lambda _: None)
 
     async def check(self) -> None:
-        """See that the file can be written to; errors as for `ready`."""
+        """See that it can be written to; errors as for `ready`."""
         await self._store.run(RecordStore.check)
 
     async def get(self, owner: str, id: str) -> StoredResponse:
@@ -96,7 +101,7 @@ class ResponseStore:
 
     def _open(self) -> RecordStore:
         settings = self._settings
-        return RecordStore(settings.path("gateway.sqlite"), "response", max_records=settings.max_responses, ttl_s=settings.response_ttl_s)
+        return RecordStore(settings.place("gateway.sqlite"), "response", max_records=settings.max_responses, ttl_s=settings.response_ttl_s)
 
 
 def _get(owner: str, id: str, store: RecordStore) -> StoredResponse | None:

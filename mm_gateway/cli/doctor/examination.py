@@ -17,6 +17,7 @@ def examine(models_file: Path | None, gateway_file: Path | None) -> Iterator[Fin
     settings = found or Settings()
     checks: list[tuple[str, Callable[[], Finding | Iterable[Finding]]]] = [
         ("models", lambda: setup.entries(settings)),
+        ("database", lambda: setup.database(settings)),
         ("access", lambda: setup.access(settings)),
         ("port", lambda: setup.port(settings.server)),
         ("packages", setup.packages),

@@ -86,9 +86,8 @@ def disks(settings: Settings) -> Iterator[Finding]:
     from mm_gateway.hub.reaching import cache_folder
 
     yield _disk("cache", Path(cache_folder()), LITTLE_DISK_BYTES, "models are downloaded to", "HF_HOME")
-    yield _disk(
-        "data", settings.storage.path("x").parent, TOO_LITTLE_DISK_BYTES, "sessions, keys and usage are stored in", "storage.folder"
-    )
+    what = "sessions, keys and usage are" if settings.storage.url is None else "the index of files is"
+    yield _disk("data", settings.storage.path("x").parent, TOO_LITTLE_DISK_BYTES, f"{what} stored in", "storage.folder")
 
 
 def _disk(check: str, folder: Path, little_bytes: int, use: str, setting: str) -> Finding:

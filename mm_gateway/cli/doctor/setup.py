@@ -18,7 +18,7 @@ from mm_gateway.configuration.loader import PACKAGE_PREFIX, load_settings
 from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.server_settings import ServerSettings
 from mm_gateway.configuration.settings import Settings
-from mm_gateway.errors import ConfigurationError
+from mm_gateway.errors import ConfigurationError, StorageError
 from mm_gateway.storage.key_store import KEYS_FILE, holds_keys
 
 DISTRIBUTION = "mm-gateway"
@@ -57,12 +57,33 @@ def _entry(name: str, config: ModelConfig) -> Finding | None:
 def access(settings: Settings) -> Finding:
     """Who may ask."""
     host = settings.server.host
-    if settings.asks_for_keys or holds_keys(settings.storage.path(KEYS_FILE)):
+    try:
+        asks = settings.asks_for_keys or holds_keys(settings.storage.place(KEYS_FILE))
+    except (ConfigurationError, StorageError) as error:
+        return Finding("access", "fail", f"the keys that were made cannot be read: {error}", "Correct what is said of the storage")
+    if asks:
         return Finding("access", "ok", "clients need keys")
     if _is_loopback(host):
         return Finding("access", "ok", f"everybody on this machine may ask; {host} is not reached from others")
     advice = "Set MM_GATEWAY_API_KEYS, name a key file, or make a key: mm-gateway keys make --name NAME"
     return Finding("access", "warn", f"no keys are configured, and {host} is reached from other machines", advice)
+
+
+def database(settings: Settings) -> Iterator[Finding]:
+    """Whether the database of `storage.url` can be used, where there is one."""
+    url = settings.storage.url
+    if url is None:
+        return
+    try:
+        from mm_gateway.storage.postgres import address, why_not
+    except ConfigurationError as error:
+        yield Finding("database", "fail", str(error), "pip install 'mm-gateway[postgres]'")
+        return
+    fault = why_not(url)
+    if fault is None:
+        yield Finding("database", "ok", f"{address(url)} can be written to; sessions, responses, keys, usage and limits are there")
+    else:
+        yield Finding("database", "fail", f"{address(url)} cannot be used: {fault}", "Start it, or correct storage.url")
 
 
 def packages() -> Iterator[Finding]:

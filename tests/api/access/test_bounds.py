@@ -86,13 +86,13 @@ def test_durations_are_written_as_openai_writes_them(seconds: float, text: str) 
     assert duration(seconds) == text
 
 
-def test_a_budget_says_what_is_left_and_when_to_come_back() -> None:
+async def test_a_budget_says_what_is_left_and_when_to_come_back() -> None:
     clock = Clock()
     budget = Budget(60, 600, clock)
-    budget.take_request()
-    budget.take_tokens(500)
+    await budget.take_request()
+    await budget.take_tokens(500)
     with pytest.raises(RateLimitError, match=r"limit 600 tokens per minute, left 100, requested 200. Please try again in 10s") as caught:
-        budget.take_tokens(200)
+        await budget.take_tokens(200)
     assert (caught.value.type, caught.value.retry_after_s) == ("tokens", pytest.approx(10))
     assert dict(budget.headers()) == {
         b"x-ratelimit-limit-requests": b"60",
@@ -105,9 +105,9 @@ def test_a_budget_says_what_is_left_and_when_to_come_back() -> None:
     budget.correct_tokens(500, 800)  # it took more than it was thought to
     assert dict(budget.headers())[b"x-ratelimit-remaining-tokens"] == b"0"
     clock.now = 20
-    budget.take_tokens(0)  # the debt of 200 is paid
+    await budget.take_tokens(0)  # the debt of 200 is paid
     with pytest.raises(RateLimitError, match="Request too large") as caught:
-        budget.take_tokens(601)
+        await budget.take_tokens(601)
     assert caught.value.retry_after_s is None
 
 

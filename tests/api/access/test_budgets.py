@@ -29,7 +29,7 @@ from mm_gateway.configuration.server_settings import ServerSettings
 from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import QuotaExceededError
-from mm_gateway.storage import database
+from mm_gateway.storage import sqlite
 from mm_gateway.storage.usage_store import USAGE_FILE, UsageStore, Used
 from tests.support.scripted_backend import ScriptedBackend, Step
 from tests.support.served import served
@@ -138,7 +138,7 @@ async def test_thousands_of_keys_are_read_anew_only_where_somebody_else_has_writ
 
 
 async def test_what_cannot_be_written_is_kept_and_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "WAIT_S", 0.1)
+    monkeypatch.setattr(sqlite, "WAIT_S", 0.1)
     ledger = Ledger(StorageSettings(folder=str(tmp_path)))
     assert await ledger.report([]) == []
     record = RequestRecord("r", "POST")

@@ -21,7 +21,7 @@ from mm_gateway.configuration.server_settings import ServerSettings
 from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChatInput, ChoiceFinished, Message, TextDelta, TokenLogprob, ToolCall, ToolCallDelta, Usage
 from mm_gateway.errors import EngineError
-from mm_gateway.storage import database
+from mm_gateway.storage import sqlite
 from tests.support.scripted_backend import ScriptedBackend, Step
 
 ANSWER: list[Step] = [TextDelta(0, "Hello.", logprobs=(TokenLogprob("Hello.", (1,), -1.0),)), ChoiceFinished(0, "stop"), Usage(1, 1)]
@@ -281,7 +281,7 @@ async def test_a_reply_that_could_not_be_stored_says_so(client: AsyncTestClient[
 async def test_another_process_that_holds_the_store_stops_no_chat_and_loses_no_answer(
     client: AsyncTestClient[GatewayApp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "WAIT_S", 0.3)
+    monkeypatch.setattr(sqlite, "WAIT_S", 0.3)
     kept = await create(client)
     with closing(sqlite3.connect(tmp_path / "gateway.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
