@@ -14,7 +14,7 @@ MAX_FILE = 255
 # As huggingface_hub.utils.validate_repo_id has it, whose import takes longer than a small command.
 _PART = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
 # As llama.cpp's gguf-split names the parts of a file.
-_PART_OF_SEVERAL = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.ASCII)
+_PART_OF_SEVERAL = re.compile(r"-(\d{5})-of-(\d{5})(\.gguf)$", re.ASCII | re.IGNORECASE)
 
 
 HubPattern = Annotated[
@@ -39,9 +39,14 @@ def split_file(name: str) -> tuple[str, str | None]:
     return repository, file if colon else None
 
 
+def has_gguf_ending(file: str) -> bool:
+    """Whether a file's name ends as those of GGUF files do, in capitals too."""
+    return file.lower().endswith(".gguf")
+
+
 def is_gguf_file(file: str) -> bool:
     """Whether a path could be one of a GGUF file in a repository."""
-    return file.endswith(".gguf") and len(file) <= MAX_FILE and all(_PART.fullmatch(part) and ".." not in part for part in file.split("/"))
+    return has_gguf_ending(file) and len(file) <= MAX_FILE and all(_PART.fullmatch(part) and ".." not in part for part in file.split("/"))
 
 
 def gguf_parts(file: str) -> list[str]:
@@ -49,12 +54,15 @@ def gguf_parts(file: str) -> list[str]:
     found = _PART_OF_SEVERAL.search(file)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         return [file]
-    return [f"{file[: found.start()]}-{number:05d}-of-{found[2]}.gguf" for number in range(1, int(found[2]) + 1)]
+    return [f"{file[: found.start()]}-{number:05d}-of-{found[2]}{found[3]}" for number in range(1, int(found[2]) + 1)]
 
 
 def gguf_models(files: Sequence[str]) -> list[str]:
-    """The GGUF files among a repository's or a folder's that stand for a model each: whole ones, and the first of several parts."""
-    return [file for file in files if file.endswith(".gguf") and file == gguf_parts(file)[0]]
+    """The GGUF files among a repository's or a folder's that stand for a model each: whole ones, and the first of several parts.
+
+    What reads images for a model beside it (`mmproj`, as llama.cpp names it) is none.
+    """
+    return [file for file in files if has_gguf_ending(file) and file == gguf_parts(file)[0] and "mmproj" not in file.lower()]
 
 
 def is_allowed(name: str, patterns: Sequence[str]) -> bool:

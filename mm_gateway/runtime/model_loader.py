@@ -20,6 +20,7 @@ from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
+from mm_gateway.freed_memory import give_back_memory
 from mm_gateway.runtime.checkpoints.context_length import configured_length
 from mm_gateway.runtime.checkpoints.embedding_style import read_embedding_style
 from mm_gateway.runtime.checkpoints.families.families import FAMILIES, family_of
@@ -29,6 +30,7 @@ from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, Load
 from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate
 from mm_gateway.runtime.checkpoints.packing import weight_bytes
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of
+from mm_gateway.runtime.checkpoints.stored_dtype import stored_dtype
 from mm_gateway.runtime.checkpoints.tokenizer import load_tokenizer
 from mm_gateway.runtime.checkpoints.weights import read_model
 from mm_gateway.runtime.memory_errors import is_out_of_memory
@@ -115,9 +117,13 @@ class ModelLoader:
         config, checkpoint = _read_config(folder, config)
         identity = checkpoint_identity(folder, config)  # before the weights are read: if they change meanwhile, it is nobody's
         tokenizer = load_tokenizer(folder, name=name, trust_remote_code=config.trust_remote_code)
+        chat, stop_tokens = chat_encoder_of(tokenizer, checkpoint.model_type, config)
+        formats = formats_of(chat.prompt)
+        give_back_memory()  # reading a vocabulary takes twice what it leaves, which weights beside it would add to
         _check_stop(should_stop, name)
         progress(Progress("loading", f"{name}: reading the weights"))
-        stored = getattr(checkpoint, "dtype", None) or torch.float32
+        stated = getattr(checkpoint, "dtype", None)
+        stored = stated if isinstance(stated, torch.dtype) else getattr(torch, stored_dtype(folder, {"dtype": stated}))
         dtype = stored if config.dtype == "auto" else _DTYPES[config.dtype]
         packed = format_of(folder, config).packed_as(dtype) if device.type == "cpu" else None
         if config.flash_attention:
@@ -135,7 +141,6 @@ class ModelLoader:
         if packed is not None:
             dtype = torch.float32  # of activations
         context_length = _context_length(checkpoint, config)
-        chat, stop_tokens = chat_encoder_of(tokenizer, checkpoint.model_type, config)
         return LoadedModel(
             config=config,
             model=model,
@@ -148,7 +153,7 @@ class ModelLoader:
             generation_defaults=_generation_defaults(model.generation_config, config),
             weight_bytes=weight_bytes(model),
             embedding=read_embedding_style(folder, config),
-            formats=formats_of(chat.prompt),
+            formats=formats,
             identity=identity,
         )
 

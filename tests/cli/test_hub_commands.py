@@ -133,7 +133,8 @@ def test_what_cannot_be_pulled_is_said_in_one_line(hub: FakeHub, command: Comman
 def test_a_pull_that_was_cut_off_goes_on_with_the_files_that_are_missing(
     hub: FakeHub, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.add("o/n", FILES | {"model-2.safetensors": b"2" * 1000})
+    parts = {f"model-{number}.safetensors": b"%d" % number * 1000 for number in (1, 2)}
+    hub.add("o/n", {path: content for path, content in FILES.items() if path != "model.safetensors"} | parts)
     hub.break_after = [0] * 6
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     monkeypatch.setattr("mm_gateway.hub.download.WORKERS", 1)

@@ -179,6 +179,7 @@ def test_with_a_revision_a_folder_of_that_name_is_not_taken(hub: FakeHub, monkey
         (["a.safetensors", "b.safetensors", "a.bin"], ["a.safetensors", "b.safetensors"]),
         (["pytorch_model.bin", "onnx/model.safetensors"], ["pytorch_model.bin"]),
         (["model.safetensors", "consolidated.safetensors"], ["model.safetensors"]),
+        (["model.safetensors", "model.fp16.safetensors", "model-00001-of-00002.safetensors"], ["model.safetensors"]),
         (["consolidated.safetensors"], ["consolidated.safetensors"]),
         (["model.gguf"], []),
     ],

@@ -63,7 +63,7 @@ def _of_file(repository: str, file: str, there: Sequence[str]) -> Sequence[str]:
 
 def _is_quantized_as(path: str, quantization: str) -> bool:
     """Whether a name such as `Qwen3-0.6B-Q8_0.gguf` or `q4/model-q8_0-00001-of-00003.gguf` ends with it, as such names do."""
-    stem = re.sub(r"-\d{5}-of-\d{5}$", "", path.removesuffix(".gguf"))
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", path[: -len(".gguf")])
     return re.search(rf"(^|[-._/]){re.escape(quantization)}$", stem, re.IGNORECASE) is not None
 
 

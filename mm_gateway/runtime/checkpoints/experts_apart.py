@@ -71,5 +71,8 @@ class ExpertsApart(SafetensorsSource):
             return super().read_expert(self._stored_as[name], number, dtype)
         return torch.cat([super(ExpertsApart, self).read(member, dtype) for member in self._members[name][number]])
 
+    def are_equal(self, name: str, other: str) -> bool:
+        return super().are_equal(self._stored_as[name], self._stored_as[other])
+
     def rows(self, name: str, dtype: torch.dtype) -> StoredRows:
         return super().rows(self._stored_as[name], dtype)

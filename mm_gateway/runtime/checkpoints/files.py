@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mm_gateway.configuration.hub_names import gguf_models, gguf_parts
+from mm_gateway.configuration.hub_names import gguf_models, gguf_parts, has_gguf_ending
 from mm_gateway.configuration.loader import PACKAGE_PREFIX
 from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import Progress, ProgressCallback
@@ -48,8 +48,10 @@ def _as_checkpoint(config: ModelConfig, found: Path, progress: ProgressCallback)
     """A folder with a config.json: the one that was found, or one that is made from its GGUF file."""
     name = config.model_name
     file = found / config.gguf_file if config.gguf_file is not None else found
-    if file.is_dir() and not (file / "config.json").is_file():
-        inside = gguf_models(sorted(path.name for path in file.glob("*.gguf")))
+    there = sorted(path.name for path in file.iterdir()) if file.is_dir() else []
+    inside = gguf_models(there)
+    # Repositories of GGUF files often have a config.json beside them, which says nothing that they do not.
+    if file.is_dir() and not ("config.json" in there and (weight_files(there) or not inside)):
         if len(inside) > 1:
             raise ModelLoadError(f"{name}: there are {len(inside)} GGUF files in {file}; set gguf_file to one, such as {inside[0]}")
         if not inside:
@@ -59,7 +61,7 @@ def _as_checkpoint(config: ModelConfig, found: Path, progress: ProgressCallback)
         return file
     if not file.is_file():
         raise ModelLoadError(f"{name}: {file} does not exist")
-    if file.suffix != ".gguf":
+    if not has_gguf_ending(file.name):
         raise ModelLoadError(f"{name}: {file} is neither a folder nor a GGUF file")
     try:
         progress(Progress("loading", f"{name}: reading what the GGUF file says"))
@@ -116,6 +118,8 @@ def wanted_files(there: Sequence[str], *, weights: bool, code: bool) -> list[str
 def weight_files(there: Sequence[str]) -> list[str]:
     """The weights among a repository's files. They stand beside config.json; what is in folders is for other programs."""
     beside = [file for file in there if "/" not in file]
+    if "model.safetensors" in beside:  # others are variants of it, or for other programs
+        return ["model.safetensors"]
     found = fnmatch_filter(beside, "*.safetensors") or fnmatch_filter(beside, "*.bin")
     # Mistral publishes its weights a second time, for its own programs.
     return [file for file in found if not file.startswith("consolidated")] or found

@@ -19,10 +19,12 @@ from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
 from mm_gateway.runtime.checkpoints.packed_linear import BITS, block_bytes, keeps_blocks, looks_rows_up
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
+from mm_gateway.runtime.checkpoints.stored_dtype import stored_dtype
 from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
 from mm_gateway.runtime.kernels.decoder import Cells
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 COMPILED_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma3_text", "mixtral", "qwen2_moe", "qwen3_moe"})
 """Models, as config.json names them, whose layers are computed by one compiled call."""
@@ -57,6 +59,7 @@ def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, devic
         device_type: `cuda` or `cpu`. budget_bytes: of the device; None: without bound.
     """
     checkpoint = read_checkpoint_config(folder)
+    checkpoint["dtype"] = stored_dtype(folder, checkpoint)
     running = config.max_running or engine.max_running
     penalties = running * int(checkpoint.get("vocab_size") or 0) * _COUNT_BYTES
     weights = weight_bytes(folder, config, checkpoint, device_type=device_type)
@@ -76,6 +79,7 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
     Raises:
         ModelLoadError: what is configured contradicts the files, or they are of a format that is not read.
     """
+    checkpoint = checkpoint | {"dtype": stored_dtype(folder, checkpoint)}
     item, on_cpu, form = _item_bytes(config, checkpoint), device_type == "cpu", format_of(folder, config)
     linear = form.linear_bytes(on_cpu=on_cpu)
     if (file := gguf_file(folder)) is not None:
@@ -86,18 +90,24 @@ def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], 
         total, parts = _layers_bytes(stored_tensors, form, config, item, on_cpu=on_cpu)
     headers = [header for name, header in stored_tensors.headers.items() if name not in parts]
     if not stored_tensors.headers:
-        stored = _STORED_BYTES.get(str(checkpoint.get("dtype") or checkpoint.get("torch_dtype")), 4)
+        stored = _STORED_BYTES.get(checkpoint["dtype"], 4)
         files = sum(file.stat().st_size for pattern in ("*.bin", "*.pt") for file in folder.glob(pattern))
         return int(files / stored * (linear or item))
     embeddings = {header.name for header in headers if len(header.shape) == 2 and _is_embedding(header.name)}
     # Tied embeddings are looked up in the output layer.
-    tied = on_cpu and checkpoint.get("tie_word_embeddings", True) and not any("lm_head" in name for name in stored_tensors.headers)
-    shared = {max((h for h in headers if h.name in embeddings), key=lambda h: h.items).name} if tied and embeddings else set()
+    largest = max((header for header in headers if header.name in embeddings), key=lambda header: header.items, default=None)
+    shared = set[str]()
+    if largest is not None and checkpoint.get("tie_word_embeddings", True):
+        again = [name for name in stored_tensors.headers if "lm_head" in name]
+        # Beside tied embeddings their second copy may be stored. A few rows tell a copy from an output layer of its own.
+        if all(stored_tensors.are_equal(name, largest.name, rows=64) for name in again):
+            headers = [header for header in headers if header.name not in again]
+            shared = {largest.name} if on_cpu else set()
     for header in headers:
         if header.name in shared:
             total += header.items * form.output_bytes(item)
             total += 0 if looks_rows_up() else header.items * form.embedding_bytes(item, on_cpu=on_cpu)
-        elif header.dtype not in ("F64", "F32", "F16", "BF16"):
+        elif header.dtype not in _FLOATS and (form.published or not header.dtype.startswith("F8")):
             total += header.items * _ITEM_BYTES.get(header.dtype, 4)  # quantized in the file: held as it is
         elif len(header.shape) < 2:
             total += header.items * (4 if on_cpu else item)  # norms and biases
@@ -175,7 +185,7 @@ def kv_bytes_per_token(checkpoint: dict[str, Any], item_bytes: float) -> int:
 def _item_bytes(config: ModelConfig, checkpoint: dict[str, Any]) -> int:
     if config.dtype != "auto":
         return _DTYPE_BYTES[config.dtype]
-    return _STORED_BYTES.get(str(checkpoint.get("dtype") or checkpoint.get("torch_dtype")), 4)
+    return _STORED_BYTES.get(checkpoint["dtype"], 4)
 
 
 def _is_embedding(name: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mm_gateway.runtime.checkpoints.tensor_headers import TensorHeader, read_headers, read_metadata
+from mm_gateway.runtime.checkpoints.tensor_headers import TensorHeader, read_headers, read_metadata, safetensors_files
 
 TYPES = {
     "F64": torch.float64,
@@ -46,14 +46,12 @@ class StoredTensors:
         headers: of all tensors by their names.
 
     Raises:
-        ValueError: a file is cut off or damaged.
+        ValueError: a file is missing, cut off or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        found = sorted(folder.glob("*.safetensors"))
-        # Mistral publishes its weights a second time, for its own programs.
-        self._files = [file for file in found if not file.name.startswith("consolidated")] or found
+        self._files = safetensors_files(folder)
         self.headers: dict[str, TensorHeader] = {}
         self._places: dict[str, Path] = {}
         for file in self._files:
@@ -77,6 +75,15 @@ class StoredTensors:
         if not stored:
             return torch.empty(header.shape, dtype=TYPES[header.dtype])
         return torch.frombuffer(stored, dtype=TYPES[header.dtype]).reshape(header.shape)
+
+    def are_equal(self, name: str, other: str, *, rows: int | None = None) -> bool:
+        """Whether two matrices hold the same numbers. rows: compare so many of the first alone."""
+        one, two = self.headers[name], self.headers[other]
+        if one.shape != two.shape or one.dtype not in TYPES or two.dtype not in TYPES:
+            return False
+        count, step = min(one.shape[0], rows or one.shape[0]), 4096
+        first, second = (self.rows(each, torch.float32) for each in (name, other))
+        return all(torch.equal(first[at : min(at + step, count)], second[at : min(at + step, count)]) for at in range(0, count, step))
 
     def rows(self, name: str, dtype: torch.dtype) -> StoredRows:
         """The rows of a matrix; those that are asked for are read then."""

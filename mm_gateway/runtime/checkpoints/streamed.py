@@ -51,6 +51,7 @@ class StreamedWeights:
         self.model.tie_weights()
         _compute_buffers(self.model)
         self._source = source
+        self._untie_where_stored_apart()
         self._dtype = dtype
         self._report = report
         self._read = 0
@@ -102,6 +103,17 @@ class StreamedWeights:
         """One expert's weight [out, in] of a parameter that holds those of all."""
         self._count(parameter[0].numel())
         return self._source.read_expert(self._names[id(parameter)], number, self._dtype)
+
+    def _untie_where_stored_apart(self) -> None:
+        """Embeddings and output layer that are tied by the configuration and stored as two that differ are two, as for transformers."""
+        head, embeddings = self.model.get_output_embeddings(), self.model.get_input_embeddings()
+        if not isinstance(head, nn.Linear) or not isinstance(embeddings, nn.Embedding) or head.weight is not embeddings.weight:
+            return
+        tied = [name for name, tensor in self.model.named_parameters(remove_duplicate=False) if tensor is head.weight]
+        stored = [name for name in tied if name in self._source.shapes]
+        if len(stored) == 2 and not self._source.are_equal(stored[0], stored[1]):
+            head.weight = nn.Parameter(torch.empty_like(head.weight), requires_grad=False)
+            self.model.config.tie_word_embeddings = False
 
     def _is_ignored(self, name: str) -> bool:
         """Whether transformers leaves such a tensor unread, too: parts of the network that only training uses, and what is computed."""

@@ -16,6 +16,8 @@ from typing import Any
 
 _MAX_HEADER_BYTES = 100_000_000
 """As the safetensors library allows."""
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,48 @@ class TensorHeader:
     @property
     def items(self) -> int:
         return math.prod(self.shape)
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """Those that hold a model, as transformers chooses: the one of the usual name, else those that the index names, else all.
+
+    Raises:
+        ValueError: the index names files that are not there, or is damaged.
+    """
+    if (folder / _WHOLE).exists():
+        return [folder / _WHOLE]
+    if (folder / _INDEX).is_file():
+        return _named_by_index(folder)
+    found = sorted(folder.glob("*.safetensors"))
+    # Mistral publishes its weights a second time, for its own programs.
+    return [file for file in found if not file.name.startswith("consolidated")] or found
+
+
+def _named_by_index(folder: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [folder / name for name in names if name == Path(name).name]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        files = names = []
+    if not names or len(files) != len(names):
+        raise ValueError(f"{_INDEX} is cut off or damaged")
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(files)} weight files are missing ({', '.join(missing[:3])})")
+    return files
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is what Git leaves in place of one that Git LFS has not brought."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
+def not_brought(file: Path) -> str:
+    """What is said of such a file."""
+    return f"{file.name} is a pointer in place of the file, which Git LFS has not brought: run `git lfs pull` in its folder"
 
 
 def read_headers(file: Path) -> Iterator[TensorHeader]:
@@ -51,6 +95,8 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
     """The entries of the header, and where in the file the numbers begin."""
     if not file.is_file():  # opening a pipe would wait for a writer, for ever
         raise ValueError(f"{file.name} is no file")
+    if is_lfs_pointer(file):
+        raise ValueError(not_brought(file))
     with file.open("rb") as stream:
         prefix = stream.read(8)
         size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0

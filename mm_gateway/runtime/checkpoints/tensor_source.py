@@ -38,6 +38,10 @@ class TensorSource(Protocol):
         """As `read_layer`, of one expert in a tensor that holds those of all: [out, in]."""
         ...
 
+    def are_equal(self, name: str, other: str) -> bool:
+        """Whether two matrices hold the same numbers."""
+        ...
+
 
 class SafetensorsSource:
     """Safetensors files whose tensors are the model's weights as they are."""
@@ -60,6 +64,9 @@ class SafetensorsSource:
 
     def read_expert(self, name: str, number: int, dtype: torch.dtype) -> torch.Tensor:
         return self._stored.rows(name, dtype)[number : number + 1].reshape(self.shapes[name][1:])
+
+    def are_equal(self, name: str, other: str) -> bool:
+        return self._stored.are_equal(name, other)
 
     def rows(self, name: str, dtype: torch.dtype) -> StoredRows:
         """The rows of a matrix, read as they are asked for."""
@@ -110,6 +117,9 @@ class GgufSource:
         if len(blocks) == len(pieces) and len({piece.kind for piece in blocks}) == 1:
             return joined(blocks)
         return torch.cat([_typed(piece.dequantize() if isinstance(piece, Blocks) else piece, dtype) for piece in pieces])
+
+    def are_equal(self, name: str, other: str) -> bool:
+        return False  # a file with an output layer says that its embeddings are not tied
 
     def _shape(self, tensors: list[GgufTensor]) -> tuple[int, ...]:
         shape = tensors[0].shape

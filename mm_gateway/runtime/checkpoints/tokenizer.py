@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.families.families import family_of
+from mm_gateway.runtime.checkpoints.tensor_headers import is_lfs_pointer, not_brought
 
 
 def load_tokenizer(folder: Path, *, name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -18,6 +19,9 @@ def load_tokenizer(folder: Path, *, name: str, trust_remote_code: bool) -> PreTr
             return family.load_tokenizer(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:
+        pointer = next((file for file in sorted(folder.iterdir()) if is_lfs_pointer(file)), None)
+        if pointer is not None:
+            raise ModelLoadError(f"{name}: {not_brought(pointer)}") from error
         raise ModelLoadError(f"{name}: its tokenizer cannot be loaded ({_first_line(error)}). Are all tokenizer files there?") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,13 @@ def _read_streamed(
         return None
     if isinstance(source, QuantizedSource):
         source.check_unused(streamed.unused)
+    elif isinstance(source, GgufSource) and streamed.unused:
+        raise ModelLoadError(
+            f"{config.model_name}: its GGUF file holds {len(streamed.unused)} tensors that {checkpoint.model_type} has no place for "
+            f"({', '.join(streamed.unused[:3])}), so it would not compute what it was made for"
+        )
+    else:
+        _tell_unused(config, streamed.unused)
     if packed is not None:
         pack_layers(streamed.model, packed, streamed)
     # What is left on a CPU is computed with in fp32, and may be stored so where the layers are not.
@@ -160,6 +168,12 @@ def _read_whole(
     if isinstance(source, QuantizedSource):
         state = {name: source.read(name, dtype) for name in source.shapes}
     model, report = _from_pretrained(folder, config, checkpoint, device, dtype, state, options)
+    if report["mismatched_keys"]:
+        name, stored, wanted = min(report["mismatched_keys"])
+        raise ModelLoadError(
+            f"{config.model_name}: {name} is stored as {list(stored)}, but config.json asks for {list(wanted)}: "
+            "are these files of one checkpoint?"
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelLoadError(
@@ -170,6 +184,8 @@ def _read_whole(
         source.check_unused(sorted(name for name in report["unexpected_keys"] if name in source.shapes))
         if (folder / "generation_config.json").is_file():  # which comes with a folder only
             model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    else:
+        _tell_unused(config, sorted(report["unexpected_keys"]))
     return model.eval().requires_grad_(False)
 
 
@@ -199,16 +215,32 @@ def _from_pretrained(
             trust_remote_code=config.trust_remote_code,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # which are told in our own words
             **options,
         )
     except ValueError as error:
         raise _refused(error, config, checkpoint) from error
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+            raise ModelLoadError(
+                f"{config.model_name}: its weights are a pickle with more in it than tensors, which could run any code, so it is not read. "
+                "Take the checkpoint as safetensors"
+            ) from error
+        if isinstance(error, pickle.UnpicklingError) or "PytorchStreamReader" in str(error):
+            raise ModelLoadError(f"{config.model_name}: a weight file is cut off or damaged. Download the checkpoint again") from error
+        raise
     except OSError as error:
         if "no file named" in str(error) or "not found" in str(error).lower():
             raise ModelLoadError(
                 f"{config.model_name}: weight files are missing ({str(error).splitlines()[0][:300]}). Download the checkpoint again"
             ) from error
         raise
+
+
+def _tell_unused(config: ModelConfig, names: Sequence[str]) -> None:
+    """Of weights as they are transformers leaves out what a model has no place for, and so do we; nobody should have to guess."""
+    if names:
+        logger.warning("%s: %d tensors of its files have no place in the model: %s", config.model_name, len(names), ", ".join(names[:3]))
 
 
 def _refused(error: ValueError, config: ModelConfig, checkpoint: transformers.PreTrainedConfig) -> Exception:

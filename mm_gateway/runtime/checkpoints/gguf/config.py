@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from mm_gateway.runtime.checkpoints.gguf.architectures import Keys, architecture_of
@@ -13,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 # Keys that change nothing here: the vocabulary's size is that of its embedding, which is looked at.
 _HARMLESS = {"vocab_size", "attention.causal", "rope.scaling.finetuned", "attention.layer_norm_epsilon"}
+# Tensors that are computed anew, or read into the configuration.
+_NO_WEIGHT = re.compile(r"(blk\.\d+\.)?(rope_freqs|rope_factors_long|rope_factors_short|attn_rot_embd)\.weight")
 # What a file says of sampling, in transformers' words, and what llama.cpp's programs take where it does not say
 # (common_params_sampling in https://github.com/ggml-org/llama.cpp/blob/master/common/common.h); a penalty of 1 is none.
 _SAMPLING = {
@@ -45,6 +48,12 @@ def config_of(header: GgufHeader) -> dict[str, Any]:
     ]
     if unknown:
         raise ValueError(f"{header.file.name} states {', '.join(unknown[:3])}, which is not read from GGUF: it would answer wrongly")
+    places = [name for name in header.tensors if architecture.weight_name(name) is None and not _NO_WEIGHT.fullmatch(name)]
+    if places:
+        raise ValueError(
+            f"{header.file.name} holds tensors that {header.architecture} has no place for here ({', '.join(places[:3])}): "
+            "it would answer wrongly"
+        )
     _stored_frequencies(header, config)
     if "token_embd.weight" not in header.tensors:
         raise ValueError(f"{header.file.name} has no token embeddings: is it one part of several?")

@@ -15,7 +15,7 @@ from mm_gateway.runtime.checkpoints.gguf.tokenizer import tokenizer_of
 
 WEIGHTS_FILE = "weights.gguf"
 # Raised when what is written into the folder changes, so that those made before are not found.
-_VERSION = 2
+_VERSION = 3
 
 
 def checkpoint_of_file(file: Path) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from mm_gateway.configuration.hub_names import gguf_parts
+from mm_gateway.runtime.checkpoints.tensor_headers import is_lfs_pointer, not_brought
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)  # version 1 counted in 32 bits and was gone within weeks
@@ -136,10 +137,14 @@ class _Reader:
         self._at = 0
 
     def header(self) -> GgufHeader:
+        if is_lfs_pointer(self._file):
+            raise ValueError(not_brought(self._file))
         if self._view[:4] != _MAGIC:
             raise ValueError(f"{self._file.name} is no GGUF file")
         self._at = 4
         (version,) = self._unpack("I")
+        if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
+            raise ValueError(f"{self._file.name} is written for big-endian machines; take the little-endian file")
         if version not in _VERSIONS:
             raise ValueError(f"{self._file.name} is of GGUF version {version}; versions 2 and 3 are read")
         tensors, entries = self._unpack("QQ")

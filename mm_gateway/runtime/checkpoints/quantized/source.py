@@ -66,6 +66,11 @@ class QuantizedSource:
     def read_expert(self, name: str, number: int, dtype: torch.dtype) -> torch.Tensor:
         return self.read(name, dtype)[number]
 
+    def are_equal(self, name: str, other: str) -> bool:
+        if name in self._layers or other in self._layers:
+            return torch.equal(self.read(name, torch.float32), self.read(other, torch.float32))
+        return self._plain.are_equal(name, other)
+
     def check_unused(self, names: Iterable[str]) -> None:
         """Raises ModelLoadError where weights that the model has no place for would have had an effect.
 
