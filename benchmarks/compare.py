@@ -50,7 +50,10 @@ class Plan:
 
     def servers(self, precision: str) -> list[Server | Failed]:
         """Ours first; a peer that cannot hold the model so is the reason why."""
-        demand = Demand(max(cell.clients for cell in self.cells), max(cell.prompt_tokens + cell.output_tokens for cell in self.cells))
+        clients = max(cell.clients for cell in self.cells)
+        tokens = max(cell.prompt_tokens + cell.output_tokens for cell in self.cells)
+        at_once = max(cell.clients * (cell.prompt_tokens + cell.output_tokens) for cell in self.cells)
+        demand = Demand(clients, tokens, at_once)
         found: list[Server | Failed] = [gateway.server(self.model, precision)]
         for name, where in self.peers.items():
             try:

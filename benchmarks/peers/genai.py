@@ -21,7 +21,7 @@ def servers(model: Model, precision: str, where: Path | None, demand: Demand) ->
     version = installed_version(where, "openvino-genai")
     folder = _exported(model, STORED[precision], where)
     driver = Path(__file__).with_name("genai_server.py")
-    command = (str(where / "bin" / "python"), str(driver), str(folder), PORT, str(demand.clients))
+    command = (str(where / "bin" / "python"), str(driver), str(folder), PORT, str(demand.clients), str(demand.cache_gib(model.token_bytes)))
     command += (COMPUTED[precision],) if precision in COMPUTED else ()
     described = ServerCommand(f"OpenVINO GenAI {precision}", command, "m")
     return [Server("OpenVINO GenAI", described, ready_s=10, version=version)]

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI's continuous batching behind `/v1/completions`: `genai_server.py FOLDER PORT SLOTS [f32|f16|bf16]`.
+"""OpenVINO GenAI's continuous batching behind `/v1/completions`: `genai_server.py FOLDER PORT SLOTS CACHE_GIB [f32|f16|bf16]`.
 
 Runs in an environment of its own, with openvino-genai and tokenizers and nothing of this project. One thread steps the pipeline and hands
 each sequence its new tokens; the threads of the connections turn them into events. What the HTTP costs is in the figures.
@@ -22,15 +22,13 @@ import openvino
 import openvino_genai
 from tokenizers import Tokenizer
 
-CACHE_GIB = 4
-
 
 class Engine:
     """The pipeline and its thread."""
 
-    def __init__(self, folder: str, slots: int, computed: str | None) -> None:
+    def __init__(self, folder: str, slots: int, cache_gib: int, computed: str | None) -> None:
         scheduler = openvino_genai.SchedulerConfig()
-        scheduler.cache_size = CACHE_GIB
+        scheduler.cache_size = cache_gib
         scheduler.max_num_seqs = slots
         options: dict[str, Any] = {}
         if computed is not None:
@@ -123,8 +121,8 @@ class Listener(ThreadingHTTPServer):
 
 
 def main() -> None:
-    folder, port, slots, *computed = sys.argv[1:]
-    Handler.engine = Engine(folder, int(slots), computed[0] if computed else None)
+    folder, port, slots, cache_gib, *computed = sys.argv[1:]
+    Handler.engine = Engine(folder, int(slots), int(cache_gib), computed[0] if computed else None)
     Handler.tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     Listener(("127.0.0.1", int(port)), Handler).serve_forever()
 

@@ -25,6 +25,7 @@ class Model:
     Attributes:
         name: as it is asked for. title: for tables. folder: safetensors in fp32, and `F32.gguf` beside them.
         layer_weights, head_weights: how many one step reads in matrices, and in the output layer.
+        token_bytes: of one token's keys and values in fp32.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Model:
     layers: int
     layer_weights: int
     head_weights: int
+    token_bytes: int
 
     def step_bytes(self, precision: str) -> float:
         """What one step reads of the weights, which is the same for one sequence and for many."""
@@ -92,4 +94,5 @@ def open_model(name: str, work: Path) -> Model:
     with safe_open(folder / "model.safetensors", "pt") as file:
         shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - no mapping
     layers = sum(shape[0] * shape[1] for key, shape in shapes.items() if len(shape) == 2 and ".layers." in key)
-    return Model(name, title, folder, config["num_hidden_layers"], layers, head)
+    width = config["hidden_size"] // config["num_attention_heads"] * config["num_key_value_heads"]
+    return Model(name, title, folder, config["num_hidden_layers"], layers, head, config["num_hidden_layers"] * 2 * width * 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,19 @@ class NotServed(Exception):
 
 @dataclass(frozen=True)
 class Demand:
-    """What a server is started for. clients: at the same time, at most. tokens: prompt and answer of one, at most."""
+    """What a server is started for.
+
+    Attributes:
+        clients: at the same time, at most. tokens: prompt and answer of one, at most. at_once: tokens of all together, at most.
+    """
 
     clients: int
     tokens: int
+    at_once: int
+
+    def cache_gib(self, token_bytes: int) -> int:
+        """Room for keys and values of token_bytes each, for peers that set it aside: with a quarter to spare, and 2 at least."""
+        return max(2, math.ceil(1.25 * self.at_once * token_bytes / 2**30))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from benchmarks.peers.models import Model
 from benchmarks.peers.server import Demand, NotServed, Server, installed_version
 
 TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+BLOCK_TOKENS = 256
+"""Of one block of its continuous batching, by default."""
+BATCH_TOKENS = 2304
 
 
 def servers(model: Model, precision: str, where: Path | None, demand: Demand) -> list[Server]:
@@ -19,8 +22,11 @@ def servers(model: Model, precision: str, where: Path | None, demand: Demand) ->
     where = where or Path(sys.prefix)
     installed_version(where, "fastapi")  # what the extra `serving` brings
     version, folder = installed_version(where, "transformers"), str(model.without_end())
+    # By itself it would take nine tenths of the memory for keys and values.
+    blocks = demand.at_once // BLOCK_TOKENS + 2 * demand.clients
+    batching = ("--continuous-batching", "--cb-num-blocks", str(blocks), "--cb-max-batch-tokens", str(BATCH_TOKENS))
     found = []
-    for mode, flags in (("", ()), (", continuous batching", ("--continuous-batching",))):
+    for mode, flags in (("", ()), (", continuous batching", batching)):
         command = (
             str(where / "bin" / "transformers"),
             "serve",

@@ -9,7 +9,6 @@ from benchmarks.peers.models import Model
 from benchmarks.peers.server import Demand, NotServed, Server, installed_version
 
 TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-CACHE_GIB = "4"
 CONTEXT_TOKENS = "4096"
 """The same in every run: what it compiled at an earlier start is used again."""
 
@@ -24,7 +23,7 @@ def servers(model: Model, precision: str, where: Path | None, demand: Demand) ->
     command += ("--dtype", TYPES[precision], "--max-model-len", CONTEXT_TOKENS, "--max-num-seqs", str(demand.clients))
     # Both cores compute: by default it would leave one to its front end.
     environment = {
-        "VLLM_CPU_KVCACHE_SPACE": CACHE_GIB,
+        "VLLM_CPU_KVCACHE_SPACE": str(demand.cache_gib(model.token_bytes)),
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
