@@ -15,7 +15,7 @@ from mm_gateway.configuration.api_key import ApiKey, hashed
 from mm_gateway.configuration.group_settings import group_fault, inside_out
 from mm_gateway.configuration.hub_names import HubPattern
 from mm_gateway.configuration.key_file import read_key_file
-from mm_gateway.configuration.model_config import ModelConfig, ModelType, model_names
+from mm_gateway.configuration.model_config import ModelConfig, ModelType, as_draft, model_names
 from mm_gateway.configuration.sections import SECTIONS, check_keys, converted, of_text
 from mm_gateway.configuration.server_settings import ServerSettings
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, EngineSettings, Settings, SettingsFiles, StorageSettings
@@ -44,6 +44,8 @@ _ONLY = {
     "delay_s": "mock",
     "script": "mock",
     "sampling": "local",
+    "speculative_model": "local",
+    "speculative_tokens": "local",
     "members": "group",
     "strategy": "group",
     "routing": "group",
@@ -118,6 +120,7 @@ def with_models(settings: Settings, files: SettingsFiles) -> Settings:
     models = {name: _model(entry, name, path) for name, entry in mapping(cast(object, entries), f"{path}: models").items()}
     _check_names(models, path)
     _check_groups(models, path)
+    models = _with_drafts(models, path)
     default_model = content.get("default_model")
     if default_model is not None and default_model not in models:
         raise ConfigurationError(f"{path}: default_model: {default_model!r} is not among the models: {', '.join(models)}")
@@ -181,9 +184,10 @@ def _model(entry: object, name: str, path: Path) -> ModelConfig:
         given = _group(given, name, where)
     if "members" in given:
         given["members"] = _with_keys(given["members"])
+    own_draft = given.pop("speculative_model") if isinstance(given.get("speculative_model"), Mapping) else None
     config = converted(given, ModelConfig, where)
     for key, backend in _ONLY.items():
-        if key in given and config.backend != backend:
+        if (key in given or (key == "speculative_model" and own_draft is not None)) and config.backend != backend:
             raise ConfigurationError(f"{where}: {key}: is only allowed with backend: {backend}, this one is {config.backend}")
     if config.backend == "remote" and urlsplit(config.base_url or "").scheme not in ("http", "https"):
         raise ConfigurationError(f"{where}: base_url: must be an http:// or https:// address, got {config.base_url!r}")
@@ -202,6 +206,8 @@ def _model(entry: object, name: str, path: Path) -> ModelConfig:
                 f"{where}: chat_template: {config.chat_template!r} is neither {', '.join(get_args(ModelType))} nor a file here"
             )
         changes["chat_template"] = str(template)
+    if own_draft is not None:
+        changes["speculative_model"] = as_draft(_model(own_draft, f"{name}: speculative_model", path))
     return msgspec.structs.replace(config, **changes) if changes else config
 
 
@@ -258,6 +264,33 @@ def _check_groups(models: Mapping[str, ModelConfig], path: Path) -> None:
         inside_out(groups)
     except ValueError as error:
         raise ConfigurationError(f"{path}: models: {error}") from None
+
+
+def _with_drafts(models: Mapping[str, ModelConfig], path: Path) -> dict[str, ModelConfig]:
+    """Entries with those that their `speculative_model` names.
+
+    Raises:
+        ConfigurationError: there is none of that name, it is not local, or it goes round.
+    """
+    known = model_names(models)
+    found: dict[str, ModelConfig] = {}
+    for name, config in models.items():
+        where = f"{path}: model {name}: speculative_model"
+        round_: list[str] = [name]
+        draft = config.speculative_model
+        while isinstance(draft, str):
+            if draft not in known:
+                raise ConfigurationError(f"{where}: {draft!r} is not among the models: {', '.join(models)}")
+            round_.append(known[draft])
+            if round_.count(round_[-1]) > 1:
+                raise ConfigurationError(f"{where}: goes round: {' -> '.join(round_)}")
+            draft = models[round_[-1]].speculative_model
+        if len(round_) > 1:
+            config = msgspec.structs.replace(config, speculative_model=as_draft(models[round_[1]]))
+        if isinstance(config.speculative_model, ModelConfig) and config.speculative_model.backend != "local":
+            raise ConfigurationError(f"{where}: has to be a local model, this one is {config.speculative_model.backend}")
+        found[name] = config
+    return found
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:

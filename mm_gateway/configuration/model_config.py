@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from mm_gateway.configuration.group_settings import GroupMember, GroupRouting, Strategy
 from mm_gateway.configuration.price import Price
-from mm_gateway.configuration.ranges import AtLeastOne, AtLeastZero, Device, NotNegative, Positive, Running
+from mm_gateway.configuration.ranges import AtLeastOne, AtLeastZero, Device, DraftLength, NotNegative, Positive, Running
 from mm_gateway.core import DEFAULT_BUDGETS, Effort
 from mm_gateway.core.limits import MinP, RepetitionPenalty, Temperature, TopK, TopP
 
@@ -174,6 +174,18 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         AtLeastOne | None,
         Meta(description="Memory for the KV cache; null: what its sequences can use, at most a quarter of what the budget leaves."),
     ] = None
+    speculative_model: Annotated[
+        ModelConfig | str | None,
+        Meta(
+            description="A small local model that guesses what this one says next: the name of another entry, or keys as of one. Several "
+            "tokens then come in one step, and the text is the same in any case. It has to have the same tokens, and is loaded beside "
+            "this one. For models on a CPU that `compiled_forward` computes."
+        ),
+    ] = None
+    speculative_tokens: Annotated[
+        DraftLength | None,
+        Meta(description="Tokens that `speculative_model` guesses at a time; null: as many as pay, by what is measured."),
+    ] = None
     max_running: Annotated[Running | None, Meta(description="Sequences decoded together; null: `engine.max_running`.")] = None
 
     price: Annotated[
@@ -214,3 +226,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def model_names(models: Mapping[str, ModelConfig]) -> dict[str, str]:
     """Every name and alias of entries -> the entry's name."""
     return {known: name for name, config in models.items() for known in (name, *config.aliases)}
+
+
+def as_draft(config: ModelConfig) -> ModelConfig:
+    """An entry without what does not change how it guesses, so that a change of that loads nothing anew."""
+    return msgspec.structs.replace(
+        config, aliases=(), pin=False, preload=False, ttl_s=None, price=None, speculative_model=None, speculative_tokens=None
+    )

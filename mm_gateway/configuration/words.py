@@ -11,6 +11,9 @@ from msgspec import Meta
 
 _NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
 
+_MANY = 20
+"""Keys that nobody wants to read in one line."""
+
 
 def type_in_words(hint: Any) -> str:
     """What kind of value a type takes, whatever its range: `4bit, 8bit, gptq or null`."""
@@ -23,6 +26,8 @@ def type_in_words(hint: Any) -> str:
         return f"a list of {type_in_words(entry)}" if _is_struct(entry) else "a list of texts"
     if get_origin(hint) is Mapping:
         return "a mapping of texts to texts"
+    if _is_struct(hint) and len(hint.__struct_fields__) > _MANY:
+        return "keys and values of an entry"
     if _is_struct(hint):
         return f"keys and values: {', '.join(hint.__struct_fields__)}"
     if get_origin(hint) is Literal:

@@ -28,13 +28,14 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import trained_length
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
+from mm_gateway.runtime.engine.draft_model import DraftModel
 from mm_gateway.runtime.engine.engine_thread import EngineThread
 from mm_gateway.runtime.engine.generation import Generation
 from mm_gateway.runtime.engine.generation_result import GenerationResult, pieces_of, results_of
 from mm_gateway.runtime.engine.hidden_states import embedding_style_of
 from mm_gateway.runtime.engine.job_maker import JobMaker
 from mm_gateway.runtime.engine.model_fingerprint import model_fingerprint
-from mm_gateway.runtime.engine.model_runner import current_device, make_runner
+from mm_gateway.runtime.engine.model_runner import ModelRunner, current_device, make_runner
 from mm_gateway.runtime.engine.prompt_limits import PromptLimits
 from mm_gateway.runtime.engine.stats import EngineStats
 from mm_gateway.runtime.engine.step_loop import StepLoop
@@ -74,8 +75,12 @@ class InferenceEngine:
             model to be loaded anew. Called in the engine's thread, so it must not wait for `close`.
         prefixes: keeps prefixes that leave the KV cache; None: they are lost. Of a model with an `identity`: that of its files.
 
+        draft: a model with the same tokens, that guesses what this one says next; its attention is taken over, too. draft_tokens: it
+            guesses at a time; None: as many as pay.
+
     Raises:
-        ModelLoadError: the model's attention cannot be taken over, or computes something else through the cache.
+        ModelLoadError: the model's attention cannot be taken over, or computes something else through the cache; guesses could change
+            its texts.
         OutOfMemoryError: the KV cache would not hold one short sequence.
     """
 
@@ -100,6 +105,8 @@ class InferenceEngine:
         on_failure: Callable[[BaseException], None] | None = None,
         prefixes: PrefixStore | None = None,
         identity: bytes | None = None,
+        draft: LoadedModel | None = None,
+        draft_tokens: int | None = None,
     ) -> None:
         if device is not None and torch.device(device).type != model.device.type:
             raise ModelLoadError(f"The model is on {model.device}, not on {device}")
@@ -131,6 +138,7 @@ class InferenceEngine:
                 model_key = identity + model_fingerprint(runner, vocab_size)
                 if not runner.cache.keep_prefixes(prefixes, model_key):
                     logger.warning("%s: prefix_cache_bytes is for models on a CPU; prefixes stay in this one's KV cache alone", self.name)
+            draft_runner = self._draft_runner(runner, draft, settings, longest) if draft is not None else None
         max_sequences = settings.max_running + settings.max_waiting
         self._jobs = JobMaker(
             text=self._text,
@@ -141,18 +149,53 @@ class InferenceEngine:
             embedding_size=self.embedding_size,
             max_sequences=max_sequences,
         )
-        self.kv_cache_bytes = runner.cache.capacity_bytes
+        sampler, masks = Sampler(vocab_size, model.device, max_running=settings.max_running), TokenMasks(vocab_size)
+        draft_model = None
+        if draft is not None and draft_runner is not None:
+            draft_model = DraftModel(
+                draft_runner,
+                vocab_size=vocab_size,
+                readable=int(draft.model.get_input_embeddings().num_embeddings),  # type: ignore[arg-type]
+                sampler=sampler,
+                masks=masks,
+                stop_token_ids=stop_token_ids,
+                most_rows=settings.max_step_tokens,
+                fixed=draft_tokens,
+            )
+        self.kv_cache_bytes = runner.cache.capacity_bytes + (draft_model.capacity_bytes if draft_model is not None else 0)
         scheduler = Scheduler(
             runner.cache.allocator,
             max_running=settings.max_running,
             max_step_tokens=settings.max_step_tokens,
             scaling=runner.length_scaling,
+            drafter=draft_model,
         )
-        sampler = Sampler(vocab_size, model.device, max_running=settings.max_running)
         self.penalty_bytes = sampler.penalty_bytes
         self.grammars = GrammarCompiler(tokenizer, vocab_size, stop_token_ids)
-        loop = StepLoop(name, runner, scheduler, sampler, TokenMasks(vocab_size), guesses=settings.prompt_lookup)
+        loop = StepLoop(name, runner, scheduler, sampler, masks, guesses=settings.prompt_lookup, draft=draft_model)
         self._thread = EngineThread(name, loop, max_sequences=max_sequences, on_failure=on_failure)
+
+    def _draft_runner(self, runner: ModelRunner, draft: LoadedModel, settings: EngineSettings, context_length: int) -> ModelRunner:
+        """Of the draft model, with room for as many tokens as the model's own."""
+        if not runner.is_invariant:
+            raise ModelLoadError(
+                f"{self.name}: speculative_model is for models whose layers are computed by one compiled call on a CPU, with rotary angles "
+                "that do not depend on the length; others could say something else with guesses. Leave it out"
+            )
+        found = make_runner(
+            draft.model,
+            settings,
+            context_length=min(context_length, draft.context_length),
+            kv_cache_tokens=runner.cache.allocator.capacity_tokens,
+            kv_cache_dtype=draft.config.kv_cache_dtype,
+            tolerance=draft.rounding,
+        )
+        if found.length_scaling is not None:
+            raise ModelLoadError(
+                f"{self.name}: speculative_model: the rotary angles of {draft.config.model_name} depend on the length, which is not "
+                "computed for guesses. Choose another model"
+            )
+        return found
 
     @classmethod
     def for_loaded_model(
@@ -189,6 +232,8 @@ class InferenceEngine:
             on_failure=on_failure,
             prefixes=prefixes,
             identity=loaded.identity,
+            draft=loaded.draft,
+            draft_tokens=config.speculative_tokens,
         )
 
     @property

@@ -22,12 +22,13 @@ from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import OUT_OF_MEMORY_ADVICE, GatewayError, ModelLoadError, OutOfMemoryError
 from mm_gateway.freed_memory import give_back_memory
 from mm_gateway.runtime.checkpoints.context_length import configured_length
+from mm_gateway.runtime.checkpoints.draft import check_draft_tokens, draft_config
 from mm_gateway.runtime.checkpoints.embedding_style import read_embedding_style
 from mm_gateway.runtime.checkpoints.families.families import FAMILIES, family_of
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
 from mm_gateway.runtime.checkpoints.identity import checkpoint_identity
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
-from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate
+from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate, with_draft
 from mm_gateway.runtime.checkpoints.packing import weight_bytes
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of
 from mm_gateway.runtime.checkpoints.stored_dtype import stored_dtype
@@ -73,9 +74,13 @@ class ModelLoader:
             ModelLoadError: what failed and what to try.
         """
         device = resolve_device(config.device)
-        folder = checkpoint_folder(config, progress or (lambda _: None))
+        report = progress or (lambda _: None)
+        folder, draft = checkpoint_folder(config, report), draft_config(config, device.type)
+        draft_folder = checkpoint_folder(draft, report) if draft is not None else None
         try:
             need = estimate(folder, config, settings, device_type=device.type, budget_bytes=budget_of(str(device)))
+            if draft is not None and draft_folder is not None:
+                need = with_draft(need, folder, config, draft_folder, draft)
         except (OSError, ValueError, KeyError) as error:
             raise ModelLoadError(f"Failed to load {config.model_name}: {error}. Download the checkpoint again") from error
         return str(device), need
@@ -117,6 +122,9 @@ class ModelLoader:
         config, checkpoint = _read_config(folder, config)
         identity = checkpoint_identity(folder, config)  # before the weights are read: if they change meanwhile, it is nobody's
         tokenizer = load_tokenizer(folder, name=name, trust_remote_code=config.trust_remote_code)
+        if (draft := draft_config(config, device.type)) is not None:
+            other = load_tokenizer(checkpoint_folder(draft, progress), name=draft.model_name, trust_remote_code=draft.trust_remote_code)
+            check_draft_tokens(tokenizer, other, name=name, draft_name=draft.model_name)
         chat, stop_tokens = chat_encoder_of(tokenizer, checkpoint.model_type, config)
         formats = formats_of(chat.prompt)
         give_back_memory()  # reading a vocabulary takes twice what it leaves, which weights beside it would add to
@@ -141,6 +149,7 @@ class ModelLoader:
         if packed is not None:
             dtype = torch.float32  # of activations
         context_length = _context_length(checkpoint, config)
+        loaded_draft = self._load(draft, progress, should_stop) if draft is not None else None
         return LoadedModel(
             config=config,
             model=model,
@@ -151,10 +160,11 @@ class ModelLoader:
             stop_token_ids=stop_token_ids_of(model, tokenizer, *stop_tokens),
             chat=chat,
             generation_defaults=_generation_defaults(model.generation_config, config),
-            weight_bytes=weight_bytes(model),
+            weight_bytes=weight_bytes(model) + (loaded_draft.weight_bytes if loaded_draft is not None else 0),
             embedding=read_embedding_style(folder, config),
             formats=formats,
             identity=identity,
+            draft=loaded_draft,
         )
 
     @classmethod

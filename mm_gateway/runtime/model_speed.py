@@ -56,7 +56,7 @@ def measure_model(config: ModelConfig, settings: EngineSettings, clients: Abstra
         ModelLoadError: it cannot be loaded. OutOfMemoryError: it does not fit.
     """
     began_s = time.perf_counter()
-    loaded = ModelLoader().load(config)
+    loaded = ModelLoader().load(msgspec.structs.replace(config, speculative_model=None))
     # Guesses would measure how much random tokens repeat themselves.
     engine = InferenceEngine.for_loaded_model(loaded, msgspec.structs.replace(settings, prefix_cache=False, prompt_lookup=False))
     load_s = time.perf_counter() - began_s

@@ -126,6 +126,12 @@ def _engines(local: Iterable[LocalModel], labels: Sequence[str]) -> Iterator[Met
     preemptions = counter("vllm:num_preemptions", "Sequences that had to yield their room to others.")
     drafts = counter("vllm:spec_decode_num_draft_tokens", "Tokens that were guessed.")
     accepted = counter("vllm:spec_decode_num_accepted_tokens", "Guessed tokens that were right.")
+    rounds = counter("vllm:spec_decode_num_drafts", "Times that tokens were guessed.")
+    text = "Tokens that were guessed: looked up in what came before, or by a draft model."
+    guessed = CounterMetricFamily("mm_gateway_guessed_tokens", text, labels=(*labels, "source"))
+    right = CounterMetricFamily("mm_gateway_guessed_tokens_accepted", "Those of them that were right.", labels=(*labels, "source"))
+    text = "Tokens of prompts whose keys and values came back from memory or disk in place of being computed."
+    restored = CounterMetricFamily("mm_gateway_prefix_restored_tokens", text, labels=(*labels, "tier"))
     steps = counter("mm_gateway_engine_steps", "Forward passes.")
     compiles = counter("mm_gateway_grammar_compiles", "Grammars that were compiled.")
     compile_s = counter("mm_gateway_grammar_compile_seconds", "That compiling grammars took.")
@@ -137,10 +143,16 @@ def _engines(local: Iterable[LocalModel], labels: Sequence[str]) -> Iterator[Met
             preemptions.add_metric(label, engine.preemptions)
             drafts.add_metric(label, engine.draft_tokens)
             accepted.add_metric(label, engine.accepted_tokens)
+            rounds.add_metric(label, engine.drafts)
+            for source, guesses in (("lookup", engine.lookup), ("draft_model", engine.draft_model)):
+                guessed.add_metric((*label, source), guesses.tokens)
+                right.add_metric((*label, source), guesses.accepted)
+            for tier, tokens in (("memory", engine.restored.memory), ("disk", engine.restored.disk)):
+                restored.add_metric((*label, tier), tokens)
             steps.add_metric(label, engine.steps)
             compiles.add_metric(label, engine.grammar_compiles)
             compile_s.add_metric(label, engine.grammar_compile_s)
-    yield from (usage, older, preemptions, drafts, accepted, steps, compiles, compile_s)
+    yield from (usage, older, preemptions, rounds, drafts, accepted, guessed, right, restored, steps, compiles, compile_s)
 
 
 def _label(model: LocalModel, labels: Sequence[str]) -> tuple[str, ...]:

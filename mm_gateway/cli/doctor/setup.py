@@ -49,6 +49,8 @@ def _entry(name: str, config: ModelConfig) -> Finding | None:
     path = config.path
     if path is not None and not path.startswith(PACKAGE_PREFIX) and not Path(path).exists():
         return Finding(check, "warn", f"path: {path} does not exist", "Correct the path, or put the model there")
+    if isinstance(config.speculative_model, ModelConfig) and (found := _entry(f"{name}: speculative_model", config.speculative_model)):
+        return found
     if config.script is not None and not Path(config.script).is_file():
         return Finding(check, "fail", f"script: {config.script} does not exist", "Correct the path")
     return None

@@ -64,7 +64,8 @@ class LoadedModel:
         tokenizer: with pad token settled. dtype: of activations and of the KV cache.
         context_length: tokens, as configured and clamped to what the model can do.
         stop_token_ids: tokens that end a text. chat: renders conversations for it.
-        weight_bytes: memory that parameters and packed weights take. embedding: how it embeds. formats: of its thoughts and calls.
+        weight_bytes: memory that parameters and packed weights take, the draft's included. embedding: how it embeds.
+        formats: of its thoughts and calls. draft: guesses what it says.
         identity: of its files and how they were loaded (`checkpoint_identity`); None: it comes from no files.
     """
 
@@ -81,6 +82,7 @@ class LoadedModel:
     embedding: EmbeddingStyle = field(default_factory=EmbeddingStyle)
     formats: ChatFormats = field(default_factory=ChatFormats)
     identity: bytes | None = None
+    draft: LoadedModel | None = None
 
     @property
     def rounding(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
@@ -45,10 +46,12 @@ class MemoryNeed:
     weight_bytes: int
     kv_cache_bytes: int
     penalty_bytes: int
+    draft_bytes: int = 0
+    """Of the model that guesses what it says, its KV cache included."""
 
     @property
     def total(self) -> int:
-        return self.weight_bytes + self.kv_cache_bytes + self.penalty_bytes
+        return self.weight_bytes + self.kv_cache_bytes + self.penalty_bytes + self.draft_bytes
 
 
 def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, device_type: str, budget_bytes: int | None) -> MemoryNeed:
@@ -71,6 +74,15 @@ def estimate(folder: Path, config: ModelConfig, engine: EngineSettings, *, devic
     if budget_bytes is not None:
         useful = min(useful, max((budget_bytes - weights) // 4, one))
     return MemoryNeed(weights, useful, penalties)
+
+
+def with_draft(need: MemoryNeed, folder: Path, config: ModelConfig, draft_folder: Path, draft: ModelConfig) -> MemoryNeed:
+    """What a model on a CPU needs together with its draft, whose KV cache holds as many tokens as its own."""
+    own, drafts = (read_checkpoint_config(path) for path in (folder, draft_folder))
+    per_token = kv_bytes_per_token(own, _kv_item_bytes(config, own))
+    tokens = need.kv_cache_bytes // per_token if per_token else 0
+    cache = tokens * kv_bytes_per_token(drafts, _kv_item_bytes(draft, drafts))
+    return dataclasses.replace(need, draft_bytes=weight_bytes(draft_folder, draft, drafts, device_type="cpu") + cache)
 
 
 def weight_bytes(folder: Path, config: ModelConfig, checkpoint: dict[str, Any], *, device_type: str) -> int:

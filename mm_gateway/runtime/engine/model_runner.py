@@ -188,6 +188,7 @@ def make_runner(
     *,
     context_length: int,
     kv_cache_bytes: int | None = None,
+    kv_cache_tokens: int | None = None,
     kv_cache_dtype: KVCacheDtype = "auto",
     flash_attention: bool = False,
     layout: Layout | None = None,
@@ -197,7 +198,8 @@ def make_runner(
     """A runner that computes what the model does, with a cache of its own. In inference mode, on the model's device.
 
     Args:
-        context_length: tokens of one sequence. kv_cache_bytes, flash_attention, layout, block_size: as for `make_kv_cache`.
+        context_length: tokens of one sequence. kv_cache_bytes, kv_cache_tokens, flash_attention, layout, block_size: as for
+            `make_kv_cache`.
         kv_cache_dtype: as in an entry of the configuration.
         tolerance: as for `verify`.
 
@@ -217,6 +219,7 @@ def make_runner(
             context_length=context_length,
             settings=settings,
             budget_bytes=kv_cache_bytes,
+            budget_tokens=kv_cache_tokens,
             flash_attention=flash_attention,
             layout=layout,
             block_size=block_size,

@@ -7,6 +7,7 @@ other exception leaves here, and the engine ends (`EngineThread`): nothing can b
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator
@@ -18,13 +19,14 @@ import torch
 
 from mm_gateway.core import Embedding, GenerationEvent, Progress, Usage
 from mm_gateway.errors import GatewayError, SlowReaderError
+from mm_gateway.runtime.engine.draft_model import DraftModel
 from mm_gateway.runtime.engine.embedding_job import EmbeddingJob
 from mm_gateway.runtime.engine.failures import failed_forward, failed_request, no_numbers, no_tokens_left
 from mm_gateway.runtime.engine.generation import Generation, Outbox
 from mm_gateway.runtime.engine.hidden_states import Pooler, unit_vector
 from mm_gateway.runtime.engine.model_runner import ModelRunner, StepLogits, current_device
 from mm_gateway.runtime.engine.sequence_text import SequenceText
-from mm_gateway.runtime.engine.stats import EngineStats
+from mm_gateway.runtime.engine.stats import EngineStats, Guesses
 from mm_gateway.runtime.engine.text_job import TextJob
 from mm_gateway.runtime.engine.thinking import Thinking
 from mm_gateway.runtime.sampling.sampler import Sampled, Sampler, TokenScores, score_tokens
@@ -58,11 +60,19 @@ class StepLoop:
 
     Args:
         name: the model's, for reports of progress. guesses: look up what may come next; texts stay the same, token by token, since what a
-            compiled model computes does not depend on what is computed beside it.
+            compiled model computes does not depend on what is computed beside it. draft: guesses too, for the scheduler.
     """
 
     def __init__(
-        self, name: str, runner: ModelRunner, scheduler: Scheduler, sampler: Sampler, masks: TokenMasks, *, guesses: bool = False
+        self,
+        name: str,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        sampler: Sampler,
+        masks: TokenMasks,
+        *,
+        guesses: bool = False,
+        draft: DraftModel | None = None,
     ) -> None:
         self._name = name
         self._runner = runner
@@ -70,6 +80,7 @@ class StepLoop:
         self._sampler = sampler
         self._masks = masks
         self._guesses = guesses and runner.is_invariant
+        self._draft = draft
         self._pooler = Pooler()
         self._outbox = Outbox()
         self._jobs: dict[Generation, TextJob | EmbeddingJob] = {}
@@ -80,7 +91,8 @@ class StepLoop:
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._released = 0  # sequences since the last step
         self._next_report_s = 0.0
-        self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = self._accepted_tokens = self._draft_tokens = 0
+        self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
+        self._guessed = Guesses(), Guesses()  # looked up; of the draft model
 
     @property
     def busy(self) -> bool:
@@ -97,8 +109,9 @@ class StepLoop:
             cached_tokens=self._cached_tokens,
             completion_tokens=self._completion_tokens,
             preemptions=self._scheduler.preemptions,
-            accepted_tokens=self._accepted_tokens,
-            draft_tokens=self._draft_tokens,
+            lookup=dataclasses.replace(self._guessed[False]),
+            draft_model=dataclasses.replace(self._guessed[True]),
+            restored=dataclasses.replace(self._runner.cache.restored),
             kv_tokens=self._scheduler.kv_tokens,
             kv_used_tokens=self._scheduler.kv_used_tokens,
         )
@@ -144,6 +157,8 @@ class StepLoop:
         trusted."""
         with self.on_device():
             self._runner.cache.close(save_s)
+            if self._draft is not None:
+                self._draft.close()
 
     def abandon(self, reason: GatewayError, unqueued: AbstractSequence[TextJob | EmbeddingJob] = ()) -> None:
         """Fail all jobs, and those that were not added yet. Frees nothing: what holds their state is not to be trusted any more."""
@@ -168,8 +183,11 @@ class StepLoop:
             elif job.grammar is not None:
                 state = self._rules[seq.id] = job.grammar.new_state()
                 seq.count_accepted = state.count_accepted
-            if self._guesses and seq.config.speculation and seq.max_tokens > 1:
-                seq.lookup = PromptLookup()
+            if seq.config.speculation and seq.max_tokens > 1:
+                if self._guesses:
+                    seq.lookup = PromptLookup()
+                if self._draft is not None:
+                    self._draft.begin(seq, self._rules.get(seq.id))
             self._scheduler.add(seq)
 
     def _queue_inputs(self, job: EmbeddingJob) -> None:
@@ -193,6 +211,8 @@ class StepLoop:
         self._released += 1
         # Nobody continues what was embedded, so its keys and values are not to push out those of conversations.
         self._scheduler.remove(seq, discard=discard or seq.pooling is not None)
+        if self._draft is not None:
+            self._draft.forget(seq, discard=discard)
         self._sampler.forget(seq)
         self._pooler.forget(seq)
         self._job_of.pop(seq.id, None)
@@ -219,6 +239,7 @@ class StepLoop:
     def _compute(self, step: list[ScheduledSequence]) -> None:
         self._steps += 1
         self._note_admitted(step)
+        started = time.monotonic()
         try:
             result, pooled, sampled = self._forward(step)
         except Exception as error:  # noqa: BLE001 - whatever fails in a forward pass concerns this step's requests alone
@@ -227,6 +248,8 @@ class StepLoop:
                 if (job := self._job_of.get(scheduled.seq.id)) is not None:
                     self._fail(job, failure)
             return
+        if self._draft is not None and all(scheduled.count == 1 + scheduled.seq.draft_len for scheduled in step):
+            self._draft.costs.add_step(sum(scheduled.count for scheduled in step), time.monotonic() - started)
         for scheduled in step:
             if not scheduled.seq.draft_len:
                 self._scheduler.computed(scheduled.seq, scheduled.count)
@@ -266,10 +289,13 @@ class StepLoop:
             if not right:
                 break
             accepted += 1
-        if draft and seq.lookup is not None:
+        if not draft:
+            return
+        self._guessed[seq.drafted].add(len(draft), accepted)
+        if seq.drafted and self._draft is not None:
+            self._draft.learn(seq, len(draft), accepted)
+        elif seq.lookup is not None:
             seq.lookup.learn(seq.tokens, len(draft), accepted)
-            self._accepted_tokens += accepted
-            self._draft_tokens += len(draft)
 
     def _forward(self, step: list[ScheduledSequence]) -> tuple[StepLogits, dict[int, torch.Tensor], list[Sampled]]:
         """Logits, complete hidden states by sequence id, and the tokens drawn."""

@@ -10,6 +10,7 @@ from mm_gateway.runtime.kv_cache.allocators.blocks import BlockAllocator
 from mm_gateway.runtime.kv_cache.block_attention import ChosenKernel, PagedBatch
 from mm_gateway.runtime.kv_cache.cache import AttentionShape
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore
+from mm_gateway.runtime.kv_cache.prefix_tiers.restored_tokens import RestoredTokens
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 
 BLOCK_SIZE = 256
@@ -59,6 +60,10 @@ class PagedKVCache:
 
     def keep_prefixes(self, store: PrefixStore, model: bytes) -> bool:
         return False
+
+    @property
+    def restored(self) -> RestoredTokens:
+        return RestoredTokens()
 
     def wait(self, timeout_s: float) -> None:
         """Nothing is ever on its way."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore
+from mm_gateway.runtime.kv_cache.prefix_tiers.restored_tokens import RestoredTokens
 from mm_gateway.runtime.scheduling.allocator import KVAllocator
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 
@@ -98,6 +99,11 @@ class KVCache(Protocol):
 
         model: says what computes keys and values; others never meet them.
         """
+        ...
+
+    @property
+    def restored(self) -> RestoredTokens:
+        """What came back from the store since the start; may be read by any thread."""
         ...
 
     def wait(self, timeout_s: float) -> None:

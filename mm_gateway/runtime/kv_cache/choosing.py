@@ -29,6 +29,7 @@ def make_kv_cache(
     context_length: int,
     settings: EngineSettings,
     budget_bytes: int | None = None,
+    budget_tokens: int | None = None,
     flash_attention: bool = False,
     layout: Layout | None = None,
     block_size: int = BLOCK_SIZE,
@@ -39,7 +40,7 @@ def make_kv_cache(
     Args:
         dtype: of keys and values in pages on a GPU; on a CPU those are fp32, as activations are. cells: the same for slots.
         budget_bytes: memory that it may take; None: a quarter of the host's or half of the GPU's that is free now, so that
-            other models find room, and never more than its sequences can use.
+            other models find room, and never more than its sequences can use. budget_tokens: the same in tokens, instead.
         layout: None: slots on a CPU, where memory costs nothing before it is written; pages on a GPU.
 
     Raises:
@@ -50,6 +51,8 @@ def make_kv_cache(
     per_token = shape.bytes_per_token(cells.head_bytes(shape.head_dim) if layout == "slots" else shape.head_dim * dtype.itemsize)
     # As many again as run, so that finished conversations stay for their next turn.
     sequences = 2 * settings.max_running if settings.prefix_cache else settings.max_running
+    if budget_tokens is not None:
+        budget_bytes = budget_tokens * per_token
     if budget_bytes is None:
         free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else psutil.virtual_memory().available // 4
         budget_bytes = min(free, sequences * context_length * per_token)

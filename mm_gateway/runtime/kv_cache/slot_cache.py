@@ -11,6 +11,7 @@ from mm_gateway.runtime.kernels.decoder import Cells
 from mm_gateway.runtime.kv_cache.allocators.slots import RestoreSlot, SaveSlot, SlotAllocator
 from mm_gateway.runtime.kv_cache.cache import AttentionShape, FixedStep
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore
+from mm_gateway.runtime.kv_cache.prefix_tiers.restored_tokens import RestoredTokens
 from mm_gateway.runtime.kv_cache.prefix_tiers.slot_tier import SlotTier
 from mm_gateway.runtime.kv_cache.slot_attention import PrefillChunk, SlotAttention, plan_decodes
 from mm_gateway.runtime.kv_cache.slot_storage import SlotStorage
@@ -54,6 +55,10 @@ class SlotKVCache:
         layout = f"{self._shape} in {self.cells.name}".encode()
         self._tier = self.allocator.tier = SlotTier(store, blake2b(model + layout, digest_size=32).digest(), self._storage)
         return True
+
+    @property
+    def restored(self) -> RestoredTokens:
+        return self._tier.restored if self._tier is not None else RestoredTokens()
 
     def wait(self, timeout_s: float) -> None:
         self._apply_pending()

@@ -25,6 +25,7 @@ CANDIDATES = 256
 MIN_TEMPERATURE = 1e-5
 """Below it a draw is greedy, as in vLLM: logits divided by less leave the range of fp32, and the most probable token is certain anyway."""
 
+_MOST_BATCHES = 32
 _BLOCK = 256
 _FIRST_BLOCK_NAME = 2**30
 
@@ -59,8 +60,8 @@ class Sampled:
 class Sampler:
     """Batched sampling over a vocabulary of `vocab_size` tokens on one device.
 
-    Keeps the parameters of the last batch as tensors, because the same sequences come back step after step, and the
-    token counts of sequences with penalties until `forget`.
+    Keeps the parameters of the last batches as tensors, because the same sequences come back step after step, with and without
+    guesses, and the token counts of sequences with penalties until `forget`.
 
     Args:
         max_running: sequences of a batch, >= 1.
@@ -69,7 +70,7 @@ class Sampler:
     def __init__(self, vocab_size: int, device: torch.device, *, max_running: int) -> None:
         self._device = device
         self._counts = TokenCounts(vocab_size, max_running, device)
-        self._batch: _Batch | None = None
+        self._batches: dict[tuple[int, ...], _Batch] = {}  # by the ids of their rows' sequences
 
     @property
     def penalty_bytes(self) -> int:
@@ -86,26 +87,11 @@ class Sampler:
             logits: [len(sequences), vocabulary] fp32; may be overwritten.
             masked: rows whose tokens are restricted, and [len(rows), vocabulary] bool, True for those that may be drawn.
         """
-        batch = self._batch
-        ids = [seq.id for seq in sequences]
-        if batch is None or batch.ids != ids:
-            batch = self._batch = _Batch(sequences, logits.shape[-1], self._device)
-        ahead = _ahead(sequences)
+        batch, ahead = self._batch_of(sequences, logits.shape[-1]), _ahead(sequences)
         usable = torch.isfinite(logits.amax(-1))
         log_normalizer = logits[batch.scored].logsumexp(-1) if batch.scored_rows else None
         raw = logits[batch.scored] if batch.scored_rows else None
-        if batch.penalized_rows:
-            rows = batch.penalized_rows
-            self._counts.apply(logits, batch.penalized, [sequences[row] for row in rows], [ahead[row] for row in rows])
-        if batch.biases is not None:
-            rows, tokens, values = batch.biases
-            logits.index_put_((rows, tokens), values, accumulate=True)
-        if masked is not None:
-            rows = torch.tensor(masked[0], dtype=torch.int64).to(self._device)
-            logits[rows] = logits[rows].masked_fill_(~masked[1].to(self._device), -torch.inf)
-        stuck: list[int] = []
-        if batch.barred_rows:
-            stuck = self._bar(logits, batch.barred_rows, sequences, ahead)
+        stuck = self._restrict(logits, batch, sequences, ahead, masked)
         drawn = self._draw(logits, batch, sequences, ahead)
         scores: dict[int, TokenScores] = {}
         if raw is not None and log_normalizer is not None:
@@ -115,6 +101,45 @@ class Sampler:
         for row in stuck:
             tokens[row] = -1
         return [Sampled(token if token >= 0 else None, scores.get(row), row in stuck) for row, token in enumerate(tokens)]
+
+    def propose(
+        self, logits: torch.Tensor, sequences: list[Sequence], masked: tuple[list[int], torch.Tensor] | None = None
+    ) -> list[int | None]:
+        """As `sample` would draw the token behind all guesses of each sequence, from the logits of another model; None: from none."""
+        batch, ahead = self._batch_of(sequences, logits.shape[-1]), [seq.draft_len for seq in sequences]
+        usable = torch.isfinite(logits.amax(-1))
+        stuck = self._restrict(logits, batch, sequences, ahead, masked)
+        tokens = torch.where(usable, self._draw(logits, batch, sequences, ahead), -1).tolist()
+        return [None if token < 0 or row in stuck else token for row, token in enumerate(tokens)]
+
+    def _batch_of(self, sequences: list[Sequence], vocab_size: int) -> _Batch:
+        ids = tuple(seq.id for seq in sequences)
+        batch = self._batches.get(ids)
+        if batch is None:
+            if len(self._batches) >= _MOST_BATCHES:
+                self._batches.clear()
+            batch = self._batches[ids] = _Batch(sequences, vocab_size, self._device)
+        return batch
+
+    def _restrict(
+        self,
+        logits: torch.Tensor,
+        batch: _Batch,
+        sequences: list[Sequence],
+        ahead: list[int],
+        masked: tuple[list[int], torch.Tensor] | None,
+    ) -> list[int]:
+        """Penalties, biases, grammars and barred tokens, in place; the rows that these leave no token."""
+        if batch.penalized_rows:
+            rows = batch.penalized_rows
+            self._counts.apply(logits, batch.penalized, [sequences[row] for row in rows], [ahead[row] for row in rows])
+        if batch.biases is not None:
+            rows, tokens, values = batch.biases
+            logits.index_put_((rows, tokens), values, accumulate=True)
+        if masked is not None:
+            rows = torch.tensor(masked[0], dtype=torch.int64).to(self._device)
+            logits[rows] = logits[rows].masked_fill_(~masked[1].to(self._device), -torch.inf)
+        return self._bar(logits, batch.barred_rows, sequences, ahead) if batch.barred_rows else []
 
     def forget(self, seq: Sequence) -> None:
         """The sequence is finished; its counts go."""
@@ -152,7 +177,6 @@ class _Batch:
     """Parameters of a batch as tensors, rows grouped by what they need."""
 
     def __init__(self, sequences: list[Sequence], vocab_size: int, device: torch.device) -> None:
-        self.ids = [seq.id for seq in sequences]
         configs = [seq.config for seq in sequences]
 
         def column(values: AbstractSequence[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:

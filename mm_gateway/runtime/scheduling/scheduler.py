@@ -10,8 +10,9 @@ Each step, within a budget of tokens:
    prefix a running sequence is computing is passed over meanwhile, and at most LOOKAHEAD of them in a step: the cost of a
    step does not grow with the queue.
 
-4. decoding sequences take guessed tokens along (`PromptLookup`), where the step has few rows: the pass that computes one token checks
-   the next ones too (speculative decoding, https://arxiv.org/abs/2211.17192).
+4. decoding sequences take guessed tokens along, where the step has few rows: what followed the same words before (`PromptLookup`), else
+   what a `Drafter` says. The pass that computes one token checks the next ones too (speculative decoding,
+   https://arxiv.org/abs/2211.17192).
 
 Where a decoding sequence finds no KV space, the youngest running one is preempted: its room goes, its tokens stay, it
 waits in front and recomputes them. Chunked prefill as in Sarathi-Serve (https://arxiv.org/abs/2403.02310), recompute
@@ -21,7 +22,9 @@ as in vLLM (https://arxiv.org/abs/2309.06180). So does one that outgrew its rota
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from mm_gateway.errors import EngineError
 from mm_gateway.runtime.scheduling.allocator import KVAllocator, Refusal
@@ -43,6 +46,18 @@ class ScheduledSequence:
     sample: bool
 
 
+class Drafter(Protocol):
+    """Guesses what sequences say next."""
+
+    def draft(self, room: AbstractSequence[tuple[Sequence, int]], decodes: int, rows: int) -> None:
+        """Add guesses to the tokens of some sequences (`Sequence.draft_len`).
+
+        Args:
+            room: sequences without guesses, with how many each may have. decodes: sequences of the step. rows: guesses of all together.
+        """
+        ...
+
+
 class Scheduler:
     """Waiting and running queues of one engine. Called by one thread.
 
@@ -52,12 +67,21 @@ class Scheduler:
         max_step_tokens: tokens of one forward pass, >= max_running.
         max_prefills: sequences in prefill at a time, >= 1, unless one step has room for all of them.
         scaling: of rotary angles by length; None: they depend on nothing but the position.
+        drafter: guesses where nothing can be looked up; None: nobody does.
     """
 
     def __init__(
-        self, kv: KVAllocator, *, max_running: int, max_step_tokens: int, max_prefills: int = 16, scaling: LengthScaling | None = None
+        self,
+        kv: KVAllocator,
+        *,
+        max_running: int,
+        max_step_tokens: int,
+        max_prefills: int = 16,
+        scaling: LengthScaling | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self._kv = kv
+        self._drafter = drafter
         self._scaling = scaling
         self._max_running = max_running
         self._max_step_tokens = max(max_step_tokens, max_running)
@@ -183,13 +207,20 @@ class Scheduler:
 
     def _add_drafts(self, decodes: list[Sequence]) -> None:
         rows = FREE_ROWS - len(decodes)
+        undrafted: list[tuple[Sequence, int]] = []
         for seq in decodes:
             if rows < 1:
-                return
-            seq.add_draft(min(rows, self._kv.max_tokens - len(seq.tokens)))
+                break
+            room = self._kv.max_tokens - len(seq.tokens)
+            seq.look_up(min(rows, room))
+            rows -= seq.draft_len
+            if not seq.draft_len:
+                undrafted.append((seq, min(room, seq.draft_room)))
+        if self._drafter is not None and rows > 0:
+            self._drafter.draft(undrafted, len(decodes), rows)
+        for seq in decodes:
             if seq.draft_len and not self._kv.extend(seq):
                 seq.take_draft()  # nobody makes room for a guess
-            rows -= seq.draft_len
 
     def _recompute(self, seq: Sequence) -> None:
         """It waits in front, without room."""

@@ -29,6 +29,7 @@ class Sequence:
         lookup: guesses tokens that may come next; None: nothing is guessed.
         count_accepted: how many of some tokens a grammar lets come next, one after the other; None: all.
         draft_len: of `tokens`, the last ones that are such guesses: only while a step checks them.
+        drafted: they are a draft model's; else looked up.
         turn: its place among those in prefill, the smallest first.
         angle_len: where rotary angles depend on the length: what they are made for, or the position after a token where that is more.
         angles: names those of its keys, since others' keys are only for sequences with the same; 0: those of training.
@@ -43,6 +44,7 @@ class Sequence:
         "config",
         "count_accepted",
         "draft_len",
+        "drafted",
         "group",
         "id",
         "in_thought",
@@ -85,6 +87,7 @@ class Sequence:
         self.lookup: PromptLookup | None = None
         self.count_accepted: Callable[[list[int]], int] | None = None
         self.draft_len = 0
+        self.drafted = False
         self.angle_len = self.angles = 0
         self.turn = 0.0
         self.computed = 0
@@ -117,14 +120,19 @@ class Sequence:
         thought_len = self.thought_len + ahead if self.in_thought else self.thought_len
         return self.barred.next(output, 0, thought_len=thought_len, in_thought=self.in_thought)
 
-    def add_draft(self, most: int) -> None:
-        """Take at most `most` guessed tokens along."""
-        if self.lookup is not None and not self.score_prompt:
-            draft = self.lookup.guess(self.tokens, min(most, self.max_tokens - self.output_len - 1))
+    @property
+    def draft_room(self) -> int:
+        """Guesses that it may have: the last token has none behind it."""
+        return 0 if self.score_prompt else self.max_tokens - self.output_len - 1
+
+    def look_up(self, most: int) -> None:
+        """Take at most `most` tokens along that followed before what it says now."""
+        if self.lookup is not None:
+            draft = self.lookup.guess(self.tokens, min(most, self.draft_room))
             if draft and self.count_accepted is not None:
                 draft = draft[: self.count_accepted(draft)]
             self.tokens += draft
-            self.draft_len = len(draft)
+            self.draft_len, self.drafted = len(draft), False
 
     def take_draft(self) -> list[int]:
         """The guessed tokens, which are no part of the sequence any more."""

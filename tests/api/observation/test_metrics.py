@@ -21,7 +21,8 @@ from mm_gateway.configuration.settings import MemorySettings, Settings
 from mm_gateway.core import Backend, ChoiceFinished, TextDelta, Usage
 from mm_gateway.entries import Elsewhere, Fleet, ReplicaGlance
 from mm_gateway.errors import UpstreamError
-from mm_gateway.runtime.engine.stats import EngineStats
+from mm_gateway.runtime.engine.stats import EngineStats, Guesses
+from mm_gateway.runtime.kv_cache.prefix_tiers.restored_tokens import RestoredTokens
 from mm_gateway.runtime.residency.leases import ManagerStats, ModelStatus
 from tests.support.scripted_backend import ScriptedBackend, Step, app_over
 from tests.support.served import until
@@ -62,6 +63,7 @@ VLLM_DASHBOARDS = [
     "vllm:prefix_cache_queries_total",
     "vllm:prefix_cache_hits_total",
     "vllm:num_preemptions_total",
+    "vllm:spec_decode_num_drafts_total",
     "vllm:spec_decode_num_draft_tokens_total",
     "vllm:spec_decode_num_accepted_tokens_total",
     "vllm:request_time_per_output_token_seconds_bucket",
@@ -255,7 +257,7 @@ async def test_who_runs_now_is_told() -> None:
 
 
 async def test_models_that_replicas_run_are_told_by_replica() -> None:
-    engine = EngineStats(3, 2, 40, 100, 60, 80, 1, 5, 9, 1000, 250)
+    engine = EngineStats(3, 2, 40, 100, 60, 80, 1, Guesses(4, 9, 5), Guesses(), RestoredTokens(), 1000, 250)
     busy = ModelStatus("busy", device="cpu", footprint_bytes=77, waiting=1)
     manager = ManagerStats(4, 0, 2, 9, 1, 1, {"cpu": 77}, {"cpu": 100})
     seen = [

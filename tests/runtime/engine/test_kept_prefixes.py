@@ -19,6 +19,7 @@ from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_keys import BLOCK_TOKENS
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore, open_prefix_store
+from mm_gateway.runtime.kv_cache.prefix_tiers.restored_tokens import RestoredTokens
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 from mm_gateway.runtime.real_model_manager import RealModelManager
 from tests.runtime.engine.test_compiled_forward import SHAPE, save
@@ -100,10 +101,12 @@ SEEDS = [1, 2, 3, 1, 2, 3]  # three conversations in two slots
 @pytest.mark.parametrize("cells", ["fp32", "fp16", "int8"])
 def test_texts_are_the_same_token_by_token_with_prefixes_out_of_memory(make_engine: MakeEngine, cells: str) -> None:
     plain, none = turns(make_engine(EngineSettings(max_running=1, prefix_cache=False), kv_cache_dtype=cells), SEEDS)
-    texts, cached = turns(make_engine(kept(), kv_cache_dtype=cells), SEEDS)
+    engine = make_engine(kept(), kv_cache_dtype=cells)
+    texts, cached = turns(engine, SEEDS)
     assert texts == plain
     assert none == [0] * 6
     assert cached == [0, 0, 0, WHOLE, WHOLE, WHOLE]
+    assert engine.stats().restored == RestoredTokens(memory=3 * WHOLE)
 
 
 def test_a_model_that_comes_again_and_a_restart_find_them(make_engine: MakeEngine, tmp_path: Path) -> None:
@@ -116,8 +119,10 @@ def test_a_model_that_comes_again_and_a_restart_find_them(make_engine: MakeEngin
     texts, cached = turns(make_engine(settings, store=store), SEEDS[:3])
     assert (texts, cached) == (plain[:3], [WHOLE] * 3)
     make_engine.close()  # type: ignore[attr-defined]
-    texts, cached = turns(make_engine(settings), SEEDS)
+    last = make_engine(settings)
+    texts, cached = turns(last, SEEDS)
     assert (texts, cached) == (plain, [WHOLE] * 6)
+    assert last.stats().restored.disk >= 3 * WHOLE
 
 
 def test_a_prefix_goes_on_where_another_text_left_it(make_engine: MakeEngine) -> None:

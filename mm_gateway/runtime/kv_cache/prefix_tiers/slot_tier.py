@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mm_gateway.runtime.kv_cache.allocators.slots import RestoreSlot, SaveSlot
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_keys import BLOCK_TOKENS, block_keys
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore
+from mm_gateway.runtime.kv_cache.prefix_tiers.restored_tokens import RestoredTokens
 from mm_gateway.runtime.kv_cache.slot_storage import SlotStorage
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,9 @@ class SlotTier:
     Args:
         store: of all models. model: says what computes keys and values and how they are laid out (`block_keys`).
         storage: of the slots.
+
+    Attributes:
+        restored: since the start; grows on a thread of its own.
     """
 
     def __init__(self, store: PrefixStore, model: bytes, storage: SlotStorage) -> None:
@@ -34,6 +38,7 @@ class SlotTier:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="prefix cache reads")
         self._arrived: deque[tuple[int, int]] = deque()
         self._arrival = threading.Event()
+        self.restored = RestoredTokens()
         self._held: dict[int, list[tuple[bytes, memoryview | None]]] = {}  # by slot
 
     def longest(self, tokens: list[int], angles: int, limit: int) -> int:
@@ -98,6 +103,10 @@ class SlotTier:
                     break
                 self._storage.copy_in(slot, count * BLOCK_TOKENS, BLOCK_TOKENS, block)
                 count += 1
+                if in_memory is not None:
+                    self.restored.memory += BLOCK_TOKENS
+                else:
+                    self.restored.disk += BLOCK_TOKENS
             self._store.touch(keys[:count])
         except Exception:
             logger.exception("a kept prefix could not be read; what is missing of it is computed")
