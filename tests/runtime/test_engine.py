@@ -254,7 +254,7 @@ def test_a_failing_forward_fails_its_requests_and_spares_the_engine(
             armed.clear()
             raise error
 
-    loaded.model.register_forward_pre_hook(explode)
+    loaded.model.get_input_embeddings().register_forward_pre_hook(explode)  # type: ignore[union-attr]
     engine = InferenceEngine.for_loaded_model(loaded, EngineSettings())
     try:
         before = engine.batch_generate(PROMPTS[:2], GREEDY)

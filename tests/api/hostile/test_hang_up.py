@@ -43,7 +43,7 @@ class Gates(ModelLoader):
     def load(self, config: ModelConfig, **callbacks: Any) -> Any:
         assert self.may_load.wait(30)
         loaded = super().load(config, **callbacks)
-        loaded.model.register_forward_pre_hook(self._wait)
+        loaded.model.get_input_embeddings().register_forward_pre_hook(self._wait)
         return loaded
 
     def _wait(self, *_: object) -> None:
