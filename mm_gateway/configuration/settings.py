@@ -70,9 +70,12 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     max_running: Annotated[Running, Meta(description="Sequences decoded together.")] = 64
     max_step_tokens: Annotated[
-        AtLeastOne,
-        Meta(description="Tokens of one forward pass, decode and prefill together; more gives throughput, fewer gives smoother streams."),
-    ] = 512
+        AtLeastOne | None,
+        Meta(
+            description="Tokens of one forward pass, decode and prefill together; more gives throughput, fewer gives smoother streams. "
+            "null: 256 on a CPU, where more gives nothing, else 512."
+        ),
+    ] = None
     compiled_forward: Annotated[
         bool,
         Meta(description="On a CPU, compute models of known families by one compiled call a step; false: by the modules of transformers."),

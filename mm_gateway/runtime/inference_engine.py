@@ -166,7 +166,7 @@ class InferenceEngine:
         scheduler = Scheduler(
             runner.cache.allocator,
             max_running=settings.max_running,
-            max_step_tokens=settings.max_step_tokens,
+            max_step_tokens=settings.max_step_tokens or (256 if model.device.type == "cpu" else 512),
             scaling=runner.length_scaling,
             drafter=draft_model,
         )

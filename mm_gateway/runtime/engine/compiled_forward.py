@@ -70,7 +70,7 @@ class CompiledForward:
             tokens, positions: of each row. wanted: rows whose logits are. segments: whose rows they are; they cover them all.
 
         Returns:
-            Logits [wanted, vocabulary], and the last hidden states [rows, hidden], fp32.
+            Logits [wanted, vocabulary], [0, 0] where none are, and the last hidden states [rows, hidden], fp32.
         """
         x: torch.Tensor = self._embed(torch.tensor(tokens)).float()
         at = torch.tensor(positions)
@@ -81,6 +81,8 @@ class CompiledForward:
         for first in range(0, len(tokens), MOST_ROWS):
             rows = slice(first, first + MOST_ROWS)
             self._decoder(x[rows], [(cosines[rows], sines[rows]) for cosines, sines in tables], _within(segments, first, first + MOST_ROWS))
+        if not wanted:
+            return x.new_empty(0, 0), x
         logits = self._head(x[torch.tensor(wanted)]).float()
         if self._logit_factor != 1:
             logits = logits * self._logit_factor

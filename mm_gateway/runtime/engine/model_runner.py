@@ -133,8 +133,9 @@ class ModelRunner:
                 drawn = 1 + scheduled.seq.draft_len
                 sampled += [scheduled.seq] * drawn
                 wanted += range(last_row - drawn + 1, last_row + 1)
-        # Without a sampled row one is computed all the same: a model call needs at least one.
-        wanted += [last_row] * (padded_rows(max(len(wanted), 1)) - len(wanted))
+        if self._compiled is None:
+            # Without a sampled row one is computed all the same: a model call needs at least one.
+            wanted += [last_row] * (padded_rows(max(len(wanted), 1)) - len(wanted))
         with self._angles.of(lengths):
             if self._compiled is not None:
                 logits, states = self._compiled(tokens, positions, wanted, segments)
