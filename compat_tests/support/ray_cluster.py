@@ -21,6 +21,7 @@ from compat_tests.support.gateways import Gateway, environment, free_port, wait_
 
 ROOT = Path(__file__).parents[2]
 REPLICA = "ray::ServeReplica:mm-gateway:models"
+TRIES = 3
 INGRESS = "ray::ServeReplica:gateway:api"
 
 
@@ -43,15 +44,17 @@ class RayCluster:
     def __init__(self, nodes: int | Sequence[Mapping[str, object]], cpus: int = 4, port: int | None = None, dashboard: int = 0) -> None:
         self.port = port or free_port()
         each = json.dumps([{"num_cpus": cpus, **node} for node in ([{}] * nodes if isinstance(nodes, int) else nodes)])
-        self._process = subprocess.Popen(
-            [environment("ray"), str(Path(__file__).parent / "ray_nodes.py"), str(self.port), each, str(dashboard)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=ray_environment(),
-        )
-        self._answer()
+        command = [environment("ray"), str(Path(__file__).parent / "ray_nodes.py"), str(self.port), each, str(dashboard)]
+        # Ray gives a node 30 seconds to come up, in which a busy machine may not get to it.
+        for _ in range(TRIES):
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ray_environment()
+            )
+            if self._answers():
+                break
+            self.kill()
+        else:
+            raise AssertionError("the cluster did not start")
         # Connections come in at the address of the machine, whatever that is, not at the loopback.
         self.address = f"{_own_address()}:{self.port}"
 
@@ -60,7 +63,7 @@ class RayCluster:
         assert self._process.stdin is not None
         self._process.stdin.write(command + "\n")
         self._process.stdin.flush()
-        self._answer()
+        assert self._answers(), f"the cluster ended at {command!r}"
 
     def processes(self, name: str) -> list[psutil.Process]:
         """Those of the cluster whose command begins with a name, the oldest first."""
@@ -69,7 +72,10 @@ class RayCluster:
 
     def kill(self) -> None:
         """All at once, as when the machines lose their power."""
-        everything = [*psutil.Process(self._process.pid).children(recursive=True), psutil.Process(self._process.pid)]
+        everything = []
+        with _gone():
+            here = psutil.Process(self._process.pid)
+            everything = [*here.children(recursive=True), here]
         for process in everything:
             with _gone():
                 process.kill()
@@ -83,12 +89,10 @@ class RayCluster:
         if self._process.poll() is None:
             self.kill()
 
-    def _answer(self) -> None:
+    def _answers(self) -> bool:
+        """False: it ended instead."""
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.strip() in ("ready", "done"):
-                return
-        raise AssertionError("the cluster did not start")
+        return any(line.strip() in ("ready", "done") for line in self._process.stdout)
 
 
 @contextmanager
