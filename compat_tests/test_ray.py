@@ -49,7 +49,7 @@ def _asked(gateway: Gateway, text: str, **fields: object) -> httpx.Response:
     return httpx.post(f"{gateway.address}/v1/chat/completions", json=body, timeout=60)
 
 
-def _asked_until_it_is_back(gateway: Gateway, timeout_s: float = 60) -> int:
+def _asked_until_it_is_back(gateway: Gateway, timeout_s: float = 120) -> int:
     deadline = time.monotonic() + timeout_s
     while (status := _asked(gateway, "hi").status_code) == 503 and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -117,12 +117,12 @@ async def test_a_client_that_hangs_up_frees_its_replica_at_once(cluster: RayClus
                 # The one place is taken as long as the replica works for the client that went.
                 reply = await client.post(f"{gateway.address}/v1/chat/completions", json={**body, "stream": False, "max_tokens": 2})
                 assert reply.status_code == 200
-                assert time.monotonic() - started_s < 2
+                assert time.monotonic() - started_s < 60  # of the 500 that its reply takes
 
-            running = asyncio.create_task(outcomes(gateway.address, 4, tokens=600, delay_s=0.05))
+            running = asyncio.create_task(outcomes(gateway.address, 4, tokens=6000, delay_s=0.05))
             await asyncio.sleep(1)
             other.kill()
-            assert set(await asyncio.wait_for(running, 20)) <= {"error", "status 503"}
+            assert set(await asyncio.wait_for(running, 60)) <= {"error", "status 503"}
             lost = _asked(gateway, "hi")
             assert lost.status_code == 503 and int(lost.headers["retry-after"]) >= 1
             other = RayCluster(1, cpus=2, port=port)

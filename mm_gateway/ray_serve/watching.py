@@ -19,6 +19,8 @@ CONNECT_S = 2.0
 """In which a cluster that is there takes a connection."""
 LOST_AFTER_S = 5.0
 """Without the cluster's control service."""
+BACK_AFTER_S = 3.0
+"""With it again: Ray ends a process whose cluster goes while it connects."""
 
 
 class Watch:
@@ -63,18 +65,21 @@ class ClusterSight:
         self._leave = leave
         self._enter = enter
         self._connected = True
-        self._last_seen = time.monotonic()
+        self._last_seen = self._there_since = time.monotonic()
 
     def look(self) -> None:
         there = answers(self._address)
+        now = time.monotonic()
         if there:
-            self._last_seen = time.monotonic()
-        if self._connected and time.monotonic() - self._last_seen > LOST_AFTER_S:
+            self._last_seen = now
+        else:
+            self._there_since = now
+        if self._connected and now - self._last_seen > LOST_AFTER_S:
             logger.error("Ray: the cluster at %s is lost. Requests for its models get a 503 until it is back", self._address)
             self._connected = False
             self._replicas.lost(f"the Ray cluster at {self._address} is not there now")
             self._leave()
-        elif not self._connected and there:
+        elif not self._connected and now - self._there_since > BACK_AFTER_S:
             self._enter()
             self._connected = True
             logger.warning("Ray: the cluster at %s is back", self._address)

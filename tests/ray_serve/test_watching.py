@@ -36,6 +36,10 @@ def test_a_cluster_is_left_when_it_is_gone_for_long_and_entered_when_it_is_back(
     with _listener(port):
         sight.look()
         sight.look()
+        assert done == ["left"]  # it may go again at once
+        now[0] += watching.BACK_AFTER_S + 1
+        sight.look()
+        sight.look()
     assert done == ["left", "entered"]
 
 
@@ -54,6 +58,7 @@ def test_an_entry_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
         sight = ClusterSight(Replicas(may_be_none=False), address, lambda: None, enter)
         sight.look()  # lost at once
         monkeypatch.setattr(watching, "LOST_AFTER_S", 60.0)
+        monkeypatch.setattr(watching, "BACK_AFTER_S", -1.0)
         watch = Watch("test", sight.look)
         watch.start()
         while len(tries) < 3:
