@@ -145,7 +145,9 @@ def test_an_echoed_prompt_is_scored_once_whatever_is_preempted(
         preempt(scheduler, seq)
 
     monkeypatch.setattr(Scheduler, "_recompute", record)
-    tight = make_engine(gpt2_checkpoint, max_step_tokens=9, max_running=6, kv_cache_bytes=2 * 2 * 64 * 4 * 128)
+    # Small steps meet sequences within their prompts, large ones those that decode together.
+    step_tokens = 90 if generated else 9
+    tight = make_engine(gpt2_checkpoint, max_step_tokens=step_tokens, max_running=6, kv_cache_bytes=2 * 2 * 64 * 4 * 128)
     if not generated:
         # Something has to grow for somebody to be preempted: one that decodes beside them.
         tight.submit([[5, 6]], GenerationConfig(max_new_tokens=100, temperature=0, ignore_eos=True))
