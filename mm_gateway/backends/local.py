@@ -15,6 +15,7 @@ from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.chat_templates.found_formats import ChatFormats
 from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.core import ChatInput, GenerationEvent, GenerationRequest, ModelInfo, Progress, Tokenized
+from mm_gateway.errors import ModelUnavailableError
 from mm_gateway.runtime.checkpoints.chat_files import known_formats
 from mm_gateway.runtime.checkpoints.context_length import known_length
 from mm_gateway.runtime.residency.factories import leave_out_of_collections
@@ -25,6 +26,9 @@ from mm_gateway.work_pools import MODELS, encoding
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
     from mm_gateway.runtime.real_model_manager import RealModelManager
     from mm_gateway.runtime.tokens.model_text import ModelText
+
+FAILED_FOR_S = 60.0
+"""Seconds for which a load or an engine that failed speaks against the model; after that it may be tried anew."""
 
 
 class LocalBackend:
@@ -127,6 +131,13 @@ class LocalBackend:
         """What the files say of a model that was not loaded yet, where they are here."""
         self._known_length = await MODELS.run(known_length, self.config)
         self._known_formats = await MODELS.run(known_formats, self.config)
+
+    async def probe(self, timeout_s: float) -> bool:
+        """By what the manager knows: nothing is loaded for it, and nothing is waited for."""
+        status = self._manager.status(self.config)
+        if status.failure is not None and status.failed_s is not None and status.failed_s < FAILED_FOR_S:
+            raise ModelUnavailableError(f"it failed {status.failed_s:.0f} s ago: {status.failure}", retryable=True)
+        return status.state in ("ready", "busy")
 
     async def find(self) -> None:
         """Make sure that there is such a model, before anything is done for it. That of an entry is taken to be there."""

@@ -75,7 +75,7 @@ class GroupRouting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Positive | None,
         Meta(
             description="Seconds between looks at whether members serve, once the group was used: `/health` of a remote server, or its "
-            "`/v1/models`; of a local model its state. null: none."
+            "`/v1/models`; of a local model what is known of it without loading it. null: none."
         ),
     ] = 10.0
     probe_timeout_s: Annotated[Positive, Meta(description="Seconds in which a remote server has to answer one.")] = 5.0

@@ -102,8 +102,12 @@ class ForwardingBackend(Backend, Protocol):
 class ProbedBackend(Protocol):
     """A Backend that tells whether it serves without being asked for a reply."""
 
-    async def probe(self, timeout_s: float) -> None:
-        """Raises GatewayError where it does not serve, or says nothing of it in time."""
+    async def probe(self, timeout_s: float) -> bool:
+        """Whether it is known to serve; False: a request alone will tell.
+
+        Raises:
+            GatewayError: it does not serve, or says nothing of it in time.
+        """
         ...
 
 

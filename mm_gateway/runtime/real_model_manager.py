@@ -175,7 +175,7 @@ class RealModelManager:
         entry = self._cache.entry(config)
         if entry is None:
             return ModelStatus("cold")
-        return status_of(entry.model, entry.progress, entry.context_length, entry.formats, self._clock())
+        return status_of(entry.model, entry.progress, entry.context_length, entry.formats, entry.failure, self._clock())
 
     def pin(self, config: ModelConfig, pinned: bool = True) -> None:
         """Keep a model once it is in memory, whatever needs its room; or no longer, and then it goes by its TTL again."""
@@ -238,7 +238,7 @@ class RealModelManager:
         for entry in self._cache.entries(lambda _: True):
             instance = entry.instance
             engine = instance.engine if instance is not None else None
-            status = status_of(entry.model, entry.progress, entry.context_length, entry.formats, self._clock())
+            status = status_of(entry.model, entry.progress, entry.context_length, entry.formats, entry.failure, self._clock())
             found.append((entry.config, status, engine.stats() if engine is not None else None))
         return found
 

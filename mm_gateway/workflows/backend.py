@@ -12,6 +12,7 @@ from mm_gateway.core import (
     GenerationEvent,
     GenerationRequest,
     ModelInfo,
+    ProbedBackend,
 )
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.workflows.definition import WorkflowDefinition
@@ -49,6 +50,10 @@ class WorkflowBackend:
             context_length=model.context_length,
             details={"model": model.id} | self._workflow.described(),
         )
+
+    async def probe(self, timeout_s: float) -> bool:
+        """That of its model, where it has one."""
+        return isinstance(self.model, ProbedBackend) and await self.model.probe(timeout_s)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """Run the stages; an error in one of them is the request's."""

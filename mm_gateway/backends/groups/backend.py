@@ -117,11 +117,12 @@ class Group:
         self.router.members[member].draining = draining
         self._places.offer()
 
-    async def probe(self, timeout_s: float) -> None:
+    async def probe(self, timeout_s: float) -> bool:
         """Whether any member is there, as far as is known."""
         now = self._now()
         if all(member.draining or member.health.state(now) == "ejected" for member in self.router.members.values()):
             raise ModelUnavailableError(f"No member of {self.name} serves", retryable=True)
+        return True
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         return await self._first(lambda backend: backend.tokenize(input, add_special_tokens=add_special_tokens))

@@ -1,4 +1,8 @@
-"""Looks at members from time to time, whether they serve: a server that is gone is noticed before a request, one that is back soon."""
+"""Looks at members from time to time, whether they serve: a server that is gone is noticed before a request, one that is back soon.
+
+Of a model of this process it is what its manager knows: one in memory serves, one whose load or engine has just failed does not, and of one
+that is not in memory only a request can tell.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ class Probes:
 
     Args:
         members: that can be looked at, by name. interval_s: between two looks at one; None: there are none.
-        timeout_s: for an answer. tell: gets a member's name and why it does not serve, or None where it does.
+        timeout_s: for an answer. tell: gets a member's name and why it does not serve, or None where it does; not called where
+            nothing is known.
     """
 
     def __init__(
@@ -52,7 +57,8 @@ class Probes:
     async def _look(self, name: str, backend: ProbedBackend) -> None:
         failure: str | None = None
         try:
-            await backend.probe(self._timeout_s)
+            if not await backend.probe(self._timeout_s):
+                return
         except GatewayError as error:
             failure = str(error)
         self._tell(name, failure)

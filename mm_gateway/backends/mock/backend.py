@@ -97,6 +97,9 @@ class MockBackend:
                 scores = event.logprobs if isinstance(event, TextDelta) else ()
                 await pace.did(1 + (sum(1 + len(score.top) for score in scores) if scores else 0))
 
+    async def probe(self, timeout_s: float) -> bool:
+        return True
+
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         text = joined(input.messages) if isinstance(input, ChatInput) else input
         words, ids = await encoding(len(text)).run(tokens_of, text)

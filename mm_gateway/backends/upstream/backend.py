@@ -94,8 +94,9 @@ class RemoteBackend:
         """Estimates: most servers have no way to ask, and the others would be asked once for each text."""
         return tuple(map(estimate_tokens, texts))
 
-    async def probe(self, timeout_s: float) -> None:
+    async def probe(self, timeout_s: float) -> bool:
         await self._server.probe(timeout_s)
+        return True
 
     @property
     def allowance(self) -> Allowance | None:

@@ -64,8 +64,9 @@ class TranslatedBackend:
         """Estimates."""
         return tuple(map(estimate_tokens, texts))
 
-    async def probe(self, timeout_s: float) -> None:
+    async def probe(self, timeout_s: float) -> bool:
         await self._server.probe(timeout_s)
+        return True
 
     @property
     def allowance(self) -> Allowance | None:

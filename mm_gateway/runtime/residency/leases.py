@@ -111,6 +111,7 @@ class ModelStatus:
         footprint_bytes: what it takes, or is estimated to take; None: not known yet.
         context_length: tokens that it can hold, formats: of its thoughts and calls; as of its last load; None: not loaded yet.
         idle_s: seconds since its last use; None: never used.
+        failure: why its last load or its engine failed, failed_s seconds ago; None: neither did, or it was loaded since.
     """
 
     state: State
@@ -124,6 +125,8 @@ class ModelStatus:
     formats: ChatFormats | None = None
     idle_s: float | None = None
     in_host_memory: bool = False
+    failure: str | None = None
+    failed_s: float | None = None
 
 
 @dataclass
@@ -155,9 +158,14 @@ class ManagerStats:
 
 
 def status_of(
-    model: Model[Waiter], progress: Progress | None, context_length: int | None, formats: ChatFormats | None, now: float
+    model: Model[Waiter],
+    progress: Progress | None,
+    context_length: int | None,
+    formats: ChatFormats | None,
+    failure: tuple[str, float] | None,
+    now: float,
 ) -> ModelStatus:
-    """What a model's place in the state machine means to those outside."""
+    """What a model's place in the state machine means to those outside. failure: why it failed, and when."""
     states: dict[str, State] = {"cold": "cold", "ready": "busy" if model.leases else "ready", "evicting": "evicting"}
     return ModelStatus(
         state=states.get(model.phase, "loading"),
@@ -171,6 +179,8 @@ def status_of(
         formats=formats,
         idle_s=now - model.last_used if model.load_s is not None else None,
         in_host_memory=model.in_host,
+        failure=failure[0] if failure is not None else None,
+        failed_s=now - failure[1] if failure is not None else None,
     )
 
 

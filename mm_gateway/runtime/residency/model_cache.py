@@ -273,6 +273,7 @@ class ModelCache:
             if entry.instance is not instance or instance.failure is not None:
                 return False
             entry.progress, entry.context_length, entry.formats = None, instance.context_length, instance.formats
+            entry.failure = None
             self._counts.loads += 1
             self._counts.loads_from_host += from_host
             self.history.loaded(entry, footprint_bytes, load_s, from_host=from_host)
@@ -296,6 +297,7 @@ class ModelCache:
                 effects += self._state.stopped(entry.model, self._clock())
             else:
                 self.history.failed(entry, error)
+                entry.failure = str(error), self._clock()
                 out_of_memory = isinstance(error, OutOfMemoryError)
                 effects += self._state.failed(entry.model, error, self._clock(), out_of_memory=out_of_memory)
 
@@ -303,6 +305,7 @@ class ModelCache:
         with self._deciding() as effects:
             instance.failure = error
             if entry.instance is instance and entry.model.phase == "ready":
+                entry.failure = str(error), self._clock()
                 effects += self._state.expel(entry.model, "failed", self._clock())
 
     def wanted(self, entry: ModelEntry, instance: ModelInstance) -> bool:

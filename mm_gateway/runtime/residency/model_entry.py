@@ -40,6 +40,7 @@ class ModelEntry:
         host_copy: its weights in host memory, while nobody works on them. kv_cache_bytes: as prepared.
         forgotten: nothing that is served means it any more; it goes once nobody uses it.
         progress: of a load that goes on. context_length: tokens that its last engine could hold. formats: as of its last load.
+        failure: why its last load or engine failed, and when by the cache's clock; None: neither did, or it was loaded since.
     """
 
     config: ModelConfig
@@ -52,6 +53,7 @@ class ModelEntry:
     progress: Progress | None = None
     context_length: int | None = None
     formats: ChatFormats | None = None
+    failure: tuple[str, float] | None = None
 
     @property
     def name(self) -> str:
