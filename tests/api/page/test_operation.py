@@ -7,8 +7,14 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
+from mm_gateway.api.app import create_app
+from mm_gateway.backends.groups.backend import group
+from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.api_key import ApiKey, digest_of
-from mm_gateway.core import ChoiceFinished, TextDelta, Usage
+from mm_gateway.configuration.group_settings import GroupMember, GroupRouting
+from mm_gateway.configuration.settings import ModelConfig, ServerSettings, Settings
+from mm_gateway.core import Backend, ChoiceFinished, TextDelta, Usage
+from mm_gateway.errors import ModelUnavailableError
 from tests.api.page.conftest import ADMIN_KEY, Gateway
 from tests.api.page.test_playground import opened, say
 from tests.support.scripted_backend import ScriptedBackend, app_over
@@ -136,3 +142,36 @@ async def test_a_gateway_that_is_gone_is_told_and_found_again(tab: Page, gateway
     await expect(tab.locator(".banner")).to_contain_text("cannot be reached")
     await tab.context.set_offline(False)
     await expect(tab.locator(".banner")).to_be_hidden()
+
+
+async def test_members_of_a_group_are_shown_with_their_health_drained_and_resumed(tab: Page) -> None:
+    backends: dict[str, Backend] = {
+        "ill": ScriptedBackend([ModelUnavailableError("it burns: <b>fire</b>", retryable=True)], name="ill"),
+        "tea": ScriptedBackend([TextDelta(0, "tea"), ChoiceFinished(0, "stop"), Usage(5, 4)], name="tea"),
+    }
+    routing = GroupRouting(eject_after=1, ejection_s=60.0, retry_delay_s=0.001)
+    members = (GroupMember(name="ill"), GroupMember(name="tea"))
+    config = ModelConfig(model_name="all", backend="group", members=members, strategy="fallback", routing=routing)
+    catalog = Catalog({"all": group("all", config, backends, 0), **backends})
+    with served(create_app(Settings(server=ServerSettings(admin_keys=(ADMIN_KEY,))), catalog)) as port:
+        await tab.goto(f"http://127.0.0.1:{port}/#models")
+        ill, tea = (tab.locator(f"tr[data-row=all] li[data-member={name}]") for name in ("ill", "tea"))
+        await expect(ill.locator(".state")).to_have_text("healthy")
+        await expect(tab.locator(".members button")).to_have_count(0)
+        await give_keys(tab, admin=ADMIN_KEY)
+        await tab.locator("a[href='#playground']").click()
+        await tab.locator(".pane select").first.select_option("all")
+        await say(tab, "hello")
+        await expect(tab.locator(".turn.done .text")).to_have_text("tea")
+        await tab.locator("a[href='#models']").click()
+        await expect(ill.locator(".state")).to_have_text("ejected")
+        await expect(ill).to_contain_text("1 failed")
+        await expect(ill).to_contain_text("it burns: <b>fire</b>")
+        await tab.get_by_role("button", name="Drain tea").click()
+        await expect(tea.locator(".badge")).to_have_text("drained")
+        assert catalog.groups()[0].router.members["tea"].draining
+        await tab.get_by_role("button", name="中文").click()
+        await expect(tea.locator(".badge")).to_have_text("已排空")
+        await tab.get_by_role("button", name="恢复 tea").click()
+        await expect(tea.locator(".badge")).to_have_count(0)
+        assert not catalog.groups()[0].router.members["tea"].draining

@@ -1,6 +1,7 @@
-// The models: state, memory, progress of a load, and for the operator load, unload and pins.
+// The models: state, memory, progress of a load, members of groups, and for the operator load, unload, pins, drain and resume.
 import { inPath, json } from "./api.js";
 import { bytes, h, showRows } from "./dom.js";
+import { members } from "./members.js";
 import { t } from "./words.js";
 
 /** operator: says whether the admin endpoints are open. */
@@ -66,11 +67,12 @@ export class Models {
         details.pinned ? h("span", { class: "badge" }, t("pinned")) : null,
         loading ? h("progress", { max: 1, value: share ?? null, "aria-label": `${t("loading")} ${id}` }) : null,
         loading && details.progress ? h("small", {}, String(details.progress)) : null,
-        this.errors.has(id) ? h("p", { class: "error", role: "alert" }, this.errors.get(id)) : null,
+        backend === "local" && this.errors.has(id) ? h("p", { class: "error", role: "alert" }, this.errors.get(id)) : null,
+        members(model, { open, busy: this.busy, errors: this.errors, act: (member, action) => this.act(member, action) }),
       ),
       h("td", { "data-label": t("memory") }, details.footprint_bytes ? bytes(details.footprint_bytes) : "–", details.device ? h("small", {}, ` ${details.device}`) : null),
       h("td", { "data-label": t("context") }, context ? context.toLocaleString() : "–"),
-      h("td", { "data-label": t("requests") }, backend === "local" ? `${running} ${t("running")}, ${waiting} ${t("queued")}` : "–"),
+      h("td", { "data-label": t("requests") }, ["local", "group"].includes(backend) ? `${running} ${t("running")}, ${waiting} ${t("queued")}` : "–"),
       h("td", {}, backend === "local" && open ? h("div", { class: "buttons" }, this.actions(model)) : null),
     );
   }
