@@ -23,10 +23,10 @@ constexpr int TILE_ROWS = std::min(12, MOST_SUMS / VECTORS);
 constexpr int TOGETHER = MOST_SUMS / (TILE_ROWS * VECTORS);
 // Inputs whose weights of these panels stay in the nearest cache while many rows pass by: 24 kB.
 constexpr int64_t DEPTH = 384 / TOGETHER;
-// Inputs by which few rows fetch weights ahead, and numbers of rows that do: fewer wait for nothing but memory, which is as fast without.
+// Inputs by which few rows fetch weights ahead, and numbers of rows that do: fewer read as many panels at once as keep memory busy.
 constexpr int64_t AHEAD = 64;
 template <class Weight>
-constexpr int64_t AHEAD_FROM = sizeof(Weight) == sizeof(float) ? 6 : 2;
+constexpr int64_t AHEAD_FROM = sizeof(Weight) != sizeof(float) ? 2 : REGISTERS == 32 ? 6 : 4;
 // Rows from which on weights of 16 bits are widened once for all of them, rather than by each tile.
 constexpr int64_t WIDEN_FROM = 8 * TILE_ROWS;
 
