@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mm_gateway.configuration.loader import load_settings
@@ -39,6 +41,23 @@ def test_it_knows_the_capital_of_france(loaded: LoadedModel) -> None:
         prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
         result = engine.generate(prompt, GenerationConfig(max_new_tokens=16, temperature=0))
         assert result.text.startswith("The capital of France is Paris.")
+    finally:
+        engine.close()
+
+
+def test_its_first_layers_guess_for_it(loaded: LoadedModel) -> None:
+    draft = ModelLoader().load(loaded.config)
+    draft.model.model.layers, draft.model.config.num_hidden_layers = draft.model.model.layers[:26], 26
+    config = msgspec.structs.replace(loaded.config, speculative_tokens=2)
+    target = ModelLoader().load(loaded.config)
+    engine = InferenceEngine.for_loaded_model(dataclasses.replace(target, draft=draft, config=config), EngineSettings(prompt_lookup=False))
+    prompt = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
+    try:
+        for temperature in (0.0, 0.7):
+            config = GenerationConfig(max_new_tokens=32, temperature=temperature, seed=1, speculation=False)
+            expected = engine.generate(prompt, config).text
+            assert engine.generate(prompt, msgspec.structs.replace(config, speculation=True)).text == expected
+        assert engine.stats().draft_model.accepted > 0
     finally:
         engine.close()
 
