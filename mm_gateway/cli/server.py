@@ -66,7 +66,8 @@ def _serve(settings: Settings, listener: socket.socket, ray: str | None) -> None
 
 def _check_database(url: str) -> None:
     """Before the port opens: whoever is let in must not be the one who finds out."""
-    from mm_gateway.storage.postgres import address, why_not
+    from mm_gateway.storage.postgres import why_not
+    from mm_gateway.storage.postgres_server import address
 
     if (fault := why_not(url)) is not None:
         raise ConfigurationError(

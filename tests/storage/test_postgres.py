@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import time
@@ -14,8 +15,9 @@ import psycopg
 import pytest
 
 from mm_gateway.errors import ConfigurationError, StorageError
-from mm_gateway.storage import postgres as module
-from mm_gateway.storage.postgres import PostgresDatabase, address, why_not
+from mm_gateway.storage import postgres_server as module
+from mm_gateway.storage.postgres import PostgresDatabase, why_not
+from mm_gateway.storage.postgres_server import address
 from mm_gateway.storage.record_store import RecordStore
 from tests.support.postgres import PostgresServer
 
@@ -89,6 +91,29 @@ def test_a_statement_that_hangs_ends_in_time(database_url: str, monkeypatch: pyt
             store.put("a", b"2")
     store.put("a", b"3")
     assert store.get("a") == b"3"
+    store.close()
+
+
+def test_a_server_that_hangs_is_waited_for_within_a_bound(
+    postgres: PostgresServer, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HANGS_S", 0.3)
+    monkeypatch.setattr(module, "WATCH_S", 0.1)
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    store = RecordStore(database_url, "x", max_records=10)
+    store.put("a", b"1")
+    with psycopg.connect(database_url) as somebody:
+        row = somebody.execute(
+            "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = current_setting('application_name')"
+        ).fetchone()
+    assert row is not None
+    os.kill(row[0], signal.SIGSTOP)
+    try:
+        with pytest.raises(StorageError, match="the database cannot be used now"):
+            store.get("a")
+    finally:
+        os.kill(row[0], signal.SIGCONT)
+    assert store.get("a") == b"1"
     store.close()
 
 

@@ -130,12 +130,14 @@ async def test_requests_that_wait_for_a_lock_give_up_together_and_not_one_after_
 def test_a_full_disk_is_said_and_logged_and_nothing_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = RecordStore(tmp_path / "store.sqlite", "x", max_records=1000)
     store.put("a", b"1")
-    (pages,) = store._database._connection.execute("PRAGMA page_count").fetchone()
-    store._database._connection.execute(f"PRAGMA max_page_count = {pages + 4}")  # what a disk without room makes of a write
+    assert isinstance(store._database, sqlite.SqliteDatabase)
+    connection = store._database._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 4}")  # what a disk without room makes of a write
     with caplog.at_level(logging.ERROR), pytest.raises(StorageError, match="database or disk is full"):
         store.put("b", b"x" * 2**20)
     assert "disk is full" in caplog.text
-    store._database._connection.execute(f"PRAGMA max_page_count = {2**20}")
+    connection.execute(f"PRAGMA max_page_count = {2**20}")
     store.put("c", b"3")
     assert [store.get(key) for key in "abc"] == [b"1", None, b"3"]
 

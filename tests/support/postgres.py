@@ -54,7 +54,7 @@ class PostgresServer:
         self._programs = bin_folder
         self._folder = folder
         self._user = _other_user()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
         self.port = port
         self.url = f"postgresql://tester:secret-word@127.0.0.1:{port}/postgres"
 
@@ -74,7 +74,7 @@ class PostgresServer:
         for name, value in OPTIONS.items():
             command += ["-c", f"{name}={value}"]
         with open(self._folder / "log", "ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_user())
+            process = self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._as_user())
         import psycopg
 
         deadline = time.monotonic() + 60
@@ -83,7 +83,7 @@ class PostgresServer:
                 psycopg.connect(self.url, connect_timeout=2).close()
                 return
             except psycopg.OperationalError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
+                if time.monotonic() > deadline or process.poll() is not None:
                     raise AssertionError((self._folder / "log").read_text(errors="replace")[-2000:]) from None
                 time.sleep(0.05)
 

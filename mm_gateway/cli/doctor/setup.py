@@ -77,7 +77,8 @@ def database(settings: Settings) -> Iterator[Finding]:
     if url is None:
         return
     try:
-        from mm_gateway.storage.postgres import address, why_not
+        from mm_gateway.storage.postgres import why_not
+        from mm_gateway.storage.postgres_server import address
     except ConfigurationError as error:
         yield Finding("database", "fail", str(error), "pip install 'mm-gateway[postgres]'")
         return

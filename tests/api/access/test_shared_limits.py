@@ -23,7 +23,7 @@ from mm_gateway.configuration.price import Price
 from mm_gateway.configuration.server_settings import ServerSettings
 from mm_gateway.configuration.settings import LimitSettings, Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
-from mm_gateway.storage import postgres as module
+from mm_gateway.storage import postgres_server as module
 from mm_gateway.storage.usage_store import UsageStore, Used, UsedFor
 from tests.support.postgres import PostgresServer
 from tests.support.scripted_backend import ScriptedBackend, Step
