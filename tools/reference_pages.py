@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
+from gguf.constants import GGML_QUANT_SIZES, MODEL_ARCH_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mm_gateway.api.app import create_app
 from mm_gateway.api.description.document import document
@@ -24,8 +26,12 @@ from mm_gateway.configuration.settings import Settings
 from mm_gateway.configuration.words import description, range_in_words, type_in_words
 from mm_gateway.core import Message, ToolCall
 from mm_gateway.protocol.fields import POLICY
+from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
+from mm_gateway.runtime.checkpoints.packed_linear import kernel_block_bytes
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS
 from tests.support.families import REFUSED, SERVED
+from tests.support.gguf_checkpoint import ARCHITECTURES as STORED_AS
+from tests.support.gguf_rows import KINDS, configurations, proofs_of_architecture, proofs_of_kind
 from tests.support.quantized.rows import ROWS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -46,6 +52,8 @@ def pages() -> dict[str, str]:
 def models() -> str:
     """The page with its tables of what tests prove, each between two comments."""
     page = _with_section((DOCS / "models.md").read_text(encoding="utf-8"), "architectures", _architectures())
+    page = _with_section(page, "gguf architectures", _gguf_architectures())
+    page = _with_section(page, "gguf blocks", _gguf_blocks())
     return _with_section(page, "variants", _variants())
 
 
@@ -71,8 +79,36 @@ def _variants() -> str:
     for row in ROWS:
         packages = ", ".join(f"`{package}`" for package in FORMATS[row.format].packages)
         proved = ", ".join(row.proofs.values()) + (f" ({'; '.join(row.families)})" if row.families else "")
-        rows.append((f"`{row.format}`", row.variant, row.held, proved, f"{packages}, {row.on_cuda}"))
-    return _table(("`quantization`", "variant", "layers on a CPU", "proved on a CPU", "on CUDA"), rows)
+        on_cuda = f"as stored, by {packages}" if row.on_cuda == "packed" else row.on_cuda
+        rows.append((f"`{row.format}`", row.variant, row.held, proved, on_cuda))
+    return _table(("`quantization`", "variant", "layers on a CPU", "proved on a CPU", "meant to be on CUDA"), rows)
+
+
+def _gguf_architectures() -> str:
+    """Of GGUF files: which are read, as what, and what was proved."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for name, config in configurations(480).items():
+        said = MODEL_ARCH_NAMES[STORED_AS[config.model_type]]
+        proved = ", ".join(proofs_of_architecture(name).values())
+        key = (f"`{said}`", f"`{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]}`", proved)
+        found.setdefault(key, []).extend(name.split(", ")[1:])
+    rows = [
+        (said, as_class, proved + (f" ({'; '.join(special)} too)" if special else ""))
+        for (said, as_class, proved), special in found.items()
+    ]
+    return _table(("architecture in the file", "read as", "proved on a CPU"), rows)
+
+
+def _gguf_blocks() -> str:
+    """Of GGUF files: which blocks are read, how they are held, and what was proved."""
+    rows = []
+    for kind in KINDS:
+        items, size = GGML_QUANT_SIZES[kind]
+        stored, kept = 8 * size / items, KEPT.get(kind)
+        held = 8 * kernel_block_bytes(kept.bits, fine=kept.fine) if kept is not None else max(stored, 16)
+        names = f"blocks of {kept.bits} bits" if kept is not None else f"{held:g} bits"
+        rows.append((f"`{kind.name}`", f"{stored:.3g}", f"{held:.3g}", names, ", ".join(proofs_of_kind(kind).values())))
+    return _table(("blocks", "bits a weight in the file", "in memory", "held as", "proved on a CPU"), rows)
 
 
 def configuration_reference() -> str:

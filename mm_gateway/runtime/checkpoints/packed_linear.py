@@ -122,8 +122,11 @@ def _fits(weight: torch.Tensor | StoredRows, weights: Weights) -> bool:
 
 def block_bytes(bits: int, *, fine: bool = False) -> float:
     """Memory of one weight in blocks on this machine, scales and minimums included."""
-    if library() is None:
-        return 2.0
+    return 2.0 if library() is None else kernel_block_bytes(bits, fine=fine)
+
+
+def kernel_block_bytes(bits: int, *, fine: bool = False) -> float:
+    """The same as our kernels have it, whether they are here or not."""
     if bits == 8:
         return 1 + 2 / 32
     if bits == 6:

@@ -29,7 +29,7 @@ class Row:
     Attributes:
         format: as `quantization` names it. variant: for people. held: how a CPU holds its layers by default.
         write: quantizes the checkpoint in a folder, and returns what it stands for. families: of the checkpoints that it is tried with.
-        proofs: by the test that gives each, `module.function`. on_cuda: what is known of it there.
+        proofs: by the test that gives each, `module.function`. on_cuda: what is meant to happen there.
     """
 
     format: Quantization
@@ -38,7 +38,7 @@ class Row:
     held: Literal["int4", "int8", "16 bits", "int4, int8"]
     families: tuple[Family, ...] = ("Llama",)
     proofs: Mapping[str, str] = field(default_factory=lambda: PROOFS)
-    on_cuda: Literal["untested", "tested where there is a GPU"] = "untested"
+    on_cuda: Literal["packed", "unpacked", "refused"] = "packed"
 
 
 _TESTS = "tests.runtime.checkpoints.quantized"
@@ -61,7 +61,6 @@ ROWS: tuple[Row, ...] = (
         partial(quantize_checkpoint, group_size=96),
         "int4",
         ("Llama", "Llama, tied"),
-        on_cuda="tested where there is a GPU",
     ),
     Row("gptq", "4 bits, zero points", partial(quantize_checkpoint, group_size=96, sym=False), "int8"),
     Row("gptq", "4 bits, inputs reordered (`desc_act`)", partial(quantize_checkpoint, group_size=96, desc_act=True), "16 bits"),
@@ -71,8 +70,8 @@ ROWS: tuple[Row, ...] = (
     Row("awq", "4 bits, symmetric", partial(write_awq, zero_point=False), "int4"),
     Row("compressed-tensors", "w4a16, groups", write_packed, "int4", ("Llama", "Llama, tied")),
     Row("compressed-tensors", "w4a16, a scale for each output", partial(write_packed, size=None), "int4"),
-    Row("compressed-tensors", "w4a16, zero points", partial(write_packed, symmetric=False), "int8"),
-    Row("compressed-tensors", "w4a16, inputs reordered (`actorder`)", partial(write_packed, reordered=True), "16 bits"),
+    Row("compressed-tensors", "w4a16, zero points", partial(write_packed, symmetric=False), "int8", on_cuda="unpacked"),
+    Row("compressed-tensors", "w4a16, inputs reordered (`actorder`)", partial(write_packed, reordered=True), "16 bits", on_cuda="unpacked"),
     Row("compressed-tensors", "w3a16, groups", partial(write_packed, bits=3, size=32), "int4"),
     Row("compressed-tensors", "w8a16, groups", partial(write_packed, bits=8), "int8"),
     Row("compressed-tensors", "w8a8, int8", write_w8a8, "int8"),
@@ -92,7 +91,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("bitsandbytes", "fp4", partial(write_bitsandbytes, **_BNB4, bnb_4bit_quant_type="fp4"), "16 bits"),
     Row("bitsandbytes", "int8", partial(write_bitsandbytes, load_in_8bit=True), "int8", ("Llama", "GPT-2")),
-    Row("mxfp4", "experts of gpt-oss", write_mxfp4, "16 bits", (), _OF_EXPERTS),
+    Row("mxfp4", "experts of gpt-oss", write_mxfp4, "16 bits", (), _OF_EXPERTS, on_cuda="refused"),
     Row("torchao", "Int8Tensor", partial(write_torchao, kind="Int8Tensor"), "int8", ("Llama", "Llama, tied")),
     Row("torchao", "IntxUnpackedToInt8Tensor, 4 bits", partial(write_torchao, kind="IntxUnpackedToInt8Tensor"), "int4"),
     Row("torchao", "Int4Tensor", partial(write_torchao, kind="Int4Tensor"), "16 bits"),

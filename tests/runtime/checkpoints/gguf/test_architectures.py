@@ -31,20 +31,9 @@ from mm_gateway.runtime.kernels.blocks import Blocks
 from mm_gateway.runtime.model_loader import ModelLoader
 from tests.support.checkpoints import CHATML, make_tokenizer
 from tests.support.gguf_checkpoint import write_gguf
+from tests.support.gguf_rows import MIXTURES, SHAPE, configurations
 
 TEXT = "The quick brown fox jumps over the lazy dog and 你好"
-SHAPE: dict[str, Any] = {
-    "hidden_size": 192,
-    "intermediate_size": 512,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.1,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "pad_token_id": None,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -57,30 +46,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     made = make_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], bos_token="<|endoftext|>", eos_token="<|im_end|>")
     made.chat_template = CHATML
     return made
-
-
-def configurations(vocab_size: int) -> dict[str, PreTrainedConfig]:
-    shape: dict[str, Any] = {"vocab_size": vocab_size, **SHAPE}
-    experts: dict[str, Any] = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 96}
-    deep: dict[str, Any] = {**shape, "num_hidden_layers": 7}
-    return {
-        "llama": transformers.LlamaConfig(**shape, tie_word_embeddings=False),
-        "llama, tied": transformers.LlamaConfig(**shape, tie_word_embeddings=True, attention_bias=True),
-        "llama, heads of their own width": transformers.LlamaConfig(**shape, head_dim=64),
-        "granite": transformers.GraniteConfig(
-            **shape, embedding_multiplier=6.0, residual_multiplier=0.3, attention_multiplier=0.1, logits_scaling=4.0
-        ),
-        "qwen2": transformers.Qwen2Config(**shape),
-        "qwen3": transformers.Qwen3Config(**shape, head_dim=64),
-        "mixtral": transformers.MixtralConfig(**shape, num_local_experts=5, num_experts_per_tok=2),
-        "qwen2moe": transformers.Qwen2MoeConfig(**shape, **experts, shared_expert_intermediate_size=160, norm_topk_prob=False),
-        "qwen3moe": transformers.Qwen3MoeConfig(**shape, **experts, head_dim=64, norm_topk_prob=True),  # pyright: ignore[reportCallIssue] - as Qwen's files have it
-        "phi3": transformers.Phi3Config(**shape, sliding_window=None),
-        "gemma3": transformers.Gemma3TextConfig(**deep, head_dim=48, query_pre_attn_scalar=48, sliding_window=16),
-        "gpt2": transformers.GPT2Config(
-            vocab_size=vocab_size, n_positions=256, n_embd=96, n_layer=3, n_head=6, initializer_range=0.2, bos_token_id=0, eos_token_id=2
-        ),
-    }
 
 
 def random_model(config: PreTrainedConfig) -> PreTrainedModel:
@@ -183,7 +148,7 @@ def test_a_model_held_in_its_blocks_computes_nearly_the_same_and_takes_what_was_
         assert foreseen == pytest.approx(each.weight_bytes, rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen2moe", "qwen3moe"])
+@pytest.mark.parametrize("name", MIXTURES)
 def test_mixtures_of_experts_write_what_transformers_writes(name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     model: Any = random_model(configurations(len(tokenizer))[name])
     loaded = ModelLoader().load(ModelConfig(model_name="m", path=str(write_gguf(tmp_path / "m.gguf", model, tokenizer)), device="cpu"))
@@ -198,7 +163,7 @@ def test_mixtures_of_experts_write_what_transformers_writes(name: str, tokenizer
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
-@pytest.mark.parametrize("name", ["mixtral", "qwen2moe", "qwen3moe"])
+@pytest.mark.parametrize("name", MIXTURES)
 def test_experts_stay_in_their_blocks(name: str, kind: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     model = random_model(configurations(len(tokenizer))[name])
     file = write_gguf(tmp_path / "model.gguf", model, tokenizer, GGMLQuantizationType[kind])
