@@ -60,14 +60,11 @@ def read_model(
         if hasattr(checkpoint, "quantization_config"):
             delattr(checkpoint, "quantization_config")  # it must not look for what is no longer there
         if device.type == "cuda":
-            logger.warning(
-                "%s: its %s weights are held as %s; what keeps them packed on a GPU is not there (%s%s)",
-                config.model_name,
-                form.title,
-                str(dtype).removeprefix("torch."),
-                ", ".join(form.packages),
-                ", USE_HUB_KERNELS=1" if form.hub_kernels else "",
-            )
+            needs = ", ".join(form.packages) + (", USE_HUB_KERNELS=1" if form.hub_kernels else "")
+            why = f"what keeps them packed on a GPU is not there ({needs})"
+            if not form.is_read_by_transformers(folder):
+                why = "transformers does not read this variant of them packed"
+            logger.warning("%s: its %s weights are held as %s; %s", config.model_name, form.title, str(dtype).removeprefix("torch."), why)
     model = _read_streamed(folder, config, checkpoint, source, device, dtype, packed, building, report)
     if model is None:
         with building():

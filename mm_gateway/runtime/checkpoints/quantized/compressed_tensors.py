@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,6 +64,12 @@ class CompressedTensors(WeightFormat):
     published = True
     methods = ("compressed-tensors",)
     packages = ("compressed_tensors",)
+
+    def is_read_by_transformers(self, folder: Path) -> bool:
+        # Packed zero points it takes for ones of another shape (5.23), and its library leaves the order of inputs out (0.20).
+        stored = StoredTensors(folder).headers
+        beside = (name.rpartition(".") for name in stored if name.endswith((".weight_zero_point", ".weight_g_idx")))
+        return not any(f"{layer}.weight_packed" in stored for layer, _, _ in beside)
 
     def layers(self, stored: StoredTensors) -> Mapping[str, StoredLayer]:
         said = quantization_of(stored.folder)

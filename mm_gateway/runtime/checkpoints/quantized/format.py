@@ -57,6 +57,10 @@ class WeightFormat:
             return False
         return all(find_spec(package) is not None for package in self.packages)
 
+    def is_read_by_transformers(self, folder: Path) -> bool:
+        """Whether transformers' quantizer reads what such a checkpoint holds; where it does not, its weights are unpacked on a GPU too."""
+        return True
+
     def layers(self, stored: StoredTensors) -> Mapping[str, StoredLayer]:
         """The weights that are stored in parts, by their names.
 

@@ -87,4 +87,4 @@ def is_unpacked(folder: Path, form: WeightFormat, device_type: str) -> bool:
     family = family_of(folder)
     # What is packed can be neither renamed into other layers nor split.
     converted = family is not None and family.converts_weights
-    return form.published and (converted or not form.stays_packed(device_type))
+    return form.published and (converted or not form.stays_packed(device_type) or not form.is_read_by_transformers(folder))

@@ -159,6 +159,16 @@ def test_on_a_gpu_weights_count_as_they_are_stored_where_their_package_is_there(
     assert unpacked > 1.4 * need()
 
 
+@pytest.mark.parametrize(("variant", "unpacked"), [({}, False), ({"symmetric": False}, True), ({"reordered": True}, True)])
+def test_what_transformers_reads_wrongly_or_not_at_all_is_unpacked_on_a_gpu(
+    tmp_path: Path, variant: dict[str, bool], unpacked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoints.llama(tmp_path, hidden_size=96, num_attention_heads=6, intermediate_size=192)
+    write_packed(folder, **variant)
+    monkeypatch.setattr("mm_gateway.runtime.checkpoints.quantized.format.find_spec", lambda name: object())
+    assert is_unpacked(folder, format_of(folder, config_of(folder)), "cuda") is unpacked
+
+
 @pytest.mark.parametrize("stored", ["fp8", "mxfp4"])
 def test_kernels_of_the_hub_are_used_by_who_asks_for_them(tmp_path: Path, stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
     form = format_of(say(tmp_path, SAID[stored]), config_of(tmp_path))
