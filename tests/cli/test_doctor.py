@@ -82,8 +82,10 @@ def test_what_entries_need(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> N
             "far": {"model_name": "x", "backend": "remote", "base_url": "http://127.0.0.1/v1", "api_key_env": "NO_SUCH_KEY"},
             "here": {"model_name": "x", "path": "missing"},
             "hub": {"model_name": "org/name"},
+            "big": {"model_name": "org/big", "speculative_model": {"model_name": "y", "path": "no-draft"}},
         }
     )
+    assert "no-draft does not exist" in found["model big: speculative_model"]["found"]
     assert "NO_SUCH_KEY, which is not set" in found["model far"]["found"] and found["model far"]["status"] == "warn"
     assert "missing does not exist" in found["model here"]["found"]
     assert found["hub"]["status"] == "warn" and "hub may need it" in found["hub"]["found"]
