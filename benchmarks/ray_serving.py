@@ -207,8 +207,7 @@ async def on_cluster(work: Path, measure: Callable[[RayCluster, Path], Awaitable
         cluster.stop()
 
 
-async def main(parts: list[str], work: Path) -> dict[str, str]:
-    """By section of the page, what goes there; `loads` has one of its own, since it is not about time."""
+async def main(parts: list[str], work: Path) -> str:
     measures: dict[str, Callable[[], Awaitable[str]]] = {
         "tax": lambda: tax_on_cluster(work),
         "throughput": lambda: on_cluster(work, throughput),
@@ -216,13 +215,11 @@ async def main(parts: list[str], work: Path) -> dict[str, str]:
         "chaos": lambda: on_cluster(work, chaos),
         "ingress": lambda: chaos_of_ingress(work),
     }
-    sections: dict[str, str] = {}
+    text = f"{machine()}. {versions('mm-gateway')}, Ray 2.60.0."
     for part in parts or measures:
-        section = "ray-loads" if part == "loads" else "ray"
-        before = sections.get(section, f"{machine()}. {versions('mm-gateway')}, Ray 2.60.0.")
-        sections[section] = f"{before}\n\n{await measures[part]()}"
-        print(sections[section], flush=True)
-    return sections
+        text += f"\n\n{await measures[part]()}"
+        print(text, flush=True)
+    return text
 
 
 if __name__ == "__main__":
@@ -234,7 +231,6 @@ if __name__ == "__main__":
     parser.add_argument("--dry", action="store_true", help="print instead of writing docs/ray.md")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    sections = asyncio.run(main(args.part or [], args.work.resolve()))
+    text = asyncio.run(main(args.part or [], args.work.resolve()))
     if not args.dry:
-        for section, text in sections.items():
-            write_section(PAGE, section, text)
+        write_section(PAGE, "ray", text)
