@@ -42,6 +42,8 @@ def _exported(model: Model, stored: str, where: Path) -> Path:
         "text-generation-with-past",
     ]
     command += ["--weight-format", stored, str(folder)]
+    if stored == "int4":
+        command += ["--group-size", "32"]  # as llama.cpp's blocks; its default of 128 does not divide a hidden size of 576
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise NotServed(f"optimum-cli export openvino: {(result.stderr.strip() or result.stdout.strip()).splitlines()[-1]}")
