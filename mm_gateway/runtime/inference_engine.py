@@ -150,6 +150,7 @@ class InferenceEngine:
             max_sequences=max_sequences,
         )
         sampler, masks = Sampler(vocab_size, model.device, max_running=settings.max_running), TokenMasks(vocab_size)
+        step_tokens = settings.max_step_tokens or (256 if model.device.type == "cpu" else 512)
         draft_model = None
         if draft is not None and draft_runner is not None:
             draft_model = DraftModel(
@@ -159,14 +160,14 @@ class InferenceEngine:
                 sampler=sampler,
                 masks=masks,
                 stop_token_ids=stop_token_ids,
-                most_rows=settings.max_step_tokens,
+                most_rows=step_tokens,
                 fixed=draft_tokens,
             )
         self.kv_cache_bytes = runner.cache.capacity_bytes + (draft_model.capacity_bytes if draft_model is not None else 0)
         scheduler = Scheduler(
             runner.cache.allocator,
             max_running=settings.max_running,
-            max_step_tokens=settings.max_step_tokens or (256 if model.device.type == "cpu" else 512),
+            max_step_tokens=step_tokens,
             scaling=runner.length_scaling,
             drafter=draft_model,
         )
