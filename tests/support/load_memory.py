@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.settings import EngineSettings
@@ -69,7 +70,8 @@ def _write(folder: Path) -> None:
     """The real model as safetensors, with its tokenizer."""
     loaded = ModelLoader(pack=False).load(ModelConfig(model_name="m", path=FILE, device="cpu", dtype="fp32"))
     for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
-        loaded.model.to(dtype).save_pretrained(folder / name)
+        nn.Module.to(loaded.model, dtype)
+        loaded.model.save_pretrained(folder / name)
         loaded.tokenizer.save_pretrained(folder / name)
 
 

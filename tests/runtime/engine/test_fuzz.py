@@ -93,7 +93,7 @@ class Model:
         return make_runner(self.loaded.model, settings, context_length=context, layout=layout, tolerance=0.02, **cache)
 
     def loop(self, runner: ModelRunner, settings: EngineSettings) -> StepLoop:
-        scheduler = Scheduler(runner.cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens)
+        scheduler = Scheduler(runner.cache.allocator, max_running=settings.max_running, max_step_tokens=settings.max_step_tokens or 256)
         sampler = Sampler(self.vocab_size, torch.device("cpu"), max_running=settings.max_running)
         return StepLoop("tiny", runner, scheduler, sampler, self.masks)
 

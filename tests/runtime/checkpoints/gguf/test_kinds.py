@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.support.gguf_rows import KINDS, SHAPE, configurations, proofs_of_arch
 
 IDS = torch.arange(3, 60)[None]
 # Rows of whole blocks of 256.
-WIDTHS = {"hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": 2}
+WIDTHS: dict[str, Any] = {"hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": 2}
 
 
 @pytest.fixture(autouse=True)
