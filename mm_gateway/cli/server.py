@@ -69,9 +69,10 @@ def _check_database(url: str) -> None:
     from mm_gateway.storage.postgres import why_not
     from mm_gateway.storage.postgres_server import address
 
+    where = address(url)
     if (fault := why_not(url)) is not None:
         raise ConfigurationError(
-            f"storage.url: the database {address(url)} cannot be used: {fault}. Start it, or correct storage.url; "
+            f"storage.url: the database {where} cannot be used: {fault}. Start it, or correct storage.url; "
             "`mm-gateway doctor` looks at it again"
         )
 

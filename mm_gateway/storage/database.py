@@ -69,6 +69,13 @@ class Database(Protocol):
         ...
 
 
+def can_be_stored(text: str) -> bool:
+    """Whether a database may have such a text in it: PostgreSQL has none with a zero, and no database one with half a character, as
+    arguments of a command may be. None of these is to be looked for.
+    """
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def open_database(place: Place, schema: str, *, durable: bool = False) -> Database:
     """A database, with what is missing in it made.
 

@@ -10,7 +10,7 @@ import msgspec
 
 from mm_gateway.configuration.api_key import ApiKey
 from mm_gateway.errors import InvalidRequestError, NotStoredError
-from mm_gateway.storage.database import Connection, Place, open_database
+from mm_gateway.storage.database import Connection, Place, can_be_stored, open_database
 
 KEYS_FILE = "keys.sqlite"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at REAL NOT NULL, value BLOB NOT NULL);"
@@ -110,9 +110,8 @@ def holds_keys(place: Place) -> bool:
 
 
 def _found(connection: Connection, id: str) -> MadeKey:
-    # PostgreSQL has no texts with a zero in them, and whoever asks for one gets the same answer of both.
     row = None
-    if "\0" not in id:
+    if can_be_stored(id):
         row = connection.execute("SELECT id, created_at, value FROM keys WHERE id = ? OR name = ?", (id, id)).fetchone()
     if row is None:
         raise NotStoredError(f"No key that was made in the running gateway has the id or the name '{id[:100]}'")

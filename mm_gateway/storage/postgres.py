@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from mm_gateway.errors import ConfigurationError, StorageError
 from mm_gateway.storage.database import Connection, Rows
+from mm_gateway.storage.postgres_schema import NAME
 from mm_gateway.storage.postgres_server import RETRY_S, PostgresServer
 
 if TYPE_CHECKING:
     import psycopg
+
+
+_WRITABLE = (
+    "SELECT current_setting('transaction_read_only'), (SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class "
+    f"WHERE relnamespace = '{NAME}'::regnamespace AND relkind = 'r' AND relname <> 'schema_version' AND NOT ("
+    + " AND ".join(f"has_table_privilege(oid, '{right}')" for right in ("SELECT", "INSERT", "UPDATE", "DELETE"))
+    + "))"
+)
+"""Whether nothing may be written now, and the tables that this user may not write to."""
 
 
 class PostgresDatabase:
@@ -65,8 +75,14 @@ class PostgresDatabase:
 
     def check(self) -> None:
         with self.connected() as connection:
-            if connection.execute("SHOW transaction_read_only").fetchone()[0] == "on":
-                raise StorageError("Storage failed: the database takes no writes now", retry_after_s=RETRY_S)
+            read_only, forbidden = connection.execute(_WRITABLE).fetchone()
+        if read_only == "on":
+            raise StorageError("Storage failed: the database takes no writes now", retry_after_s=RETRY_S)
+        if forbidden is not None:
+            raise StorageError(
+                f"Storage failed: the user of storage.url may not write to {forbidden}. Let it own the schema {NAME} and its tables",
+                retry_after_s=RETRY_S,
+            )
 
     def close(self) -> None:
         if not self._closed:

@@ -48,9 +48,9 @@ def bring_up_to_date(connection: psycopg.Connection) -> None:
     Raises:
         ConfigurationError: a newer version of the gateway has changed the tables, or they may not be made. psycopg.Error: not now.
     """
-    if _version(connection) == len(_STEPS):
-        return
     try:
+        if _version(connection) == len(_STEPS):
+            return
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             if _version(connection) is None:
@@ -70,7 +70,7 @@ def bring_up_to_date(connection: psycopg.Connection) -> None:
     except psycopg.errors.InsufficientPrivilege as error:
         raise ConfigurationError(
             f"storage.url: its user may not use or make the schema {NAME}: {_first_line(error)}. Make it with: "
-            f"CREATE SCHEMA {NAME} AUTHORIZATION its user"
+            f"CREATE SCHEMA {NAME} AUTHORIZATION its user; one that is there already must be that user's, with its tables"
         ) from error
 
 

@@ -60,17 +60,8 @@ class PostgresServer:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        try:
-            self._given: Mapping[str, Any] | None = conninfo_to_dict(url)
-        except psycopg.Error:
-            self._given = None
-        # What libpq says of a wrong one may quote the password; and of one with an @ in it, it takes the end for a part of the host.
-        if self._given is None or any("@" in str(self._given.get(part, "")) for part in ("host", "port", "dbname")):
-            raise ConfigurationError(
-                "storage.url is no address of a database such as postgresql://USER:PASSWORD@HOST:5432/NAME; what is special in a URL has "
-                "to be written as %XX in a password"
-            )
-        self._ours = {name: value for name, value in _OURS.items() if name not in self._given}
+        given = _read(url)
+        self._ours = {name: value for name, value in _OURS.items() if name not in given}
         self._lock = threading.Lock()
         self._idle: list[tuple[psycopg.Connection, float]] = []
         self._users = 0
@@ -216,7 +207,30 @@ def _is_stale(connection: psycopg.Connection, made_at: float) -> bool:
         return True
 
 
+def _read(url: str) -> Mapping[str, Any]:
+    """What an address says, by libpq's names.
+
+    Raises:
+        ConfigurationError: it is none; the message repeats nothing of it, since any part may be one of a password.
+    """
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        given = None
+    # Of one with an @ in its password libpq takes the end for a part of the host.
+    if given is None or any("@" in str(given.get(part, "")) for part in ("host", "port", "dbname")):
+        raise ConfigurationError(
+            "storage.url is no address of a database such as postgresql://USER:PASSWORD@HOST:5432/NAME; what is special in a URL has "
+            "to be written as %XX in a password, and what follows a ? must be settings of libpq"
+        )
+    return given
+
+
 def address(url: str) -> str:
-    """Where an address leads that libpq takes, without a password: `host:port/name`."""
-    given = conninfo_to_dict(url)
+    """Where an address leads, without a password: `host:port/name`.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    given = _read(url)
     return f"{given.get('host') or 'localhost'}:{given.get('port') or 5432}/{given.get('dbname') or given.get('user') or ''}"

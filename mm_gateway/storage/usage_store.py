@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from mm_gateway.storage.database import Connection, Place, open_database
+from mm_gateway.storage.database import Connection, Place, can_be_stored, open_database
 
 USAGE_FILE = "usage.sqlite"
 Dimension = Literal["day", "month", "key", "model", "endpoint"]
@@ -118,6 +118,8 @@ class UsageStore:
         """
         conditions = {"day >= ?": start, "day <= ?": end, "key = ?": key, "model = ?": model, "endpoint = ?": endpoint}
         used = {condition: value for condition, value in conditions.items() if value is not None}
+        if not all(map(can_be_stored, used.values())):
+            return []
         columns = [_COLUMNS[dimension] for dimension in group_by]
         where = f" WHERE {' AND '.join(used)}" if used else ""
         grouped = f" GROUP BY {', '.join(columns)} ORDER BY {', '.join(columns)}" if columns else ""

@@ -177,3 +177,7 @@ def test_a_database_that_is_there_and_one_that_is_not(doctor: Doctor, monkeypatc
     assert found["database"]["status"] == "fail" and "127.0.0.1:1/d cannot be used" in found["database"]["found"]
     assert "refused" in found["database"]["found"] and "secret-word" not in str(found)
     assert found["access"]["status"] == "fail"
+    for wrong in ("postgresql://u:pass@hushed@h/d", "postgresql://u:hushed@h/d?sslmod=require"):
+        monkeypatch.setenv("MM_GATEWAY_STORAGE_URL", wrong)
+        found = doctor(models, fails=True)
+        assert "is no address of a database" in found["database"]["found"] and "hushed" not in str(found)

@@ -22,7 +22,7 @@ def test_keys_are_made_changed_and_deleted(place: Place) -> None:
     assert store.all()[0] == changed and changed.key.tokens_per_day == 5 and changed.created_at == alice.created_at
     assert store.delete(alice.id) == changed
     assert other.all() == (nameless,)
-    for missing in ("alice", "\0", "x" * 1000):
+    for missing in ("alice", "\0", "\udcff", "x" * 1000):
         with pytest.raises(NotStoredError):
             store.delete(missing)
     store.close()

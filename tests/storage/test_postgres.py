@@ -134,6 +134,22 @@ def test_a_user_who_may_make_nothing_is_told_what_to_do(postgres: PostgresServer
         PostgresDatabase(guest)
 
 
+def test_a_user_who_may_read_alone_is_not_ready(database_url: str) -> None:
+    PostgresDatabase(database_url).close()
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("DROP OWNED BY reader" if owner.execute("SELECT FROM pg_roles WHERE rolname = 'reader'").rowcount else "SELECT 1")
+        owner.execute("DROP ROLE IF EXISTS reader")
+        owner.execute("CREATE ROLE reader LOGIN PASSWORD 'x'")
+        reader = database_url.replace("tester:secret-word", "reader:x")
+        assert "permission denied for schema mm_gateway" in (why_not(reader) or "")
+        owner.execute("GRANT USAGE ON SCHEMA mm_gateway TO reader")
+        owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA mm_gateway TO reader")
+        owner.execute("GRANT INSERT, UPDATE, DELETE ON mm_gateway.keys, mm_gateway.usage TO reader")
+        assert "may not write to buckets, records, reservations, secrets, versions" in (why_not(reader) or "")
+        owner.execute("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA mm_gateway TO reader")
+        assert why_not(reader) is None
+
+
 def test_a_server_that_takes_no_writes_is_not_ready(database_url: str) -> None:
     database = PostgresDatabase(database_url)
     database.check()
@@ -158,6 +174,9 @@ def test_what_is_no_address_is_said_without_its_password(url: str) -> None:
         PostgresDatabase(url)
     assert "secret" not in str(caught.value) and caught.value.__cause__ is None
     assert "secret" not in (why_not(url) or "secret")
+    with pytest.raises(ConfigurationError, match="is no address of a database") as caught:
+        address(url)
+    assert "secret" not in str(caught.value)
 
 
 def test_an_address_is_shown_without_its_password(database_url: str) -> None:

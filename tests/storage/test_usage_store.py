@@ -88,3 +88,13 @@ def test_what_is_no_day_is_named(text: str) -> None:
 def test_what_cannot_be_grouped_by_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="must be of day, month, key, model, endpoint"):
         read_dimensions(text)
+
+
+@pytest.mark.parametrize("text", ["\0", "one\0", "\udcff"])
+def test_what_no_database_can_hold_was_used_by_nobody(place: Place, text: str) -> None:
+    store = UsageStore(place)
+    used_on(store, date(2026, 11, 29))
+    for by in ({"key": text}, {"model": text}, {"endpoint": text}):
+        assert store.report(["key", "model"], **by) == [] == store.report([], **by)
+    assert len(store.report([])) == 1
+    store.close()

@@ -82,11 +82,16 @@ def database(settings: Settings) -> Iterator[Finding]:
     except ConfigurationError as error:
         yield Finding("database", "fail", str(error), "pip install 'mm-gateway[postgres]'")
         return
+    try:
+        where = address(url)
+    except ConfigurationError as error:
+        yield Finding("database", "fail", str(error), "Correct storage.url")
+        return
     fault = why_not(url)
     if fault is None:
-        yield Finding("database", "ok", f"{address(url)} can be written to; sessions, responses, keys, usage and limits are there")
+        yield Finding("database", "ok", f"{where} can be written to; sessions, responses, keys, usage and limits are there")
     else:
-        yield Finding("database", "fail", f"{address(url)} cannot be used: {fault}", "Start it, or correct storage.url")
+        yield Finding("database", "fail", f"{where} cannot be used: {fault}", "Start it, or correct storage.url")
 
 
 def packages() -> Iterator[Finding]:
