@@ -63,6 +63,12 @@ class RecordStore:
             self._write(connection, key, value)
         self._prune()
 
+    def replace(self, key: str, value: bytes) -> bool:
+        """Write a record that is there; False: there is none, and so it stays."""
+        with self._database.connected() as connection:
+            statement = "UPDATE records SET value = ?, used_at = ? WHERE kind = ? AND key = ?"
+            return connection.execute(statement, (value, self._clock(), self._kind, key)).rowcount > 0
+
     def update(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
         """Write what `change` makes of the record, None where there is none, with nobody writing between."""
         with self._database.writing(f"{self._kind}/{key}") as connection:

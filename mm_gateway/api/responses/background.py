@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Protocol
 
 import msgspec
 from litestar.response.base import ASGIResponse
@@ -22,7 +23,7 @@ from mm_gateway.api.pump import PRELIMINARY, Pump
 from mm_gateway.api.responses.reply import ResponseReply
 from mm_gateway.api.serve_events import without_line_separators
 from mm_gateway.core import GenerationEvent, Progress
-from mm_gateway.errors import GatewayError, InvalidRequestError, RateLimitError, ShuttingDownError, StorageError
+from mm_gateway.errors import GatewayError, InvalidRequestError, NotStoredError, RateLimitError, ShuttingDownError, StorageError
 from mm_gateway.protocol.responses import Item, ResponseFailure, ResponseObject, StoredResponse
 
 MAX_KEPT_BYTES = 64 * 2**20
@@ -32,7 +33,11 @@ ALIVE_S = 20.0
 LOST_S = 3 * ALIVE_S
 """Seconds without that after which it runs no more."""
 
-Store = Callable[[StoredResponse], Awaitable[bool]]
+
+class Store(Protocol):
+    """As `ResponseStore.put`, of one owner."""
+
+    def __call__(self, stored: StoredResponse, /, *, again: bool = False) -> Awaitable[bool]: ...
 
 
 class BackgroundResponse:
@@ -155,10 +160,16 @@ class BackgroundResponse:
                 async with asyncio.timeout(ALIVE_S):
                     await over.wait()
                     return
-            await self._put(self.response)
+            try:
+                await self._put(self.response, again=True)
+            except NotStoredError:  # deleted, by a process that does not run it
+                self._cancelled = True
+                assert self._pump is not None
+                await self._pump.cancel()
+                return
 
-    async def _put(self, response: ResponseObject) -> bool:
-        return await self._store(StoredResponse(response, self._items, alive_at=time.time()))
+    async def _put(self, response: ResponseObject, *, again: bool = False) -> bool:
+        return await self._store(StoredResponse(response, self._items, alive_at=time.time()), again=again)
 
 
 class BackgroundResponses:

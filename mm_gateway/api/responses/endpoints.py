@@ -85,7 +85,10 @@ async def create_response(request: HTTPRequest, state: State) -> ASGIResponse:
         await store.ready()
 
     async def keep(final: ResponseObject) -> bool:
-        return await store.put(owner, StoredResponse(final, items))
+        try:
+            return await store.put(owner, StoredResponse(final, items), again=bool(body.background))
+        except NotStoredError:
+            return False
 
     sealed = await _sealed(state, body, compacting=read.compacting)
     reply = ResponseReply(

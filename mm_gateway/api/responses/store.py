@@ -69,10 +69,26 @@ class ResponseStore:
             found |= {item.id: item for item in (*stored.input, *stored.response.output)}
         return found
 
-    async def put(self, owner: str, stored: StoredResponse) -> bool:
-        """Whether it is kept; what prevents it is logged."""
+    async def put(self, owner: str, stored: StoredResponse, *, again: bool = False) -> bool:
+        """Whether it is kept; what prevents it is logged.
+
+        Args:
+            again: it was put before, and what was deleted since stays so.
+
+        Raises:
+            NotStoredError: it was deleted since.
+        """
+
+        def write(store: RecordStore) -> bool:
+            key, value = _key(owner, stored.response.id), msgspec.json.encode(stored)
+            if again:
+                return store.replace(key, value)
+            store.put(key, value)
+            return True
+
         try:
-            await self._store.run(lambda store: store.put(_key(owner, stored.response.id), msgspec.json.encode(stored)))
+            if not await self._store.run(write):
+                raise not_found(stored.response.id)
         except StorageError as error:
             logger.error("response %s could not be stored: %s", stored.response.id, error)
             return False

@@ -114,6 +114,27 @@ async def test_what_is_deleted_while_it_runs_ends_and_is_gone(client: AsyncOpenA
         await client.responses.retrieve(running.id)
 
 
+async def test_what_another_process_deletes_while_it_runs_ends_and_stays_gone(
+    client: AsyncOpenAI, backend: ScriptedBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "ALIVE_S", 0.05)
+    other = app_over(ScriptedBackend(ANSWER), tmp_path).state.responses
+    backend.script = ENDLESS
+    running = await client.responses.create(**ASKED)
+    await other.delete("", running.id)
+    await until(lambda: backend.started == backend.closed == 1)
+    monkeypatch.setattr(background, "ALIVE_S", 60.0)
+    backend.script = SLOW
+    ending = await client.responses.create(**ASKED)
+    await other.delete("", ending.id)
+    await until(lambda: backend.closed == 2)
+    await asyncio.sleep(0.1)
+    for gone in (running, ending):
+        with pytest.raises(NotFoundError):
+            await client.responses.retrieve(gone.id)
+    await other.close()
+
+
 async def test_there_are_no_more_than_the_limit_says_and_none_is_continued_before_its_end(
     client: AsyncOpenAI, backend: ScriptedBackend
 ) -> None:
