@@ -84,6 +84,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=32),
     "mistral, a window": lambda: MistralConfig(**SHAPE, sliding_window=20),
     "gemma": lambda: GemmaConfig(**with_changes(head_dim=32, num_key_value_heads=1)),
+    "gemma, another name of its activation is null": lambda: GemmaConfig(**with_changes(head_dim=32, hidden_activation=None)),
     "gemma 2": lambda: Gemma2Config(
         **with_changes(head_dim=32, query_pre_attn_scalar=24),
         sliding_window=20,
@@ -138,6 +139,7 @@ FAMILIES |= {
     "phi, norms of queries": lambda: PhiConfig(**SHAPE, qk_layernorm=True),
     "starcoder 2, a window": lambda: Starcoder2Config(**SHAPE, sliding_window=20),
     "olmo": lambda: OlmoConfig(**SHAPE),
+    "olmo, tied, so no parameter but packed ones": lambda: OlmoConfig(**with_changes(tie_word_embeddings=True)),
     "olmo 2": lambda: Olmo2Config(**SHAPE),
     "olmo 3": lambda: Olmo3Config(**SHAPE, sliding_window=20, layer_types=MIXED_LAYERS),
     "exaone 4": lambda: Exaone4Config(**SHAPE, sliding_window=20, layer_types=MIXED_LAYERS),

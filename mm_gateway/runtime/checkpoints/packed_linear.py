@@ -190,6 +190,8 @@ class LayerEmbedding(PackedEmbedding):
         super().__init__(layer.out_features, layer.in_features, scale)
         if not is_shared:
             self.layer = layer  # counted with the model's weights
+        # Of no numbers: transformers takes a model's device and dtype from a parameter, and OLMo, whose norms have none, may have no other.
+        self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
         self._rows_of = layer.rows
 
     def _rows(self, ids: torch.Tensor) -> torch.Tensor:

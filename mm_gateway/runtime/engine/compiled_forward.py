@@ -150,7 +150,7 @@ def _layers(base: Any) -> tuple[list[nn.Module], list[LayerFamily]]:
 
 def _activation(config: Any) -> str:
     names = ("hidden_activation", "hidden_act", "activation_function")
-    return next(getattr(config, name) for name in names if hasattr(config, name))
+    return next(found for name in names if (found := getattr(config, name, None)) is not None)  # some name one and say null
 
 
 def _factors(config: Any) -> tuple[float, float]:
