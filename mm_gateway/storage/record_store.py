@@ -80,6 +80,10 @@ class RecordStore:
         with self._database.connected() as connection:
             return connection.execute("DELETE FROM records WHERE kind = ? AND key = ?", (self._kind, key)).rowcount > 0
 
+    def ahead_s(self) -> float:
+        """Seconds that its clock, by which all who share it go, is ahead of this machine's."""
+        return self._clock() - time.time()
+
     def check(self) -> None:
         """See that it can be written to, now."""
         self._database.check()

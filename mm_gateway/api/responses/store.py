@@ -80,7 +80,7 @@ class ResponseStore:
         """
 
         def write(store: RecordStore) -> bool:
-            key, value = _key(owner, stored.response.id), msgspec.json.encode(stored)
+            key, value = _key(owner, stored.response.id), msgspec.json.encode(_moved(stored, store.ahead_s()))
             if again:
                 return store.replace(key, value)
             store.put(key, value)
@@ -126,10 +126,15 @@ def _get(owner: str, id: str, store: RecordStore) -> StoredResponse | None:
     if found is None:
         return None
     try:
-        return _decoder.decode(found)
+        return _moved(_decoder.decode(found), -store.ahead_s())
     except msgspec.DecodeError as error:
         logger.warning("stored response %s is of another version and cannot be read: %s", id, error)
         return None
+
+
+def _moved(stored: StoredResponse, seconds: float) -> StoredResponse:
+    """Signs of life are stored by the store's clock, since that of another gateway's machine may be minutes off."""
+    return stored if stored.alive_at is None else msgspec.structs.replace(stored, alive_at=stored.alive_at + seconds)
 
 
 def not_found(id: str) -> NotStoredError:

@@ -16,11 +16,13 @@ from openai.types.responses import Response
 from mm_gateway.api.app import GatewayApp, create_app
 from mm_gateway.api.observation.record import RequestRecord
 from mm_gateway.api.responses import background
+from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.server_settings import LimitSettings, ServerSettings
 from mm_gateway.configuration.settings import Settings, StorageSettings
 from mm_gateway.core import ChoiceFinished, TextDelta, Usage
 from mm_gateway.errors import ModelLoadError
+from mm_gateway.protocol.responses import StoredResponse
 from tests.support.scripted_backend import ScriptedBackend, Step
 from tests.support.served import served, until
 
@@ -202,6 +204,26 @@ async def test_a_record_whose_process_died_says_so(client: AsyncOpenAI, tmp_path
                 assert (await other.responses.retrieve(done.id)).status == status
         app = app_over(ScriptedBackend(ANSWER), tmp_path)
         store = app.state.responses
+
+
+async def test_what_runs_does_so_to_a_gateway_whose_clock_is_wrong(
+    client: AsyncOpenAI, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = await ended(client, (await client.responses.create(**ASKED)).id)
+    stored = await app_over(ScriptedBackend(ANSWER), tmp_path).state.responses.get("", done.id)
+    running = msgspec.structs.replace(stored.response, status="in_progress", output=[])
+    shared = ResponseStore(StorageSettings(url=database_url))
+    await shared.put("", StoredResponse(running, [], alive_at=time.time()))
+    now = time.time
+    for off in (-600.0, 600.0):
+        with monkeypatch.context() as context:
+            context.setattr(time, "time", lambda off=off: now() + off)
+            assert background.as_known(await shared.get("", done.id)).status == "in_progress"
+            silent = StoredResponse(running, [], alive_at=time.time() - background.LOST_S - 1)
+            await shared.put("", silent)
+        assert background.as_known(await shared.get("", done.id)).status == "failed"
+        await shared.put("", StoredResponse(running, [], alive_at=time.time()))
+    await shared.close()
 
 
 async def test_it_is_one_request_that_ends_with_it_to_those_who_observe(backend: ScriptedBackend, tmp_path: Path) -> None:
