@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -22,7 +24,8 @@ SHORT, LONG = Cell(16, 64, 64), Cell(1, 2048, 1)
 
 
 def measured(server: str, cell: Cell, round_index: int, speed: float, ttft_s: float = 1.0) -> Measured:
-    return Measured("f16", server, cell, round_index, speed, ttft_s, 0.01, 0.02, 1e9, 2e9)
+    gap_s = math.nan if cell.tokens == 1 else 0.01
+    return Measured("f16", server, cell, round_index, speed, ttft_s, gap_s, 0.02, 1e9, 2e9)
 
 
 def test_long_prompts_are_asked_by_their_own_numbers_of_clients_for_one_token() -> None:
@@ -49,6 +52,11 @@ def test_a_run_that_was_cut_short_goes_on(tmp_path: Path) -> None:
     assert again.failure("f16", "b", SHORT) == "too slow" and again.failure("f16", "b", LONG) is None
     again.add(Started("f16", "b", "", "serve", 1, 1))
     assert again.failure("f16", "b", SHORT) is None
+
+
+def test_a_cell_of_one_token_which_has_no_gaps_is_read_again(tmp_path: Path) -> None:
+    Records(tmp_path / "results.jsonl", resume=False).add(msgspec.structs.replace(measured("a", LONG, 0, 900.0), gap_s=math.nan))
+    assert math.isnan(Records(tmp_path / "results.jsonl", resume=True).of("f16", "a", LONG)[0].gap_s)
 
 
 def test_tables_give_ratios_of_rounds_and_say_why_figures_are_missing(tmp_path: Path) -> None:

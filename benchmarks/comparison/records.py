@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -84,7 +85,7 @@ class Records:
         if resume and file.exists():
             # A run that was ended in the middle of a line left half of it.
             whole = file.read_bytes().rpartition(b"\n")[0]
-            self.all = [msgspec.json.decode(line, type=Record) for line in whole.splitlines()]  # type: ignore[arg-type]
+            self.all = [_read(line) for line in whole.splitlines()]
             file.write_bytes(whole + b"\n" * bool(whole))
         else:
             file.write_bytes(b"")
@@ -113,3 +114,10 @@ class Records:
             elif isinstance(record, Started) or record.cell == cell:
                 found = None
         return found
+
+
+def _read(line: bytes) -> Record:
+    fields = msgspec.json.decode(line)
+    if "gap_s" in fields and fields["gap_s"] is None:  # JSON has no word for what is no number: an answer of one token has no gaps
+        fields["gap_s"] = math.nan
+    return msgspec.convert(fields, Record)  # type: ignore[arg-type]
