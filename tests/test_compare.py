@@ -24,8 +24,7 @@ SHORT, LONG = Cell(16, 64, 64), Cell(1, 2048, 1)
 
 
 def measured(server: str, cell: Cell, round_index: int, speed: float, ttft_s: float = 1.0) -> Measured:
-    gap_s = math.nan if cell.tokens == 1 else 0.01
-    return Measured("f16", server, cell, round_index, speed, ttft_s, gap_s, 0.02, 1e9, 2e9)
+    return Measured("f16", server, cell, round_index, speed, ttft_s, 0.01, 0.02, 1e9, 2e9)
 
 
 def test_long_prompts_are_asked_by_their_own_numbers_of_clients_for_one_token() -> None:
