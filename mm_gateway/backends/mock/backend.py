@@ -22,8 +22,7 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from typing import ParamSpec, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
 from mm_gateway.backends.best_of import with_best_of
 from mm_gateway.backends.embed import check_total_tokens
@@ -35,7 +34,7 @@ from mm_gateway.backends.mock.prompts import joined, last_text, prompt_tokens, p
 from mm_gateway.backends.mock.script import Script
 from mm_gateway.backends.mock.thought import MockThinking, thought_of
 from mm_gateway.backends.mock.vectors import MockVocabulary, mock_vector
-from mm_gateway.backends.mock.words import count_words, pieces_of, words_of
+from mm_gateway.backends.mock.words import count_words, pieces_of, words_of, work_on
 from mm_gateway.backends.prompts import check_prompt_logprobs, echo_of_chat
 from mm_gateway.backends.workflow_field import refuse_workflow
 from mm_gateway.chat_templates.history import encode_fitting, tokens_kept
@@ -57,17 +56,12 @@ from mm_gateway.core import (
     UsageSoFar,
 )
 from mm_gateway.errors import ContextLengthExceededError, InvalidRequestError
-from mm_gateway.work_pools import encoding
-
-P = ParamSpec("P")
-Result = TypeVar("Result")
 
 CONTEXT_LENGTH = 32768
 MAX_TOKENS = 2**20
 """Of all choices of a request together."""
 _TOKENS = 24
 """Of a text that nobody says the length of."""
-_SHORT_CHARACTERS = 2**10
 _YIELD_EVERY = 128
 """Tokens and log-probabilities between two returns to the event loop: a generator that never waits would keep it to itself."""
 
@@ -102,7 +96,7 @@ class MockBackend:
 
     async def tokenize(self, input: str | ChatInput, *, add_special_tokens: bool = True) -> Tokenized:
         text = joined(input.messages) if isinstance(input, ChatInput) else input
-        words, ids = await encoding(len(text)).run(tokens_of, text)
+        words, ids = await work_on(len(text), tokens_of, text)
         self._vocabulary.remember(ids, words)
         return Tokenized(ids, words, self._context_length)
 
@@ -110,7 +104,7 @@ class MockBackend:
         return self._vocabulary.text(tokens)
 
     async def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
-        return await encoding(sum(map(len, texts))).run(lambda: tuple(map(count_words, texts)))
+        return await work_on(sum(map(len, texts)), lambda: tuple(map(count_words, texts)))
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -129,8 +123,8 @@ class MockBackend:
                 yield event
             return
         characters = sum(map(len, prompts))
-        prompts = await _work(characters, self._kept, request.input, prompts, config.required_room)
-        sizes, left_out = await _work(characters, self._sizes, request.input, prompts, config.required_room)
+        prompts = await work_on(characters, self._kept, request.input, prompts, config.required_room)
+        sizes, left_out = await work_on(characters, self._sizes, request.input, prompts, config.required_room)
         if left_out:
             yield Ignored(left_out)
         form = await form_of(request, orders, self._script)
@@ -139,10 +133,10 @@ class MockBackend:
         thought = thought_of(request, orders, form.thought, self._config.thinking_budgets.by_effort())
         if thought is None and isinstance(request.input, ChatInput) and request.input.reasoning.fields:
             yield Ignored(request.input.reasoning.fields)
-        choices = await _work(characters, self._choices, request, prompts, sizes, orders, form, thought or ())
+        choices = await work_on(characters, self._choices, request, prompts, sizes, orders, form, thought or ())
         check_prompt_logprobs(config, sum(sizes), echo=request.input.echo)
         known = (UsageSoFar(sum(sizes), 0),) if isinstance(request.input, ChatInput) and not config.return_token_ids else ()
-        told = await _work(characters, prompt_tokens, request.input, config, prompts)
+        told = await work_on(characters, prompt_tokens, request.input, config, prompts)
         for event in itertools.chain(known, told, _echoes(request, prompts, choices)):
             yield event
         pace = _Pace()
@@ -249,25 +243,18 @@ class MockBackend:
         return [MockThinking(answer, thought, limit=limit, return_token_ids=config.return_token_ids) for answer in answers]
 
     async def _embeddings(self, prompts: Sequence[str], dimensions: int | None) -> AsyncIterator[GenerationEvent]:
-        sizes = await encoding(sum(map(len, prompts))).run(lambda: [count_words(prompt) for prompt in prompts])
+        sizes = await work_on(sum(map(len, prompts)), lambda: [count_words(prompt) for prompt in prompts])
         if max(sizes) > self._context_length:
             raise ContextLengthExceededError(self._context_length, max(sizes), param="input")
         check_total_tokens(sum(sizes))
         for index, prompt in enumerate(prompts):
-            yield Embedding.of(index, await encoding(len(prompt)).run(mock_vector, prompt, dimensions))
+            yield Embedding.of(index, await work_on(len(prompt), mock_vector, prompt, dimensions))
         yield Usage(sum(sizes), 0)
 
     async def _fail(self, error: str) -> None:
         if error == HANG:
             await asyncio.Event().wait()
         raise failure(error, model=self._name, context_length=self._context_length)
-
-
-async def _work(characters: int, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """What a function makes of texts of so many characters together: of short ones at once, for the way to a thread costs more."""
-    if characters <= _SHORT_CHARACTERS:
-        return function(*args, **kwargs)
-    return await encoding(characters).run(function, *args, **kwargs)
 
 
 class _Pace:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
+from mm_gateway.work_pools import encoding
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+_SHORT_CHARACTERS = 2**10
 _TOKEN = re.compile(r"\s*\S+|\s+$")
 _PIECE = re.compile(r"\s*(?:\w{1,8}|[^\w\s]{1,8})|\s+$")
 
@@ -22,3 +29,10 @@ def pieces_of(text: str) -> list[str]:
 def count_words(text: str) -> int:
     """How many tokens a text has."""
     return sum(1 for _ in _TOKEN.finditer(text))
+
+
+async def work_on(characters: int, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """What a function makes of texts of so many characters together: of short ones at once, for the way to a thread costs more."""
+    if characters <= _SHORT_CHARACTERS:
+        return function(*args, **kwargs)
+    return await encoding(characters).run(function, *args, **kwargs)
