@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +36,14 @@ class ServerCommand:
     def shown(self) -> str:
         """The command without folders, as the documentation gives it."""
         return " ".join(part.rsplit("/", 1)[-1] if part.startswith("/") else part for part in self.command)
+
+
+def gateway_of(name: str, models: Mapping[str, object], folder: Path) -> ServerCommand:
+    """A gateway with these entries, which it reads from a file in a folder that is there; it logs no requests."""
+    file = folder.resolve() / f"{name}.yaml"
+    file.write_text(json.dumps({"models": models}))
+    command = (sys.executable, "-m", "mm_gateway.main", "serve", "--models", str(file), "--port", PORT)
+    return ServerCommand(name, command, "mock", {"MM_GATEWAY_SERVER_REQUEST_LOG": "off"})
 
 
 class ServerError(Exception):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ import uvloop
 
 from benchmarks._http import Connection
 from benchmarks._measures import median, ratio
-from benchmarks._servers import PORT, ServerCommand, running
+from benchmarks._servers import gateway_of, running
 from benchmarks._tables import machine, markdown_table, versions, write_section
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
@@ -40,15 +39,13 @@ def _models(back_url: str) -> dict[str, object]:
     mock = {"model_name": "mock", "backend": "mock"}
     far = {"model_name": "mock", "backend": "remote", "base_url": back_url}
     return {
-        "models": {
-            "mock": mock,
-            "mock-2": mock,
-            "group-of-mocks": {"backend": "group", "members": ["mock", "mock-2"]},
-            "far": far,
-            "far-2": far,
-            "group-of-far": {"backend": "group", "members": ["far", "far-2"]},
-            "prefix-aware": {"backend": "group", "members": ["far", "far-2"], "strategy": "prefix-aware"},
-        }
+        "mock": mock,
+        "mock-2": mock,
+        "group-of-mocks": {"backend": "group", "members": ["mock", "mock-2"]},
+        "far": far,
+        "far-2": far,
+        "group-of-far": {"backend": "group", "members": ["far", "far-2"]},
+        "prefix-aware": {"backend": "group", "members": ["far", "far-2"], "strategy": "prefix-aware"},
     }
 
 
@@ -100,16 +97,9 @@ def main() -> int:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
 
-    def gateway(name: str, models: dict[str, object]) -> ServerCommand:
-        path = args.work.resolve() / f"{name}.yaml"
-        path.write_text(json.dumps(models))
-        environment = {"MM_GATEWAY_SERVER_REQUEST_LOG": "off"}
-        command = (sys.executable, "-m", "mm_gateway.main", "serve", "--models", str(path), "--port", PORT)
-        return ServerCommand(name, command, "mock", environment)
-
     with (
-        running(gateway("back", {"models": {"mock": {"model_name": "mock", "backend": "mock"}}})) as back,
-        running(gateway("front", _models(back.base_url))) as front,
+        running(gateway_of("back", {"mock": {"model_name": "mock", "backend": "mock"}}, args.work)) as back,
+        running(gateway_of("front", _models(back.base_url), args.work)) as front,
     ):
         text = uvloop.run(measure(front.base_url, 0.1 if args.quick else 1.0))
     if args.dry:

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ import uvloop
 
 from benchmarks._http import Connection
 from benchmarks._measures import Percentiles
-from benchmarks._servers import PORT, ServerCommand, running
+from benchmarks._servers import gateway_of, running
 from benchmarks._tables import machine, markdown_table, versions, write_section
 from benchmarks.fleet_simulation.clock import Clock
 from benchmarks.fleet_simulation.fleet import Fleet
@@ -109,16 +108,10 @@ def main() -> int:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
 
-    def gateway(name: str, models: Mapping[str, object]) -> ServerCommand:
-        path = args.work.resolve() / f"{name}.yaml"
-        path.write_text(json.dumps({"models": models}))
-        command = (sys.executable, "-m", "mm_gateway.main", "serve", "--models", str(path), "--port", PORT)
-        return ServerCommand(name, command, "mock", {"MM_GATEWAY_SERVER_REQUEST_LOG": "off"})
-
     mock = {"mock": {"model_name": "mock", "backend": "mock"}}
     rows: list[list[object]] = []
     with ExitStack() as stack:
-        backs = [stack.enter_context(running(gateway(f"back-{number}", mock))) for number in range(args.servers)]
+        backs = [stack.enter_context(running(gateway_of(f"back-{number}", mock, args.work))) for number in range(args.servers)]
         models: dict[str, object] = {
             f"server-{number}": {"model_name": "mock", "backend": "remote", "base_url": back.base_url} for number, back in enumerate(backs)
         }
@@ -128,7 +121,7 @@ def main() -> int:
             strategy: {"backend": "group", "members": members, "strategy": strategy, "routing": {"max_wait_s": MAX_WAIT_S}}
             for strategy in strategies
         }
-        front = stack.enter_context(running(gateway("front", models)))
+        front = stack.enter_context(running(gateway_of("front", models, args.work)))
         for load in (0.6, 0.85):
             for strategy in strategies:
                 asked = requests_of(args.servers, load, args.seconds, seed=1)
