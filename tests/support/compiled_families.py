@@ -92,6 +92,9 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
         final_logit_softcapping=3.0,
         layer_types=["sliding_attention", "full_attention", "sliding_attention"],
     ),
+    "gemma 2, nothing is capped": lambda: Gemma2Config(
+        **with_changes(head_dim=32), sliding_window=20, attn_logit_softcapping=None, final_logit_softcapping=None
+    ),
     "gemma 3": lambda: Gemma3TextConfig(
         **with_changes(num_hidden_layers=4, head_dim=32, query_pre_attn_scalar=24), sliding_window=20, layer_types=GEMMA_3_LAYERS
     ),

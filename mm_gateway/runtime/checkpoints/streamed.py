@@ -22,8 +22,9 @@ class NotStreamable(Exception):
 
 
 def attention_of(checkpoint: transformers.PreTrainedConfig) -> str:
-    """Which of transformers' attentions a model is built with, until the engine takes it over: torch's has no soft-capped scores."""
-    return "eager" if getattr(checkpoint.get_text_config(), "attn_logit_softcapping", None) is not None else "sdpa"
+    """Which of transformers' attentions a model is built with, until the engine takes it over: torch's has no soft-capped scores, and a
+    class that knows them refuses it where this checkpoint caps none, too."""
+    return "eager" if hasattr(checkpoint.get_text_config(), "attn_logit_softcapping") else "sdpa"
 
 
 class StreamedWeights:
