@@ -34,7 +34,8 @@ def random_model(work: Path, layers: int, context: int) -> Path:
     """The folder of a model as wide as SmolLM2-135M, with random weights."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from mm_gateway.configuration.loader import BUILT_IN_PREFIX, load_settings
+    from mm_gateway.configuration.loader import load_settings
+    from mm_gateway.configuration.model_entries import BUILT_IN_PREFIX
 
     config = LlamaConfig(
         vocab_size=VOCABULARY,

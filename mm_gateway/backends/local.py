@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ from mm_gateway.work_pools import MODELS, encoding
 if TYPE_CHECKING:  # the manager is torch-free, but what it hands out is not
     from mm_gateway.runtime.real_model_manager import RealModelManager
     from mm_gateway.runtime.tokens.model_text import ModelText
+
+logger = logging.getLogger(__name__)
 
 FAILED_FOR_S = 60.0
 """Seconds for which a load or an engine that failed speaks against the model; after that it may be tried anew."""
@@ -128,9 +131,11 @@ class LocalBackend:
             return await encoding(sum(map(len, texts))).run(engine.count_tokens, lease.engine, texts)
 
     async def read_files(self) -> None:
-        """What the files say of a model that was not loaded yet, where they are here."""
+        """What the files say of a model that was not loaded yet, where they are here. The log tells of a draft that cannot guess for it."""
         self._known_length = await MODELS.run(known_length, self.config)
         self._known_formats = await MODELS.run(known_formats, self.config)
+        if self.config.speculative_model is not None and (fault := await MODELS.run(_draft_fault, self.config)) is not None:
+            logger.error("%s cannot be loaded: speculative_model: %s", self._name, fault)
 
     async def probe(self, timeout_s: float) -> bool:
         """By what the manager knows: nothing is loaded for it, and nothing is waited for."""
@@ -160,6 +165,13 @@ def _read_text(config: ModelConfig) -> ModelText:
 
     leave_out_of_collections()
     return load_model_text(config)
+
+
+def _draft_fault(config: ModelConfig) -> str | None:
+    from mm_gateway.runtime.checkpoints.draft import draft_fault
+
+    leave_out_of_collections()
+    return draft_fault(config)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Queue[Progress | None]) -> None:

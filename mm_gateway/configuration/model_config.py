@@ -5,8 +5,8 @@ The loader checks by it, and the configuration reference is made of it. Knows no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -228,8 +228,22 @@ def model_names(models: Mapping[str, ModelConfig]) -> dict[str, str]:
     return {known: name for name, config in models.items() for known in (name, *config.aliases)}
 
 
+_NOT_OF_DRAFTS: Mapping[str, Any] = {
+    "aliases": (),
+    "pin": False,
+    "preload": False,
+    "ttl_s": None,
+    "price": None,
+    "speculative_model": None,
+    "speculative_tokens": None,
+}
+
+
 def as_draft(config: ModelConfig) -> ModelConfig:
     """An entry without what does not change how it guesses, so that a change of that loads nothing anew."""
-    return msgspec.structs.replace(
-        config, aliases=(), pin=False, preload=False, ttl_s=None, price=None, speculative_model=None, speculative_tokens=None
-    )
+    return msgspec.structs.replace(config, **_NOT_OF_DRAFTS)
+
+
+def not_of_drafts(keys: Iterable[str]) -> list[str]:
+    """Of an entry's keys those that mean nothing for a model that guesses."""
+    return [key for key in keys if key in _NOT_OF_DRAFTS]

@@ -40,7 +40,7 @@ ANSWER = [TextDelta(0, "a"), ChoiceFinished(0, "stop"), Usage(1, 1)]
         (ModelNotFoundError("m"), 404, "invalid_request_error", "model", "model_not_found", None),
         (RateLimitError("x", retry_after_s=2.5), 429, "rate_limit_error", None, "rate_limit_exceeded", ("retry-after", "3")),
         (ModelUnavailableError("x", retryable=True, retry_after_s=7), 503, "server_error", None, "model_overloaded", ("retry-after", "7")),
-        (ModelLoadError("x"), 503, "server_error", None, "model_overloaded", ("x-should-retry", "false")),
+        (ModelLoadError("x"), 503, "server_error", None, "model_load_failed", ("x-should-retry", "false")),
         (OutOfMemoryError("x"), 503, "server_error", None, "model_overloaded", ("retry-after", "1")),
         (ShuttingDownError("x"), 503, "server_error", None, None, ("retry-after", "1")),
         (UpstreamError("x", status=418, type="t", param="p", code="c"), 418, "t", "p", "c", None),

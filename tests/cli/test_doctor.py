@@ -91,6 +91,13 @@ def test_what_entries_need(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> N
     assert found["hub"]["status"] == "warn" and "hub may need it" in found["hub"]["found"]
 
 
+def test_a_draft_with_other_tokens(doctor: Doctor, gpt2_checkpoint: Path, qwen2_checkpoint: Path) -> None:
+    draft = {"model_name": "small", "path": str(qwen2_checkpoint)}
+    found = doctor({"big": {"model_name": "big", "path": str(gpt2_checkpoint), "speculative_model": draft}})
+    finding = found["model big: speculative_model"]
+    assert finding["status"] == "warn" and "small has other tokens, so it cannot guess what big says" in finding["found"]
+
+
 def test_a_port_that_is_taken_and_one_where_a_gateway_runs(doctor: Doctor) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

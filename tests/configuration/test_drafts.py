@@ -34,10 +34,11 @@ def test_it_may_be_an_entry_of_its_own(tmp_path: Path) -> None:
     assert found["big"].speculative_model == ModelConfig(model_name="org/small", path=str(tmp_path / "files"))
 
 
-def test_a_draft_does_without_a_draft_of_its_own(tmp_path: Path) -> None:
+def test_an_entry_that_has_a_draft_guesses_without_it_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     middle = "middle: {model_name: org/middle, speculative_model: small}"
     draft = models(tmp_path, "big: {model_name: org/big, speculative_model: middle}", middle, SMALL)["big"].speculative_model
     assert draft == ModelConfig(model_name="org/middle")
+    assert "model big: speculative_model: middle guesses without its own speculative_model" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,14 @@ def test_a_draft_does_without_a_draft_of_its_own(tmp_path: Path) -> None:
             "is only allowed with backend: local",
         ),
         (["big: {model_name: b, speculative_model: {model: s}}"], "big: speculative_model: unknown key"),
+        (
+            ["big: {model_name: b, speculative_model: {model_name: m, speculative_model: {model_name: s}}}"],
+            "big: speculative_model: speculative_model: means nothing for a model that guesses",
+        ),
+        (
+            ["big: {model_name: b, speculative_model: {model_name: m, pin: true}}"],
+            "big: speculative_model: pin: means nothing for a model that guesses",
+        ),
         (["big: {model_name: b, speculative_tokens: 16}"], "speculative_tokens: got 16, allowed is 1 to 15, or null"),
         (
             ["big: {model_name: b, speculative_model: 5}"],

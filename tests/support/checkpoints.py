@@ -47,6 +47,11 @@ def make_tokenizer(specials: list[str], *, vocab_size: int = 480, **roles: str) 
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
 
+def padded_tokenizer() -> PreTrainedTokenizerFast:
+    """Whose one special token fills and ends."""
+    return make_tokenizer(["<pad>"], pad_token="<pad>", eos_token="<pad>")
+
+
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     """The id of one token; transformers' own reader takes lists too and says so in its type."""
     found = tokenizer.convert_tokens_to_ids(token)

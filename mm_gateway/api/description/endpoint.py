@@ -66,7 +66,7 @@ ERRORS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Upstream": ("502", "The server behind a remote model cannot be reached, or broke off", ()),
     "Unavailable": (
         "503",
-        "The model cannot serve now (`model_overloaded`), or the gateway is shutting down",
+        "The model cannot serve now (`model_overloaded`) or be loaded (`model_load_failed`), or the gateway is shutting down",
         ("retry-after", "retry-after-ms", "x-should-retry"),
     ),
     "UpstreamTimeout": ("504", "The server behind a remote model did not answer in time", ()),

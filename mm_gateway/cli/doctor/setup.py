@@ -14,8 +14,9 @@ import httpx
 from packaging.requirements import Requirement
 
 from mm_gateway.cli.doctor.finding import Finding
-from mm_gateway.configuration.loader import PACKAGE_PREFIX, load_settings
+from mm_gateway.configuration.loader import load_settings
 from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.model_entries import PACKAGE_PREFIX
 from mm_gateway.configuration.server_settings import ServerSettings
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.errors import ConfigurationError, StorageError
@@ -51,6 +52,11 @@ def _entry(name: str, config: ModelConfig) -> Finding | None:
         return Finding(check, "warn", f"path: {path} does not exist", "Correct the path, or put the model there")
     if isinstance(config.speculative_model, ModelConfig) and (found := _entry(f"{name}: speculative_model", config.speculative_model)):
         return found
+    if config.speculative_model is not None:
+        from mm_gateway.runtime.checkpoints.draft import ANOTHER_DRAFT, draft_fault  # with transformers, which takes a while
+
+        if (fault := draft_fault(config)) is not None:
+            return Finding(f"{check}: speculative_model", "warn", fault, ANOTHER_DRAFT)
     if config.script is not None and not Path(config.script).is_file():
         return Finding(check, "fail", f"script: {config.script} does not exist", "Correct the path")
     return None

@@ -13,8 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mm_gateway.configuration.hub_names import gguf_models, gguf_parts, has_gguf_ending
-from mm_gateway.configuration.loader import PACKAGE_PREFIX
 from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.configuration.model_entries import PACKAGE_PREFIX
 from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.hub.download import download

@@ -92,7 +92,7 @@ def save(folder: Path, config: PreTrainedConfig) -> tuple[Path, PreTrainedModel]
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
     model.save_pretrained(folder)
-    checkpoints.make_tokenizer(["<pad>"], pad_token="<pad>", eos_token="<pad>").save_pretrained(folder)
+    checkpoints.padded_tokenizer().save_pretrained(folder)
     return folder, model
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from mm_gateway.backends.local import LocalBackend
 from mm_gateway.chat_templates.reasoning_formats.format import ThoughtPlan
 from mm_gateway.chat_templates.reasoning_formats.formats import REASONING_FORMATS, tags
 from mm_gateway.configuration.settings import EngineSettings
@@ -19,12 +21,19 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
+from mm_gateway.runtime.real_model_manager import RealModelManager
 from tests.runtime.engine.test_compiled_forward import SHAPE, save
 from tests.runtime.engine.test_prompt_lookup import GRAMMARS, PLAIN, REPETITIVE, told
+from tests.support import checkpoints
+from tests.support.gguf_checkpoint import write_gguf
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler")
 
 Factory = Callable[..., InferenceEngine]
+
+
+def with_draft(folder: Path, draft: ModelConfig) -> ModelConfig:
+    return ModelConfig(model_name=str(folder), device="cpu", dtype="fp32", speculative_model=draft)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +54,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     shorter.save_pretrained(truncated)
     for file in folder.glob("token*"):
         (truncated / file.name).write_bytes(file.read_bytes())
-    return {"target": folder, "equal": folder, "random": random, "truncated": truncated, "in 4 bits": folder}
+    gguf = write_gguf(tmp_path_factory.mktemp("gguf") / "m.gguf", shorter, checkpoints.padded_tokenizer(), GGMLQuantizationType.Q8_0)
+    return {"target": folder, "equal": folder, "random": random, "truncated": truncated, "in 4 bits": folder, "a GGUF file": gguf}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
@@ -55,7 +72,7 @@ def make_engine(folders: dict[str, Path]) -> Iterator[Factory]:
     def make(draft: str | None = None, *, kv_cache_bytes: int | None = None, tokens: int | None = 4, **settings: Any) -> InferenceEngine:
         entry: dict[str, Any] = {"device": "cpu", "dtype": "fp32"}
         if draft is not None:
-            held: dict[str, Any] = {"dtype": "auto", "quantization": "4bit"} if draft == "in 4 bits" else {"dtype": "fp32"}
+            held: dict[str, Any] = {"in 4 bits": {"quantization": "4bit"}, "a GGUF file": {}}.get(draft, {"dtype": "fp32"})
             entry |= {"speculative_model": ModelConfig(model_name=str(folders[draft]), **held), "speculative_tokens": tokens}
         loaded = ModelLoader().load(ModelConfig(model_name=str(folders["target"]), **entry))
         few: dict[str, Any] = {"prompt_lookup": False, "max_running": 6} | settings  # of many at a time none is guessed for
@@ -82,14 +99,14 @@ def expected(folders: dict[str, Path]) -> Iterator[Callable[..., list[Any]]]:
     engine.close()
 
 
-@pytest.mark.parametrize("draft", ["equal", "random", "truncated", "in 4 bits"])
+@pytest.mark.parametrize("draft", ["equal", "random", "truncated", "in 4 bits", "a GGUF file"])
 def test_texts_are_the_same_token_by_token(draft: str, make_engine: Factory, expected: Callable[..., list[Any]]) -> None:
     engine = make_engine(draft)
     assert told(engine, together=False) == expected()
     stats = engine.stats().draft_model
     assert stats.tokens > 500
     share = stats.accepted / stats.tokens
-    assert {"equal": share > 0.9, "random": share < 0.2, "truncated": share > 0.1, "in 4 bits": share > 0.2}[draft], share
+    assert {"equal": share > 0.9, "random": share < 0.2, "in 4 bits": share > 0.2}.get(draft, share > 0.1), share
     assert told(engine, together=True) == expected()
     assert engine.stats().draft_model.tokens > stats.tokens
     assert told(engine, together=True) == expected(), "with prefixes that are kept"
@@ -168,16 +185,31 @@ def test_a_draft_model_that_fails_costs_no_request(make_engine: Factory, expecte
 
 
 def test_a_draft_with_other_tokens_is_refused_before_its_weights_are_read(folders: dict[str, Path], tmp_path: Path) -> None:
-    from tests.support import checkpoints
-
     other = checkpoints.qwen2(tmp_path)
     for file in other.glob("*.safetensors"):
         file.unlink()
-    entry = ModelConfig(
-        model_name=str(folders["target"]), device="cpu", dtype="fp32", speculative_model=ModelConfig(model_name=str(other), device="cpu")
-    )
+    entry = with_draft(folders["target"], ModelConfig(model_name=str(other), device="cpu"))
     with pytest.raises(ModelLoadError, match="has other tokens, so it cannot guess"):
         ModelLoader().load(entry)
+
+
+async def test_a_draft_with_other_tokens_is_told_at_the_start(
+    folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = RealModelManager()
+    for draft in (folders["truncated"], folders["a GGUF file"], tmp_path / "nothing"):
+        await LocalBackend("big", with_draft(folders["target"], ModelConfig(model_name="small", path=str(draft))), manager, 0).read_files()
+    assert not caplog.records
+    other = ModelConfig(model_name="other", path=str(checkpoints.qwen2(tmp_path)))
+    await LocalBackend("big", with_draft(folders["target"], other), manager, 0).read_files()
+    assert "big cannot be loaded: speculative_model: other has other tokens" in caplog.text
+    manager.close()
+
+
+def test_a_draft_with_a_draft_is_refused(folders: dict[str, Path]) -> None:
+    small = ModelConfig(model_name=str(folders["truncated"]))
+    with pytest.raises(ModelLoadError, match="has a speculative_model itself"):
+        ModelLoader().load(with_draft(folders["target"], with_draft(folders["truncated"], small)))
 
 
 def test_a_model_that_its_modules_compute_takes_no_draft(make_engine: Factory) -> None:
