@@ -85,10 +85,6 @@ class KernelLinear(PackedLinear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.kernel(x)
 
-    def rows(self, ids: torch.Tensor) -> torch.Tensor:
-        """The weights of some outputs, ids [...] -> [..., in_features] fp32."""
-        return self.kernel.rows(ids)
-
 
 def packed_linear(weight: torch.Tensor | Blocks | StoredRows, bias: torch.Tensor | None, weights: Weights) -> PackedLinear:
     """The packed form of a layer: blocks as they are; numbers as `weights`, or at fp32 where that kind cannot hold them.
@@ -184,7 +180,11 @@ class StoredEmbedding(PackedEmbedding):
 
 
 class LayerEmbedding(PackedEmbedding):
-    """The rows of a layer: of the output layer where both share their weights, else of one that is there for nothing else."""
+    """The rows of a layer: of the output layer where both share their weights, else of one that is there for nothing else.
+
+    Attributes:
+        kernel: of the layer. scale: what its rows are multiplied with.
+    """
 
     def __init__(self, layer: KernelLinear, *, is_shared: bool, scale: torch.Tensor | float | None = None) -> None:
         super().__init__(layer.out_features, layer.in_features, scale)
@@ -192,7 +192,11 @@ class LayerEmbedding(PackedEmbedding):
             self.layer = layer  # counted with the model's weights
         # Of no numbers: transformers takes a model's device and dtype from a parameter, and OLMo, whose norms have none, may have no other.
         self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
-        self._rows_of = layer.rows
+        self.kernel = layer.kernel
+
+    @property
+    def scale(self) -> float:
+        return 1.0 if self._scale is None else self._scale
 
     def _rows(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._rows_of(ids)
+        return self.kernel.rows(ids)

@@ -1,4 +1,4 @@
-"""Models on a CPU, their layers computed by one compiled call a step (runtime/kernels/decoder.py).
+"""Models on a CPU, computed by one compiled call a step (runtime/kernels/model.py).
 
 Which models: those of the layer classes of compiled_layers/families.py. What differs from model to model is read from their modules and
 from what their attention is called with, so a new model of a known family needs nothing here.
@@ -14,19 +14,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear, LayerEmbedding
 from mm_gateway.runtime.engine.attention_hook import LayerCall
 from mm_gateway.runtime.engine.compiled_layers.families import FAMILIES, LayerFamily, family_of
 from mm_gateway.runtime.engine.compiled_layers.rotary_tables import RotaryTables
 from mm_gateway.runtime.engine.compiled_layers.weights import layer_weights, norm_of
-from mm_gateway.runtime.kernels.decoder import Decoder, DecoderShape, Segment
+from mm_gateway.runtime.kernels.block_linear import BlockLinear
+from mm_gateway.runtime.kernels.decoder import Decoder, DecoderShape
 from mm_gateway.runtime.kernels.library import library
+from mm_gateway.runtime.kernels.model import Angles, Model, Segment
 from mm_gateway.runtime.kv_cache.cache import AttentionShape
 from mm_gateway.runtime.kv_cache.slot_cache import SlotKVCache
 
 logger = logging.getLogger(__name__)
-
-MOST_ROWS = 256
-"""Rows of one call: more give nothing, and take memory for what stands between the products."""
 
 
 class CompiledForward:
@@ -53,8 +53,10 @@ class CompiledForward:
         self._embedding_factor, self._logit_factor = _factors(config)
         self._logit_cap: float | None = getattr(config, "final_logit_softcapping", None)
         self._head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
-        self._decoder = decoder
         self._rotary = rotary
+        looked_up, factor = self._looked_up()
+        head = self._head.kernel if isinstance(self._head, KernelLinear) else None
+        self._model = Model(decoder, embeddings=looked_up, factor=factor, head=head)
 
     @property
     def is_invariant(self) -> bool:
@@ -72,33 +74,37 @@ class CompiledForward:
         Returns:
             Logits [wanted, vocabulary], [0, 0] where none are, and the last hidden states [rows, hidden], fp32.
         """
-        x: torch.Tensor = self._embed(torch.tensor(tokens)).float()
-        at = torch.tensor(positions)
-        if self._positions is not None:
-            x = x + self._positions(at).float()
-        x = (x if self._embedding_factor == 1 else x * self._embedding_factor).contiguous()
-        tables = [table(at) for table in self._rotary]
-        for first in range(0, len(tokens), MOST_ROWS):
-            rows = slice(first, first + MOST_ROWS)
-            self._decoder(x[rows], [(cosines[rows], sines[rows]) for cosines, sines in tables], _within(segments, first, first + MOST_ROWS))
+        given = None if self._model.looks_up else self._embeddings(tokens, positions)
+        x, logits = self._model(tokens, self._angles(positions), segments, wanted, given)
         if not wanted:
             return x.new_empty(0, 0), x
-        logits = self._head(x[torch.tensor(wanted)]).float()
+        if logits is None:
+            logits = self._head(x[torch.tensor(wanted)]).float()
         if self._logit_factor != 1:
             logits = logits * self._logit_factor
         if self._logit_cap is not None:
             logits = self._logit_cap * torch.tanh(logits / self._logit_cap)
         return logits, x
 
+    def _looked_up(self) -> tuple[BlockLinear | None, float]:
+        """The layer that embeddings are looked up in by the call, and their factor; None where more is done to them than that."""
+        embed = self._embed
+        if not isinstance(embed, LayerEmbedding) or self._positions is not None or 1 not in (embed.scale, self._embedding_factor):
+            return None, 1.0
+        return embed.kernel, embed.scale * self._embedding_factor
 
-def _within(segments: AbstractSequence[Segment], first: int, last: int) -> list[Segment]:
-    """The parts of segments in rows `first` to `last`, counted from `first`."""
-    parts: list[Segment] = []
-    for segment in segments:
-        start, stop = max(segment.first_row, first), min(segment.first_row + segment.rows, last)
-        if start < stop:
-            parts.append(Segment(start - first, stop - start, segment.start + start - segment.first_row, segment.cache_row))
-    return parts
+    def _embeddings(self, tokens: list[int], positions: list[int]) -> torch.Tensor:
+        x: torch.Tensor = self._embed(torch.tensor(tokens)).float()
+        if self._positions is not None:
+            x = x + self._positions(torch.tensor(positions)).float()
+        return (x if self._embedding_factor == 1 else x * self._embedding_factor).contiguous()
+
+    def _angles(self, positions: list[int]) -> Angles:
+        if self.is_invariant:
+            last = max(positions)
+            return Angles([table.whole(last) for table in self._rotary], positions)
+        at = torch.tensor(positions)
+        return Angles([table.of(at) for table in self._rotary], range(len(positions)))
 
 
 def compile_forward(

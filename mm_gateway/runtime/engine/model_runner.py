@@ -19,7 +19,8 @@ from mm_gateway.runtime.engine.compiled_forward import CompiledForward, compile_
 from mm_gateway.runtime.engine.decode_graphs import DecodeGraphs
 from mm_gateway.runtime.engine.hidden_states import last_hidden_states
 from mm_gateway.runtime.engine.sequence_angles import SequenceAngles
-from mm_gateway.runtime.kernels.decoder import Cells, Segment
+from mm_gateway.runtime.kernels.decoder import Cells
+from mm_gateway.runtime.kernels.model import Segment
 from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
 from mm_gateway.runtime.kv_cache.cache import AttentionShape, KVCache, StepAttention
 from mm_gateway.runtime.kv_cache.choosing import Layout, make_kv_cache

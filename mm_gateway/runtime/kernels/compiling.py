@@ -56,7 +56,7 @@ def compile_library(folder: Path) -> Path:
 
 
 def _units() -> list[tuple[str, tuple[str, ...]]]:
-    names = ("block_linear", "decoder", "threads", "portable", "float_kernels", "rows", "quantize")
+    names = ("block_linear", "decoder", "model", "argmax", "threads", "portable", "float_kernels", "rows", "quantize")
     units: list[tuple[str, tuple[str, ...]]] = [(f"{name}.cpp", ()) for name in names]
     if platform.machine() in ("x86_64", "AMD64"):
         units += [("avx2.cpp", _AVX2), ("avx2.cpp", (*_AVX2, "-mavxvnni")), ("avx512_vnni.cpp", _AVX512)]

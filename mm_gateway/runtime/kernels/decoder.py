@@ -1,4 +1,4 @@
-"""The layers of a decoder as one compiled call a step: native/decoder.h says what they compute."""
+"""The layers of a decoder, as native/decoder.h computes them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from mm_gateway.runtime.kernels.decoder_structs import (
     MixtureStruct,
     NormStruct,
     ProjectionStruct,
-    SegmentStruct,
-    StepStruct,
 )
 from mm_gateway.runtime.kernels.library import library
 
@@ -174,18 +172,11 @@ class DecoderShape:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Rows [first_row, first_row + rows): positions from `start` on of the sequence whose position 0 is at `cache_row` of the cache."""
-
-    first_row: int
-    rows: int
-    start: int
-    cache_row: int
-
-
 class Decoder:
-    """All layers and the last norm of one model over one cache. Called by one thread at a time.
+    """All layers and the last norm of one model over one cache, for `Model` to compute.
+
+    Attributes:
+        address: of the `struct Decoder` of native/decoder.h.
 
     Args:
         cache: per layer keys and values, [positions, ...] of kv_heads * cells.head_bytes(head_dim) bytes each.
@@ -202,12 +193,10 @@ class Decoder:
         cache: AbstractSequence[tuple[torch.Tensor, torch.Tensor]],
         cells: Cells = Cells.FP32,
     ) -> None:
-        loaded = library()
-        if loaded is None:
+        if library() is None:
             raise RuntimeError("no compiled kernels")
         if not shape.computable or not all(layer.computable and layer.fits(shape) for layer in layers):
             raise ValueError(f"no kernels for {shape}")
-        self._run, self._workspace_bytes = loaded.decoder_run, loaded.decoder_workspace
         self._kept: list[object] = [list(layers), list(cache)]  # the library reads all this by its addresses
         self._layers = (LayerStruct * len(layers))()
         for index, (layer, (keys, values)) in enumerate(zip(layers, cache, strict=True)):
@@ -243,7 +232,7 @@ class Decoder:
             self._layers,
             self._norm(last_norm),
         )
-        self._workspace = torch.empty(0, dtype=torch.uint8)
+        self.address = ctypes.addressof(self._decoder)
 
     def _norm(self, norm: Norm | None, width: int = 0) -> NormStruct:
         """width: of the numbers that a norm that is not there leaves as they are."""
@@ -271,31 +260,6 @@ class Decoder:
         )
         self._kept += [gate_up, down, shared, made]
         return ctypes.pointer(made)
-
-    def __call__(
-        self, x: torch.Tensor, rotary: AbstractSequence[tuple[torch.Tensor, torch.Tensor]], segments: AbstractSequence[Segment]
-    ) -> None:
-        """Write the step's keys and values into the cache, and replace embeddings by last hidden states.
-
-        Args:
-            x: [rows, hidden] fp32, contiguous. rotary: up to two tables of cosines and sines, [rows, rotary_dim / 2] fp32 each.
-            segments: cover the rows, each of another sequence.
-        """
-        rows = len(x)
-        needed = self._workspace_bytes(ctypes.byref(self._decoder), rows)
-        if self._workspace.nbytes < needed:
-            self._workspace = torch.empty(needed, dtype=torch.uint8)
-        tables = [tuple(table.contiguous() for table in pair) for pair in rotary]
-        step = StepStruct(
-            rows,
-            x.data_ptr(),
-            (ctypes.c_void_p * 2)(*(cosines.data_ptr() for cosines, _ in tables)),
-            (ctypes.c_void_p * 2)(*(sines.data_ptr() for _, sines in tables)),
-            len(segments),
-            (SegmentStruct * len(segments))(*((s.first_row, s.rows, s.start, s.cache_row) for s in segments)),
-            self._workspace.data_ptr(),
-        )
-        self._run(ctypes.byref(self._decoder), ctypes.byref(step), torch.get_num_threads())
 
 
 def _projection(layers: Projection) -> ProjectionStruct:

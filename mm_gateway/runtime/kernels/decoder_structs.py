@@ -1,4 +1,4 @@
-"""The structures of native/decoder.h and native/float_kernels.h, field by field."""
+"""The structures of native/decoder.h, native/float_kernels.h and native/model.cpp, field by field."""
 
 from __future__ import annotations
 
@@ -71,15 +71,31 @@ class SegmentStruct(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_int64) for name in ("first_row", "rows", "start", "cache_row"))
 
 
-class StepStruct(ctypes.Structure):
-    """`struct Step`."""
+class ModelStruct(ctypes.Structure):
+    """`struct Model` of native/model.cpp."""
+
+    _fields_ = (
+        ("decoder", ctypes.c_void_p),
+        ("embeddings", ctypes.c_void_p),
+        ("factor", ctypes.c_double),
+        ("head", ctypes.c_void_p),
+    )
+
+
+class ModelStepStruct(ctypes.Structure):
+    """`struct ModelStep` of native/model.cpp."""
 
     _fields_ = (
         ("rows", ctypes.c_int64),
-        ("x", ctypes.c_void_p),
+        ("tokens", ctypes.c_void_p),
+        ("angles", ctypes.c_void_p),
         ("cosines", ctypes.c_void_p * 2),
         ("sines", ctypes.c_void_p * 2),
+        ("x", ctypes.c_void_p),
         ("segments", ctypes.c_int64),
         ("segment", ctypes.POINTER(SegmentStruct)),
+        ("wanted", ctypes.c_int64),
+        ("wanted_row", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
         ("workspace", ctypes.c_void_p),
     )

@@ -85,10 +85,12 @@ def _load() -> ctypes.CDLL | None:
     loaded.block_linear_rows.restype = None
     loaded.block_linear_quantize.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 3]
     loaded.block_linear_quantize.restype = None
-    loaded.decoder_workspace.argtypes = [ctypes.c_void_p, ctypes.c_int64]
-    loaded.decoder_workspace.restype = ctypes.c_int64
-    loaded.decoder_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
-    loaded.decoder_run.restype = None
+    loaded.model_workspace.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    loaded.model_workspace.restype = ctypes.c_int64
+    loaded.model_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    loaded.model_run.restype = None
+    loaded.argmax_rows.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int]
+    loaded.argmax_rows.restype = None
     loaded.block_linear_start.argtypes = [ctypes.c_void_p]
     loaded.block_linear_start.restype = None
     loaded.block_linear_use.argtypes = [ctypes.c_char_p]

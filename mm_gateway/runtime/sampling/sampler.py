@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mm_gateway.runtime.kernels.argmax import most_probable
 from mm_gateway.runtime.sampling.noise import gumbel_noise, noise_keys
 from mm_gateway.runtime.sampling.penalties import TokenCounts
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -87,7 +88,10 @@ class Sampler:
             logits: [len(sequences), vocabulary] fp32; may be overwritten.
             masked: rows whose tokens are restricted, and [len(rows), vocabulary] bool, True for those that may be drawn.
         """
-        batch, ahead = self._batch_of(sequences, logits.shape[-1]), _ahead(sequences)
+        batch = self._batch_of(sequences, logits.shape[-1])
+        if masked is None and batch.is_plain and (found := most_probable(logits)) is not None:
+            return [Sampled(token if token >= 0 else None, None) for token in found]
+        ahead = _ahead(sequences)
         usable = torch.isfinite(logits.amax(-1))
         log_normalizer = logits[batch.scored].logsumexp(-1) if batch.scored_rows else None
         raw = logits[batch.scored] if batch.scored_rows else None
@@ -106,7 +110,10 @@ class Sampler:
         self, logits: torch.Tensor, sequences: list[Sequence], masked: tuple[list[int], torch.Tensor] | None = None
     ) -> list[int | None]:
         """As `sample` would draw the token behind all guesses of each sequence, from the logits of another model; None: from none."""
-        batch, ahead = self._batch_of(sequences, logits.shape[-1]), [seq.draft_len for seq in sequences]
+        batch = self._batch_of(sequences, logits.shape[-1])
+        if masked is None and batch.is_plain and (found := most_probable(logits)) is not None:
+            return [token if token >= 0 else None for token in found]
+        ahead = [seq.draft_len for seq in sequences]
         usable = torch.isfinite(logits.amax(-1))
         stuck = self._restrict(logits, batch, sequences, ahead, masked)
         tokens = torch.where(usable, self._draw(logits, batch, sequences, ahead), -1).tolist()
@@ -174,7 +181,11 @@ class Sampler:
 
 
 class _Batch:
-    """Parameters of a batch as tensors, rows grouped by what they need."""
+    """Parameters of a batch as tensors, rows grouped by what they need.
+
+    Attributes:
+        is_plain: every row's token is its most probable one, of logits as they are, and nothing is told of it.
+    """
 
     def __init__(self, sequences: list[Sequence], vocab_size: int, device: torch.device) -> None:
         configs = [seq.config for seq in sequences]
@@ -209,6 +220,8 @@ class _Batch:
         self.top = [configs[row].logprobs or 0 for row in self.scored_rows]
         entries = [(row, token, bias) for row, config in enumerate(configs) for token, bias in config.logit_bias.items()]
         self.biases = (rows([e[0] for e in entries]), rows([e[1] for e in entries]), column([e[2] for e in entries])) if entries else None
+        touched = self.penalized_rows or self.barred_rows or self.scored_rows or entries
+        self.is_plain = len(self.greedy_rows) == len(sequences) and not touched
 
 
 def _ahead(sequences: list[Sequence]) -> list[int]:

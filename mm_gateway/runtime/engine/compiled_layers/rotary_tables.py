@@ -33,15 +33,19 @@ class RotaryTables:
         """Numbers of a head that are rotated."""
         return 2 * self._cosines.shape[1]
 
-    def __call__(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """positions: [rows] int64 -> cosines and sines, [rows, half] fp32."""
-        if not self.is_fixed:
-            return self._compute(positions)
-        last = int(positions.max())
+    def whole(self, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines of position 0 to `last` at least, [positions, half] fp32. Where they are fixed."""
         if last >= len(self._cosines):
             more = self._compute(torch.arange(len(self._cosines), (last // _CHUNK + 1) * _CHUNK))
             self._cosines, self._sines = torch.cat([self._cosines, more[0]]), torch.cat([self._sines, more[1]])
-        return self._cosines[positions], self._sines[positions]
+        return self._cosines, self._sines
+
+    def of(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """positions: [rows] int64 -> cosines and sines, [rows, half] fp32."""
+        if not self.is_fixed:
+            return self._compute(positions)
+        cosines, sines = self.whole(int(positions.max()))
+        return cosines[positions], sines[positions]
 
     def _compute(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         tables: tuple[torch.Tensor, torch.Tensor] = self._module(torch.zeros((), dtype=torch.float32), positions[None], *self._kind)
