@@ -314,15 +314,15 @@ def verify(model: PreTrainedModel, runner: ModelRunner, *, tolerance: float) -> 
 
 
 def _sensitivity(model: PreTrainedModel, tokens: torch.Tensor, expected: torch.Tensor) -> float:
-    """How far the model's own logits move when its embeddings change by a millionth, in standard deviations; the larger of two trials."""
+    """How far the model's logits move when its embeddings change by four millionths, in standard deviations: the most of eight trials."""
     embeddings: torch.nn.Module = model.get_input_embeddings()  # type: ignore[assignment]
     found = 0.0
-    for seed in range(2):
+    for seed in range(8):
         generator = torch.Generator().manual_seed(seed)
 
         def moved(_: object, __: object, output: torch.Tensor, generator: torch.Generator = generator) -> torch.Tensor:
             noise = torch.randn(output.shape, generator=generator, dtype=torch.float32).to(output.device)
-            return (output.float() * (1 + 1e-6 * noise)).to(output.dtype)
+            return (output.float() * (1 + 4e-6 * noise)).to(output.dtype)
 
         handle = embeddings.register_forward_hook(moved)
         try:
