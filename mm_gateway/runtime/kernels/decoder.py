@@ -22,7 +22,7 @@ from mm_gateway.runtime.kernels.library import library
 
 # Names of transformers -> `enum Activation` of native/float_kernels.h.
 ACTIVATIONS = {"silu": 0, "swish": 0, "gelu_pytorch_tanh": 1, "gelu_new": 1, "gelu_fast": 1, "gelu": 2, "relu": 3}
-MOST_GROUP = 48
+MOST_GROUP = 96
 """Query heads that share a key head: MOST_QUERIES of native/float_kernels.h."""
 MOST_HEAD_DIM = 256
 

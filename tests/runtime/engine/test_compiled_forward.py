@@ -167,6 +167,20 @@ def test_a_prompt_longer_than_one_call_reuse_and_preemption_are_exact(tmp_path: 
     assert scarce.stats().preemptions > 0
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral, a window"])
+def test_scores_that_differ_widely_are_added_up_as_exactly(family: str, tmp_path: Path, make_engine: Factory) -> None:
+    folder, model = save(tmp_path, FAMILIES[family]())
+    with torch.no_grad():
+        for layer in model.base_model.layers:  # type: ignore[union-attr]
+            layer.self_attn.q_proj.weight *= 30  # type: ignore[union-attr, operator]
+    model.save_pretrained(folder)
+    ids = prompt(300)
+    with torch.inference_mode():
+        expected = model(input_ids=torch.tensor([ids])).logits[0, :-1].double().log_softmax(-1)
+    found = log_probabilities(make_engine(folder), 300)
+    assert torch.allclose(found.double(), expected[range(299), ids[1:]], atol=1e-3)
+
+
 @pytest.mark.parametrize("kernels", ["portable", "avx2", "avx512_vnni"])
 @pytest.mark.parametrize("family", ["qwen3", "gpt2", "gpt neox", "gemma 2"])
 def test_every_instruction_set_is_exact(family: str, kernels: str, tmp_path: Path, make_engine: Factory) -> None:

@@ -1,9 +1,12 @@
 // Attention over a cache, a block of keys at a time, with the softmax kept up to date from block to block: M. Milakov, N. Gimelshein, Online
 // normalizer calculation for softmax, https://arxiv.org/abs/1805.02867; T. Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135.
-// A block is two small products, queries with keys and probabilities with values, the latter in the tiles of dense.h. Blocks begin at multiples
-// of KEYS, so that a row is attended in the same order whatever rows are computed beside it. Narrower cells are widened a block at a time.
-// A block's values are fetched while its keys are read, and the next block's keys while its values are (`ahead`, as in dense.h).
+// A block's keys and values are widened once for all queries, the keys across, and then are the weights of two small products, of queries with
+// keys and of probabilities with values, in the tiles of dense.h; what no query of a tile sees is left out. Blocks begin at multiples of KEYS, so
+// that a row is attended in the same order whatever rows are computed beside it. A block's values are fetched while its keys are read, and the
+// next block's keys while its values are.
 #pragma once
+#include <type_traits>
+
 #include "cells.h"
 #include "dense.h"
 
@@ -11,112 +14,96 @@ namespace {
 
 constexpr int64_t KEYS = 64;  // of one block
 
-// Scores of Q queries and WIDTH / Q keys, a register of partial sums each: what a score is does not depend on how many queries there are.
-template <int Q>
-void score_tile(const float* queries, int64_t dim, const float* const* keys, int64_t ahead, float* scores) {
-    constexpr int K = WIDTH / Q;
-    Floats sums[WIDTH] = {};
-    for (int64_t at = 0; at < dim; at += WIDTH) {
-        Floats query[Q];
-#pragma GCC unroll 4
-        for (int q = 0; q < Q; q++) query[q] = load(queries + q * dim + at);
-#pragma GCC unroll 16
-        for (int k = 0; k < K; k++) {
-            __builtin_prefetch(keys[k] + at + ahead, 0, 2);
-            const Floats key = load(keys[k] + at);
-#pragma GCC unroll 4
-            for (int q = 0; q < Q; q++) sums[q * K + k] = multiply_add(key, query[q], sums[q * K + k]);
-        }
-    }
-    float found[WIDTH];
-    store(found, sums_of(sums));
-    for (int q = 0; q < Q; q++) std::memcpy(scores + q * KEYS, found + q * K, K * sizeof(float));
-}
-
-template <int Q>
-void score_rows(const float* queries, int64_t dim, const float* const* keys, int64_t ahead, int64_t count, float* scores) {
-    for (int64_t key = 0; key < count; key += WIDTH / Q) score_tile<Q>(queries, dim, keys + key, ahead, scores + key);
-}
-
-// scores [query][KEYS] of a block's `here` keys.
-void score(const float* queries, int64_t count, const float* keys, int64_t stride, int64_t ahead, int64_t here, int64_t dim, float* scores) {
-    constexpr int Q = WIDTH / 4;  // four keys at once
-    const float* rows[KEYS];
-    for (int64_t i = 0; i < KEYS; i++) rows[i] = keys + std::min(i, here - 1) * stride;
-    int64_t query = 0;
-    for (; query + Q <= count; query += Q) score_rows<Q>(queries + query * dim, dim, rows, ahead, here, scores + query * KEYS);
-    for (; query < count; query++) score_rows<1>(queries + query * dim, dim, rows, ahead, here, scores + query * KEYS);
-}
-
 // Scores kept within the cap: Gemma Team, Gemma 2, https://arxiv.org/abs/2408.00118. tanh(x) = 1 - 2 / (1 + e^2x).
-void soften(float* scores, float cap) {
-    for (int64_t i = 0; i < KEYS; i += WIDTH)
+void soften(float* scores, int64_t count, float cap) {
+    for (int64_t i = 0; i < count; i += WIDTH)
         store(scores + i, cap - all(2.0f * cap) / (all(1.0f) + exponential(load(scores + i) * (2.0f / cap))));
 }
 
-// What a query knows after the blocks so far: its largest score, and sums relative to that.
+// What a query knows after the blocks so far. Its probabilities are relative to e^reference: any number near the largest score will do, so it
+// stays until a score is so much larger, which is seldom, and only then what was added up is brought to the new one.
 struct Softmax {
-    float largest = -INFINITY, total = 0.0f;
+    static constexpr float SLACK = 8.0f;
+    float reference = -INFINITY;
+    Floats total{};
 
-    // Turns scores [from, to) of the block into probabilities, the others into zeros, and brings `sums` [dim] to the new largest score.
-    void update(float* scores, int64_t from, int64_t to, float* sums, int64_t dim) {
+    // Turns scores [from, to) of a block's first `count` into probabilities, the others into zeros, and brings `sums` [dim] to the reference.
+    void update(float* scores, int64_t from, int64_t to, int64_t count, float* sums, int64_t dim) {
         for (int64_t i = 0; i < from; i++) scores[i] = -INFINITY;
-        for (int64_t i = to; i < KEYS; i++) scores[i] = -INFINITY;
+        for (int64_t i = to; i < count; i++) scores[i] = -INFINITY;
         Floats most = all(-INFINITY);
-        for (int64_t i = 0; i < KEYS; i += WIDTH) most = larger(most, load(scores + i));
-        const float now = std::fmax(largest, largest_of(most));
-        const float shrink = std::exp(largest - now);
-        Floats added{};
-        for (int64_t i = 0; i < KEYS; i += WIDTH) {
-            const Floats probability = exponential(load(scores + i) - now);
-            store(scores + i, probability);
-        }
-        for (int64_t i = 0; i < from; i++) scores[i] = 0.0f;
-        for (int64_t i = to; i < KEYS; i++) scores[i] = 0.0f;
-        for (int64_t i = 0; i < KEYS; i += WIDTH) added += load(scores + i);
-        total = total * shrink + sum_of(added);
-        if (shrink != 1.0f)
+        for (int64_t i = 0; i < count; i += WIDTH) most = larger(most, load(scores + i));
+        if (any_above(most, all(reference + SLACK))) {
+            const float now = largest_of(most);
+            const Floats shrink = exponential(all(reference - now));
+            total *= shrink;
             for (int64_t at = 0; at < dim; at += WIDTH) store(sums + at, load(sums + at) * shrink);
-        largest = now;
+            reference = now;
+        }
+        for (int64_t i = 0; i < count; i += WIDTH) store(scores + i, exponential(load(scores + i) - reference));
+        for (int64_t i = 0; i < from; i++) scores[i] = 0.0f;
+        for (int64_t i = to; i < count; i++) scores[i] = 0.0f;
+        for (int64_t i = 0; i < count; i += WIDTH) total += load(scores + i);
     }
 };
 
-void attend(const Attention& a) {
-    alignas(64) float queries[MOST_QUERIES * MOST_HEAD_DIM], sums[MOST_QUERIES * MOST_HEAD_DIM], scores[MOST_QUERIES * KEYS];
+// sums [rows][dim] += probabilities [rows][KEYS] * values [seen][dim], `stride` bytes apart; those `ahead` bytes on are fetched.
+template <class Weight>
+void add_values(const float* probabilities, const char* values, int64_t stride, int64_t ahead, int64_t seen, float* sums, int64_t rows, int64_t dim) {
+    const Weight* weights = reinterpret_cast<const Weight*>(values);
+    const int64_t size = sizeof(Weight);
+    run_product<Weight>({probabilities, KEYS, weights, stride / size, PANEL, seen, sums, dim, nullptr, true, ahead / size}, rows, dim / PANEL);
+}
+
+template <Cells cells>
+void attend_cells(const Attention& a) {
+    alignas(64) float queries[MOST_QUERIES * MOST_HEAD_DIM], sums[MOST_QUERIES * MOST_HEAD_DIM], scores[TILE_ROWS * KEYS];
     alignas(64) float wide_keys[KEYS * MOST_HEAD_DIM], wide_values[KEYS * MOST_HEAD_DIM];
     Softmax softmax[MOST_QUERIES];
     const int64_t dim = a.head_dim, count = a.rows * a.group, end = a.position + a.rows;
     for (int64_t row = 0; row < a.rows; row++)
         for (int64_t i = 0; i < a.group * dim; i++) queries[row * a.group * dim + i] = a.queries[row * a.query_stride + i] * a.scale;
     std::memset(sums, 0, count * dim * sizeof(float));
+    using Stored = std::conditional_t<cells == CELLS_FP32, float, uint16_t>;
+    const bool in_place = cells == CELLS_FP32 || (cells == CELLS_FP16 && count <= TILE_ROWS);  // values that are read once need no copy
     const int64_t begin = a.window > 0 ? std::max<int64_t>(0, a.position - a.window + 1) / KEYS * KEYS : 0;
     for (int64_t first = begin; first < end; first += KEYS) {
         const int64_t here = std::min(KEYS, end - first);
-        const char *key_cells = a.keys + first * a.kv_stride, *value_cells = a.values + first * a.kv_stride;
-        const char* next = first + KEYS < end ? key_cells + KEYS * a.kv_stride : value_cells;
-        const float *keys = wide_keys, *values = wide_values;
-        int64_t stride = dim, to_values = 0, to_keys = 0;
-        if (a.cells == CELLS_FP32) {
-            keys = reinterpret_cast<const float*>(key_cells), values = reinterpret_cast<const float*>(value_cells);
-            stride = a.kv_stride / sizeof(float), to_values = values - keys, to_keys = reinterpret_cast<const float*>(next) - values;
-        } else {
-            widen(key_cells, a.kv_stride, here, dim, a.cells, value_cells - key_cells, wide_keys);
-            widen(value_cells, a.kv_stride, here, dim, a.cells, next - value_cells, wide_values);
+        const char *keys = a.keys + first * a.kv_stride, *values = a.values + first * a.kv_stride;
+        widen_across<cells>({keys, a.kv_stride, dim, values - keys}, here, wide_keys);
+        const char* next = first + KEYS < end ? keys + KEYS * a.kv_stride : values;
+        if (!in_place) widen<cells>({values, a.kv_stride, dim, next - values}, here, wide_values);
+        const int64_t live = std::max<int64_t>(0, first - a.position) * a.group;  // queries before it see nothing of this block
+        const int64_t tiles = (count - live + TILE_ROWS - 1) / TILE_ROWS;
+        for (int64_t tile = 0; tile < tiles; tile++) {
+            const int64_t query = live + (count - live) * tile / tiles, rows = live + (count - live) * (tile + 1) / tiles - query;
+            const auto own = [&](int64_t row) { return a.position + (query + row) / a.group - first; };
+            const int64_t seen = std::min(here, own(rows - 1) + 1), panels = (seen + PANEL - 1) / PANEL;
+            run_product<float>({queries + query * dim, dim, wide_keys, PANEL, dim * PANEL, dim, scores, KEYS, nullptr, false, 0}, rows, panels);
+            for (int64_t row = 0; row < rows; row++) {
+                float* of_row = scores + row * KEYS;
+                const int64_t from = a.window > 0 ? std::max<int64_t>(0, own(row) - a.window + 1) : 0, to = std::min(seen, own(row) + 1);
+                if (a.cap > 0.0f) soften(of_row, panels * PANEL, a.cap);
+                if (from < to) softmax[query + row].update(of_row, from, to, panels * PANEL, sums + (query + row) * dim, dim);
+                else std::memset(of_row, 0, KEYS * sizeof(float));
+            }
+            float* to = sums + query * dim;
+            if (in_place) add_values<Stored>(scores, values, a.kv_stride, tile == 0 ? next - values : 0, seen, to, rows, dim);
+            else add_values<float>(scores, reinterpret_cast<const char*>(wide_values), dim * sizeof(float), 0, seen, to, rows, dim);
         }
-        score(queries, count, keys, stride, to_values, here, dim, scores);
-        for (int64_t query = 0; query < count; query++) {
-            const int64_t own = a.position + query / a.group - first;
-            const int64_t from = a.window > 0 ? std::max<int64_t>(0, own - a.window + 1) : 0, to = std::min(here, own + 1);
-            if (a.cap > 0.0f) soften(scores + query * KEYS, a.cap);
-            if (from < to) softmax[query].update(scores + query * KEYS, from, to, sums + query * dim, dim);
-            else std::memset(scores + query * KEYS, 0, KEYS * sizeof(float));
-        }
-        run_product<float>({scores, KEYS, values, stride, PANEL, here, sums, dim, nullptr, true, to_keys}, count, dim / PANEL);
     }
     for (int64_t query = 0; query < count; query++) {
         float* out = a.out + query / a.group * a.out_stride + query % a.group * dim;
-        const float inverse = 1.0f / softmax[query].total;
+        const float inverse = 1.0f / sum_of(softmax[query].total);
         for (int64_t at = 0; at < dim; at += WIDTH) store(out + at, load(sums + query * dim + at) * inverse);
+    }
+}
+
+void attend(const Attention& a) {
+    switch (a.cells) {
+        case CELLS_FP32: return attend_cells<CELLS_FP32>(a);
+        case CELLS_FP16: return attend_cells<CELLS_FP16>(a);
+        case CELLS_INT8: return attend_cells<CELLS_INT8>(a);
     }
 }
 

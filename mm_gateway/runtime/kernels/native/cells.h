@@ -9,6 +9,8 @@
 namespace {
 
 constexpr int64_t SCALED = 32;
+template <Cells cells>
+constexpr int64_t CELL_BYTES = cells == CELLS_FP32 ? 4 : cells == CELLS_FP16 ? 2 : 1;
 
 inline void narrow_to_fp16(const float* x, int64_t dim, uint16_t* to) {
 #if defined(__AVX512F__)
@@ -22,17 +24,6 @@ inline void narrow_to_fp16(const float* x, int64_t dim, uint16_t* to) {
         const float magnitude = std::fabs(x[i]);
         if (magnitude < 65520.0f) to[i] = to_fp16(x[i]);
         else to[i] = (x[i] < 0 ? 0x8000 : 0) | (std::isnan(x[i]) ? 0x7E00 : 0x7C00);
-    }
-#endif
-}
-
-inline void widen_from_fp16(const uint16_t* from, int64_t dim, float* x) {
-#if defined(__AVX2__)
-    for (int64_t i = 0; i < dim; i += WIDTH) store(x + i, load(from + i));
-#else
-    for (int64_t i = 0; i < dim; i++) {
-        x[i] = from_fp16(from[i]);
-        if ((from[i] & 0x7C00) == 0x7C00) x[i] = from[i] & 0x3FF ? NAN : from[i] & 0x8000 ? -INFINITY : INFINITY;
     }
 #endif
 }
@@ -51,12 +42,16 @@ inline void narrow_to_bytes(const float* x, int64_t dim, int8_t* to) {
     }
 }
 
-inline void widen_from_bytes(const int8_t* from, int64_t dim, float* x) {
-    for (int64_t first = 0; first < dim; first += SCALED) {
+// Numbers `at` to `at` + WIDTH of a head of `dim`.
+template <Cells cells>
+inline Floats read(const char* head, int64_t dim, int64_t at) {
+    if constexpr (cells == CELLS_FP32) return load(reinterpret_cast<const float*>(head) + at);
+    if constexpr (cells == CELLS_INT8) {
         float scale;
-        std::memcpy(&scale, from + dim + first / SCALED * sizeof(float), sizeof scale);
-        for (int64_t i = first; i < std::min(first + SCALED, dim); i += WIDTH) store(x + i, load(from + i) * scale);
+        std::memcpy(&scale, head + dim + at / SCALED * sizeof(float), sizeof scale);
+        return load(reinterpret_cast<const int8_t*>(head) + at) * scale;
     }
+    return load(reinterpret_cast<const uint16_t*>(head) + at);
 }
 
 // x [dim] into a head of the cache.
@@ -68,12 +63,41 @@ void narrow(const float* x, int64_t dim, Cells cells, char* to) {
     }
 }
 
-// The same head of `count` positions, `stride` bytes apart, as [count][dim]; meanwhile those `ahead` bytes on are fetched.
-void widen(const char* from, int64_t stride, int64_t count, int64_t dim, Cells cells, int64_t ahead, float* x) {
-    for (int64_t i = 0; i < count; i++, from += stride, x += dim) {
-        for (int64_t at = 0; at < (cells == CELLS_FP16 ? 2 * dim : dim); at += 64) __builtin_prefetch(from + at + ahead, 0, 2);
-        if (cells == CELLS_FP16) widen_from_fp16(reinterpret_cast<const uint16_t*>(from), dim, x);
-        else widen_from_bytes(reinterpret_cast<const int8_t*>(from), dim, x);
+// The same head of positions that are `stride` bytes apart. While they are read, those `ahead` bytes on are fetched.
+struct Heads {
+    const char* first;
+    int64_t stride, dim, ahead;
+
+    const char* operator[](int64_t position) const { return first + position * stride; }
+
+    void fetch(int64_t position, int64_t bytes) const {
+        for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((*this)[position] + at + ahead, 0, 2);
+    }
+};
+
+// x [count][dim]
+template <Cells cells>
+void widen(const Heads& heads, int64_t count, float* x) {
+    for (int64_t i = 0; i < count; i++, x += heads.dim) {
+        heads.fetch(i, heads.dim * CELL_BYTES<cells>);
+        for (int64_t at = 0; at < heads.dim; at += WIDTH) store(x + at, read<cells>(heads[i], heads.dim, at));
+    }
+}
+
+// x [panel of 16 positions][dim][position: 16], which a product takes as its weights; the last position stands for those that the last panel lacks.
+template <Cells cells>
+void widen_across(const Heads& heads, int64_t count, float* x) {
+    for (int64_t first = 0; first < count; first += WIDTH) {
+        for (int64_t i = first; i < std::min(first + WIDTH, count); i++) heads.fetch(i, heads.dim * CELL_BYTES<cells>);
+        float* to = x + first / PANEL * PANEL * heads.dim + first % PANEL;
+        for (int64_t at = 0; at < heads.dim; at += WIDTH) {
+            Floats rows[WIDTH];
+#pragma GCC unroll 16
+            for (int i = 0; i < WIDTH; i++) rows[i] = read<cells>(heads[std::min(first + i, count - 1)], heads.dim, at);
+            transpose(rows);
+#pragma GCC unroll 16
+            for (int i = 0; i < WIDTH; i++) store(to + (at + i) * PANEL, rows[i]);
+        }
     }
 }
 

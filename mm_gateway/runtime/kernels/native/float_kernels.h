@@ -23,7 +23,7 @@ struct Attention {
 };
 
 constexpr int64_t PANELS_AT_ONCE = 2;  // that tiles of many rows take: a product is shared in multiples of it
-constexpr int64_t MOST_QUERIES = 48;  // rows * group of one Attention
+constexpr int64_t MOST_QUERIES = 96;  // rows * group of one Attention
 constexpr int64_t MOST_HEAD_DIM = 256;
 
 // Numbered as in decoder_structs.py.

@@ -5,12 +5,18 @@
 
 namespace {
 
-// The exponent is moved to where fp32 has it, by a multiplication that gets subnormal numbers right too. For finite numbers.
+// The exponent is moved to where fp32 has it, by a multiplication that gets subnormal numbers right too; what is no number stays none.
 inline float from_fp16(uint16_t half) {
     const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFF) << 13;
     float value;
     std::memcpy(&value, &magnitude, 4);
     value *= 0x1p112f;
+    if ((half & 0x7C00) == 0x7C00) {
+        uint32_t bits;
+        std::memcpy(&bits, &value, 4);
+        bits |= 0x7F800000;
+        std::memcpy(&value, &bits, 4);
+    }
     return half & 0x8000 ? -value : value;
 }
 

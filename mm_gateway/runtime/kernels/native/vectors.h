@@ -44,12 +44,14 @@ inline Floats load(const uint16_t* halves) { return _mm512_cvtph_ps(_mm256_loadu
 inline Floats load(const int8_t* bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)))); }
 inline Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 inline Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+inline bool any_above(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 #elif defined(__AVX2__)
 inline Floats multiply_add(Floats a, Floats b, Floats sum) { return _mm256_fmadd_ps(a, b, sum); }
 inline Floats load(const uint16_t* halves) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves))); }
 inline Floats load(const int8_t* bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes)))); }
 inline Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 inline Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+inline bool any_above(Floats a, Floats b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; }
 #else
 inline Floats multiply_add(Floats a, Floats b, Floats sum) { return a * b + sum; }
 inline Floats load(const uint16_t* halves) {
@@ -64,33 +66,28 @@ inline Floats load(const int8_t* bytes) {
 }
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+inline bool any_above(Floats a, Floats b) {
+    bool found = false;
+    for (int i = 0; i < WIDTH; i++) found |= a[i] > b[i];
+    return found;
+}
 #endif
 
-// One step of adding up WIDTH registers across: of every part of `length` numbers the halves are added, a's before b's.
-template <int length, size_t... i>
-inline Floats fold(Floats a, Floats b, std::index_sequence<i...>) {
-    constexpr auto front = [](int at) {
-        const int within = at % length;
-        return at - within + (within < length / 2 ? within : WIDTH + within - length / 2);
-    };
-    return __builtin_shufflevector(a, b, front(i)...) + __builtin_shufflevector(a, b, (front(i) + length / 2)...);
+// What two registers exchange where a block of `size` x `size` numbers stands on each side of the diagonal.
+template <int size, size_t... i>
+inline void exchange(Floats& a, Floats& b, std::index_sequence<i...>) {
+    const Floats first = __builtin_shufflevector(a, b, (i & size ? WIDTH + i - size : i)...);
+    b = __builtin_shufflevector(a, b, (i & size ? WIDTH + i : i + size)...);
+    a = first;
 }
 
-template <int length>
-inline Floats fold(Floats a, Floats b) {
-    return fold<length>(a, b, std::make_index_sequence<WIDTH>{});
-}
-
-// Number i is the sum of register i; `values` is overwritten.
-inline Floats sums_of(Floats (&values)[WIDTH]) {
-#if defined(__AVX512F__)
-    for (int i = 0; i < 8; i++) values[i] = fold<16>(values[i], values[i + 8]);
-#endif
-#if defined(__AVX2__)
-    for (int i = 0; i < 4; i++) values[i] = fold<8>(values[i], values[i + 4]);
-#endif
-    for (int i = 0; i < 2; i++) values[i] = fold<4>(values[i], values[i + 2]);
-    return fold<2>(values[0], values[1]);
+// Rows become columns: J. O. Eklundh, A Fast Computer Method for Matrix Transposing, https://doi.org/10.1109/T-C.1972.223584.
+template <int size = WIDTH / 2>
+inline void transpose(Floats (&rows)[WIDTH]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < WIDTH; i++)
+        if (!(i & size)) exchange<size>(rows[i], rows[i | size], std::make_index_sequence<WIDTH>{});
+    if constexpr (size > 1) transpose<size / 2>(rows);
 }
 
 inline float sum_of(Floats values) {
