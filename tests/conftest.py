@@ -26,7 +26,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-cases", type=int, default=10_000, metavar="N", help="random cases of each fuzz test (default: 10000)")
+    parser.addoption("--fuzz-cases", type=int, default=5_000, metavar="N", help="random cases of each fuzz test (default: 5000)")
     parser.addoption("--adversarial", action="store_true", help="all hostile inputs of tests/adversarial, not only the quick ones")
 
 

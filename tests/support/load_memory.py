@@ -30,7 +30,6 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("gguf", {}),
     ("gguf", {"dtype": "fp16"}),
     ("fp16", {}),
-    ("fp32", {}),
     ("fp32", {"dtype": "fp16"}),
     ("fp32", {"quantization": "8bit"}),
     ("fp32", {"quantization": "4bit"}),

