@@ -62,7 +62,7 @@ def main() -> None:
     inputs = [torch.randn(count, INPUTS) for count in ROWS]
     times = {name: [shortest_us(layers[name], x, args.seconds) for x in inputs] for name in ("fp32", "FBGEMM fp16")}
     rows: list[list[object]] = [[f"{name}, µs", *found] for name, found in times.items()]
-    for kernels in ("avx512_vnni", "avx_vnni", "avx2", "portable"):
+    for kernels in ("amx", "avx512_vnni", "avx_vnni", "avx2", "portable"):
         try:
             use_kernels(loaded, kernels)
         except ValueError:

@@ -18,6 +18,7 @@ _SOURCES = Path(__file__).parent / "native"
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni")
+_AMX = ("amx/amx.cpp", _AVX512)
 _TIMEOUT_S = 900  # of a busy machine; half a minute of computing on a quiet one
 
 
@@ -28,7 +29,7 @@ class CompilationError(RuntimeError):
 def library_name() -> str:
     """The file name of what these sources compile to here: other sources or flags have another one."""
     digest = hashlib.sha256(repr((_FLAGS, _units())).encode())
-    for file in sorted(_SOURCES.iterdir()):
+    for file in sorted(_SOURCES.rglob("*.*")):
         digest.update(file.read_bytes())
     return f"block_linear-{digest.hexdigest()[:16]}.so"
 
@@ -43,10 +44,11 @@ def compile_library(folder: Path) -> Path:
     target = folder / library_name()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as work:
-        objects = [Path(work) / f"{index}.o" for index in range(len(_units()))]
+        units = [unit for unit in _units() if unit != _AMX or _knows_amx(compiler, Path(work))]
+        objects = [Path(work) / f"{index}.o" for index in range(len(units))]
         commands = [
             [compiler, *_FLAGS, *flags, "-c", str(_SOURCES / source), "-o", str(file)]
-            for (source, flags), file in zip(_units(), objects, strict=True)
+            for (source, flags), file in zip(units, objects, strict=True)
         ]
         _run(commands)
         linked = Path(work) / target.name
@@ -61,7 +63,19 @@ def _units() -> list[tuple[str, tuple[str, ...]]]:
     if platform.machine() in ("x86_64", "AMD64"):
         units += [("avx2.cpp", _AVX2), ("avx2.cpp", (*_AVX2, "-mavxvnni")), ("avx512_vnni.cpp", _AVX512)]
         units += [("float_kernels.cpp", _AVX2), ("float_kernels.cpp", _AVX512)]
+        units += [("amx/trial.cpp", ()), _AMX] if platform.system() == "Linux" else []
     return units
+
+
+def _knows_amx(compiler: str, work: Path) -> bool:
+    """Whether its assembler does; the other kernels are compiled without."""
+    source = work / "knows_amx.cpp"
+    source.write_text('void f() { asm volatile("tilerelease"); }\n')
+    try:
+        _run([[compiler, "-c", str(source), "-o", str(source.with_suffix(".o"))]])
+    except CompilationError:
+        return False
+    return True
 
 
 def find_compiler() -> str:

@@ -16,7 +16,7 @@ from mm_gateway.runtime.kernels.compiling import CompilationError, compile_libra
 
 logger = logging.getLogger(__name__)
 
-# avx512_vnni, avx_vnni, avx2 or portable instead of the best that the processor has; `none` does without the library.
+# amx, avx512_vnni, avx_vnni, avx2 or portable instead of the best that the processor has; `none` does without the library.
 CHOICE = "MM_CPU_KERNELS"
 
 
@@ -95,9 +95,12 @@ def _load() -> ctypes.CDLL | None:
     loaded.block_linear_start.restype = None
     loaded.block_linear_use.argtypes = [ctypes.c_char_p]
     loaded.block_linear_name.restype = ctypes.c_char_p
+    loaded.block_linear_amx_report.restype = ctypes.c_char_p
     loaded.block_linear_start(_gomp_parallel())
     use_kernels(loaded, choice)
     logger.info("models on the CPU are computed by the %s kernels", loaded.block_linear_name().decode())
+    if report := loaded.block_linear_amx_report().decode():
+        logger.info("amx kernels: %s", report)
     return loaded
 
 
@@ -108,7 +111,10 @@ def use_kernels(loaded: ctypes.CDLL, name: str) -> None:
         ValueError: this processor has not got them.
     """
     if not loaded.block_linear_use(name.encode()):
-        raise ValueError(f"{CHOICE}={name}: this processor has no such kernels (avx512_vnni, avx_vnni, avx2, portable or none)")
+        report = loaded.block_linear_amx_report().decode()
+        if name == "amx" and report:
+            raise ValueError(f"{CHOICE}={name}: this processor's are not usable: {report}")
+        raise ValueError(f"{CHOICE}={name}: this processor has no such kernels (amx, avx512_vnni, avx_vnni, avx2, portable or none)")
 
 
 def compiled_file() -> Path | None:

@@ -179,7 +179,7 @@ def test_scores_that_differ_widely_are_added_up_as_exactly(family: str, tmp_path
     assert torch.allclose(found.double(), expected[range(299), ids[1:]], atol=1e-3)
 
 
-@pytest.mark.parametrize("kernels", ["portable", "avx2", "avx512_vnni"])
+@pytest.mark.parametrize("kernels", ["portable", "avx2", "avx512_vnni", "amx"])
 @pytest.mark.parametrize("family", ["qwen3", "gpt2", "gpt neox", "gemma 2"])
 def test_every_instruction_set_is_exact(family: str, kernels: str, tmp_path: Path, make_engine: Factory) -> None:
     assert LIBRARY is not None

@@ -46,7 +46,7 @@ MAKERS: dict[str, Callable[[int, int], Blocks]] = {
 }
 
 
-@pytest.fixture(params=["avx512_vnni", "avx_vnni", "avx2", "portable"])
+@pytest.fixture(params=["amx", "avx512_vnni", "avx_vnni", "avx2", "portable"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     assert LIBRARY is not None
     try:

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "amx/trial.h"
 #include "kernels.h"
 #include "threads.h"
 
@@ -38,6 +39,9 @@ Choice find(const char* name) {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
     const Choice choices[] = {
+#if defined(__linux__)
+        {&amx_kernels, &avx512_floats, avx512 && (std::strcmp(name, "amx") == 0 ? amx_is_right() : *name == '\0' && amx_is_faster())},
+#endif
         {&avx512_vnni_kernels, &avx512_floats, avx512},
         {&avx_vnni_kernels, &avx2_floats, avx2 && __builtin_cpu_supports("avxvnni")},
         {&avx2_kernels, &avx2_floats, avx2},
@@ -66,12 +70,18 @@ EXPORT int block_linear_use(const char* name) {
 }
 
 // Called once, before anything else. gomp_parallel: libgomp's GOMP_parallel, or null to use one thread only.
-EXPORT void block_linear_start(Parallel gomp_parallel) {
-    start_threads(gomp_parallel);
-    block_linear_use("");
-}
+EXPORT void block_linear_start(Parallel gomp_parallel) { start_threads(gomp_parallel); }
 
 EXPORT const char* block_linear_name() { return kernels->name; }
+
+// What became of the kernels of AMX; empty where the processor has none, or others were named.
+EXPORT const char* block_linear_amx_report() {
+#if defined(__x86_64__) && defined(__linux__)
+    return amx_report();
+#else
+    return "";
+#endif
+}
 
 namespace {
 
