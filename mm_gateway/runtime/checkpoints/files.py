@@ -19,7 +19,6 @@ from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.hub.download import download
 from mm_gateway.runtime.checkpoints.gguf.folder import checkpoint_of_file
-from mm_gateway.runtime.checkpoints.mended import mended
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "tokenizer*"]
 
@@ -59,13 +58,7 @@ def _as_checkpoint(config: ModelConfig, found: Path, progress: ProgressCallback)
             raise ModelLoadError(f"{name}: the folder {file} holds neither config.json nor a GGUF file, so it is no checkpoint")
         file /= inside[0]
     if file.is_dir():
-        try:
-            return mended(file)
-        except OSError as error:
-            raise ModelLoadError(
-                f"{name}: its config.json has to be written anew for transformers, which failed ({error}); set XDG_CACHE_HOME to a "
-                "folder with room"
-            ) from error
+        return file
     if not file.is_file():
         raise ModelLoadError(f"{name}: {file} does not exist")
     if not has_gguf_ending(file.name):

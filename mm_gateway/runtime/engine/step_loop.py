@@ -185,7 +185,7 @@ class StepLoop:
                 seq.count_accepted = state.count_accepted
             if seq.config.speculation and seq.max_tokens > 1:
                 if self._guesses:
-                    seq.lookup = PromptLookup(job.prediction)
+                    seq.lookup = PromptLookup()
                 if self._draft is not None:
                     self._draft.begin(seq, self._rules.get(seq.id))
             self._scheduler.add(seq)

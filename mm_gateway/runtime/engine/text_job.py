@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 
 from mm_gateway.core import Progress
@@ -21,7 +20,7 @@ class TextJob:
         prompt_tokens: over all prompts, each counted once.
         choices_per_prompt: the request's `n`.
         echo: text of each prompt that is to be told with its log-probabilities, by sequence id.
-        grammar: what every text has to follow. prediction: tokens that texts are likely to be.
+        grammar: what every text has to follow.
         reported: the progress that the client was told last.
     """
 
@@ -31,7 +30,6 @@ class TextJob:
     choices_per_prompt: int
     echo: dict[int, str]
     grammar: CompiledGrammar | None = None
-    prediction: AbstractSequence[int] = ()
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0

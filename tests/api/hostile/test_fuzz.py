@@ -36,6 +36,7 @@ UNSERVED = (
     "functions",
     "function_call",
     "audio",
+    "prediction",
     "web_search_options",
     "suffix",
     "reasoning_effort",

@@ -119,6 +119,17 @@ def test_numbers_are_multiplied_as_they_are(kernels: str, dtype: torch.dtype, ou
 
 
 @pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_rows_that_fill_the_cache_are_multiplied_as_few_are(kernels: str, dtype: torch.dtype) -> None:
+    """More than a megabyte of activations passes by the weights in another order, with the same sums."""
+    torch.manual_seed(0)
+    weight = (torch.randn(1100, 700) / 700**0.5).to(dtype)
+    layer = BlockLinear(weight, torch.randn(1100))
+    x = torch.randn(380, 700)
+    assert torch.equal(torch.cat([layer(part) for part in (x[:5], x[5:30], x[30:])]), layer(x))
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_rows_are_the_numbers_that_the_weights_stand_for(kind: str) -> None:
     torch.manual_seed(0)
     blocks = MAKERS[kind](40, 300)

@@ -23,12 +23,16 @@ constexpr int TILE_ROWS = std::min(12, MOST_SUMS / VECTORS);
 constexpr int TOGETHER = MOST_SUMS / (TILE_ROWS * VECTORS);
 // Inputs whose weights of these panels stay in the nearest cache while many rows pass by: 24 kB.
 constexpr int64_t DEPTH = 384 / TOGETHER;
-// Inputs by which few rows fetch weights ahead, and numbers of rows that do: fewer read as many panels at once as keep memory busy.
+// Tiles from which on the first leaves weights of 16 bits widened for the others; for one other it takes longer than widening them again.
+constexpr int64_t WIDEN_FROM = 3;
+// Inputs by which few rows fetch weights ahead.
 constexpr int64_t AHEAD = 64;
-template <class Weight>
-constexpr int64_t AHEAD_FROM = sizeof(Weight) != sizeof(float) ? 2 : REGISTERS == 32 ? 6 : 4;
-// Rows from which on weights of 16 bits are widened once for all of them, rather than by each tile.
-constexpr int64_t WIDEN_FROM = 8 * TILE_ROWS;
+// Many rows whose activations fill more than this of the second-level cache pass by DEPTH inputs of so many panels before the next inputs.
+constexpr int64_t NEAR_BYTES = 1 << 20, PANELS_OF_FAR = 32;
+
+// How a tile takes part in reading weights: it alone does; it is one of several, each of which fetches one panel of those that come next; it
+// is the first of several, and leaves the weights that it widened for the others.
+enum Reading { ALONE, ONE_OF_SEVERAL, FIRST_OF_SEVERAL };
 
 // What a tile computes: c [rows][16 of each panel] = start + a [rows][depth] * b [depth][16]; with `resume` it is added to c's own values.
 template <class Weight>
@@ -42,116 +46,178 @@ struct Product {
     int64_t c_stride;
     const float* start;  // [16 of each panel] or null: zeros
     bool resume;
-    int64_t ahead;  // how far from a weight that is read is one to fetch ahead; 0: none
+    int64_t ahead;  // how far from a weight that is read is the one to fetch; 0: none
+    int64_t turn = depth;  // input from which on it is one of the panels that come next
+    float* wide = nullptr;  // [panel][DEPTH][16], of FIRST_OF_SEVERAL
 };
 
 // Inputs `from` to `to`.
-template <int R, int P, class Weight>
+template <int R, int P, Reading READING, class Weight>
 void run_segment(const Product<Weight>& product, int64_t from, int64_t to) {
-    Floats sums[R][P][VECTORS] = {};
-    const Weight* b = product.b + from * product.b_stride;
-    for (int64_t k = from; k < to; k++, b += product.b_stride) {
+    Floats sums[R][P][VECTORS];
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) sums[r][p][v] = Floats{};
+    const int64_t a_stride = product.a_stride, b_stride = product.b_stride, panel_stride = product.panel_stride;
+    const Weight* b = product.b + from * b_stride;
+    float* wide = product.wide;
+    // A pointer for three rows, and two inputs a round: additions of addresses would take the place of multiplications. Everything is inlined,
+    // since sums stay in registers only so.
+    constexpr int POINTERS = (R + 2) / 3, ROUND = 2;
+    const float* a[POINTERS];
+#pragma GCC unroll 4
+    for (int i = 0; i < POINTERS; i++) a[i] = product.a + from + 3 * i * a_stride;
+    int64_t ahead = product.ahead;
+    const auto add = [&](int at) __attribute__((always_inline)) {
         Floats weights[P][VECTORS];
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++) {
-            __builtin_prefetch(b + p * product.panel_stride + product.ahead, 0, 2);
+            if (READING == ALONE || p == 0) __builtin_prefetch(b + p * panel_stride + ahead, 0, 2);
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) weights[p][v] = load(b + p * product.panel_stride + WIDTH * v);
+            for (int v = 0; v < VECTORS; v++) {
+                weights[p][v] = load(b + p * panel_stride + WIDTH * v);
+                if (READING == FIRST_OF_SEVERAL) store(wide + p * DEPTH * PANEL + WIDTH * v, weights[p][v]);
+            }
         }
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
-            const Floats x = all(product.a[r * product.a_stride + k]);
+            const Floats x = all(a[r / 3][r % 3 * a_stride + at]);
 #pragma GCC unroll 8
             for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; v++) sums[r][p][v] = multiply_add(weights[p][v], x, sums[r][p][v]);
         }
+        b += b_stride;
+        if (READING == FIRST_OF_SEVERAL) wide += PANEL;
+    };
+    const auto next = [&](int count) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (int i = 0; i < POINTERS; i++) a[i] += count;
+    };
+    int64_t k = from;
+    for (const int64_t end : {std::min(to, product.turn), to}) {
+        for (; k + ROUND <= end; k += ROUND) {
+#pragma GCC unroll 4
+            for (int at = 0; at < ROUND; at++) add(at);
+            next(ROUND);
+        }
+        for (; k < end; k++) add(0), next(1);
+        ahead = P * panel_stride - product.turn * b_stride;
     }
     const bool first = from == 0 && !product.resume;
-    for (int r = 0; r < R; r++)
-        for (int p = 0; p < P; p++)
-            for (int v = 0; v < VECTORS; v++) {
-                const int at = PANEL * p + WIDTH * v;
-                float* c = product.c + r * product.c_stride + at;
-                if (!first) sums[r][p][v] = load(c) + sums[r][p][v];
-                else if (product.start != nullptr) sums[r][p][v] = load(product.start + at) + sums[r][p][v];
-                store(c, sums[r][p][v]);
-            }
-}
-
-template <int R, int P, class Weight>
-void run_tile(const Product<Weight>& product) {
-    for (int64_t from = 0; from < product.depth; from += DEPTH) run_segment<R, P>(product, from, std::min(from + DEPTH, product.depth));
+    const float* before = first ? product.start : product.c;
+    const int64_t before_stride = first ? 0 : product.c_stride;
+    const auto each = [&](auto work) __attribute__((always_inline)) {
+#pragma GCC unroll 12
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+            for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; v++) work(sums[r][p][v], r, PANEL * p + WIDTH * v);
+    };
+    if (before != nullptr) each([&](Floats& sum, int r, int at) __attribute__((always_inline)) { sum = load(before + r * before_stride + at) + sum; });
+    each([&](Floats& sum, int r, int at) __attribute__((always_inline)) { store(product.c + r * product.c_stride + at, sum); });
 }
 
 // Panels that few rows take at once, so that there are enough sums under way to hide the time of one.
-template <int R>
+template <int R, Reading READING>
 constexpr int panels_at_once() {
-    return std::max(1, std::min(4, MOST_SUMS / (R * VECTORS)));
+    return READING != ALONE ? TOGETHER : std::max(1, std::min(4, MOST_SUMS / (R * VECTORS)));
 }
 
 // A tile of R rows and at most P panels; returns how many.
-template <int R, int P, class Weight>
+template <int R, int P, Reading READING, class Weight>
 int64_t run_panels(const Product<Weight>& product, int64_t panels) {
     if constexpr (P > 1)
-        if (panels < P) return run_panels<R, P - 1>(product, panels);
-    run_tile<R, P>(product);
+        if (panels < P) return run_panels<R, P - 1, READING>(product, panels);
+    for (int64_t from = 0; from < product.depth; from += DEPTH) run_segment<R, P, READING>(product, from, std::min(from + DEPTH, product.depth));
     return P;
 }
 
 // One tile of `rows` <= R rows, on as many of `panels` panels as it takes; returns how many.
-template <int R, class Weight>
+template <int R, Reading READING, class Weight>
 int64_t run_rows(const Product<Weight>& product, int64_t rows, int64_t panels) {
     if constexpr (R > 1)
-        if (rows < R) return run_rows<R - 1>(product, rows, panels);
-    return run_panels<R, panels_at_once<R>()>(product, panels);
+        if (rows < R) return run_rows<R - 1, READING>(product, rows, panels);
+    return run_panels<R, panels_at_once<R, READING>(), READING>(product, panels);
 }
 
-// All rows and panels of a product, in tiles of about the same number of rows.
-template <class Weight>
-void run_product(Product<Weight> product, int64_t rows, int64_t panels) {
-    const int64_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (int64_t tile = 0; tile < tiles; tile++) {
-        const int64_t first = rows * tile / tiles, count = rows * (tile + 1) / tiles - first;
+// Tiles `first` to `last` of the `tiles` that share the rows about evenly, and all panels; ahead(tile) is how far it fetches.
+template <Reading READING, class Weight, class Ahead>
+void run_tiles(const Product<Weight>& product, int64_t rows, int64_t panels, int64_t first, int64_t last, int64_t tiles, Ahead ahead) {
+    for (int64_t tile = first; tile < last; tile++) {
+        const int64_t row = rows * tile / tiles, count = rows * (tile + 1) / tiles - row;
         for (int64_t panel = 0; panel < panels;) {
             Product<Weight> part = product;
-            part.a += first * product.a_stride;
+            part.a += row * product.a_stride;
             part.b += panel * product.panel_stride;
-            part.c += first * product.c_stride + panel * PANEL;
+            part.c += row * product.c_stride + panel * PANEL;
             if (part.start != nullptr) part.start += panel * PANEL;
-            if (tile > 0) part.ahead = 0;  // the first tile has done it
-            panel += run_rows<TILE_ROWS>(part, count, panels - panel);
+            part.ahead = ahead(tile);
+            panel += run_rows<TILE_ROWS, READING>(part, count, panels - panel);
         }
+    }
+}
+
+inline int64_t tiles_of(int64_t rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS; }
+
+// All rows and panels of a product; the first tile fetches ahead for all.
+template <class Weight>
+void run_product(const Product<Weight>& product, int64_t rows, int64_t panels) {
+    const int64_t tiles = tiles_of(rows);
+    run_tiles<ALONE>(product, rows, panels, 0, tiles, tiles, [&](int64_t tile) { return tile == 0 ? product.ahead : 0; });
+}
+
+// Rows of several tiles, and DEPTH inputs of at most TOGETHER panels; `next` is from one of their weights to the one that is wanted next.
+template <class Weight>
+void run_block(const Product<Weight>& product, int64_t rows, int64_t panels, int64_t next) {
+    const int64_t tiles = tiles_of(rows);
+    // From what a tile reads as `from` to the next weights of the panel that it fetches; how far apart does not matter, since nothing is read.
+    const auto ahead = [&](const auto* from) {
+        return [=](int64_t tile) {
+            if (tile >= panels) return int64_t{0};
+            const auto target = reinterpret_cast<intptr_t>(product.b + next + tile * product.panel_stride);
+            return static_cast<int64_t>(target - reinterpret_cast<intptr_t>(from)) / static_cast<int64_t>(sizeof *from);
+        };
+    };
+    if (sizeof(Weight) == sizeof(float) || tiles < WIDEN_FROM)
+        return run_tiles<ONE_OF_SEVERAL>(product, rows, panels, 0, tiles, tiles, ahead(product.b));
+    if constexpr (sizeof(Weight) != sizeof(float)) {
+        alignas(64) float wide[TOGETHER * DEPTH * PANEL];
+        Product<Weight> widening = product;
+        widening.wide = wide;
+        run_tiles<FIRST_OF_SEVERAL>(widening, rows, panels, 0, 1, tiles, ahead(product.b));
+        const Product<float> widened{product.a, product.a_stride, wide,          PANEL,          DEPTH * PANEL, product.depth,
+                                     product.c, product.c_stride, product.start, product.resume, 0};
+        run_tiles<ONE_OF_SEVERAL>(widened, rows, panels, 1, tiles, tiles, ahead(wide));
     }
 }
 
 template <class Weight>
 void multiply_panels(const Layer& layer, const Weight* weights, const float* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
-    const int64_t panel_size = layer.inputs * PANEL;
+    const int64_t inputs = layer.inputs, panel_size = inputs * PANEL;
+    const auto start = [&](int64_t panel) { return layer.bias != nullptr ? layer.bias + panel * PANEL : nullptr; };
     if (rows <= TILE_ROWS) {
-        const float* start = layer.bias != nullptr ? layer.bias + first * PANEL : nullptr;
-        const int64_t ahead = rows < AHEAD_FROM<Weight> ? 0 : AHEAD * PANEL;
-        run_product<Weight>({x, layer.inputs, weights + first * panel_size, PANEL, panel_size, layer.inputs, y, y_stride, start, false, ahead}, rows,
-                            last - first);
+        const int64_t turn = std::max<int64_t>(0, inputs - AHEAD);
+        run_product<Weight>({x, inputs, weights + first * panel_size, PANEL, panel_size, inputs, y, y_stride, start(first), false, AHEAD * PANEL, turn},
+                            rows, last - first);
         return;
     }
-    for (int64_t panel = first; panel < last; panel += TOGETHER) {
-        const int64_t panels = std::min<int64_t>(TOGETHER, last - panel);
-        const float* start = layer.bias != nullptr ? layer.bias + panel * PANEL : nullptr;
-        float* c = y + (panel - first) * PANEL;
-        for (int64_t from = 0; from < layer.inputs; from += DEPTH) {
-            const int64_t depth = std::min(DEPTH, layer.inputs - from);
-            const Weight* block = weights + panel * panel_size + from * PANEL;
-            const int64_t next = from + DEPTH < layer.inputs ? DEPTH * PANEL : TOGETHER * panel_size - from * PANEL;  // block, from this one
-            if (sizeof(Weight) == sizeof(float) || rows < WIDEN_FROM) {
-                run_product<Weight>({x + from, layer.inputs, block, PANEL, panel_size, depth, c, y_stride, start, from > 0, next}, rows, panels);
-            } else {
-                alignas(64) float wide[TOGETHER][DEPTH * PANEL];
-                for (int64_t p = 0; p < panels; p++)
-                    for (int64_t i = 0; i < depth * PANEL; i += WIDTH) store(wide[p] + i, load(block + p * panel_size + i));
-                run_product<float>({x + from, layer.inputs, wide[0], PANEL, DEPTH * PANEL, depth, c, y_stride, start, from > 0, 0}, rows, panels);
+    const int64_t at_once = rows * inputs * static_cast<int64_t>(sizeof(float)) <= NEAR_BYTES ? TOGETHER : PANELS_OF_FAR;
+    for (int64_t begin = first; begin < last; begin += at_once) {
+        const int64_t end = std::min(begin + at_once, last);
+        for (int64_t from = 0; from < inputs; from += DEPTH)
+            for (int64_t panel = begin; panel < end; panel += TOGETHER) {
+                int64_t next = TOGETHER * panel_size;  // of the next panels the same inputs; else the next inputs of the first, or the first of the next
+                if (panel + TOGETHER >= end && from + DEPTH < inputs) next = (begin - panel) * panel_size + DEPTH * PANEL;
+                else if (panel + TOGETHER >= end) next -= from * PANEL;
+                run_block<Weight>({x + from, inputs, weights + panel * panel_size + from * PANEL, PANEL, panel_size, std::min(DEPTH, inputs - from),
+                                   y + (panel - first) * PANEL, y_stride, start(panel), from > 0, 0},
+                                  rows, std::min<int64_t>(TOGETHER, end - panel), next);
             }
-        }
     }
 }
 
