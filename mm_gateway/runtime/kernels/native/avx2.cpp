@@ -3,143 +3,20 @@
 #include <immintrin.h>
 
 #include <limits>
+#include <type_traits>
 
-#include "few_bits.h"
+#include "tiles.h"
 
 namespace {
 
-inline __m256i load(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
-inline __m256 load_fp16(const uint16_t* from) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
-
-inline __m256i broadcast_group(const int8_t* quants, int group) {
-    int32_t four;
-    std::memcpy(&four, quants + 4 * group, 4);
-    return _mm256_set1_epi32(four);
-}
-
-#if defined(__AVXVNNI__)
-// The unsigned operand is weight + 128; starting at -128 * sum of the activations takes that off again.
-struct Dot8 {
-    static __m256i start(int32_t offset) { return _mm256_set1_epi32(offset); }
-    static __m256i prepare(__m256i weight) { return _mm256_xor_si256(weight, _mm256_set1_epi8(static_cast<char>(0x80))); }
-    static __m256i add(__m256i sum, __m256i prepared, __m256i, __m256i x) { return _mm256_dpbusd_avx_epi32(sum, prepared, x); }
-};
-
-struct Dot4 {
-    static __m256i add(__m256i sum, __m256i weight, __m256i x) { return _mm256_dpbusd_avx_epi32(sum, weight, x); }
-    static __m256i finish(__m256i sum) { return sum; }
-};
-#else
-// vpmaddubsw wants one unsigned operand: |weight|, with its sign moved to the activation. 2 * 128 * 127 fits 16 bits.
-struct Dot8 {
-    static __m256i start(int32_t) { return _mm256_setzero_si256(); }
-    static __m256i prepare(__m256i weight) { return _mm256_abs_epi8(weight); }
-    static __m256i add(__m256i sum, __m256i prepared, __m256i weight, __m256i x) {
-        const __m256i pairs = _mm256_maddubs_epi16(prepared, _mm256_sign_epi8(x, weight));
-        return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    }
-};
-
-// A whole block stays within 16 bits: 8 * 2 * 15 * 127 = 30,480.
-struct Dot4 {
-    static __m256i add(__m256i sum, __m256i weight, __m256i x) { return _mm256_add_epi16(sum, _mm256_maddubs_epi16(weight, x)); }
-    static __m256i finish(__m256i sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
-};
-#endif
-
-// What both tiles end a block with: total += dot * scale of the weights * scale of the activations.
-inline __m256 add_scaled(__m256 total, __m256i dot, float x_scale, __m256 scale) {
-    return _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot), scale), _mm256_set1_ps(x_scale), total);
-}
-
-struct Tile8 {
-    static constexpr int ROWS = 4;
-
-    template <int R>
-    static void run(const Layer& layer, const Activations* x, int64_t panel, float (&values)[R][PANEL]) {
-        const int64_t blocks = blocks_of(layer);
-        const uint8_t* quants = layer.quants + panel * blocks * (BLOCK * PANEL);
-        const uint16_t* scales = layer.scales + panel * blocks * PANEL;
-        __m256 total[R][2];
-        for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm256_setzero_ps();
-        for (int64_t block = 0; block < blocks; block++, scales += PANEL) {
-            __m256i dot[R][2];
-            for (int r = 0; r < R; r++) dot[r][0] = dot[r][1] = Dot8::start(x[r * blocks + block].offset);
-#pragma GCC unroll 1
-            for (int group = 0; group < GROUPS; group++, quants += 64) {
-                const __m256i first = load(quants), second = load(quants + 32);
-                const __m256i prepared_first = Dot8::prepare(first), prepared_second = Dot8::prepare(second);
-                for (int r = 0; r < R; r++) {
-                    const __m256i four = broadcast_group(x[r * blocks + block].quants, group);
-                    dot[r][0] = Dot8::add(dot[r][0], prepared_first, first, four);
-                    dot[r][1] = Dot8::add(dot[r][1], prepared_second, second, four);
-                }
-            }
-            for (int half = 0; half < 2; half++) {
-                const __m256 scale = load_fp16(scales + 8 * half);
-                for (int r = 0; r < R; r++) total[r][half] = add_scaled(total[r][half], dot[r][half], x[r * blocks + block].scale, scale);
-            }
-        }
-        for (int r = 0; r < R; r++)
-            for (int half = 0; half < 2; half++) _mm256_storeu_ps(values[r] + 8 * half, total[r][half]);
-    }
-};
-
-struct Tile4 {
-    static constexpr int ROWS = 4;
-
-    template <int R>
-    static void run(const Layer& layer, const Activations* x, int64_t panel, float (&values)[R][PANEL]) {
-        const int64_t blocks = blocks_of(layer);
-        const uint8_t* quants = layer.quants + panel * blocks * (BLOCK * PANEL / 2);
-        const uint16_t* scales = layer.scales + panel * blocks * PANEL;
-        const uint16_t* minimums = layer.minimums + panel * blocks * PANEL;
-        const __m256i low = _mm256_set1_epi8(0x0F);
-        __m256 total[R][2];
-        for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm256_setzero_ps();
-        for (int64_t block = 0; block < blocks; block++, scales += PANEL, minimums += PANEL) {
-            __m256i dot[R][2];
-            for (int r = 0; r < R; r++) dot[r][0] = dot[r][1] = _mm256_setzero_si256();
-#pragma GCC unroll 1
-            for (int group = 0; group < GROUPS / 2; group++, quants += 64) {
-                const __m256i first = load(quants), second = load(quants + 32);
-                const __m256i low_first = _mm256_and_si256(first, low), low_second = _mm256_and_si256(second, low);
-                for (int r = 0; r < R; r++) {
-                    const __m256i four = broadcast_group(x[r * blocks + block].quants, group);
-                    dot[r][0] = Dot4::add(dot[r][0], low_first, four);
-                    dot[r][1] = Dot4::add(dot[r][1], low_second, four);
-                }
-                const __m256i high_first = _mm256_and_si256(_mm256_srli_epi16(first, 4), low);
-                const __m256i high_second = _mm256_and_si256(_mm256_srli_epi16(second, 4), low);
-                for (int r = 0; r < R; r++) {
-                    const __m256i four = broadcast_group(x[r * blocks + block].quants, group + GROUPS / 2);
-                    dot[r][0] = Dot4::add(dot[r][0], high_first, four);
-                    dot[r][1] = Dot4::add(dot[r][1], high_second, four);
-                }
-            }
-            for (int half = 0; half < 2; half++) {
-                const __m256 scale = load_fp16(scales + 8 * half), minimum = load_fp16(minimums + 8 * half);
-                for (int r = 0; r < R; r++) {
-                    const Activations& from = x[r * blocks + block];
-                    total[r][half] = add_scaled(total[r][half], Dot4::finish(dot[r][half]), from.scale, scale);
-                    total[r][half] = _mm256_fmadd_ps(_mm256_set1_ps(from.sum), minimum, total[r][half]);
-                }
-            }
-        }
-        for (int r = 0; r < R; r++)
-            for (int half = 0; half < 2; half++) _mm256_storeu_ps(values[r] + 8 * half, total[r][half]);
-    }
-};
-
-struct Avx2 {
-    static constexpr int OUTPUTS = 8, ROWS_OF_4 = 4, ROWS_OF_MORE = 3, ROWS_OF_6 = 3;
+struct Registers {
+    static constexpr int OUTPUTS = 8, VECTORS = 2;
     using Floats = __m256;
     using Bytes = __m256i;
-    using Weights = __m256i;
     using Four = __m256i;
     using Sums = __m256i;
 
-    static Bytes load(const uint8_t* from) { return ::load(from); }
+    static Bytes load(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
     static Bytes low(Bytes four) { return _mm256_and_si256(four, _mm256_set1_epi8(0x0F)); }
     static Bytes high(Bytes four) { return low(_mm256_srli_epi16(four, 4)); }
     static Bytes bits(Bytes four, int from, int mask) {
@@ -147,27 +24,163 @@ struct Avx2 {
         return _mm256_and_si256(moved, _mm256_set1_epi8(static_cast<char>(mask)));
     }
     static Bytes either(Bytes a, Bytes b) { return _mm256_or_si256(a, b); }
-    static Weights prepared(Bytes four) { return four; }
-    static Four broadcast(const int8_t* four) { return broadcast_group(four, 0); }
-    static Sums sums(int32_t value) { return _mm256_set1_epi32(value); }
-    static Sums add_products(Sums sums, Weights weights, Four four) { return Dot4::add(sums, weights, four); }
-    static Sums widened(Sums sums) { return Dot4::finish(sums); }
-    static Sums add(Sums a, Sums b) { return _mm256_add_epi32(a, b); }
-    static Sums times(Sums a, Sums b) { return _mm256_mullo_epi32(a, b); }
-    static Floats to_floats(Sums sums) { return _mm256_cvtepi32_ps(sums); }
-    static Sums load_unsigned(const uint8_t* from) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))); }
-    static Sums load_signed(const uint8_t* from) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))); }
 
-    static Floats zeros() { return _mm256_setzero_ps(); }
+    static Four broadcast(const int8_t* four) {
+        int32_t word;
+        std::memcpy(&word, four, 4);
+        return _mm256_set1_epi32(word);
+    }
+    static Sums sums(int32_t value) { return _mm256_set1_epi32(value); }
+
     static Floats all(float value) { return _mm256_set1_ps(value); }
-    static Floats load_fp16(const uint16_t* from) { return ::load_fp16(from); }
+    static Floats load_floats(const float* from) { return _mm256_load_ps(from); }
+    static Floats load_fp16(const uint16_t* from) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
+    static Floats load_unsigned(const uint8_t* from) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+    }
+    static Floats load_signed(const uint8_t* from) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+    }
     static Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
     static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-    static void store(float* to, Floats values) { _mm256_storeu_ps(to, values); }
+    static void store(float* to, Floats values) { _mm256_store_ps(to, values); }
 };
 
-template <int BITS, bool IS_FINE>
-using Few = FewBits<Avx2, BITS, IS_FINE>;
+#if defined(__AVXVNNI__)
+struct AvxVnni : Registers {
+    using Few = AvxVnni;
+    template <int BITS>
+    static constexpr int ROWS = 6;
+    template <int BITS>
+    static constexpr int NARROW = GROUPS;
+    template <int BITS>
+    using Weights = __m256i;
+    template <int BITS>
+    using Running = __m256i;
+
+    // As in avx512_vnni.cpp.
+    static constexpr int32_t ZERO = 0x4B400000;
+    static constexpr int32_t SHIFT = 128;
+    struct Scales {
+        __m256 value, base;
+    };
+    static Scales scales(__m256 value) { return {value, _mm256_mul_ps(value, _mm256_set1_ps(-12582912.0f))}; }
+    static Floats value(const Scales& scales) { return scales.value; }
+    static Floats scaled(Sums sums, const Scales& by) { return _mm256_fmadd_ps(_mm256_castsi256_ps(sums), by.value, by.base); }
+    static Floats to_floats(Sums sums) { return _mm256_sub_ps(_mm256_castsi256_ps(sums), _mm256_set1_ps(12582912.0f)); }
+
+    template <int BITS>
+    static Bytes prepared(Bytes four) {
+        return BITS == 8 ? _mm256_xor_si256(four, _mm256_set1_epi8(static_cast<char>(0x80))) : four;
+    }
+    template <int BITS>
+    static Sums begun(Sums sums) {
+        return sums;
+    }
+    template <int BITS>
+    static Sums add_products(Sums sums, Bytes weights, Four four) {
+        return _mm256_dpbusd_avx_epi32(sums, weights, four);
+    }
+    template <int BITS>
+    static Sums ended(Sums running, Sums) {
+        return running;
+    }
+};
+using Set = AvxVnni;
+#else
+struct FewRows;
+
+struct Avx2 : Registers {
+    using Few = FewRows;
+    template <int BITS>
+    static constexpr int ROWS = BITS == 8 ? 3 : 5;
+    // Groups whose sums stay within 16 bits: of each, two of 15, 31 or 63 * 127.
+    template <int BITS>
+    static constexpr int NARROW = BITS == 6 ? 2 : BITS == 5 ? 4 : 8;
+
+    // vpmaddubsw adds products of an unsigned and a signed byte in twos, within 16 bits. A weight of 8 bits is two halves of 4, for that.
+    struct Halves {
+        __m256i low, high;
+    };
+    template <int BITS>
+    using Weights = std::conditional_t<BITS == 8, Halves, __m256i>;
+    template <int BITS>
+    using Running = Weights<BITS>;
+
+    static constexpr int32_t ZERO = 0;
+    static constexpr int32_t SHIFT = 128;
+    using Scales = __m256;
+    static Scales scales(__m256 value) { return value; }
+    static Floats value(Scales scales) { return scales; }
+    static Floats scaled(Sums sums, Scales by) { return _mm256_mul_ps(_mm256_cvtepi32_ps(sums), by); }
+    static Floats to_floats(Sums sums) { return _mm256_cvtepi32_ps(sums); }
+
+    template <int BITS>
+    static Weights<BITS> prepared(Bytes four) {
+        if constexpr (BITS == 8) {
+            const __m256i moved = _mm256_xor_si256(four, _mm256_set1_epi8(static_cast<char>(0x80)));
+            return {low(moved), high(moved)};
+        } else {
+            return four;
+        }
+    }
+    template <int BITS>
+    static Running<BITS> begun(Sums) {
+        if constexpr (BITS == 8) return {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        else return _mm256_setzero_si256();
+    }
+    template <int BITS>
+    static Running<BITS> add_products(Running<BITS> sums, Weights<BITS> weights, Four four) {
+        if constexpr (BITS == 8) return {add_products<4>(sums.low, weights.low, four), add_products<4>(sums.high, weights.high, four)};
+        else {
+            sums = _mm256_add_epi16(sums, _mm256_maddubs_epi16(weights, four));
+            asm("" : "+x"(sums));  // added at once: products that wait for others would want registers
+            return sums;
+        }
+    }
+    template <int BITS>
+    static Sums ended(Running<BITS> running, Sums before) {
+        if constexpr (BITS == 8) {
+            const Sums low = _mm256_madd_epi16(running.low, _mm256_set1_epi16(1)), high = _mm256_madd_epi16(running.high, _mm256_set1_epi16(16));
+            return _mm256_add_epi32(before, _mm256_add_epi32(low, high));
+        } else {
+            return _mm256_add_epi32(before, _mm256_madd_epi16(running, _mm256_set1_epi16(1)));
+        }
+    }
+};
+
+// Few rows take a weight of 8 bits as it stands: |weight| is the unsigned byte, and its sign goes to the activation; 2 * 128 * 127 fits 16 bits.
+struct FewRows : Avx2 {
+    template <int BITS>
+    static constexpr int ROWS = BITS == 8 ? 4 : 5;
+    template <int BITS>
+    using Weights = __m256i;
+    template <int BITS>
+    using Running = __m256i;
+
+    template <int BITS>
+    static __m256i prepared(Bytes four) {
+        return four;
+    }
+    template <int BITS>
+    static __m256i begun(Sums) {
+        return _mm256_setzero_si256();
+    }
+    template <int BITS>
+    static __m256i add_products(__m256i sums, __m256i weights, Four four) {
+        if (BITS != 8) return Avx2::add_products<BITS == 8 ? 4 : BITS>(sums, weights, four);
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(four, weights));
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        asm("" : "+x"(sums));
+        return sums;
+    }
+    template <int BITS>
+    static Sums ended(__m256i running, Sums before) {
+        return BITS == 8 ? running : Avx2::ended<BITS == 8 ? 4 : BITS>(running, before);
+    }
+};
+using Set = Avx2;
+#endif
 
 inline float largest_of(__m256 values) {
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps(values, 1));
@@ -207,16 +220,8 @@ int32_t quantize_block(const float* x, Activations& out) {
 }  // namespace
 
 #if defined(__AVXVNNI__)
-const Kernels avx_vnni_kernels = {
-    "avx_vnni",
-    quantize_rows<quantize_block>,
-    multiply_any<Tile8, Tile4, Few, SixBits<Avx2>>,
-};
+const Kernels avx_vnni_kernels = {"avx_vnni", quantize_rows<Set, quantize_block>, multiply_any<Set>};
 #else
-const Kernels avx2_kernels = {
-    "avx2",
-    quantize_rows<quantize_block>,
-    multiply_any<Tile8, Tile4, Few, SixBits<Avx2>>,
-};
+const Kernels avx2_kernels = {"avx2", quantize_rows<Set, quantize_block>, multiply_any<Set>};
 #endif
 #endif

@@ -4,97 +4,39 @@
 
 #include <limits>
 
-#include "few_bits.h"
+#include "tiles.h"
 
 namespace {
 
-inline __m512i load(const uint8_t* from) { return _mm512_loadu_si512(from); }
-inline __m512 load_fp16(const uint16_t* from) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
-
-inline __m512i broadcast_group(const int8_t* quants, int group) {
-    int32_t four;
-    std::memcpy(&four, quants + 4 * group, 4);
-    return _mm512_set1_epi32(four);
-}
-
-struct Tile8 {
-    static constexpr int ROWS = 8;
-
-    // The unsigned operand is weight + 128; starting at -128 * sum of the activations takes that off again.
-    template <int R>
-    static void run(const Layer& layer, const Activations* x, int64_t panel, float (&values)[R][PANEL]) {
-        const int64_t blocks = blocks_of(layer);
-        const uint8_t* quants = layer.quants + panel * blocks * (BLOCK * PANEL);
-        const uint16_t* scales = layer.scales + panel * blocks * PANEL;
-        const __m512i bias = _mm512_set1_epi8(static_cast<char>(0x80));
-        __m512 total[R];
-        for (int r = 0; r < R; r++) total[r] = _mm512_setzero_ps();
-        for (int64_t block = 0; block < blocks; block++, quants += BLOCK * PANEL, scales += PANEL) {
-            __m512i dot[R];
-            for (int r = 0; r < R; r++) dot[r] = _mm512_set1_epi32(x[r * blocks + block].offset);
-#pragma GCC unroll 8
-            for (int group = 0; group < GROUPS; group++) {
-                const __m512i weight = _mm512_xor_si512(load(quants + 64 * group), bias);
-                for (int r = 0; r < R; r++)
-                    dot[r] = _mm512_dpbusd_epi32(dot[r], weight, broadcast_group(x[r * blocks + block].quants, group));
-            }
-            const __m512 scale = load_fp16(scales);
-            for (int r = 0; r < R; r++) {
-                const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r]), scale);
-                total[r] = _mm512_fmadd_ps(scaled, _mm512_set1_ps(x[r * blocks + block].scale), total[r]);
-            }
-        }
-        for (int r = 0; r < R; r++) _mm512_storeu_ps(values[r], total[r]);
-    }
-};
-
-struct Tile4 {
-    static constexpr int ROWS = 8;
-
-    template <int R>
-    static void run(const Layer& layer, const Activations* x, int64_t panel, float (&values)[R][PANEL]) {
-        const int64_t blocks = blocks_of(layer);
-        const uint8_t* quants = layer.quants + panel * blocks * (BLOCK * PANEL / 2);
-        const uint16_t* scales = layer.scales + panel * blocks * PANEL;
-        const uint16_t* minimums = layer.minimums + panel * blocks * PANEL;
-        const __m512i low = _mm512_set1_epi8(0x0F);
-        __m512 total[R];
-        for (int r = 0; r < R; r++) total[r] = _mm512_setzero_ps();
-        for (int64_t block = 0; block < blocks; block++, quants += BLOCK * PANEL / 2, scales += PANEL, minimums += PANEL) {
-            __m512i dot[R];
-            for (int r = 0; r < R; r++) dot[r] = _mm512_setzero_si512();
-#pragma GCC unroll 4
-            for (int group = 0; group < GROUPS / 2; group++) {
-                const __m512i both = load(quants + 64 * group);
-                const __m512i first = _mm512_and_si512(both, low);
-                const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-                for (int r = 0; r < R; r++) {
-                    const int8_t* activations = x[r * blocks + block].quants;
-                    dot[r] = _mm512_dpbusd_epi32(dot[r], first, broadcast_group(activations, group));
-                    dot[r] = _mm512_dpbusd_epi32(dot[r], second, broadcast_group(activations, group + GROUPS / 2));
-                }
-            }
-            const __m512 scale = load_fp16(scales), minimum = load_fp16(minimums);
-            for (int r = 0; r < R; r++) {
-                const Activations& from = x[r * blocks + block];
-                const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[r]), scale);
-                total[r] = _mm512_fmadd_ps(scaled, _mm512_set1_ps(from.scale), total[r]);
-                total[r] = _mm512_fmadd_ps(_mm512_set1_ps(from.sum), minimum, total[r]);
-            }
-        }
-        for (int r = 0; r < R; r++) _mm512_storeu_ps(values[r], total[r]);
-    }
-};
-
 struct Avx512 {
-    static constexpr int OUTPUTS = 16, ROWS_OF_4 = 6, ROWS_OF_MORE = 6, ROWS_OF_6 = 6;
+    using Few = Avx512;
+    static constexpr int OUTPUTS = 16, VECTORS = 2;
+    template <int BITS>
+    static constexpr int ROWS = 12;
+    template <int BITS>
+    static constexpr int NARROW = GROUPS;
     using Floats = __m512;
     using Bytes = __m512i;
+    template <int BITS>
     using Weights = __m512i;
     using Four = __m512i;
     using Sums = __m512i;
+    template <int BITS>
+    using Running = __m512i;
 
-    static Bytes load(const uint8_t* from) { return ::load(from); }
+    // Sums begin at the bits of the fp32 3 * 2^22, whose last place counts ones: read as fp32 they are that number more than they stand for,
+    // and value * scale + base is their product with a scale, rounded once, since base = -3 * 2^22 * scale is exact.
+    static constexpr int32_t ZERO = 0x4B400000;
+    static constexpr int32_t SHIFT = 128;  // of the unsigned operand of vpdpbusd where weights are signed
+    struct Scales {
+        __m512 value, base;
+    };
+    static Scales scales(__m512 value) { return {value, _mm512_mul_ps(value, _mm512_set1_ps(-12582912.0f))}; }
+    static Floats value(const Scales& scales) { return scales.value; }
+    static Floats scaled(Sums sums, const Scales& by) { return _mm512_fmadd_ps(_mm512_castsi512_ps(sums), by.value, by.base); }
+    static Floats to_floats(Sums sums) { return _mm512_sub_ps(_mm512_castsi512_ps(sums), _mm512_set1_ps(12582912.0f)); }
+
+    static Bytes load(const uint8_t* from) { return _mm512_loadu_si512(from); }
     static Bytes low(Bytes four) { return _mm512_and_si512(four, _mm512_set1_epi8(0x0F)); }
     static Bytes high(Bytes four) { return low(_mm512_srli_epi16(four, 4)); }
     static Bytes bits(Bytes four, int from, int mask) {
@@ -102,27 +44,43 @@ struct Avx512 {
         return _mm512_and_si512(moved, _mm512_set1_epi8(static_cast<char>(mask)));
     }
     static Bytes either(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
-    static Weights prepared(Bytes four) { return four; }
-    static Four broadcast(const int8_t* four) { return broadcast_group(four, 0); }
-    static Sums sums(int32_t value) { return _mm512_set1_epi32(value); }
-    static Sums add_products(Sums sums, Weights weights, Four four) { return _mm512_dpbusd_epi32(sums, weights, four); }
-    static Sums widened(Sums sums) { return sums; }
-    static Sums add(Sums a, Sums b) { return _mm512_add_epi32(a, b); }
-    static Sums times(Sums a, Sums b) { return _mm512_mullo_epi32(a, b); }
-    static Floats to_floats(Sums sums) { return _mm512_cvtepi32_ps(sums); }
-    static Sums load_unsigned(const uint8_t* from) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
-    static Sums load_signed(const uint8_t* from) { return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
+    template <int BITS>
+    static Bytes prepared(Bytes four) {
+        return BITS == 8 ? _mm512_xor_si512(four, _mm512_set1_epi8(static_cast<char>(0x80))) : four;
+    }
 
-    static Floats zeros() { return _mm512_setzero_ps(); }
+    static Four broadcast(const int8_t* four) {
+        int32_t word;
+        std::memcpy(&word, four, 4);
+        return _mm512_set1_epi32(word);
+    }
+    static Sums sums(int32_t value) { return _mm512_set1_epi32(value); }
+    template <int BITS>
+    static Sums begun(Sums sums) {
+        return sums;
+    }
+    template <int BITS>
+    static Sums add_products(Sums sums, Bytes weights, Four four) {
+        return _mm512_dpbusd_epi32(sums, weights, four);
+    }
+    template <int BITS>
+    static Sums ended(Sums running, Sums) {
+        return running;
+    }
+
     static Floats all(float value) { return _mm512_set1_ps(value); }
-    static Floats load_fp16(const uint16_t* from) { return ::load_fp16(from); }
+    static Floats load_floats(const float* from) { return _mm512_load_ps(from); }
+    static Floats load_fp16(const uint16_t* from) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
+    static Floats load_unsigned(const uint8_t* from) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+    }
+    static Floats load_signed(const uint8_t* from) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+    }
     static Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-    static void store(float* to, Floats values) { _mm512_storeu_ps(to, values); }
+    static void store(float* to, Floats values) { _mm512_store_ps(to, values); }
 };
-
-template <int BITS, bool IS_FINE>
-using Few = FewBits<Avx512, BITS, IS_FINE>;
 
 int32_t quantize_block(const float* x, Activations& out) {
     const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
@@ -142,9 +100,5 @@ int32_t quantize_block(const float* x, Activations& out) {
 
 }  // namespace
 
-const Kernels avx512_vnni_kernels = {
-    "avx512_vnni",
-    quantize_rows<quantize_block>,
-    multiply_any<Tile8, Tile4, Few, SixBits<Avx512>>,
-};
+const Kernels avx512_vnni_kernels = {"avx512_vnni", quantize_rows<Avx512, quantize_block>, multiply_any<Avx512>};
 #endif

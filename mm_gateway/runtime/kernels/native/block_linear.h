@@ -56,12 +56,11 @@ inline bool of_numbers(const Layer& layer) { return layer.kind == FP16 || layer.
 inline int64_t blocks_of(const Layer& layer) { return (layer.inputs + BLOCK - 1) / BLOCK; }
 inline int64_t panels_of(const Layer& layer) { return (layer.outputs + PANEL - 1) / PANEL; }
 
-// 32 activations of a row, quantized: x = scale * quants. One struct, so that a tile needs one pointer for each of its rows.
+// 32 activations of a row, quantized: x = scale * quants. One struct, so that a tile finds all of a row at one address.
 struct Activations {
     float scale;
-    float sum;       // scale * sum of the quants, what a weight's minimum is multiplied by
-    int32_t offset;  // -128 * sum of the quants, what vpdpbusd is off by where its unsigned operand is a weight + 128
-    int32_t first;   // sum of the first 16 quants
+    float sum;          // scale * sum of the quants, what a weight's minimum is multiplied by
+    int32_t starts[2];  // what sums of products begin with, since unsigned operands are weights + 128, or + 32; of Q6F for each 16
     int8_t quants[BLOCK];
 };
 

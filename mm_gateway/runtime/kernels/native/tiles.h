@@ -1,67 +1,88 @@
-// The loops over panels and rows that all instruction sets share. Everything here has internal linkage: each file that includes it is
-// compiled for another instruction set, and the linker must not take one's copy for another's.
+// The loops over panels and rows that all instruction sets share, as products.h.
 #pragma once
-#include <cstring>
-
-#include "block_linear.h"
+#include "products.h"
 
 namespace {
 
+// Rows pass in chunks whose activations stay in the second-level cache, and so many that preparing blocks for them pays.
+constexpr int64_t CHUNK_BYTES = 1 << 18, LEAST_ROWS = 48, MOST_ROWS = 192;
+
 // A panel's results of one row; the last panel may have fewer outputs than 16.
-inline void store_row(const Layer& layer, const float (&values)[PANEL], float* y, int64_t panel) {
+inline void store_row(const Layer& layer, const float* totals, float* y, int64_t panel) {
     const int64_t first = panel * PANEL;
-    const int64_t left = layer.outputs - first;
-    const int count = left < PANEL ? static_cast<int>(left) : PANEL;
-    float* out = y + first;
-    for (int i = 0; i < count; i++) {
-        const float value = layer.row_scales == nullptr ? values[i] : values[i] * layer.row_scales[first + i];
-        out[i] = layer.bias == nullptr ? value : value + layer.bias[first + i];
-    }
+    float values[PANEL];
+    std::memcpy(values, totals, sizeof values);
+    if (layer.row_scales != nullptr)
+        for (int i = 0; i < PANEL; i++) values[i] *= layer.row_scales[first + i];
+    if (layer.bias != nullptr)
+        for (int i = 0; i < PANEL; i++) values[i] += layer.bias[first + i];
+    if (layer.outputs - first >= PANEL) std::memcpy(y + first, values, sizeof values);
+    else std::memcpy(y + first, values, (layer.outputs - first) * sizeof(float));
 }
 
-// Tile has ROWS, the most rows that its registers hold, and `run<R>(layer, x, panel, values)`: R rows of one panel, x pointing to the first.
-template <class Tile, int R>
-void run_tile(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t panel) {
-    float values[R][PANEL];
-    Tile::template run<R>(layer, x, panel, values);
-    for (int r = 0; r < R; r++) store_row(layer, values[r], y + r * y_stride, panel);
-}
-
-template <class Tile, int R>
-void run_rest(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t rows, int64_t panel) {
-    if constexpr (R > 0) {
-        if (rows == R) run_tile<Tile, R>(layer, x, y, y_stride, panel);
-        else run_rest<Tile, R - 1>(layer, x, y, y_stride, rows, panel);
-    }
-}
-
-// A panel stays in the nearest cache while all rows pass by it.
-template <class Tile>
-void multiply_with(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+// V registers' outputs, from `panel` on, of at most MOST_ROWS rows.
+template <class Set, int BITS, bool IS_FINE, int V>
+void multiply_panels(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t rows, int64_t panel) {
+    constexpr int WIDTH = Set::VECTORS * Set::OUTPUTS, PANELS = V * Set::OUTPUTS / PANEL;
     const int64_t blocks = blocks_of(layer);
-    for (int64_t panel = first; panel < last; panel++) {
-        int64_t row = 0;
-        for (; row + Tile::ROWS <= rows; row += Tile::ROWS)
-            run_tile<Tile, Tile::ROWS>(layer, x + row * blocks, y + row * y_stride, y_stride, panel);
-        run_rest<Tile, Tile::ROWS - 1>(layer, x + row * blocks, y + row * y_stride, y_stride, rows - row, panel);
+    alignas(64) float totals[MOST_ROWS * WIDTH];
+    std::memset(totals, 0, rows * WIDTH * sizeof(float));
+    const auto store = [&](int64_t from, int64_t to) {
+        for (int64_t r = from; r < to; r++)
+            for (int p = 0; p < PANELS; p++) store_row(layer, totals + r * WIDTH + p * PANEL, y + r * y_stride, panel + p);
+    };
+    if (rows <= FEW_ROWS<typename Set::Few, BITS>) {
+        adding_all<typename Set::Few, BITS, IS_FINE, V>(rows)(layer, panel, x, totals);
+        return store(0, rows);
+    }
+    Prepared<Set, BITS> prepared[AT_ONCE];
+    const int64_t tiles = (rows + Set::template ROWS<BITS> - 1) / Set::template ROWS<BITS>, parts = (blocks + AT_ONCE - 1) / AT_ONCE;
+    for (int64_t part = 0; part < parts; part++) {
+        const int64_t block = blocks * part / parts, count = blocks * (part + 1) / parts - block;
+        for (int64_t i = 0; i < count; i++) prepare<Set, BITS, IS_FINE>(layer, panel, V, block + i, prepared[i]);
+        const uint8_t* next = layer.quants + (panel * blocks + block + AHEAD) * quant_bytes(BITS);
+        for (int64_t tile = 0; tile < tiles; tile++) {
+            const int64_t from = rows * tile / tiles, to = rows * (tile + 1) / tiles;
+            if (part == parts - 1) {  // y is fetched while the last blocks are multiplied
+                for (int64_t r = from; r < to; r++)
+                    for (int p = 0; p < PANELS; p++) __builtin_prefetch(y + r * y_stride + (panel + p) * PANEL, 1);
+            }
+            const auto add = adding_blocks<Set, BITS, V>(to - from);
+            add(prepared, count, x + from * blocks + block, blocks, totals + from * WIDTH, tile == 0 ? next : nullptr);
+            if (part == parts - 1) store(from, to);
+        }
     }
 }
 
-// An instruction set's tiles: Q8 and Q4, Few<bits, fine> for the other kinds of 4 and 5 bits, and Six.
-template <class Tile8, class Tile4, template <int, bool> class Few, class Six>
+template <class Set, int BITS, bool IS_FINE>
+void multiply_blocks(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+    constexpr int ONE = PANEL / Set::OUTPUTS, PANELS = Set::VECTORS / ONE;
+    const int64_t blocks = blocks_of(layer);
+    const int64_t most = std::clamp<int64_t>(CHUNK_BYTES / (blocks * sizeof(Activations)), LEAST_ROWS, MOST_ROWS);
+    const int64_t chunks = (rows + most - 1) / most;
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        const int64_t from = rows * chunk / chunks, to = rows * (chunk + 1) / chunks;
+        for (int64_t panel = first; panel < last; panel += PANELS) {
+            const auto multiply = last - panel >= PANELS ? multiply_panels<Set, BITS, IS_FINE, Set::VECTORS> : multiply_panels<Set, BITS, IS_FINE, ONE>;
+            multiply(layer, x + from * blocks, y + from * y_stride, y_stride, to - from, panel);
+        }
+    }
+}
+
+template <class Set>
 void multiply_any(const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
     switch (layer.kind) {
-        case Q8: return multiply_with<Tile8>(layer, x, y, y_stride, rows, first, last);
-        case Q4: return multiply_with<Tile4>(layer, x, y, y_stride, rows, first, last);
-        case Q5: return multiply_with<Few<5, false>>(layer, x, y, y_stride, rows, first, last);
-        case Q4F: return multiply_with<Few<4, true>>(layer, x, y, y_stride, rows, first, last);
-        case Q5F: return multiply_with<Few<5, true>>(layer, x, y, y_stride, rows, first, last);
-        case Q6F: return multiply_with<Six>(layer, x, y, y_stride, rows, first, last);
+        case Q8: return multiply_blocks<Set, 8, false>(layer, x, y, y_stride, rows, first, last);
+        case Q4: return multiply_blocks<Set, 4, false>(layer, x, y, y_stride, rows, first, last);
+        case Q5: return multiply_blocks<Set, 5, false>(layer, x, y, y_stride, rows, first, last);
+        case Q4F: return multiply_blocks<Set, 4, true>(layer, x, y, y_stride, rows, first, last);
+        case Q5F: return multiply_blocks<Set, 5, true>(layer, x, y, y_stride, rows, first, last);
+        case Q6F: return multiply_blocks<Set, 6, true>(layer, x, y, y_stride, rows, first, last);
     }
 }
 
 // `quantize_block` turns 32 numbers into quants and a scale, and returns the sum of the quants.
-template <int32_t (*quantize_block)(const float* x, Activations& out)>
+template <class Set, int32_t (*quantize_block)(const float* x, Activations& out)>
 void quantize_rows(const Layer& layer, const float* x, Activations* out, int64_t first, int64_t last) {
     const int64_t blocks = blocks_of(layer);
     for (int64_t row = first; row < last; row++) {
@@ -76,11 +97,13 @@ void quantize_rows(const Layer& layer, const float* x, Activations* out, int64_t
             }
             Activations& to = out[row * blocks + block];
             const int32_t sum = quantize_block(from, to);
-            to.offset = -128 * sum;
             to.sum = to.scale * static_cast<float>(sum);
+            to.starts[0] = Set::ZERO - Set::SHIFT * sum;
             if (layer.kind == Q6F) {
-                to.first = 0;
-                for (int i = 0; i < BLOCK / 2; i++) to.first += to.quants[i];
+                int32_t half = 0;
+                for (int i = 0; i < BLOCK / 2; i++) half += to.quants[i];
+                to.starts[0] = Set::ZERO - 32 * half;
+                to.starts[1] = Set::ZERO - 32 * (sum - half);
             }
         }
     }
