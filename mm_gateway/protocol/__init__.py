@@ -28,6 +28,7 @@ from mm_gateway.protocol.generation import (
     StreamOptions,
     StructuredOutputs,
 )
+from mm_gateway.protocol.health import Health, Readiness, Version
 from mm_gateway.protocol.replies import (
     Annotation,
     AssistantMessage,
@@ -50,19 +51,16 @@ from mm_gateway.protocol.replies import (
     EmbeddingUsage,
     ErrorBody,
     ErrorReply,
-    Health,
     ModelCard,
     ModelList,
     PromptLogprob,
     PromptLogprobs,
     PromptTokensDetails,
-    Readiness,
     StageUsageReply,
     TokenizeReply,
     TopLogprob,
     UrlCitationReply,
     UsageReply,
-    Version,
 )
 from mm_gateway.protocol.texts import DetokenizeRequest, EmbeddingRequest, TokenizeRequest
 

@@ -280,24 +280,3 @@ class ModelCard(msgspec.Struct):
 class ModelList(msgspec.Struct):
     data: list[ModelCard]
     object: Literal["list"] = "list"
-
-
-class Health(msgspec.Struct):
-    """Reply of `GET /health`."""
-
-    status: Literal["ok", "shutting down"]
-    version: str
-
-
-class Readiness(msgspec.Struct):
-    """Reply of `GET /health/ready`."""
-
-    ready: bool
-    reasons: list[str]
-    """Why it should get no new requests now; empty where it should."""
-
-
-class Version(msgspec.Struct):
-    """Reply of `GET /version`."""
-
-    version: str

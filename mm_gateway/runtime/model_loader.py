@@ -31,7 +31,7 @@ from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, Load
 from mm_gateway.runtime.checkpoints.memory_estimate import MemoryNeed, estimate, with_draft
 from mm_gateway.runtime.checkpoints.packing import weight_bytes
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of
-from mm_gateway.runtime.checkpoints.stored_dtype import stored_dtype
+from mm_gateway.runtime.checkpoints.stored.stored_dtype import stored_dtype
 from mm_gateway.runtime.checkpoints.tokenizer import load_tokenizer
 from mm_gateway.runtime.checkpoints.weights import read_model
 from mm_gateway.runtime.memory_errors import is_out_of_memory

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import torch
 
 from mm_gateway.errors import ModelLoadError
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows, StoredTensors
-from mm_gateway.runtime.checkpoints.tensor_source import SafetensorsSource
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredRows, StoredTensors
+from mm_gateway.runtime.checkpoints.stored.tensor_source import SafetensorsSource
 
 _EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(\w+)\.weight")
 # Projections of an expert, one below the other in the joined weight; Mixtral has numbers for them.

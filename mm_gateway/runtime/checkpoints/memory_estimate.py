@@ -20,8 +20,8 @@ from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
 from mm_gateway.runtime.checkpoints.packed_linear import BITS, block_bytes, keeps_blocks, looks_rows_up
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
-from mm_gateway.runtime.checkpoints.stored_dtype import stored_dtype
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_dtype import stored_dtype
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 from mm_gateway.runtime.kernels.decoder import Cells
 
 _ITEM_BYTES = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mm_gateway.configuration.model_config import ModelConfig
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredRows
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.blocks import Blocks, quantize_4bit, quantize_8bit
 from mm_gateway.runtime.kernels.library import library

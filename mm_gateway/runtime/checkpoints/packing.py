@@ -26,7 +26,7 @@ from mm_gateway.runtime.checkpoints.packed_linear import (
     needs_rows_only,
     packed_linear,
 )
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredRows
 from mm_gateway.runtime.kernels.blocks import Blocks, joined
 
 # Attribute names of projections that read the same input, in the order in which they are called.

@@ -12,8 +12,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows
-from mm_gateway.runtime.checkpoints.tensor_source import SafetensorsSource, TensorSource
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredRows
+from mm_gateway.runtime.checkpoints.stored.tensor_source import SafetensorsSource, TensorSource
 from mm_gateway.runtime.kernels.blocks import Blocks
 
 

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.families.families import family_of
-from mm_gateway.runtime.checkpoints.tensor_headers import is_lfs_pointer, not_brought
+from mm_gateway.runtime.checkpoints.stored.tensor_headers import is_lfs_pointer, not_brought
 
 
 def load_tokenizer(folder: Path, *, name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -24,9 +24,9 @@ from mm_gateway.runtime.checkpoints.packing import pack_layers, pack_model, rest
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of, is_unpacked
 from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.tensor_source import GgufSource, TensorSource
 from mm_gateway.runtime.checkpoints.streamed import NotStreamable, attention_of, streamed_weights
-from mm_gateway.runtime.checkpoints.tensor_source import GgufSource, TensorSource
 
 logger = logging.getLogger(__name__)
 

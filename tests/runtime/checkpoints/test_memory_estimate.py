@@ -13,7 +13,7 @@ from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.runtime.checkpoints import packed_linear
 from mm_gateway.runtime.checkpoints.context_length import configured_length, trained_length
 from mm_gateway.runtime.checkpoints.memory_estimate import estimate, kv_bytes_per_token
-from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
+from mm_gateway.runtime.checkpoints.stored.tensor_headers import read_headers
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelLoader
 from tests.support import checkpoints

@@ -16,7 +16,7 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config
 from mm_gateway.runtime.checkpoints.memory_estimate import weight_bytes
 from mm_gateway.runtime.checkpoints.packed_experts import PackedExperts, are_experts
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 from mm_gateway.runtime.model_loader import LoadedModel, ModelLoader
 from tests.support.families import SERVED, Family, make_family
 

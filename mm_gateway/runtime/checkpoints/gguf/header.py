@@ -17,7 +17,7 @@ from typing import Any
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from mm_gateway.configuration.hub_names import gguf_parts
-from mm_gateway.runtime.checkpoints.tensor_headers import is_lfs_pointer, not_brought
+from mm_gateway.runtime.checkpoints.stored.tensor_headers import is_lfs_pointer, not_brought
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)  # version 1 counted in 32 bits and was gone within weeks

@@ -12,7 +12,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from mm_gateway.runtime.checkpoints.gguf.architectures import Architecture
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor
 from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
-from mm_gateway.runtime.checkpoints.stored_tensors import read_exactly
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import read_exactly
 from mm_gateway.runtime.kernels.blocks import Blocks, joined
 
 _PLAIN = {

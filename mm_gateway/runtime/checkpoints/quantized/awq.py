@@ -15,7 +15,7 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat, quantization_of
 from mm_gateway.runtime.checkpoints.quantized.integers import Integers
 from mm_gateway.runtime.checkpoints.quantized.layer import IntegerLayer, Parts, grouped
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 
 
 @dataclass(frozen=True)

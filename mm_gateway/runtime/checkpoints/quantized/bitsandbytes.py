@@ -25,7 +25,7 @@ from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat, quanti
 from mm_gateway.runtime.checkpoints.quantized.integers import Integers
 from mm_gateway.runtime.checkpoints.quantized.layer import IntegerLayer, Parts, StoredLayer
 from mm_gateway.runtime.checkpoints.quantized.unread import refuse
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 
 _STATES = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
 _CHUNK_BLOCKS = 2**14

@@ -22,7 +22,7 @@ from mm_gateway.runtime.checkpoints.quantized.fp8 import scaled_layer
 from mm_gateway.runtime.checkpoints.quantized.integers import Integers, reordering, unpack_words
 from mm_gateway.runtime.checkpoints.quantized.layer import IntegerLayer, Parts, StoredLayer
 from mm_gateway.runtime.checkpoints.quantized.unread import refuse
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 from mm_gateway.runtime.kernels.blocks import BLOCK
 
 _FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision")

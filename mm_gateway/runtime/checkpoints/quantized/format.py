@@ -16,7 +16,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from mm_gateway.configuration.model_config import ModelConfig, Quantization
 from mm_gateway.runtime.checkpoints.packed_linear import Weights
 from mm_gateway.runtime.checkpoints.quantized.layer import StoredLayer
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 
 _PACKED: dict[torch.dtype, Weights] = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 

@@ -13,7 +13,7 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.quantized.floats import ScaledLayer, scale_block
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat, quantization_of
 from mm_gateway.runtime.checkpoints.quantized.layer import StoredLayer
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 
 _SCALES = ("weight_scale_inv", "weight_scale", "scale")
 _WEIGHTS = ("F8_E4M3", "F8_E5M2")

@@ -18,7 +18,7 @@ from mm_gateway.runtime.checkpoints.packed_linear import BlockWeights
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat, quantization_of, read_json
 from mm_gateway.runtime.checkpoints.quantized.integers import Integers, reordering, unpack_words
 from mm_gateway.runtime.checkpoints.quantized.layer import IntegerLayer, Parts, grouped
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 from mm_gateway.runtime.kernels.blocks import BLOCK
 
 logger = logging.getLogger(__name__)

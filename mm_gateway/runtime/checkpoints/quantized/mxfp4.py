@@ -16,7 +16,7 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.quantized.floats import E2M1, as_scales
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.layer import Parts, StoredLayer
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 
 
 @dataclass(frozen=True)

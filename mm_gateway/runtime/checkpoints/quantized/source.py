@@ -8,8 +8,8 @@ import torch
 
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.quantized.layer import StoredLayer
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
-from mm_gateway.runtime.checkpoints.tensor_source import SafetensorsSource
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.tensor_source import SafetensorsSource
 from mm_gateway.runtime.kernels.blocks import Blocks
 
 # What activations and KV caches of 8 bits are scaled by. Here both keep their precision, so nothing is scaled.

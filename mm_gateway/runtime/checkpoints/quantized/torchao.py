@@ -23,7 +23,7 @@ from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.integers import Integers
 from mm_gateway.runtime.checkpoints.quantized.layer import IntegerLayer, Parts, StoredLayer
 from mm_gateway.runtime.checkpoints.quantized.unread import refuse
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 from mm_gateway.runtime.kernels.blocks import BLOCK
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.quantized.format import WeightFormat
 from mm_gateway.runtime.checkpoints.quantized.layer import StoredLayer
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 
 
 class Unread(WeightFormat):

@@ -24,7 +24,7 @@ from mm_gateway.runtime.checkpoints.gguf.kept_blocks import KEPT
 from mm_gateway.runtime.checkpoints.memory_estimate import weight_bytes
 from mm_gateway.runtime.checkpoints.packed_experts import PackedExperts
 from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear, block_bytes
-from mm_gateway.runtime.checkpoints.tensor_source import GgufSource
+from mm_gateway.runtime.checkpoints.stored.tensor_source import GgufSource
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.blocks import Blocks

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of
 from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 from mm_gateway.runtime.kernels.blocks import Blocks
 
 NAME = "model.layers.0.mlp.up_proj.weight"

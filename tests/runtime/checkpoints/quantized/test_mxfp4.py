@@ -15,7 +15,7 @@ from mm_gateway.runtime.checkpoints.context_length import read_checkpoint_config
 from mm_gateway.runtime.checkpoints.memory_estimate import weight_bytes
 from mm_gateway.runtime.checkpoints.quantized.formats import format_of
 from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 from mm_gateway.runtime.model_loader import ModelLoader
 from tests.support.checkpoints import make_tokenizer
 from tests.support.quantized.mxfp4 import write_mxfp4

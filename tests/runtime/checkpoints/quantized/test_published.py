@@ -19,7 +19,7 @@ from mm_gateway.runtime.checkpoints.memory_estimate import estimate
 from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
 from mm_gateway.runtime.checkpoints.quantized.formats import FORMATS, format_of
 from mm_gateway.runtime.checkpoints.quantized.source import QuantizedSource
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredTensors
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.blocks import Blocks
 from mm_gateway.runtime.model_loader import LoadedModel, ModelLoader

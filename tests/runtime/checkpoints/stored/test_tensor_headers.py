@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mm_gateway.runtime.checkpoints.tensor_headers import read_headers
+from mm_gateway.runtime.checkpoints.stored.tensor_headers import read_headers
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mm_gateway.runtime.checkpoints.tensor_headers import read_headers, safetensors_files
+from mm_gateway.runtime.checkpoints.stored.tensor_headers import read_headers, safetensors_files
 
 _NAMES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mm_gateway.runtime.checkpoints.tensor_headers import TensorHeader, read_headers, read_metadata, safetensors_files
+from mm_gateway.runtime.checkpoints.stored.tensor_headers import TensorHeader, read_headers, read_metadata, safetensors_files
 
 TYPES = {
     "F64": torch.float64,

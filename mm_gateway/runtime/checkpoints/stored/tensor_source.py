@@ -10,7 +10,7 @@ import torch
 from mm_gateway.runtime.checkpoints.gguf.architectures import architecture_of
 from mm_gateway.runtime.checkpoints.gguf.header import GgufHeader, GgufTensor
 from mm_gateway.runtime.checkpoints.gguf.tensors import of_expert, read_kept, read_weight
-from mm_gateway.runtime.checkpoints.stored_tensors import StoredRows, StoredTensors
+from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredRows, StoredTensors
 from mm_gateway.runtime.kernels.blocks import Blocks, joined
 
 _TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32")
