@@ -28,15 +28,16 @@ from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.context_length import trained_length
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
-from mm_gateway.runtime.engine.draft_model import DraftModel
 from mm_gateway.runtime.engine.engine_thread import EngineThread
-from mm_gateway.runtime.engine.generation import Generation
-from mm_gateway.runtime.engine.generation_result import GenerationResult, pieces_of, results_of
-from mm_gateway.runtime.engine.hidden_states import embedding_style_of
-from mm_gateway.runtime.engine.job_maker import JobMaker
-from mm_gateway.runtime.engine.model_fingerprint import model_fingerprint
-from mm_gateway.runtime.engine.model_runner import ModelRunner, current_device, make_runner
-from mm_gateway.runtime.engine.prompt_limits import PromptLimits
+from mm_gateway.runtime.engine.forward.hidden_states import embedding_style_of
+from mm_gateway.runtime.engine.forward.make_runner import make_runner
+from mm_gateway.runtime.engine.forward.model_fingerprint import model_fingerprint
+from mm_gateway.runtime.engine.forward.model_runner import ModelRunner, current_device
+from mm_gateway.runtime.engine.guesses.draft_model import DraftModel
+from mm_gateway.runtime.engine.requests.generation import Generation
+from mm_gateway.runtime.engine.requests.generation_result import GenerationResult, pieces_of, results_of
+from mm_gateway.runtime.engine.requests.job_maker import JobMaker
+from mm_gateway.runtime.engine.requests.prompt_limits import PromptLimits
 from mm_gateway.runtime.engine.stats import EngineStats
 from mm_gateway.runtime.engine.step_loop import StepLoop
 from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mm_gateway.errors import EngineError, GatewayError, ModelUnavailableError, RateLimitError, ShuttingDownError
-from mm_gateway.runtime.engine.embedding_job import EmbeddingJob
-from mm_gateway.runtime.engine.generation import Generation
+from mm_gateway.runtime.engine.requests.embedding_job import EmbeddingJob
+from mm_gateway.runtime.engine.requests.generation import Generation
+from mm_gateway.runtime.engine.requests.text_job import TextJob
 from mm_gateway.runtime.engine.stats import EngineStats
 from mm_gateway.runtime.engine.step_loop import StepLoop
-from mm_gateway.runtime.engine.text_job import TextJob
 from mm_gateway.runtime.watchdog import WATCHDOG
 from mm_gateway.throughput import Throughput
 

@@ -19,16 +19,16 @@ import torch
 
 from mm_gateway.core import Embedding, GenerationEvent, Progress, Usage
 from mm_gateway.errors import GatewayError, SlowReaderError
-from mm_gateway.runtime.engine.draft_model import DraftModel
-from mm_gateway.runtime.engine.embedding_job import EmbeddingJob
 from mm_gateway.runtime.engine.failures import failed_forward, failed_request, no_numbers, no_tokens_left
-from mm_gateway.runtime.engine.generation import Generation, Outbox
-from mm_gateway.runtime.engine.hidden_states import Pooler, unit_vector
-from mm_gateway.runtime.engine.model_runner import ModelRunner, StepLogits, current_device
-from mm_gateway.runtime.engine.sequence_text import SequenceText
+from mm_gateway.runtime.engine.forward.hidden_states import Pooler, unit_vector
+from mm_gateway.runtime.engine.forward.model_runner import ModelRunner, StepLogits, current_device
+from mm_gateway.runtime.engine.guesses.draft_model import DraftModel
+from mm_gateway.runtime.engine.requests.embedding_job import EmbeddingJob
+from mm_gateway.runtime.engine.requests.generation import Generation, Outbox
+from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
+from mm_gateway.runtime.engine.requests.text_job import TextJob
+from mm_gateway.runtime.engine.requests.thinking import Thinking
 from mm_gateway.runtime.engine.stats import EngineStats, Guesses
-from mm_gateway.runtime.engine.text_job import TextJob
-from mm_gateway.runtime.engine.thinking import Thinking
 from mm_gateway.runtime.sampling.sampler import Sampled, Sampler, TokenScores, score_tokens
 from mm_gateway.runtime.sampling.structured_output import Allowed, GrammarState, TokenMasks
 from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup

@@ -25,13 +25,14 @@ from mm_gateway.core import ChoiceFinished, Embedding, GenerationConfig, Grammar
 from mm_gateway.errors import EngineError, GatewayError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
-from mm_gateway.runtime.engine.embedding_job import EmbeddingJob
-from mm_gateway.runtime.engine.generation import Generation, Item
-from mm_gateway.runtime.engine.job_maker import JobMaker
-from mm_gateway.runtime.engine.model_runner import ModelRunner, make_runner
-from mm_gateway.runtime.engine.prompt_limits import PromptLimits
+from mm_gateway.runtime.engine.forward.make_runner import make_runner
+from mm_gateway.runtime.engine.forward.model_runner import ModelRunner
+from mm_gateway.runtime.engine.requests.embedding_job import EmbeddingJob
+from mm_gateway.runtime.engine.requests.generation import Generation, Item
+from mm_gateway.runtime.engine.requests.job_maker import JobMaker
+from mm_gateway.runtime.engine.requests.prompt_limits import PromptLimits
+from mm_gateway.runtime.engine.requests.text_job import TextJob
 from mm_gateway.runtime.engine.step_loop import StepLoop
-from mm_gateway.runtime.engine.text_job import TextJob
 from mm_gateway.runtime.kv_cache.choosing import Layout
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 from mm_gateway.runtime.sampling.sampler import Sampler

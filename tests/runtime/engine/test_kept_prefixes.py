@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 
 from mm_gateway.configuration.settings import EngineSettings, MemorySettings
 from mm_gateway.core import GenerationConfig, TextDelta, Usage
-from mm_gateway.runtime.engine.generation import Generation
+from mm_gateway.runtime.engine.requests.generation import Generation
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.kv_cache.prefix_tiers.block_keys import BLOCK_TOKENS
@@ -22,7 +22,7 @@ from mm_gateway.runtime.kv_cache.prefix_tiers.block_store import PrefixStore, op
 from mm_gateway.runtime.kv_cache.prefix_tiers.restored_tokens import RestoredTokens
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 from mm_gateway.runtime.real_model_manager import RealModelManager
-from tests.runtime.engine.test_compiled_forward import SHAPE, save
+from tests.runtime.engine.forward.test_compiled_forward import SHAPE, save
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler")
 

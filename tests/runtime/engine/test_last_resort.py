@@ -16,9 +16,9 @@ from mm_gateway.core import GenerationConfig, GenerationEvent, Usage
 from mm_gateway.errors import EngineError, ModelUnavailableError
 from mm_gateway.runtime.engine import engine_thread
 from mm_gateway.runtime.engine.engine_thread import EngineThread
-from mm_gateway.runtime.engine.generation import Generation, Outbox
-from mm_gateway.runtime.engine.hidden_states import Pooler
-from mm_gateway.runtime.engine.sequence_text import SequenceText
+from mm_gateway.runtime.engine.forward.hidden_states import Pooler
+from mm_gateway.runtime.engine.requests.generation import Generation, Outbox
+from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kv_cache.allocators.slots import SlotAllocator
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader

@@ -10,9 +10,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig
-from mm_gateway.runtime.engine.decode_graphs import StaticDecodeBatch, batch_sizes
-from mm_gateway.runtime.engine.model_runner import ModelRunner, probe
-from mm_gateway.runtime.engine.sequence_angles import SequenceAngles
+from mm_gateway.runtime.engine.forward.decode_graphs import StaticDecodeBatch, batch_sizes
+from mm_gateway.runtime.engine.forward.model_runner import ModelRunner
+from mm_gateway.runtime.engine.forward.sequence_angles import SequenceAngles
+from mm_gateway.runtime.engine.forward.verification import probe
 from mm_gateway.runtime.kv_cache.block_attention import PagedBatch, agrees, choose_kernel, gather_kernel
 from mm_gateway.runtime.kv_cache.choosing import make_kv_cache
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader

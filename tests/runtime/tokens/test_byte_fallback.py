@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from mm_gateway.core import ChoiceFinished, GenerationConfig, TextDelta
-from mm_gateway.runtime.engine.ends import Ends
-from mm_gateway.runtime.engine.sequence_text import SequenceText
+from mm_gateway.runtime.engine.requests.ends import Ends
+from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
 from mm_gateway.runtime.sampling.sampler import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
 from mm_gateway.runtime.tokens.detokenizer import Detokenizer

@@ -9,22 +9,14 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from mm_gateway.configuration.model_config import KVCacheDtype
-from mm_gateway.configuration.settings import EngineSettings
-from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import ModelLoadError
-from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
-from mm_gateway.runtime.engine.attention_hook import AttentionProbe, LayerCall, forward, take_over
-from mm_gateway.runtime.engine.compiled_forward import CompiledForward, compile_forward
-from mm_gateway.runtime.engine.decode_graphs import DecodeGraphs
-from mm_gateway.runtime.engine.hidden_states import last_hidden_states
-from mm_gateway.runtime.engine.sequence_angles import SequenceAngles
-from mm_gateway.runtime.kernels.decoder import Cells
+from mm_gateway.runtime.engine.forward.attention_hook import LayerCall, forward
+from mm_gateway.runtime.engine.forward.compiled_forward import CompiledForward, compile_forward
+from mm_gateway.runtime.engine.forward.decode_graphs import DecodeGraphs
+from mm_gateway.runtime.engine.forward.hidden_states import last_hidden_states
+from mm_gateway.runtime.engine.forward.sequence_angles import SequenceAngles
 from mm_gateway.runtime.kernels.model import Segment
-from mm_gateway.runtime.kv_cache.block_cache import BLOCK_SIZE
 from mm_gateway.runtime.kv_cache.cache import AttentionShape, KVCache, StepAttention
-from mm_gateway.runtime.kv_cache.choosing import Layout, make_kv_cache
-from mm_gateway.runtime.memory_errors import is_out_of_memory
 from mm_gateway.runtime.scheduling.length_scaling import LengthScaling
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -182,157 +174,3 @@ def padded_rows(rows: int) -> int:
     """Rows of a forward pass that has `rows` of its own: few distinct numbers, since kernels are compiled, and kept, for each."""
     step = 1 if rows <= 32 else 8 if rows <= 128 else 32
     return -(-rows // step) * step
-
-
-def make_runner(
-    model: PreTrainedModel,
-    settings: EngineSettings,
-    *,
-    context_length: int,
-    kv_cache_bytes: int | None = None,
-    kv_cache_tokens: int | None = None,
-    kv_cache_dtype: KVCacheDtype = "auto",
-    flash_attention: bool = False,
-    layout: Layout | None = None,
-    block_size: int = BLOCK_SIZE,
-    tolerance: float,
-) -> ModelRunner:
-    """A runner that computes what the model does, with a cache of its own. In inference mode, on the model's device.
-
-    Args:
-        context_length: tokens of one sequence. kv_cache_bytes, kv_cache_tokens, flash_attention, layout, block_size: as for
-            `make_kv_cache`.
-        kv_cache_dtype: as in an entry of the configuration.
-        tolerance: as for `verify`.
-
-    Raises:
-        ModelLoadError: the model's attention cannot be taken over, computes something else through the cache, or cannot have a cache
-            of the type that is asked for.
-        OutOfMemoryError: the KV cache would not hold one short sequence.
-    """
-    attention = probe(model)
-    shape = attention.shape()
-    angles = SequenceAngles(model)
-    for cells in _cells(model, kv_cache_dtype):
-        cache = make_kv_cache(
-            shape,
-            device=model.device,
-            dtype=model.dtype,
-            context_length=context_length,
-            settings=settings,
-            budget_bytes=kv_cache_bytes,
-            budget_tokens=kv_cache_tokens,
-            flash_attention=flash_attention,
-            layout=layout,
-            block_size=block_size,
-            cells=cells,
-        )
-        runner = ModelRunner(model, cache, shape, angles)
-        if settings.compiled_forward and runner.compile(attention.calls()):
-            try:
-                verify(model, runner, tolerance=tolerance + _ROUNDING[cells])
-            except ModelLoadError as error:
-                logger.warning("not compiled with a cache of %s, so it may take longer: %s", cells.name.lower(), error)
-                runner.interpret()
-            else:
-                return runner
-        if cells is Cells.FP32:
-            verify(model, runner, tolerance=tolerance)
-            runner.capture_decodes(settings.max_running)
-            return runner
-    raise ModelLoadError(
-        f"kv_cache_dtype: {kv_cache_dtype} is for models on a CPU whose layers are computed by one compiled call, which those of "
-        f"{type(model).__name__} are not. Leave it `auto`"
-    )
-
-
-_ROUNDING = {Cells.FP32: 0.0, Cells.FP16: 0.02, Cells.INT8: 0.25}
-"""What a cache explains of a difference, in standard deviations of the logits."""
-
-
-def _cells(model: PreTrainedModel, dtype: KVCacheDtype) -> list[Cells]:
-    """What to keep keys and values in, the first that the model can."""
-    if dtype != "auto":
-        return [Cells[dtype.upper()]]
-    exact = all(layer.bits == 32 for layer in model.modules() if isinstance(layer, KernelLinear))
-    return [Cells.FP32] if exact else [Cells.FP16, Cells.FP32]
-
-
-def probe(model: PreTrainedModel) -> AttentionProbe:
-    """Take the model's attention over and learn what it needs of a cache, and how it is called.
-
-    Raises:
-        ModelLoadError: its attention cannot be taken over; the message says why.
-    """
-    take_over(model)
-    attention = AttentionProbe()
-    tokens = _probe_tokens(model)
-    try:
-        forward(model, tokens, torch.arange(len(tokens), device=tokens.device), tokens[:1] * 0, attention)
-    except ModelLoadError:
-        raise
-    except Exception as error:  # whatever a model class says of being called in another way than its own
-        if is_out_of_memory(error):
-            raise
-        raise ModelLoadError(f"The engine cannot drive {type(model).__name__}: {str(error)[:300]}") from error
-    return attention
-
-
-def verify(model: PreTrainedModel, runner: ModelRunner, *, tolerance: float) -> None:
-    """Compare a forward pass in chunks through the engine with the model's own, so that no model is served wrongly in silence.
-
-    Where activations are rounded to 8 bits, the last place of a sum decides which of two values one takes, and the layers after it make
-    much of that. How much is the model's own affair: it may differ by a few times what a change of its input in the sixth digit moves.
-
-    Args:
-        tolerance: largest difference of logits allowed in any case, in standard deviations of the logits.
-
-    Raises:
-        ModelLoadError: they differ.
-    """
-    tokens = _probe_tokens(model)
-    expected = model(input_ids=tokens[None], use_cache=False).logits[0, -1].float()
-    seq = Sequence(-1, -1, tokens.tolist(), GenerationConfig(), max_tokens=1, seed=0)
-    allocator = runner.cache.allocator
-    allocator.allocate(seq)
-    try:
-        for count in (len(tokens) - 2, 1, 1):
-            result = runner.execute([ScheduledSequence(seq, count, True)])
-            seq.computed += count
-        differences = (result.logits[0] - expected).abs() / expected.std()
-        difference, token = differences.max().item(), int(differences.argmax())
-    finally:
-        allocator.discard(seq)
-    if not difference <= tolerance:
-        tolerance = max(tolerance, 3 * _sensitivity(model, tokens, expected))
-    if not difference <= tolerance:
-        raise ModelLoadError(
-            f"{type(model).__name__} computes other results through the engine's KV cache than by itself, so it is not served: after "
-            f"{len(tokens)} tokens, given in three parts, the logit of token {token} is {result.logits[0, token]:.4g} in place of "
-            f"{expected[token]:.4g}, {difference:.2g} standard deviations of the logits apart; this precision explains {tolerance:g}"
-        )
-
-
-def _sensitivity(model: PreTrainedModel, tokens: torch.Tensor, expected: torch.Tensor) -> float:
-    """How far the model's logits move when its embeddings change by four millionths, in standard deviations: the most of eight trials."""
-    embeddings: torch.nn.Module = model.get_input_embeddings()  # type: ignore[assignment]
-    found = 0.0
-    for seed in range(8):
-        generator = torch.Generator().manual_seed(seed)
-
-        def moved(_: object, __: object, output: torch.Tensor, generator: torch.Generator = generator) -> torch.Tensor:
-            noise = torch.randn(output.shape, generator=generator, dtype=torch.float32).to(output.device)
-            return (output.float() * (1 + 4e-6 * noise)).to(output.dtype)
-
-        handle = embeddings.register_forward_hook(moved)
-        try:
-            logits = model(input_ids=tokens[None], use_cache=False).logits[0, -1].float()
-        finally:
-            handle.remove()
-        found = max(found, ((logits - expected).abs() / expected.std()).max().item())
-    return found
-
-
-def _probe_tokens(model: PreTrainedModel) -> torch.Tensor:
-    vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
-    return (torch.arange(1, 9, device=model.device) * 7919) % vocabulary

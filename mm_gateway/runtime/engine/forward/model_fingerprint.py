@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from mm_gateway.core import GenerationConfig
-from mm_gateway.runtime.engine.model_runner import ModelRunner
+from mm_gateway.runtime.engine.forward.model_runner import ModelRunner
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 from mm_gateway.runtime.scheduling.sequence import Sequence
 

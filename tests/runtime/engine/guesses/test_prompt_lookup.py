@@ -20,7 +20,7 @@ from mm_gateway.errors import InvalidRequestError
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
-from tests.runtime.engine.test_compiled_forward import SHAPE, save
+from tests.runtime.engine.forward.test_compiled_forward import SHAPE, save
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C++ compiler")
 

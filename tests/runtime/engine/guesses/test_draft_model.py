@@ -22,8 +22,8 @@ from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 from mm_gateway.runtime.real_model_manager import RealModelManager
-from tests.runtime.engine.test_compiled_forward import SHAPE, save
-from tests.runtime.engine.test_prompt_lookup import GRAMMARS, PLAIN, REPETITIVE, told
+from tests.runtime.engine.forward.test_compiled_forward import SHAPE, save
+from tests.runtime.engine.guesses.test_prompt_lookup import GRAMMARS, PLAIN, REPETITIVE, told
 from tests.support import checkpoints
 from tests.support.gguf_checkpoint import write_gguf
 
@@ -180,7 +180,7 @@ def test_a_draft_model_that_fails_costs_no_request(make_engine: Factory, expecte
     def fail(*_: object) -> None:
         raise RuntimeError("no numbers today")
 
-    monkeypatch.setattr("mm_gateway.runtime.engine.draft_model.DraftModel._logits", fail)
+    monkeypatch.setattr("mm_gateway.runtime.engine.guesses.draft_model.DraftModel._logits", fail)
     assert told(engine, together=True) == expected()
     assert engine.stats().draft_tokens == 0
 

@@ -10,8 +10,8 @@ from torch import nn
 from mm_gateway.runtime.checkpoints.packed_experts import PackedExperts
 from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
 from mm_gateway.runtime.checkpoints.packing import JoinedMember
-from mm_gateway.runtime.engine.attention_hook import LayerCall
-from mm_gateway.runtime.engine.compiled_layers.families import LayerFamily, is_of_transformers
+from mm_gateway.runtime.engine.forward.attention_hook import LayerCall
+from mm_gateway.runtime.engine.forward.compiled_layers.families import LayerFamily, is_of_transformers
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.decoder import LayerWeights, MixtureWeights, Norm, NormKind
 

@@ -15,10 +15,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear, LayerEmbedding
-from mm_gateway.runtime.engine.attention_hook import LayerCall
-from mm_gateway.runtime.engine.compiled_layers.families import FAMILIES, LayerFamily, family_of
-from mm_gateway.runtime.engine.compiled_layers.rotary_tables import RotaryTables
-from mm_gateway.runtime.engine.compiled_layers.weights import layer_weights, norm_of
+from mm_gateway.runtime.engine.forward.attention_hook import LayerCall
+from mm_gateway.runtime.engine.forward.compiled_layers.families import FAMILIES, LayerFamily, family_of
+from mm_gateway.runtime.engine.forward.compiled_layers.rotary_tables import RotaryTables
+from mm_gateway.runtime.engine.forward.compiled_layers.weights import layer_weights, norm_of
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.decoder import Decoder, DecoderShape
 from mm_gateway.runtime.kernels.library import library

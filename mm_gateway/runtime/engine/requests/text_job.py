@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mm_gateway.core import Progress
-from mm_gateway.runtime.engine.generation import Generation
-from mm_gateway.runtime.engine.sequence_text import SequenceText
+from mm_gateway.runtime.engine.requests.generation import Generation
+from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
 from mm_gateway.runtime.sampling.structured_output import CompiledGrammar
 from mm_gateway.runtime.scheduling.sequence import Sequence
 

@@ -11,7 +11,7 @@ import pytest
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, GenerationEvent, TextDelta, TokenLogprob, Usage
 from mm_gateway.errors import SlowReaderError
-from mm_gateway.runtime.engine import generation
+from mm_gateway.runtime.engine.requests import generation
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
 

@@ -26,10 +26,10 @@ from transformers import (
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, PromptTokens, TextDelta
 from mm_gateway.errors import ModelLoadError
-from mm_gateway.runtime.engine import model_runner
-from mm_gateway.runtime.engine.attention_hook import LayerCall
-from mm_gateway.runtime.engine.compiled_forward import CompiledForward
-from mm_gateway.runtime.engine.model_runner import ModelRunner
+from mm_gateway.runtime.engine.forward import make_runner, model_runner
+from mm_gateway.runtime.engine.forward.attention_hook import LayerCall
+from mm_gateway.runtime.engine.forward.compiled_forward import CompiledForward
+from mm_gateway.runtime.engine.forward.model_runner import ModelRunner
 from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library, use_kernels
 from mm_gateway.runtime.kv_cache.slot_attention import SlotAttention
@@ -245,7 +245,7 @@ def test_a_cache_of_fewer_bits_is_the_models_own_attention_over_what_was_rounded
         return attend(self, layer, query, rounded(cells, key), rounded(cells, value), *rest)
 
     monkeypatch.setattr(SlotAttention, "__call__", over_rounded)
-    monkeypatch.setattr(model_runner, "verify", lambda *_, **__: None)
+    monkeypatch.setattr(make_runner, "verify", lambda *_, **__: None)
     expected = log_probabilities(make_engine(folder, compiled=False, compiled_forward=False), 200)
     for kernels, close in found.items():
         # A number between two places of the rounding may fall to either, as sums are taken in another order.
@@ -318,7 +318,7 @@ def test_a_compiled_model_that_computes_something_else_is_not_used(
     tmp_path: Path, make_engine: Factory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, model = save(tmp_path, FAMILIES["llama"]())
-    monkeypatch.setattr("mm_gateway.runtime.engine.attention_hook.AttentionProbe.calls", _other_scores)
+    monkeypatch.setattr("mm_gateway.runtime.engine.forward.attention_hook.AttentionProbe.calls", _other_scores)
     with caplog.at_level(logging.WARNING):
         engine = make_engine(folder, compiled=False)
     assert "not compiled with a cache of fp32" in caplog.text

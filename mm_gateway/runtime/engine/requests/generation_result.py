@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, TextDelta, Usage
-from mm_gateway.runtime.engine.generation import Generation
+from mm_gateway.runtime.engine.requests.generation import Generation
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mm_gateway.runtime.inference_engine import InferenceEngine
 from mm_gateway.runtime.kernels.library import library
 from mm_gateway.runtime.kv_cache.choosing import Layout
 from mm_gateway.runtime.model_loader import ModelConfig, ModelLoader
-from tests.runtime.engine.test_compiled_forward import SHAPE, TOKENS, prompt, save, tokens_of
+from tests.runtime.engine.forward.test_compiled_forward import SHAPE, TOKENS, prompt, save, tokens_of
 
 ORIGINAL = 64
 LONG_FACTORS = [1.0 + 0.7 * index for index in range(8)]

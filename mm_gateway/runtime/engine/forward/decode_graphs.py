@@ -11,7 +11,7 @@ import logging
 import torch
 from transformers import PreTrainedModel
 
-from mm_gateway.runtime.engine.attention_hook import forward
+from mm_gateway.runtime.engine.forward.attention_hook import forward
 from mm_gateway.runtime.kv_cache.cache import KVCache
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence
 

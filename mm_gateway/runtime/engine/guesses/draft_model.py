@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
-from mm_gateway.runtime.engine.model_runner import ModelRunner
-from mm_gateway.runtime.engine.thinking import Thinking
+from mm_gateway.runtime.engine.forward.model_runner import ModelRunner
+from mm_gateway.runtime.engine.requests.thinking import Thinking
 from mm_gateway.runtime.sampling.sampler import Sampler
 from mm_gateway.runtime.sampling.structured_output import Allowed, GrammarState, TokenMasks
 from mm_gateway.runtime.scheduling.allocator import Refusal

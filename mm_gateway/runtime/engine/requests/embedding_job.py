@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mm_gateway.errors import InvalidRequestError, UnsupportedParameterError
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
-from mm_gateway.runtime.engine.generation import Generation
+from mm_gateway.runtime.engine.requests.generation import Generation
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
 WINDOW = 64

@@ -13,13 +13,13 @@ from mm_gateway.chat_templates.reasoning_formats.format import ReasoningFormat, 
 from mm_gateway.core import GenerationConfig
 from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults
-from mm_gateway.runtime.engine.embedding_job import WINDOW, EmbeddingJob, check_embedding
-from mm_gateway.runtime.engine.ends import Ends, ends_of
-from mm_gateway.runtime.engine.generation import Generation
-from mm_gateway.runtime.engine.prompt_limits import PromptLimits
-from mm_gateway.runtime.engine.sequence_text import SequenceText
-from mm_gateway.runtime.engine.text_job import TextJob
-from mm_gateway.runtime.engine.thinking import Thinking, ThoughtTokens
+from mm_gateway.runtime.engine.requests.embedding_job import WINDOW, EmbeddingJob, check_embedding
+from mm_gateway.runtime.engine.requests.ends import Ends, ends_of
+from mm_gateway.runtime.engine.requests.generation import Generation
+from mm_gateway.runtime.engine.requests.prompt_limits import PromptLimits
+from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
+from mm_gateway.runtime.engine.requests.text_job import TextJob
+from mm_gateway.runtime.engine.requests.thinking import Thinking, ThoughtTokens
 from mm_gateway.runtime.sampling.structured_output import CompiledGrammar
 from mm_gateway.runtime.scheduling.barred_tokens import BarredTokens
 from mm_gateway.runtime.scheduling.sequence import Sequence
