@@ -91,8 +91,8 @@ class Model:
             assert self._embeddings is not None
             if min(tokens) < 0 or max(tokens) >= self._embeddings.outputs:
                 raise IndexError("index out of range")
-            x = torch.empty(rows, self._embeddings.inputs)
-        logits = None if self._head is None else torch.empty(len(wanted), self._head.outputs)
+            x = torch.empty(rows, self._embeddings.inputs, dtype=torch.float32)
+        logits = None if self._head is None else torch.empty(len(wanted), self._head.outputs, dtype=torch.float32)
         needed = self._workspace_bytes(ctypes.byref(self._model), rows, len(wanted))
         if self._workspace.nbytes < needed:
             self._workspace = torch.empty(needed, dtype=torch.uint8)
