@@ -337,7 +337,7 @@ def test_thousands_of_requests_with_random_cancels_leave_nothing_behind(tmp_path
 
     burst(1000)
     memory = process.memory_info().rss
-    for _ in range(9):
+    for _ in range(4):
         burst(1000)
     time.sleep(0.05)
     stats = engine.stats()
@@ -345,7 +345,7 @@ def test_thousands_of_requests_with_random_cancels_leave_nothing_behind(tmp_path
     # What a process starts once, its watchdog or a pool that another test uses, may be new; what an engine starts may not.
     started = [thread.name for thread in threading.enumerate() if thread not in threads]
     assert [name for name in started if name.startswith(("engine", "grammar", "Thread-"))] == []
-    assert process.memory_info().rss - memory < 60e6
+    assert process.memory_info().rss - memory < 20e6
 
 
 @pytest.mark.parametrize(("quantization", "dtype"), [(None, "fp16"), (None, "bf16"), ("8bit", "fp32")])
