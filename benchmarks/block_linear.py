@@ -49,8 +49,10 @@ def random_blocks(kind: GGMLQuantizationType) -> Blocks:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dry", action="store_true", help="print instead of writing docs/benchmarks.md")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     loaded = library()
     if loaded is None:
         raise SystemExit("there are no kernels on this machine")
@@ -72,8 +74,8 @@ def main() -> None:
             ratios = [f"{us:,.0f} ({half / us:.1f}x)" for us, half in zip(found, times["FBGEMM fp16"], strict=True)]
             rows.append([f"{weights}, {kernels}, µs (FBGEMM / it)", *ratios])
     use_kernels(loaded, "")
-    table = markdown_table([f"{OUTPUTS} x {INPUTS} weights", *(f"{count} rows" for count in ROWS)], rows)
-    section = f"{machine()}, {torch.get_num_threads()} threads. {versions('mm-gateway', 'torch')}.\n\n{table}"
+    table = markdown_table([f"{OUTPUTS} x {INPUTS} weights", *(f"{count} row{'s' * (count > 1)}" for count in ROWS)], rows)
+    section = f"{machine()}, {torch.get_num_threads()} thread{'s' * (args.threads > 1)}. {versions('mm-gateway', 'torch')}.\n\n{table}"
     if args.dry:
         print(section)
     else:
