@@ -50,6 +50,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigurationError: it cannot be read, or is no mapping.
     """
     try:
+        # A pipe would be waited for until somebody writes to it, and be empty when it is read again.
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{path} is no file; a folder, a pipe or a device cannot hold settings")
         content = parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error

@@ -120,6 +120,24 @@ async def test_a_local_model_whose_entry_changed_is_loaded_anew_and_the_old_one_
         await until(lambda: not manager.stats().resident and not manager._cache.entries(lambda _: True))
 
 
+@pytest.mark.parametrize("interval_s", [0.0, 0.05])
+async def test_a_pipe_in_place_of_the_models_is_refused_and_nobody_waits_for_it(tmp_path: Path, interval_s: float) -> None:
+    write_models(tmp_path, m=MOCK)
+    app, _ = gateway(tmp_path, interval_s=interval_s)
+    async with client_of(app) as client:
+        (tmp_path / "models.yaml").unlink()
+        os.mkfifo(tmp_path / "models.yaml")
+        async with asyncio.timeout(15):
+            broken = await client.post("/admin/reload", headers=ADMIN)
+            assert broken.status_code == 400
+            assert "models.yaml is no file; a folder, a pipe or a device cannot hold settings" in broken.json()["error"]["message"]
+            assert await models_of(client) == ["m"]
+            (tmp_path / "models.yaml").unlink()
+            write_models(tmp_path, n=MOCK)
+            assert (await client.post("/admin/reload", headers=ADMIN)).status_code == 200
+        assert await models_of(client) == ["n"]
+
+
 async def test_a_broken_file_is_reported_and_the_others_count(tmp_path: Path) -> None:
     write_models(tmp_path, m=MOCK)
     write_keys(tmp_path, "one")
