@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from mm_gateway.backends.groups.backend import group
+from mm_gateway.backends.groups.servers import Servers
 from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
 from mm_gateway.backends.mock.backend import MockBackend
@@ -76,6 +77,8 @@ class Names(msgspec.Struct, frozen=True):
     hub: HubModels | None
     prices: Mapping[str, Price]
     """Of the models that have one."""
+    servers: Servers = msgspec.field(default_factory=Servers)
+    """Behind the members of the groups."""
 
 
 def needs_manager(settings: Settings) -> bool:
@@ -94,10 +97,11 @@ def named_by(
         for name, config in settings.models.items()
         if config.backend != "group"
     }
+    servers = before.servers if before is not None else Servers()
     for name in _groups(settings.models):
         config = settings.models[name]
         members = {member.name: backends[member.name] for member in config.members}
-        backends[name] = group(name, config, members, created, before.backends.get(name) if before is not None else None)
+        backends[name] = group(name, config, members, created, before.backends.get(name) if before is not None else None, servers)
     backends = {name: backends[name] for name in settings.models}
     hub = before.hub if before is not None else None
     if manager is not None and (hub is None or hub.allow != settings.allow):
@@ -111,6 +115,7 @@ def named_by(
         settings.workflows.model or settings.default_model,
         hub,
         prices(settings.models),
+        servers,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -34,6 +35,9 @@ class OneAtATime(Replica):
     def __init__(self, name: str, clock: Clock, fleet: Fleet, random: Random) -> None:
         self.name, self.alive = name, True
         self._clock, self._fleet, self._random = clock, fleet, random
+
+    def holds(self, key: Hashable) -> bool:
+        return True
 
     def submit(self, turn: Turn) -> None:
         self._fleet.began(turn)

@@ -44,7 +44,17 @@ def main() -> int:
         for result in pool.map(run, each_once):
             results[result.scenario] = result
             of = result.scenario
-            told = (of.replicas, of.machine.name, of.layout, of.strategy, of.load, of.fault, of.weights, *measured(result))
+            told = (
+                of.replicas,
+                of.machine.name,
+                of.layout,
+                of.strategy,
+                of.routing.requests_before_load,
+                of.load,
+                of.fault,
+                of.weights,
+                *measured(result),
+            )
             print(f"{len(results)} of {len(each_once)}:", *told, file=sys.stderr, flush=True)
     texts = {name: TABLES[name].shown([results[each] for each in of]) for name, of in scenarios.items()}
     if DECISIONS in args.only:

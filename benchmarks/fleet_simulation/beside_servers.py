@@ -1,10 +1,10 @@
-"""The simulation beside real gateways: the same requests, at the same times, to a group of mocks behind gateways of their own.
+"""The simulation beside real gateways: the same requests, at the same times, to a group whose members are mocks behind gateways.
 
-    python -m benchmarks.fleet_simulation.beside_servers [--servers 3] [--seconds 300] [--dry]
+    python -m benchmarks.fleet_simulation.beside_servers [--servers 3] [--seconds 300] [--token-s 2] [--dry]
 
-Each server answers four requests at a time (`max_requests` of its member), a token every 2 s, so that the group's line is what
-requests wait in. Replies take seconds, so that what the gateways and a machine that does other work add is small beside them.
-Writes the table `fleet-servers` of docs/fleet.md.
+Each server answers four requests at a time (`max_requests` of its member), a token every two seconds, so that the group's line is what
+requests wait in. It is simulated twice: with the time that replies should take, and with the time for which each one did hold its place,
+since a machine that does other work wakes those late who sleep. Writes the table `fleet-servers` of docs/fleet.md.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping, Sequence
+from contextlib import ExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import cast
 
-import msgspec
 import uvloop
 
-from benchmarks._http import Connection
 from benchmarks._measures import Percentiles
 from benchmarks._servers import gateway_of, running
 from benchmarks._tables import machine, markdown_table, versions, write_section
@@ -30,43 +29,56 @@ from benchmarks.fleet_simulation.clock import Clock
 from benchmarks.fleet_simulation.fleet import Fleet
 from benchmarks.fleet_simulation.replica import Listener, Replica
 from benchmarks.fleet_simulation.workload import Turn
+from mm_gateway.backends.groups.backend import Group
+from mm_gateway.backends.upstream.backend import RemoteBackend
 from mm_gateway.configuration.group_settings import GroupMember, GroupRouting
+from mm_gateway.configuration.model_config import ModelConfig
+from mm_gateway.core import ChatInput, GenerationConfig, GenerationEvent, GenerationRequest, Message, TextDelta
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "fleet.md"
-TOKEN_S, MEAN_TOKENS, AT_ONCE, MAX_WAIT_S = 2.0, 5, 4, 600.0
+MEAN_TOKENS, AT_ONCE, MAX_WAIT_S = 5, 4, 600.0
 
 Asked = tuple[float, int]
 """When a request is sent, in seconds, and the tokens of its reply."""
 
 
-def requests_of(servers: int, load: float, seconds: float, seed: int) -> list[Asked]:
+def requests_of(servers: int, load: float, seconds: float, token_s: float, seed: int) -> list[Asked]:
     """Poisson arrivals; lengths are exponential, so that some are many times the mean."""
     random, at = Random(seed), 0.0
     found: list[Asked] = []
     while at < seconds:
-        at += random.expovariate(servers * AT_ONCE * load / (TOKEN_S * MEAN_TOKENS))
+        at += random.expovariate(servers * AT_ONCE * load / (token_s * MEAN_TOKENS))
         found.append((at, 1 + int(random.expovariate(1 / MEAN_TOKENS))))
     return found
 
 
-class TimedServer(Replica):
-    """What the mock is: each request takes the time of its tokens, whatever else runs."""
+def members_of(servers: int) -> tuple[GroupMember, ...]:
+    return tuple(GroupMember(name=f"server-{number}", max_requests=AT_ONCE) for number in range(servers))
 
-    def __init__(self, name: str, clock: Clock, told: Listener) -> None:
+
+class TimedServer(Replica):
+    """What the mock is: each request takes its time, whatever else runs. took: of each by its number, to the first token and to the end."""
+
+    def __init__(self, name: str, clock: Clock, told: Listener, took: Sequence[tuple[float, float]]) -> None:
         self.name, self.alive = name, True
-        self._clock, self._told = clock, told
+        self._clock, self._told, self._took = clock, told, took
+
+    def holds(self, key: Hashable) -> bool:
+        return True
 
     def submit(self, turn: Turn) -> None:
-        self._clock.after(TOKEN_S, partial(self._told.began, turn))
-        self._clock.after(TOKEN_S * turn.output, partial(self._told.done, turn))
+        first_s, whole_s = self._took[turn.conversation]
+        self._clock.after(first_s, partial(self._told.began, turn))
+        self._clock.after(whole_s, partial(self._told.done, turn))
 
 
-def simulated(asked: Sequence[Asked], servers: int, strategy: str, seed: int) -> list[float]:
-    """Seconds to the first token of each."""
+def simulated(asked: Sequence[Asked], servers: int, took: Sequence[tuple[float, float]]) -> list[float]:
+    """Seconds to the first token of each. took: as for `TimedServer`."""
     clock = Clock()
-    members = [GroupMember(name=f"server-{number}", max_requests=AT_ONCE) for number in range(servers)]
-    fleet = Fleet(clock, lambda key: members, strategy, Random(seed), routing=GroupRouting(max_wait_s=MAX_WAIT_S))
-    fleet.replicas |= {member.name: TimedServer(member.name, clock, fleet) for member in members}
+    routing = GroupRouting(max_wait_s=MAX_WAIT_S)
+    members = members_of(servers)
+    fleet = Fleet(clock, lambda key: members, "least-loaded", Random(1), routing=routing)
+    fleet.replicas |= {member.name: TimedServer(member.name, clock, fleet, took) for member in members}
     for number, (at, tokens) in enumerate(asked):
         clock.at(at, partial(fleet.ask, Turn(0, number, 0, 1, tokens, at)))
     clock.run()
@@ -74,36 +86,60 @@ def simulated(asked: Sequence[Asked], servers: int, strategy: str, seed: int) ->
     return fleet.outcome.first_token_s
 
 
-async def measured(asked: Sequence[Asked], base_url: str, model: str) -> list[float]:
-    """Seconds to the first token of each, from when it was sent."""
+class Watched(RemoteBackend):
+    """A gateway behind the group. took: of each request by its id, seconds from when it was sent there to its first token and its end."""
+
+    def __init__(self, name: str, config: ModelConfig, took: dict[str, tuple[float, float]]) -> None:
+        super().__init__(name, config, 0)
+        self._took = took
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        began, first_s = time.perf_counter(), float("nan")
+        async with aclosing(cast("AsyncGenerator[GenerationEvent]", super().generate(request))) as events:
+            async for event in events:
+                if first_s != first_s and isinstance(event, TextDelta):
+                    first_s = time.perf_counter() - began
+                yield event
+        self._took[request.request_id] = first_s, time.perf_counter() - began
+
+
+async def measured(asked: Sequence[Asked], urls: Sequence[str], token_s: float) -> tuple[list[float], list[tuple[float, float]]]:
+    """Seconds to the first token of each, from when it was sent; and what it took at its server, as `simulated` wants it."""
+    took: dict[str, tuple[float, float]] = {}
+    members = members_of(len(urls))
+    backends: Mapping[str, Watched] = {
+        member.name: Watched(member.name, ModelConfig(model_name="mock", backend="remote", base_url=url), took)
+        for member, url in zip(members, urls, strict=True)
+    }
+    config = ModelConfig(model_name="all", backend="group", members=members, routing=GroupRouting(max_wait_s=MAX_WAIT_S))
+    group = Group("all", config, backends, 0)
     began = time.perf_counter() + 1.0
 
-    async def one(at: float, tokens: int) -> float:
+    async def one(number: int, at: float, tokens: int) -> float:
         await asyncio.sleep(began + at - time.perf_counter())
-        sent = time.perf_counter()
-        connection = Connection(base_url)
-        text = f"!mock tokens={tokens} delay={TOKEN_S}"
-        body = {"model": model, "messages": [{"role": "user", "content": text}], "stream": True, "max_tokens": tokens + 1}
-        try:
-            reply = await connection.post("/chat/completions", msgspec.json.encode(body))
-            assert reply.status == 200, await reply.read()
-            seen, first_s = b"", float("nan")
-            async for piece in reply.pieces():
-                seen = seen[-40:] + piece
-                if first_s != first_s and b'"content":"' in seen.replace(b'"content":""', b"").replace(b" ", b""):
-                    first_s = time.perf_counter() - sent
-            return first_s
-        finally:
-            connection.close()
+        sent, first_s = time.perf_counter(), float("nan")
+        said = ChatInput((Message("user", f"!mock tokens={tokens} delay={token_s}"),))
+        request = GenerationRequest(request_id=str(number), model="all", input=said, config=GenerationConfig(max_new_tokens=tokens + 1))
+        async for event in group.generate(request):
+            if first_s != first_s and isinstance(event, TextDelta):
+                first_s = time.perf_counter() - sent
+        return first_s
 
-    return list(await asyncio.gather(*(one(at, tokens) for at, tokens in asked)))
+    try:
+        waited = await asyncio.gather(*(one(number, at, tokens) for number, (at, tokens) in enumerate(asked)))
+        return list(waited), [took[str(number)] for number in range(len(asked))]
+    finally:
+        await group.close()
+        for backend in backends.values():
+            await backend.close()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--servers", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=300.0, help="for which requests come, a strategy and load")
+    parser.add_argument("--seconds", type=float, default=300.0, help="for which requests come, a load")
+    parser.add_argument("--token-s", type=float, default=2.0, help="seconds that a token takes")
     parser.add_argument("--dry", action="store_true", help="print instead of writing docs/fleet.md")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -112,27 +148,20 @@ def main() -> int:
     rows: list[list[object]] = []
     with ExitStack() as stack:
         backs = [stack.enter_context(running(gateway_of(f"back-{number}", mock, args.work))) for number in range(args.servers)]
-        models: dict[str, object] = {
-            f"server-{number}": {"model_name": "mock", "backend": "remote", "base_url": back.base_url} for number, back in enumerate(backs)
-        }
-        members = [{"name": name, "max_requests": AT_ONCE} for name in models]
-        strategies = ("least-loaded",)
-        models |= {
-            strategy: {"backend": "group", "members": members, "strategy": strategy, "routing": {"max_wait_s": MAX_WAIT_S}}
-            for strategy in strategies
-        }
-        front = stack.enter_context(running(gateway_of("front", models, args.work)))
         for load in (0.6, 0.85):
-            for strategy in strategies:
-                asked = requests_of(args.servers, load, args.seconds, seed=1)
-                there = Percentiles.of(uvloop.run(measured(asked, front.base_url, strategy)))
-                here = Percentiles.of(simulated(asked, args.servers, strategy, seed=1))
-                cells = [value for pair in ((here.p50, there.p50), (here.p95, there.p95), (here.p99, there.p99)) for value in pair]
-                rows.append([strategy, load, len(asked), *cells])
+            asked = requests_of(args.servers, load, args.seconds, args.token_s, seed=1)
+            first_s, took = uvloop.run(measured(asked, [back.base_url for back in backs], args.token_s))
+            should = [(args.token_s, args.token_s * tokens) for _, tokens in asked]
+            for what, found in (
+                ("simulated, replies as long as they should be", simulated(asked, args.servers, should)),
+                ("simulated, replies as long as they were", simulated(asked, args.servers, took)),
+                ("measured", first_s),
+            ):
+                at = Percentiles.of(found)
+                rows.append([load, len(asked), what, at.p50, at.p95, at.p99])
                 print(rows[-1], flush=True)
-    head = ["strategy", "load", "requests"]
-    head += [f"{share}, {where}, s" for share in ("p50", "p95", "p99") for where in ("simulated", "measured")]
-    text = f"{machine()}. {versions('mm-gateway', 'uvicorn')}.\n\n{markdown_table(head, rows)}"
+    text = f"{machine()}. {versions('mm-gateway', 'uvicorn')}.\n\n"
+    text += markdown_table(["load", "requests", "time to the first token", "p50, s", "p95, s", "p99, s"], rows)
     if args.dry:
         print(text)
     else:

@@ -12,6 +12,7 @@ from benchmarks.fleet_simulation.clock import Clock
 from benchmarks.fleet_simulation.replica import Replica
 from benchmarks.fleet_simulation.workload import Turn
 from mm_gateway.backends.groups.router import Attempt, Member, Router
+from mm_gateway.backends.groups.servers import Servers
 from mm_gateway.backends.groups.verdicts import Verdict
 from mm_gateway.backends.groups.wanted import Wanted
 from mm_gateway.configuration.group_settings import GroupMember, GroupRouting, Strategy
@@ -72,6 +73,7 @@ class Fleet:
     Args:
         replicas: by name. members: of each model's group, by the model's key. strategy: of every group, or MULTIPLEXED.
         next_turn: called with each turn that ended well. warm_at: when `outcome` begins to be counted.
+        looks_until: when nobody looks at members any more.
     """
 
     def __init__(
@@ -84,16 +86,17 @@ class Fleet:
         routing: GroupRouting | None = None,
         next_turn: Callable[[Turn], None] = lambda turn: None,
         warm_at: float = 0.0,
+        looks_until: float = 0.0,
     ) -> None:
         self.replicas: dict[str, Replica] = {}
         self.outcome = Outcome()
         self._clock, self._members, self._strategy, self._random = clock, members, strategy, random
         self._routing = routing or GroupRouting()
-        self._next_turn, self._warm_at = next_turn, warm_at
+        self._next_turn, self._warm_at, self._looks_until = next_turn, warm_at, looks_until
         self._groups: dict[int, Router] = {}
         self._lines: dict[int, dict[Turn, float]] = {}
         self._attempts: dict[Turn, Attempt] = {}
-        self._probing = False
+        self._servers = Servers()
 
     def ask(self, turn: Turn) -> None:
         """A client sends a request."""
@@ -215,9 +218,18 @@ class Fleet:
             if self._strategy == MULTIPLEXED:
                 group = Multiplexed(members, self._routing, self._random, self.replicas)
             else:
-                group = Router(members, self._strategy, self._routing, self._random)  # type: ignore[arg-type]
+                servers = {member.name: self._servers.at(member.name) for member in members}
+                group = Router(members, self._strategy, self._routing, self._random, servers)  # type: ignore[arg-type]
             self._groups[key] = group
+            self._look(key)
         return group
+
+    def _look(self, key: int) -> None:
+        """At what members hold, as often as the gateway does; in between, it learns of what it asks them for alone."""
+        for member in self._groups[key].members.values():
+            member.loaded = self.replicas[member.name].holds(key)
+        if self._clock.now < self._looks_until:
+            self._clock.after(self._routing.probe_interval_s or math.inf, partial(self._look, key))
 
     def _line(self, key: int) -> dict[Turn, float]:
         return self._lines.setdefault(key, {})

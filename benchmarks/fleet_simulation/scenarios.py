@@ -89,6 +89,7 @@ def run(scenario: Scenario) -> Result:
         routing=scenario.routing,
         next_turn=lambda turn: workload.next_turn(turn, clock, fleet.ask) if clock.now <= until else None,
         warm_at=warm_at,
+        looks_until=until,
     )
     for number in range(scenario.replicas):
         speed = 0.5 if number in slow else 1.0

@@ -19,6 +19,10 @@ SIZES = {10: (2_000, 0.5), 100: (6_000, 0.8), 1000: (12_000, 0.8)}
 """Replicas; requests of a run; load at the peak, where a table has no other: ten do not reach more."""
 
 
+UNTOLD = GroupRouting(requests_before_load=None)
+"""Who has a model in memory does not count."""
+
+
 def _sized(replicas: int, **fields: object) -> Scenario:
     requests, load = SIZES[replicas]
     return replace(Scenario(replicas, requests=requests, load=load), **fields)
@@ -67,7 +71,13 @@ def _load(result: Result) -> Sequence[object]:
 
 def _layout(result: Result) -> Sequence[object]:
     scenario = result.scenario
-    return [scenario.replicas, f"{scenario.layout}, Ray's" if scenario.strategy == MULTIPLEXED else scenario.layout]
+    strategies = {MULTIPLEXED: ", Ray's", "prefix-aware": ", prefix-aware"}
+    return [scenario.replicas, _told(result)[1] + strategies.get(scenario.strategy, "")]
+
+
+def _told(result: Result) -> tuple[int, str]:
+    scenario = result.scenario
+    return scenario.replicas, scenario.layout + (", untold" if scenario.routing == UNTOLD else "")
 
 
 def _weights(result: Result) -> Sequence[object]:
@@ -81,13 +91,15 @@ TABLES = {
         ["replicas", "layout"],
         _layout,
         [
-            _sized(replicas, layout=layout, strategy=strategy)
+            _sized(replicas, layout=layout, strategy=strategy, routing=routing)
             for replicas in SIZES
-            for layout, strategy in (
-                ("any", "least-loaded"),
-                ("any", MULTIPLEXED),
-                ("pinned", "least-loaded"),
-                ("placed", "least-loaded"),
+            for layout, strategy, routing in (
+                ("any", "least-loaded", UNTOLD),
+                ("any", "least-loaded", GroupRouting()),
+                ("any", "prefix-aware", GroupRouting()),
+                ("any", MULTIPLEXED, GroupRouting()),
+                ("pinned", "least-loaded", GroupRouting()),
+                ("placed", "least-loaded", GroupRouting()),
             )
         ],
     ),
@@ -116,11 +128,19 @@ TABLES = {
     ),
     "fleet-cpus": Table(
         ["replicas", "layout"],
-        _layout,
+        _told,
         [
-            _sized(replicas, layout=layout, strategy="prefix-aware", machine=CPU_64GB, families=SMALL_FAMILIES, requests=requests)
+            _sized(
+                replicas,
+                layout=layout,
+                strategy="prefix-aware",
+                machine=CPU_64GB,
+                families=SMALL_FAMILIES,
+                requests=requests,
+                routing=routing,
+            )
             for replicas, requests in ((10, 1_500), (100, 6_000))
-            for layout in ("any", "placed")
+            for layout, routing in (("any", UNTOLD), ("any", GroupRouting()), ("placed", GroupRouting()))
         ],
     ),
 }

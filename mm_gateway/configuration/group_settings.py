@@ -41,6 +41,13 @@ class GroupRouting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             "conversation goes to the next member."
         ),
     ] = 1.25
+    requests_before_load: Annotated[
+        AtLeastOne | None,
+        Meta(
+            description="least-loaded and prefix-aware: requests at a time, for a weight of 1, that members which have the model in memory "
+            "get before one is asked that would have to load it. null: who has it in memory does not count."
+        ),
+    ] = 4
     max_wait_s: Annotated[
         NotNegative, Meta(description="Seconds for which a request waits where all members are at their limits; then it gets a 429 or 503.")
     ] = 30.0

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from mm_gateway.backends.groups.places import Places
 from mm_gateway.backends.groups.probes import Probes
 from mm_gateway.backends.groups.router import Attempt, Member, Router
+from mm_gateway.backends.groups.servers import Servers
 from mm_gateway.backends.groups.told import Details, member_told
 from mm_gateway.backends.groups.verdicts import Verdict, verdict_of
 from mm_gateway.backends.groups.wanted import Wanted
@@ -38,6 +39,8 @@ from mm_gateway.timeline import answered_by
 
 T = TypeVar("T")
 
+_UNLOADED = ("cold", "evicting", "failed")
+"""States of a model whose next request waits for a load. One that loads is not among them: others load it as long."""
 LOOK_S = 1.0
 """For which what the members say of their contexts is taken to hold."""
 _NOT_YET = (Ignored, ReplyFields, UsageSoFar)
@@ -49,7 +52,8 @@ class Group:
 
     Args:
         name: the entry's name. config: the entry. members: the backends that it names, which it does not own.
-        created: Unix seconds at which the gateway started. random, clock: for tests; the clock is that of the event loop.
+        created: Unix seconds at which the gateway started. servers: that other groups ask too; None: there are no others.
+        random, clock: for tests; the clock is that of the event loop.
 
     Attributes:
         router: decides who is asked, and knows how the members do.
@@ -61,6 +65,7 @@ class Group:
         config: ModelConfig,
         members: Mapping[str, Backend],
         created: int,
+        servers: Servers | None = None,
         *,
         random: Random | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -70,7 +75,9 @@ class Group:
         self.config = config
         self._now = clock
         self._created = created
-        self.router = Router(config.members, config.strategy, config.routing, random or Random())
+        known = servers or Servers()
+        behind = {name: known.at(str(backend.info().details.get("base_url") or name)) for name, backend in members.items()}
+        self.router = Router(config.members, config.strategy, config.routing, random or Random(), behind)
         self._limited = {name: backend for name, backend in members.items() if isinstance(backend, LimitedBackend)}
         probed = {name: backend for name, backend in members.items() if isinstance(backend, ProbedBackend)}
         self._probes = Probes(probed, config.routing.probe_interval_s, config.routing.probe_timeout_s, self._probed)
@@ -88,12 +95,13 @@ class Group:
         self._look_at_members()
         now = self._now()
         contexts = [member.context_length for member in self.router.members.values() if member.context_length is not None]
-        ready = any(not member.draining and member.health.state(now) != "ejected" for member in self.router.members.values())
+        asked = [member for member in self.router.members.values() if not member.draining and member.health.state(now) != "ejected"]
+        state = "failed" if not asked else "ready" if any(member.warm for member in asked) else "cold"
         return ModelInfo(
             id=self.name,
             created=self._created,
             backend="group",
-            state="ready" if ready else "failed",
+            state=state,
             context_length=min(contexts, default=None),
             aliases=self.config.aliases,
             elsewhere=self._elsewhere,
@@ -245,7 +253,9 @@ class Group:
         infos = {name: backend.info() for name, backend in self.members.items()}
         self._elsewhere = any(info.elsewhere for info in infos.values())
         for name, info in infos.items():
-            self.router.members[name].context_length = info.context_length
+            member = self.router.members[name]
+            member.context_length = info.context_length
+            member.loaded = info.state not in _UNLOADED
 
     def _learn(self, member: Member) -> None:
         if (backend := self._limited.get(member.name)) is not None:
@@ -263,16 +273,24 @@ class ForwardingGroup(Group):
         return self._answer(self._wants(body), lambda backend: cast(ForwardingBackend, backend).forward(body))
 
 
-def group(name: str, config: ModelConfig, members: Mapping[str, Backend], created: int, before: Backend | None = None) -> Group:
+def group(
+    name: str,
+    config: ModelConfig,
+    members: Mapping[str, Backend],
+    created: int,
+    before: Backend | None = None,
+    servers: Servers | None = None,
+) -> Group:
     """The group of an entry. What is forwarded has to be understood by nobody here, so that all members have to be servers elsewhere.
 
     Args:
         before: what the name stood for before a reload. The same group is kept; of another one, which members are drained.
+        servers: as for `Group`.
     """
     if isinstance(before, Group) and before.config == config and before.members == members:
         return before
     forwards = all(isinstance(backend, ForwardingBackend) for backend in members.values())
-    made = (ForwardingGroup if forwards else Group)(name, config, members, created)
+    made = (ForwardingGroup if forwards else Group)(name, config, members, created, servers)
     if isinstance(before, Group):
         for member, backend in members.items():
             if before.members.get(member) is backend:

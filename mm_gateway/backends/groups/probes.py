@@ -51,8 +51,8 @@ class Probes:
 
     async def _run(self, interval_s: float) -> None:
         while True:
-            await asyncio.sleep(interval_s)
             await asyncio.gather(*(self._look(name, backend) for name, backend in self._members.items()))
+            await asyncio.sleep(interval_s)
 
     async def _look(self, name: str, backend: ProbedBackend) -> None:
         failure: str | None = None

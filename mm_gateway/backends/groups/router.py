@@ -8,13 +8,15 @@ A request is decided on in this order:
 3. Of these, members that are healthy, or that were ejected and may be tried again, by one request at a time; and that are not at their
    limits. Where none will be in time, an ejected one is tried before its time: one that may serve again is better than none.
 4. Where there is none now, the request waits.
-5. The strategy chooses.
+5. Of these, where the strategy is one that looks for it, members that hold the model; one that would have to load it once they have
+   enough requests. What is known of that may be old, which costs time and nothing else.
+6. The strategy chooses.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from statistics import median
 
@@ -23,7 +25,8 @@ import msgspec
 from mm_gateway.backends.groups.health import Health
 from mm_gateway.backends.groups.limits import Limits
 from mm_gateway.backends.groups.retry_budget import RetryBudget
-from mm_gateway.backends.groups.strategies import STRATEGIES
+from mm_gateway.backends.groups.servers import Server
+from mm_gateway.backends.groups.strategies import STRATEGIES, warm_or_cold
 from mm_gateway.backends.groups.verdicts import Verdict
 from mm_gateway.backends.groups.wanted import Wanted
 from mm_gateway.configuration.group_settings import GroupMember, GroupRouting, Strategy
@@ -40,10 +43,10 @@ class Member:
 
     Attributes:
         running: requests of this group that it answers. draining: it gets no new ones.
-        context_length: tokens; None: unknown. requests, failures: since the start.
+        context_length: tokens; None: unknown. requests, failures: since the start. loaded: its model is in memory, as far as is known.
     """
 
-    def __init__(self, rules: GroupMember, routing: GroupRouting) -> None:
+    def __init__(self, rules: GroupMember, routing: GroupRouting, server: Server) -> None:
         self.name = rules.name
         self.weight = rules.weight
         self.health = Health(routing)
@@ -51,11 +54,22 @@ class Member:
         self.running = 0
         self.draining = False
         self.context_length: int | None = None
+        self.loaded = True
+        self.server = server
         self.requests = self.failures = 0
         self._latencies = deque[float](maxlen=LATENCIES)
         self._fewest = FEWEST_LATENCIES
         self.median_s: float | None = None
         """To the first token, of the newest requests; None: too few."""
+
+    @property
+    def warm(self) -> bool:
+        """It holds the model, or loads it: requests that it answers see to that."""
+        return self.loaded or self.running > 0
+
+    @property
+    def beside(self) -> int:
+        return self.server.running
 
     def answered_in(self, seconds: float) -> None:
         self._latencies.append(seconds)
@@ -88,12 +102,23 @@ class Refusal(msgspec.Struct, frozen=True):
 class Router:
     """The members of one group. `now`: seconds of a monotonic clock.
 
+    Args:
+        servers: who stands behind a member, by its name; one that is not there has a server of its own.
+
     Attributes:
         members: by name, in the group's order. retries: made. unretried: failures that went to the client for want of budget.
     """
 
-    def __init__(self, members: Sequence[GroupMember], strategy: Strategy, routing: GroupRouting, random: Random) -> None:
-        self.members = {rules.name: Member(rules, routing) for rules in members}
+    def __init__(
+        self,
+        members: Sequence[GroupMember],
+        strategy: Strategy,
+        routing: GroupRouting,
+        random: Random,
+        servers: Mapping[str, Server] | None = None,
+    ) -> None:
+        servers = servers or {}
+        self.members = {rules.name: Member(rules, routing, servers.get(rules.name) or Server()) for rules in members}
         self.retries = self.unretried = 0
         self._routing = routing
         self._random = random
@@ -121,7 +146,11 @@ class Router:
         if not free:
             return self._otherwise(left, available, now, deadline)
         # 5.
-        key = wanted.key if self._strategy.keyed else None
+        warm, at_once = True, self._routing.requests_before_load
+        if self._strategy.warm_first and at_once is not None:
+            free, warm = warm_or_cold(free, at_once)
+        # 6. Who has to load the model has no conversation's beginning either.
+        key = wanted.key if self._strategy.keyed and warm else None
         return self._strategy.choose(free, available, key)
 
     def _otherwise(self, left: Sequence[Member], available: Sequence[Member], now: float, deadline: float) -> Member | float | None:
@@ -142,6 +171,7 @@ class Router:
         """A request goes to this member."""
         attempt = Attempt(member, now)
         member.running += 1
+        member.server.running += 1
         member.requests += 1
         member.limits.took(now)
         return attempt
@@ -151,6 +181,7 @@ class Router:
         member = attempt.member
         attempt.told = member.health.ended(attempt.told, None, now, self._random.random())
         member.limits.accepted()
+        member.loaded = True
         member.answered_in(now - attempt.began)
         if self._is_slow(member, now):
             member.health.eject(
@@ -170,6 +201,7 @@ class Router:
         """
         member = attempt.member
         member.running -= 1
+        member.server.running -= 1
         kind = verdict.kind if verdict is not None else None
         if verdict is not None and kind in ("failed", "busy") and (kind == "busy" or verdict.retry_after_s is not None):
             member.limits.busy(verdict.retry_after_s, now)

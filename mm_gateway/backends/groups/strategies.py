@@ -19,6 +19,16 @@ class Load(Protocol):
     running: int
     """Requests of this group that it answers now."""
 
+    @property
+    def warm(self) -> bool:
+        """Whether its model is in memory, or soon will be, as far as is known."""
+        ...
+
+    @property
+    def beside(self) -> int:
+        """Requests of all groups that its server answers now."""
+        ...
+
 
 M = TypeVar("M", bound=Load)
 
@@ -26,6 +36,8 @@ M = TypeVar("M", bound=Load)
 class Choosing(Protocol):
     keyed: bool
     """Whether it looks at keys, which take time to compute."""
+    warm_first: bool
+    """Whether it is asked to choose among members that hold the model, where there are any; else the entry says who gets what."""
 
     def __init__(self, routing: GroupRouting, random: Random) -> None: ...
 
@@ -41,21 +53,24 @@ class Choosing(Protocol):
 
 
 class LeastLoaded:
-    """The fewest requests for its weight; chance decides between equals, so that several gateways do not all take the first."""
+    """The fewest requests for its weight, between equals the one whose server has the fewest of all groups; then chance decides, so that
+    several gateways do not all take the first."""
 
     keyed = False
+    warm_first = True
 
     def __init__(self, routing: GroupRouting, random: Random) -> None:
         self._random = random
 
     def choose(self, free: Sequence[M], available: Sequence[M], key: int | None) -> M:
-        return min(free, key=lambda member: (member.running / member.weight, self._random.random()))
+        return min(free, key=lambda member: (member.running / member.weight, member.beside, self._random.random()))
 
 
 class Weighted:
     """Turns by weight, spread evenly: nginx's smooth weighted round-robin. No member that is free gets two turns of another's."""
 
     keyed = False
+    warm_first = False
 
     def __init__(self, routing: GroupRouting, random: Random) -> None:
         self._due: dict[str, float] = {}
@@ -82,6 +97,7 @@ class Fallback:
     """The first in the group's order."""
 
     keyed = False
+    warm_first = False
 
     def __init__(self, routing: GroupRouting, random: Random) -> None:
         pass
@@ -99,6 +115,7 @@ class PrefixAware:
     """
 
     keyed = True
+    warm_first = True
 
     def __init__(self, routing: GroupRouting, random: Random) -> None:
         self._factor = routing.load_factor
@@ -121,6 +138,21 @@ class PrefixAware:
             seed = self._seeds[member.name] = int.from_bytes(blake2b(member.name.encode(), digest_size=8).digest())
         # Of 64 bits, as many as a float between 0 and 1 tells apart; for such a u, -w / ln(u) is the largest in w of all weights' cases.
         return -member.weight / math.log(((_mixed(key ^ seed) >> 12) + 0.5) / 2**52)
+
+
+def warm_or_cold(free: Sequence[M], at_once: int) -> tuple[Sequence[M], bool]:
+    """Those of whom one is to be chosen, and whether they hold the model.
+
+    Members that hold it come first while one of them answers fewer than `at_once` requests for its weight; then those that would have to
+    load it; then all. So a model is loaded where it is worth the time, as bounded loads have it: the bound counts requests, not shares of
+    them, since a batch computes several nearly as fast as one, and a load takes as long as many replies. Ray Serve prefers replicas that
+    hold the model likewise (https://docs.ray.io/en/latest/serve/model-multiplexing.html).
+    """
+    warm = [member for member in free if member.warm]
+    if any(member.running < at_once * member.weight for member in warm):
+        return warm, True
+    cold = [member for member in free if not member.warm]
+    return (cold, False) if cold else (free, True)
 
 
 def _mixed(number: int) -> int:

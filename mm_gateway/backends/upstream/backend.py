@@ -57,7 +57,7 @@ class RemoteBackend:
         self._server = Connection(name, config)
 
     def info(self) -> ModelInfo:
-        return remote_info(self._name, self._config, self._created)
+        return remote_info(self._name, self._config, self._created, self._server.state)
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         return self.forward(body_of(request))

@@ -8,7 +8,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -36,6 +37,12 @@ KEY_REFUSED = (401, 403)
 T = TypeVar("T")
 
 
+class _Card(msgspec.Struct):
+    """What a gateway like this one tells of a model."""
+
+    state: Literal["cold", "loading", "ready", "busy", "evicting", "failed"]
+
+
 class Connection:
     """Connections to one server, kept and shared. The key is read from the environment at each request.
 
@@ -45,6 +52,7 @@ class Connection:
 
     Attributes:
         allowance: what the server said last of its limit of requests; None: nothing.
+        state: of the model, as its server told last; "ready" where it does not tell.
     """
 
     def __init__(self, name: str, config: ModelConfig, headers: Callable[[str | None], dict[str, str]] | None = None) -> None:
@@ -52,7 +60,8 @@ class Connection:
         self._name = name
         self._config = config
         self._client: httpx.AsyncClient | None = None
-        self._has_health = True
+        self._has_health = self._tells_state = True
+        self.state = "ready"
         self.allowance: Allowance | None = None
 
     @property
@@ -77,6 +86,8 @@ class Connection:
                     self.allowance = allowance_in(response.headers, time.monotonic()) or self.allowance
                     if response.status_code != 200:
                         raise await self._refused(response)
+                    # Whatever it was: it is in memory now, or loads.
+                    self.state = "ready"
                     yield response
         except httpx.TimeoutException as error:
             raise self._late(type(error).__name__) from error
@@ -114,6 +125,7 @@ class Connection:
             # Servers elsewhere answer addresses that they do not have in ways of their own, so that only these two count.
             status = await self._status(self.base.removesuffix("/v1") + "/health", timeout_s)
             if status == 200:
+                await self._look_at_state(timeout_s)
                 return
             if status in (500, 502, 503):
                 raise self.failure(f"says by /health that it does not serve ({status})")
@@ -123,6 +135,19 @@ class Connection:
             raise self._key_refused(status)
         if status >= 500:
             raise self.failure(f"does not list its models ({status})")
+
+    async def _look_at_state(self, timeout_s: float) -> None:
+        """Of the model, where the server is one that tells it, as this gateway does; one that does not is not asked again. Nothing of
+        it speaks against the server's health."""
+        if not self._tells_state:
+            return
+        try:
+            async with self._get(f"{self.base}/models/{quote(self._config.model_name)}", timeout_s) as response:
+                self.state = msgspec.json.decode(await _at_most(MAX_ERROR_BYTES, response), type=_Card).state
+        except UpstreamError:
+            pass  # it said nothing now, and may the next time
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self.state, self._tells_state = "ready", False
 
     async def close(self) -> None:
         """Close all connections; idempotent."""
@@ -169,9 +194,14 @@ class Connection:
         return UpstreamError(f"{self._at()} did not answer in time ({what}). Try again, or raise timeout_s", status=504)
 
     async def _status(self, url: str, timeout_s: float) -> int:
+        async with self._get(url, timeout_s) as response:
+            return response.status_code
+
+    @asynccontextmanager
+    async def _get(self, url: str, timeout_s: float) -> AsyncIterator[httpx.Response]:
         try:
             async with asyncio.timeout(timeout_s), self._http().stream("GET", url, headers=self._headers()) as response:
-                return response.status_code
+                yield response
         except (TimeoutError, httpx.TimeoutException) as error:
             raise self._late(f"{url}, {timeout_s:g} s") from error
         except httpx.TransportError as error:

@@ -39,7 +39,7 @@ class TranslatedBackend:
         self._thoughts = Thoughts()
 
     def info(self) -> ModelInfo:
-        return remote_info(self._name, self._config, self._created, api=self._config.api)
+        return remote_info(self._name, self._config, self._created, self._server.state, api=self._config.api)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         body, left_out = self._dialect.body(request, self._config.model_name, self._thoughts)

@@ -189,8 +189,10 @@ async def test_probes_notice_who_is_gone_before_a_request_does() -> None:
     async with fleet(a=says("a"), b=says("b"), routing=routing) as all:
         assert await all.text() == "a"
         a = all.group.router.members["a"]
-        await until(lambda: len(all.seen["a"].requests) > 2)
-        assert all.seen["a"].requests[-1][0] == "GET /health HTTP/1.1"
+        await until(lambda: len(all.seen["a"].requests) > 3)
+        asked = [line for line, *_ in all.seen["a"].requests if line.startswith("GET")]
+        assert asked.count("GET /v1/models/their-name HTTP/1.1") == 1, "one that does not tell what it holds is not asked again"
+        assert {*asked[2:]} <= {"GET /health HTTP/1.1"}
         assert a.health.ejected_until is None
         all.seen["a"].answer = refuses(503)
         await until(lambda: a.health.ejected_until is not None)
@@ -199,6 +201,18 @@ async def test_probes_notice_who_is_gone_before_a_request_does() -> None:
         await until(lambda: a.health.state(time.monotonic()) == "trying")
         assert await all.text() == "a"
         assert a.health.ejected_until is None
+
+
+@pytest.mark.parametrize("card", [stalls, b"", refuses(500), kept_alive(b'{"state": "on fire"}'), kept_alive(b"\xff" * 100_000)])
+async def test_what_a_server_tells_of_its_model_says_nothing_of_its_health(card: Answer) -> None:
+    """One that hangs, refuses or answers nonsense where it is asked what it holds."""
+    async with upstream(kept_alive(b"ok")) as (backend, seen):
+        assert await backend.probe(10)
+        seen.answer = card
+        backend._server._tells_state = True  # as if it had told
+        await backend._server._look_at_state(0.2 if card is stalls else 10)
+        assert backend.info().state == "ready"
+        assert backend._server._tells_state is (card in (stalls, b""))
 
 
 async def test_a_member_whose_context_is_too_small_is_not_asked() -> None:

@@ -22,6 +22,8 @@ class Loaded(msgspec.Struct):
     name: str
     weight: float = 1.0
     running: int = 0
+    warm: bool = True
+    beside: int = 0
 
 
 def members(*weights: float) -> list[Loaded]:
