@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
 from itertools import groupby
-from typing import NamedTuple
 
 import torch
 
@@ -23,14 +22,14 @@ from mm_gateway.runtime.engine.failures import failed_forward, failed_request, n
 from mm_gateway.runtime.engine.forward.hidden_states import Pooler, unit_vector
 from mm_gateway.runtime.engine.forward.model_runner import ModelRunner, StepLogits, current_device
 from mm_gateway.runtime.engine.guesses.draft_model import DraftModel
+from mm_gateway.runtime.engine.guesses.output_rules import OutputRules
 from mm_gateway.runtime.engine.requests.embedding_job import EmbeddingJob
 from mm_gateway.runtime.engine.requests.generation import Generation, Outbox
 from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
 from mm_gateway.runtime.engine.requests.text_job import TextJob
-from mm_gateway.runtime.engine.requests.thinking import Thinking
 from mm_gateway.runtime.engine.stats import EngineStats, Guesses
 from mm_gateway.runtime.sampling.sampler import Sampled, Sampler, TokenScores, score_tokens
-from mm_gateway.runtime.sampling.structured_output import Allowed, GrammarState, TokenMasks
+from mm_gateway.runtime.sampling.structured_output import TokenMasks
 from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
@@ -41,18 +40,6 @@ REPORT_INTERVAL_S = 0.5
 """Between two reports of progress to those that wait for their first token."""
 ARRIVAL_TIMEOUT_S = 0.02
 """For a prefix to arrive before commands are looked at again."""
-
-
-class Foreseen(NamedTuple):
-    """What the draws behind guesses were made from.
-
-    Attributes:
-        allowed: what might come next before the first guess. states: of its grammar after each guess. barred: tokens after each.
-    """
-
-    allowed: Allowed | None
-    states: list[GrammarState]
-    barred: list[set[int]]
 
 
 class StepLoop:
@@ -84,10 +71,9 @@ class StepLoop:
         self._pooler = Pooler()
         self._outbox = Outbox()
         self._jobs: dict[Generation, TextJob | EmbeddingJob] = {}
+        self._rules = OutputRules()
         # By sequence id:
         self._job_of: dict[int, TextJob | EmbeddingJob] = {}
-        self._rules: dict[int, GrammarState | Thinking] = {}
-        self._foreseen: dict[int, Foreseen] = {}  # behind the guesses of the last step
         self._prompt_scores: dict[int, list[TokenScores | None]] = {}
         self._released = 0  # sequences since the last step
         self._next_report_s = 0.0
@@ -178,16 +164,17 @@ class StepLoop:
             if text.thinking is not None:
                 text.thinking.begin()
                 text.follow()
-                self._rules[seq.id] = text.thinking
+                self._rules.begin(seq, text.thinking)
                 seq.count_accepted = text.thinking.count_accepted
             elif job.grammar is not None:
-                state = self._rules[seq.id] = job.grammar.new_state()
+                state = job.grammar.new_state()
+                self._rules.begin(seq, state)
                 seq.count_accepted = state.count_accepted
             if seq.config.speculation and seq.max_tokens > 1:
                 if self._guesses:
                     seq.lookup = PromptLookup()
                 if self._draft is not None:
-                    self._draft.begin(seq, self._rules.get(seq.id))
+                    self._draft.begin(seq, self._rules.of(seq))
             self._scheduler.add(seq)
 
     def _queue_inputs(self, job: EmbeddingJob) -> None:
@@ -217,8 +204,7 @@ class StepLoop:
         self._pooler.forget(seq)
         self._job_of.pop(seq.id, None)
         self._prompt_scores.pop(seq.id, None)
-        self._rules.pop(seq.id, None)
-        self._foreseen.pop(seq.id, None)
+        self._rules.forget(seq)
 
     def _report(self) -> None:
         """Tell those without a token yet where they stand."""
@@ -278,7 +264,7 @@ class StepLoop:
         for draw in draws:
             if not isinstance(job, TextJob) or seq.id not in self._job_of:
                 break  # it ended
-            if accepted and not self._is_as_foreseen(seq, accepted):
+            if accepted and not self._rules.is_as_foreseen(seq, accepted):
                 break  # the next step draws it from what may come there after all
             if draft:
                 self._scheduler.computed(seq, 1)
@@ -299,7 +285,9 @@ class StepLoop:
 
     def _forward(self, step: list[ScheduledSequence]) -> tuple[StepLogits, dict[int, torch.Tensor], list[Sampled]]:
         """Logits, complete hidden states by sequence id, and the tokens drawn."""
-        constrained = {scheduled.seq.id: allowed for scheduled in step if scheduled.sample and (allowed := self._allowed(scheduled.seq))}
+        constrained = {
+            scheduled.seq.id: allowed for scheduled in step if scheduled.sample and (allowed := self._rules.allowed(scheduled.seq))
+        }
         masks = self._masks.start([each for allowed in constrained.values() for each in allowed]) if constrained else None
         result = self._runner.execute(step)
         self._score_prompts(result)
@@ -309,33 +297,6 @@ class StepLoop:
             first_row = {seq.id: row for row, seq in reversed([*enumerate(result.sampled)])}
             masked = [first_row[id] + place for id, allowed in constrained.items() for place in range(len(allowed))], masks.result()
         return result, pooled, self._sampler.sample(result.logits, result.sampled, masked) if result.sampled else []
-
-    def _allowed(self, seq: Sequence) -> list[Allowed]:
-        """What may come next, and after each guess; empty where anything may."""
-        self._foreseen.pop(seq.id, None)
-        rules = self._rules.get(seq.id)
-        now = rules.allowed() if rules is not None else None
-        states: list[GrammarState] = []
-        if seq.draft_len:
-            if now is not None and now.state is not None:
-                states = now.state.ahead(seq.tokens[seq.known :])
-            barred = [seq.barred_tokens(place) for place in range(1, seq.draft_len + 1)] if seq.barred is not None else []
-            self._foreseen[seq.id] = Foreseen(now, states, barred)
-        return [] if now is None else [now, *(state.allowed() for state in states)]
-
-    def _is_as_foreseen(self, seq: Sequence, accepted: int) -> bool:
-        """Whether what may come next is what the draw behind the guess number `accepted` was made from. A thought that ends or begins
-        there changes it."""
-        foreseen, rules = self._foreseen[seq.id], self._rules.get(seq.id)
-        before, now = foreseen.allowed, rules.allowed() if rules is not None else None
-        if before is None or now is None:
-            if before is not now:
-                return False
-        elif now.state is not before.state or now.besides != before.besides:
-            return False
-        if foreseen.states and now is not None and now.state is not None:
-            now.state.fault = foreseen.states[accepted - 1].fault
-        return not foreseen.barred or seq.barred_tokens() == foreseen.barred[accepted - 1]
 
     def _score_prompts(self, result: StepLogits) -> None:
         for seq, logits in result.prompts:
@@ -384,20 +345,12 @@ class StepLoop:
         self._release(seq)
         if not job.texts:
             del self._jobs[job.generation]
-            usage = Usage(
-                job.prompt_tokens,
-                job.completion_tokens,
-                cached_tokens=job.cached_tokens,
-                reasoning_tokens=job.reasoning_tokens,
-                accepted_tokens=job.accepted_tokens,
-                rejected_tokens=job.rejected_tokens,
-            )
-            self._outbox.add(job.generation, [usage])
+            self._outbox.add(job.generation, [job.usage])
 
     def _events_of(self, job: TextJob, text: SequenceText, draw: Sampled) -> tuple[list[GenerationEvent], bool]:
         """What a draw says, and whether the text ends with it."""
         seq = text.seq
-        rules = self._rules.get(seq.id)
+        rules = self._rules.of(seq)
         if draw.token is None:
             raise no_tokens_left(seq, rules.param if rules is not None else "") if draw.all_barred else no_numbers()
         if job.generation.is_read_too_slowly:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mm_gateway.core import Progress
+from mm_gateway.core import Progress, Usage
 from mm_gateway.runtime.engine.requests.generation import Generation
 from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
 from mm_gateway.runtime.sampling.structured_output import CompiledGrammar
@@ -46,3 +46,15 @@ class TextJob:
     def sequences(self) -> list[Sequence]:
         """Those that the scheduler holds."""
         return [text.seq for text in self.texts.values()]
+
+    @property
+    def usage(self) -> Usage:
+        """What it has cost so far."""
+        return Usage(
+            self.prompt_tokens,
+            self.completion_tokens,
+            cached_tokens=self.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+            accepted_tokens=self.accepted_tokens,
+            rejected_tokens=self.rejected_tokens,
+        )
