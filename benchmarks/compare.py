@@ -37,9 +37,14 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared. deadline_s: on the monotonic clock, after which no cell is begun."""
+    """What is compared.
+
+    Attributes:
+        kernels: ours, of one instruction set; empty: the best. deadline_s: on the monotonic clock, after which no cell is begun.
+    """
 
     model: Model
+    kernels: str
     peers: dict[str, Path | None]
     precisions: Sequence[str]
     cells: list[Cell]
@@ -54,7 +59,7 @@ class Plan:
         tokens = max(cell.prompt_tokens + cell.output_tokens for cell in self.cells)
         at_once = max(cell.clients * (cell.prompt_tokens + cell.output_tokens) for cell in self.cells)
         demand = Demand(clients, tokens, at_once)
-        found: list[Server | Failed] = [gateway.server(self.model, precision)]
+        found: list[Server | Failed] = [gateway.server(self.model, precision, self.kernels)]
         for name, where in self.peers.items():
             try:
                 found += PEERS[name].servers(self.model, precision, where, demand)
@@ -141,14 +146,15 @@ def estimate_minutes(plan: Plan) -> float:
     return seconds / 60
 
 
-def write_tables(model: Model, records: Records, *, dry: bool) -> None:
+def write_tables(name: str, records: Records, *, dry: bool) -> None:
+    """name: of the sections of both pages."""
     full = full_table(records, versions("mm-gateway", "torch", "transformers"))
     ratios = ratio_table(records)
     if dry:
         print(full, ratios, sep="\n\n")
         return
-    write_section(DOCS / "benchmarks.md", f"compare {model.name}", full)
-    write_section(DOCS / "performance.md", f"ratios {model.name}", ratios)
+    write_section(DOCS / "benchmarks.md", f"compare {name}", full)
+    write_section(DOCS / "performance.md", f"ratios {name}", ratios)
 
 
 def _numbers(text: str) -> list[int]:
@@ -161,6 +167,9 @@ def main() -> int:
     parser.add_argument("--peers", type=read_peers, default={}, help=f"of {', '.join(PEERS)}, each with =PATH to its binary or environment")
     parser.add_argument(
         "--precisions", type=lambda text: text.split(","), default=["f32", "f16", "8bit", "4bit"], help=", ".join(PRECISIONS)
+    )
+    parser.add_argument(
+        "--kernels", default="", help="ours, of one instruction set (avx2), beside peers that were built for it; has tables of its own"
     )
     parser.add_argument("--clients", type=_numbers, default=[1, 4, 16, 32], help="of prompts below 512 tokens")
     parser.add_argument("--prompts", type=_numbers, default=[64, 2048], help="tokens; from 512 on they are read for one token")
@@ -183,22 +192,24 @@ def main() -> int:
     work = args.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     model = open_model(args.model, work)
-    results = work / f"compare-{model.name}.jsonl"
+    name = f"{model.name} {args.kernels}".strip()
+    results = work / f"compare-{name.replace(' ', '-')}.jsonl"
     if args.table:
-        write_tables(model, Records(results, resume=True), dry=args.dry)
+        write_tables(name, Records(results, resume=True), dry=args.dry)
         return 0
     asked = cells(args.clients, args.prompts, args.long_clients, args.output)
     deadline_s = time.monotonic() + args.minutes * 60
-    plan = Plan(model, args.peers, args.precisions, asked, args.rounds, args.scale, args.timeout_s, deadline_s)
+    plan = Plan(model, args.kernels, args.peers, args.precisions, asked, args.rounds, args.scale, args.timeout_s, deadline_s)
     print(f"about {estimate_minutes(plan):.0f} minutes on two quiet cores; results: {results}", file=sys.stderr, flush=True)
     if args.prepare:
         return 0
     records = Records(results, resume=args.resume)
     if not any(isinstance(record, Context) for record in records.all):
         step_bytes = {precision: model.step_bytes(precision) for precision in PRECISIONS}
-        _note(records, Context(model.title, machine(), memory_gb_per_s(), step_bytes))
+        title = f"{model.title}, our {args.kernels} kernels" if args.kernels else model.title
+        _note(records, Context(title, machine(), memory_gb_per_s(), step_bytes))
     compare(plan, records)
-    write_tables(model, records, dry=args.dry)
+    write_tables(name, records, dry=args.dry)
     return 0
 
 

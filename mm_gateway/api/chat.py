@@ -11,7 +11,7 @@ from litestar import post
 from litestar.datastructures import State
 from litestar.response.base import ASGIResponse
 
-from mm_gateway.api.chat_messages import read_messages, read_rendering
+from mm_gateway.api.chat_messages import read_messages, read_rendering, text_of
 from mm_gateway.api.connection import HTTPRequest
 from mm_gateway.api.endpoint import Asked, forwarded_body, includes_usage, receive, respond
 from mm_gateway.api.generation_config import check_logprob_entries, generation_config, keep_alive_s, read_grammar
@@ -130,6 +130,7 @@ def chat_request(body: ChatCompletionRequest, request_id: str, ignored: list[str
             grammar=grammar,
             prompt_logprobs=body.prompt_logprobs,
             return_token_ids=token_details(body).wanted,
+            prediction=text_of("prediction.content", body.prediction.content, media=False) if body.prediction is not None else "",
         ),
         keep_alive=keep_alive_s(body.keep_alive),
         metadata=body.metadata or {},

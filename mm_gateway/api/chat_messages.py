@@ -84,7 +84,7 @@ def _message(at: str, message: ChatMessage, media: bool) -> Message:
         check_depth(f"{at}.tool_calls[{position}].function.arguments", _call(f"{at}.tool_calls[{position}]", call).arguments)
     return Message(
         role=message.role,
-        content=_text(f"{at}.content", message.content, media),
+        content=text_of(f"{at}.content", message.content, media),
         name=message.name,
         tool_calls=tuple(_call(at, call) for call in message.tool_calls or ()),
         tool_call_id=message.tool_call_id,
@@ -101,7 +101,8 @@ def _call(at: str, call: ToolCallEntry) -> ToolCall:
     return ToolCall(call.id, call.function.name, call.function.arguments)
 
 
-def _text(at: str, content: str | list[ContentPart] | None, media: bool) -> str:
+def text_of(at: str, content: str | list[ContentPart] | None, media: bool) -> str:
+    """Of a content. at: its path. media: it may have parts that are no text."""
     if content is None or isinstance(content, str):
         return content or ""
     texts: list[str] = []

@@ -30,6 +30,7 @@ def generation_config(
     end_logprobs: bool = False,
     prompt_logprobs: int | None = None,
     return_token_ids: bool = False,
+    prediction: str = "",
 ) -> GenerationConfig:
     """How a body wants its prompt to be continued. Its fields are within their ranges, since it was decoded."""
     return GenerationConfig(
@@ -57,6 +58,7 @@ def generation_config(
         prompt_logprobs=prompt_logprobs,
         return_token_ids=return_token_ids,
         speculation=body.speculation is not False,
+        prediction=prediction,
         return_tokens_as_token_ids=isinstance(body, GenerationFields) and bool(body.return_tokens_as_token_ids),
     )
 

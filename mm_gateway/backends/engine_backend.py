@@ -26,6 +26,7 @@ from mm_gateway.core import (
     CompletionInput,
     Effort,
     EmbeddingInput,
+    GenerationConfig,
     GenerationEvent,
     GenerationRequest,
     Grammar,
@@ -155,6 +156,7 @@ async def _generate(
         with span("grammar"):
             grammar, config = await engine.grammars.compiled(config.grammar), msgspec.structs.replace(config, grammar=None)
     bad_words = await ENCODING.run(engine.spellings, config.bad_words) if config.bad_words else ()
+    prediction = await _prediction(engine, config)
     generation = engine.submit(
         prompts,
         config,
@@ -163,6 +165,7 @@ async def _generate(
         shown=shown,
         grammar=grammar,
         bad_words=bad_words,
+        prediction=prediction,
         thoughts=thoughts,
         echo_texts=echo if scored else None,
         param=param,
@@ -175,6 +178,15 @@ async def _generate(
     finally:
         generation.cancel()
         generation.tell_times()
+
+
+async def _prediction(engine: InferenceEngine, config: GenerationConfig) -> Sequence[int]:
+    """Tokens of what the text is likely to be."""
+    text = config.prediction
+    if not text or not config.speculation:
+        return ()
+    check_text_size([text], "prediction.content", context_length=engine.context_length)
+    return await encoding(len(text)).run(engine.encode_whole, text)
 
 
 def _with_tool_calls(

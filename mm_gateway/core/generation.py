@@ -173,6 +173,8 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """Log-probabilities name tokens as `token_id:<id>`, so that those stay different that have the same text."""
     speculation: bool = True
     """Tokens may be guessed ahead and checked several at once, where the model does so; the text is the same in any case."""
+    prediction: str = ""
+    """What most of the text is likely to be: where it says so, what follows in it is guessed."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

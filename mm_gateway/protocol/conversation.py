@@ -21,6 +21,14 @@ class ContentPart(msgspec.Struct):
     file: Annotated[dict[str, Any] | None, about("`file_data`, a data URL, and `filename`; or `file_id`. Only for remote models.")] = None
 
 
+class Prediction(msgspec.Struct, forbid_unknown_fields=True):
+    """What most of the reply is known to be beforehand, as OpenAI's predicted outputs:
+    https://platform.openai.com/docs/guides/predicted-outputs."""
+
+    type: Literal["content"]
+    content: str | Annotated[list[ContentPart], Meta(max_length=MAX_CONTENT_PARTS)]
+
+
 class FunctionCall(msgspec.Struct, forbid_unknown_fields=True):
     """A function's name and its arguments, which are JSON as text."""
 

@@ -38,6 +38,7 @@ from mm_gateway.protocol.conversation import (
     Documents,
     Messages,
     ParallelToolCalls,
+    Prediction,
     TemplateVariables,
     ToolChoiceField,
     Tools,
@@ -232,6 +233,13 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     add_special_tokens: Annotated[
         bool | None, extension("Put the beginning-of-text token in front, unless the chat template has written it. Default: false.")
     ] = None
+    prediction: Annotated[
+        Prediction | None,
+        about(
+            "A text that most of the reply repeats, such as a file that is edited. What follows in it is guessed, and checked several "
+            "tokens at a time where the model looks guesses up (`engine.prompt_lookup`); the reply and its price are the same in any case."
+        ),
+    ] = None
     documents: Documents = None
     echo: Annotated[bool | None, extension("Put the text of the last message, where it is the assistant's, before the reply.")] = None
     chat_template: ChatTemplateField = None
@@ -259,7 +267,6 @@ class ChatCompletionRequest(GenerationFields, kw_only=True, forbid_unknown_field
     function_call: Annotated[Any, refused("Use `tool_choice`.", off=("none", "auto"))] = None
     modalities: Annotated[list[str] | None, refused(off=(["text"],))] = None
     audio: Annotated[Any, refused()] = None
-    prediction: Annotated[Any, refused()] = None
     moderation: Annotated[Any, refused()] = None
 
 

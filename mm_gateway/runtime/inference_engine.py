@@ -267,6 +267,7 @@ class InferenceEngine:
         echo_texts: AbstractSequence[str] | None = None,
         grammar: CompiledGrammar | None = None,
         bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
+        prediction: AbstractSequence[int] | None = None,
         thoughts: ThoughtPlan | None = None,
         param: str = "prompt",
         loop: asyncio.AbstractEventLoop | None = None,
@@ -279,7 +280,7 @@ class InferenceEngine:
             shown: special tokens that are part of the text, whatever `skip_special_tokens` says.
             stops_within: makes of what finds them in one choice what looks at a part of its text; None: they count wherever they are.
             grammar: in place of `config.grammar`, one that was compiled before: an event loop should not wait for it here.
-            bad_words: `spellings` of `config.bad_words`, likewise.
+            bad_words: `spellings` of `config.bad_words`, likewise. prediction: tokens of `config.prediction`, likewise.
             thoughts: how the model thinks before it answers; None: all that it writes is the answer.
             echo_texts: with `prompt_logprobs`, the text that each choice begins with: its prompt's.
             param: the field to name in errors about the prompts.
@@ -303,6 +304,7 @@ class InferenceEngine:
             stops_within=stops_within,
             shown=shown,
             bad_words=bad_words,
+            prediction=prediction,
             echo_texts=echo_texts,
             grammar=grammar,
             thoughts=thoughts,

@@ -31,3 +31,32 @@ async def test_a_request_may_turn_guesses_off(path: str, sent: dict[str, Any], m
     if path in ("/v1/chat/completions", "/v1/completions"):
         details = reply.json()["usage"]["completion_tokens_details"]
         assert (details["accepted_prediction_tokens"], details["rejected_prediction_tokens"]) == (4, 3)
+
+
+PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+
+
+@pytest.mark.parametrize(("content", "meant"), [("x = 1", "x = 1"), (PARTS, "a\nb"), ("", "")])
+async def test_a_prediction_goes_to_the_model(content: Any, meant: str) -> None:
+    backend = ScriptedBackend(ANSWER)
+    body = {"model": "scripted", "messages": HI, "prediction": {"type": "content", "content": content}}
+    async with AsyncTestClient(app_over(backend)) as client:
+        reply = await client.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 200, reply.text
+    assert backend.requests[0].config.prediction == meant
+
+
+@pytest.mark.parametrize(
+    ("prediction", "param"),
+    [
+        ({}, "prediction.type"),
+        ({"type": "content"}, "prediction.content"),
+        ({"type": "text", "content": "x"}, "prediction.type"),
+        ({"type": "content", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "prediction.content[0]"),
+        ("x", "prediction"),
+    ],
+)
+async def test_what_is_no_prediction_is_refused(prediction: Any, param: str) -> None:
+    async with AsyncTestClient(app_over(ScriptedBackend(ANSWER))) as client:
+        reply = await client.post("/v1/chat/completions", json={"model": "scripted", "messages": HI, "prediction": prediction})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param), reply.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import shutil
 import threading
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from mm_gateway.configuration.model_config import ModelConfig, SamplingDefaults
+from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.core import GenerationConfig, Message, Progress
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.runtime.checkpoints.files import checkpoint_folder
@@ -46,6 +48,24 @@ def test_what_a_model_needs_is_settled(checkpoint: Path) -> None:
     assert loaded.weight_bytes > 0
     assert [progress.stage for progress in seen] == ["loading"] * len(seen)
     assert len(seen) >= 3
+
+
+@pytest.mark.parametrize(
+    ("stated", "prefix", "dtype"),
+    [("torch.bfloat16", b"", torch.bfloat16), ("auto", b"", torch.float32), ("float32", codecs.BOM_UTF8, torch.float32)],
+)
+def test_what_editors_and_scripts_write_into_config_json_is_understood(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: str, prefix: bytes, dtype: torch.dtype
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = copy / "config.json"
+    content = {key: value for key, value in json.loads(path.read_text()).items() if key != "dtype"}
+    path.write_bytes(prefix + json.dumps({**content, "torch_dtype": stated}).encode())
+    loader = ModelLoader(pack=False)
+    _, need = loader.prepare(config_of(copy), EngineSettings(), lambda _: None)
+    loaded = loader.load(config_of(copy))
+    assert loaded.model.dtype == dtype
+    assert need.weight_bytes == pytest.approx(loaded.weight_bytes, rel=0.1)
 
 
 def test_models_load_at_the_same_time_without_disturbing_each_other(tmp_path: Path, qwen2_checkpoint: Path) -> None:

@@ -33,7 +33,7 @@ def configured_length(value_of: Callable[[str], Any], config: ModelConfig) -> in
 
 def read_checkpoint_config(folder: Path) -> dict[str, Any]:
     """config.json; models of text and more keep the text part apart, which counts here."""
-    found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
     return {**found, **found["text_config"]} if isinstance(found.get("text_config"), dict) else found
 
 

@@ -19,6 +19,7 @@ from mm_gateway.core import Progress, ProgressCallback
 from mm_gateway.errors import ModelLoadError
 from mm_gateway.hub.download import download
 from mm_gateway.runtime.checkpoints.gguf.folder import checkpoint_of_file
+from mm_gateway.runtime.checkpoints.mended import mended
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "tokenizer*"]
 
@@ -58,7 +59,13 @@ def _as_checkpoint(config: ModelConfig, found: Path, progress: ProgressCallback)
             raise ModelLoadError(f"{name}: the folder {file} holds neither config.json nor a GGUF file, so it is no checkpoint")
         file /= inside[0]
     if file.is_dir():
-        return file
+        try:
+            return mended(file)
+        except OSError as error:
+            raise ModelLoadError(
+                f"{name}: its config.json has to be written anew for transformers, which failed ({error}); set XDG_CACHE_HOME to a "
+                "folder with room"
+            ) from error
     if not file.is_file():
         raise ModelLoadError(f"{name}: {file} does not exist")
     if not has_gguf_ending(file.name):

@@ -172,7 +172,7 @@ class StepLoop:
                 seq.count_accepted = state.count_accepted
             if seq.config.speculation and seq.max_tokens > 1:
                 if self._guesses:
-                    seq.lookup = PromptLookup()
+                    seq.lookup = PromptLookup(job.prediction)
                 if self._draft is not None:
                     self._draft.begin(seq, self._rules.of(seq))
             self._scheduler.add(seq)

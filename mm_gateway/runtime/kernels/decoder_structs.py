@@ -96,6 +96,7 @@ class ModelStepStruct(ctypes.Structure):
         ("segment", ctypes.POINTER(SegmentStruct)),
         ("wanted", ctypes.c_int64),
         ("wanted_row", ctypes.c_void_p),
+        ("all_hidden", ctypes.c_int64),
         ("logits", ctypes.c_void_p),
         ("workspace", ctypes.c_void_p),
     )

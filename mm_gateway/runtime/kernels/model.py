@@ -73,15 +73,18 @@ class Model:
         segments: AbstractSequence[Segment],
         wanted: AbstractSequence[int],
         x: torch.Tensor | None = None,
+        *,
+        all_hidden: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Write the step's keys and values into the cache, and compute its last hidden states and logits.
 
         Args:
             tokens: of each row. segments: cover the rows, each of another sequence. wanted: rows whose logits are.
             x: the embeddings, where they are not looked up: [rows, hidden] fp32, contiguous; becomes the hidden states.
+            all_hidden: the hidden states of all rows are wanted too.
 
         Returns:
-            Hidden states [rows, hidden], and logits [wanted, outputs], None where there is no output layer; fp32.
+            Hidden states [rows, hidden], of rows that are wanted, and logits [wanted, outputs], None where there is no output layer; fp32.
 
         Raises:
             IndexError: there is no embedding of such a token.
@@ -109,6 +112,7 @@ class Model:
             (SegmentStruct * len(segments))(*((s.first_row, s.rows, s.start, s.cache_row) for s in segments)),
             len(wanted),
             wanted_rows,
+            all_hidden,
             None if logits is None else logits.data_ptr(),
             self._workspace.data_ptr(),
         )

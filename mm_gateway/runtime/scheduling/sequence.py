@@ -128,7 +128,7 @@ class Sequence:
     def look_up(self, most: int) -> None:
         """Take at most `most` tokens along that followed before what it says now."""
         if self.lookup is not None:
-            draft = self.lookup.guess(self.tokens, min(most, self.draft_room))
+            draft = self.lookup.guess(self.tokens, min(most, self.draft_room), answered=-1 if self.in_thought else self.answer_len)
             if draft and self.count_accepted is not None:
                 draft = draft[: self.count_accepted(draft)]
             self.tokens += draft

@@ -36,7 +36,6 @@ UNSERVED = (
     "functions",
     "function_call",
     "audio",
-    "prediction",
     "web_search_options",
     "suffix",
     "reasoning_effort",

@@ -218,7 +218,7 @@ async def test_what_agents_and_editors_send_is_taken(fields: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("value", [{}, [], "", 0, False], ids=repr)
-@pytest.mark.parametrize("field", ["audio", "prediction", "function_call"])
+@pytest.mark.parametrize("field", ["audio", "moderation", "function_call"])
 async def test_a_field_that_is_not_served_is_refused_when_it_is_empty_too(field: str, value: Any) -> None:
     reply = await post(CHAT, {field: value})
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "unsupported_parameter")

@@ -44,3 +44,32 @@ def test_guesses_grow_while_they_are_right_and_pause_while_they_are_not() -> Non
     assert lookup.guess(tokens, 99) == []
     tokens += [1, 2]
     assert lookup.guess(tokens, 99) == [3, 4, 1]
+
+
+TOKENS = st.lists(st.sampled_from([0, 1, 256, 257, 65536, 0x01010101]), min_size=NGRAM, max_size=60)
+
+
+@given(TOKENS, TOKENS, st.integers(1, 20))
+def test_a_prediction_is_looked_in_first(predicted: list[int], tokens: list[int], most: int) -> None:
+    starts = [start + NGRAM for start in range(len(predicted) - NGRAM) if predicted[start : start + NGRAM] == tokens[-NGRAM:]]
+    guess = PromptLookup(predicted).guess(tokens, most, answered=NGRAM)
+    if starts:
+        assert guess == predicted[starts[0] :][: min(FIRST_GUESS, most)]
+    else:
+        assert guess == PromptLookup().guess(tokens, most)
+
+
+def test_a_prediction_is_followed_from_its_beginning_and_from_where_it_was_right_last() -> None:
+    predicted = [5, 6, 7, 8, 1, 2, 3, 40, 1, 2, 3, 50]
+    lookup = PromptLookup(predicted)
+    assert lookup.guess([9, 9], 99, answered=-1) == []
+    assert lookup.guess([9, 9], 99, answered=0) == [5, 6, 7]
+    assert lookup.guess([9, 9, 5, 6], 99, answered=2) == [7, 8, 1]
+    assert lookup.guess([9, 9, 5, 6, 1], 99, answered=3) == []
+    assert lookup.guess([9, 9, 5, 6, 1, 2, 3], 1, answered=5) == [40]
+    lookup.guess([9, 9, 5, 6, 1, 2, 3, 40, 1, 2], 99, answered=8)
+    assert lookup.guess([9, 9, 5, 6, 1, 2, 3, 40, 1, 2, 3], 1, answered=9) == [50]
+
+
+def test_what_begins_as_a_prediction_does_not_is_not_guessed_from_it() -> None:
+    assert PromptLookup([5, 6, 7, 8]).guess([9, 9, 6], 99, answered=1) == []

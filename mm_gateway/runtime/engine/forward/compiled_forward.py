@@ -64,18 +64,19 @@ class CompiledForward:
         return all(table.is_fixed for table in self._rotary)
 
     def __call__(
-        self, tokens: list[int], positions: list[int], wanted: list[int], segments: AbstractSequence[Segment]
+        self, tokens: list[int], positions: list[int], wanted: list[int], segments: AbstractSequence[Segment], *, all_hidden: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute a step.
 
         Args:
             tokens, positions: of each row. wanted: rows whose logits are. segments: whose rows they are; they cover them all.
+            all_hidden: the last hidden states of all rows are wanted too.
 
         Returns:
-            Logits [wanted, vocabulary], [0, 0] where none are, and the last hidden states [rows, hidden], fp32.
+            Logits [wanted, vocabulary], [0, 0] where none are, and the last hidden states [rows, hidden], of rows that are wanted; fp32.
         """
         given = None if self._model.looks_up else self._embeddings(tokens, positions)
-        x, logits = self._model(tokens, self._angles(positions), segments, wanted, given)
+        x, logits = self._model(tokens, self._angles(positions), segments, wanted, given, all_hidden=all_hidden)
         if not wanted:
             return x.new_empty(0, 0), x
         if logits is None:

@@ -131,7 +131,7 @@ class ModelRunner:
             wanted += [last_row] * (padded_rows(max(len(wanted), 1)) - len(wanted))
         with self._angles.of(lengths):
             if self._compiled is not None:
-                logits, states = self._compiled(tokens, positions, wanted, segments)
+                logits, states = self._compiled(tokens, positions, wanted, segments, all_hidden=bool(embedded))
             else:
                 assert attention is not None
                 logits, states = self._interpreted(tokens, positions, wanted, attention, bool(embedded))

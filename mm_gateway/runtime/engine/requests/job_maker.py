@@ -58,6 +58,7 @@ class JobMaker:
         stops_within: Callable[[StopStrings], TextStops] | None = None,
         shown: AbstractSequence[str] = (),
         bad_words: AbstractSequence[AbstractSequence[int]] | None = None,
+        prediction: AbstractSequence[int] | None = None,
         echo_texts: AbstractSequence[str] | None = None,
         grammar: CompiledGrammar | None = None,
         thoughts: ThoughtPlan | None = None,
@@ -71,6 +72,8 @@ class JobMaker:
         group = next(self.ids)
         ends = ends_of(config, self.text, own=self.stop_token_ids, of_template=stop_strings, follows_grammar=grammar is not None)
         words = self.text.spellings(config.bad_words, "bad_words") if bad_words is None else bad_words
+        if prediction is None:
+            prediction = self.text.encode(config.prediction, add_special_tokens=False) if config.prediction else ()
         answers = grammar is not None and thoughts is not None
         barred = BarredTokens(min_tokens=config.min_tokens, ends=ends.tokens, words=words, answers=answers) or None
         marks = {token: name for name in shown if (token := self.text.special_token(name)) is not None}
@@ -95,7 +98,8 @@ class JobMaker:
                 texts[seq.id] = SequenceText(index, seq, self.text, ends, _stops(ends, stops_within), thinking, marks)
                 if echo_texts is not None:
                     echo[seq.id] = echo_texts[position]
-        return TextJob(generation, texts, sum(len(prompt) for prompt in prompts), config.n, echo, grammar)
+        prompt_tokens = sum(len(prompt) for prompt in prompts)
+        return TextJob(generation, texts, prompt_tokens, config.n, echo, grammar, prediction)
 
     def _tokens_of(self, form: ReasoningFormat) -> ThoughtTokens:
         found = self.thought_tokens.get(form.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass
 
 from mm_gateway.core import Progress, Usage
@@ -20,7 +21,7 @@ class TextJob:
         prompt_tokens: over all prompts, each counted once.
         choices_per_prompt: the request's `n`.
         echo: text of each prompt that is to be told with its log-probabilities, by sequence id.
-        grammar: what every text has to follow.
+        grammar: what every text has to follow. prediction: tokens that texts are likely to be.
         reported: the progress that the client was told last.
     """
 
@@ -30,6 +31,7 @@ class TextJob:
     choices_per_prompt: int
     echo: dict[int, str]
     grammar: CompiledGrammar | None = None
+    prediction: AbstractSequence[int] = ()
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0

@@ -32,10 +32,12 @@ public:
     static constexpr int64_t PHASES = 40;  // more than one layer has
 
     Pass(const Decoder& decoder, const Step& step)
-        : decoder(decoder), step(step), parts(decoder), floats(float_kernels()), blocks(block_kernels()), buffers(decoder, step.rows, step.workspace) {
+        : decoder(decoder), step(step), parts(decoder), floats(float_kernels()), blocks(block_kernels()), buffers(decoder, step.rows, step.workspace),
+          cache_rows(step.rows) {
         const int64_t most = std::max<int64_t>(1, MOST_QUERIES / parts.group);
         for (int64_t s = 0; s < step.segments; s++) {
             const Segment& segment = step.segment[s];
+            for (int64_t row = 0; row < segment.rows; row++) cache_rows[segment.first_row + row] = segment.cache_row + segment.start + row;
             for (int64_t row = 0; row < segment.rows; row += most)
                 for (int64_t head = 0; head < decoder.kv_heads; head++)
                     tasks.push_back({&segment, row, std::min(most, segment.rows - row), head});
@@ -57,26 +59,53 @@ public:
         for (int64_t index = 0; index < decoder.layers; index++) {
             const DecoderLayer& layer = decoder.layer[index];
             const Norm* before = index > 0 ? &decoder.layer[index - 1].after_feed_forward_norm : nullptr;
-            add_and_normalize(worker, before, layer.attention_norm, buffers.normed);
-            multiply(worker, layer.qkv, buffers.normed, buffers.qkv, (decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim);
+            add_and_normalize(worker, step.rows, before, layer.attention_norm, buffers.normed);
+            multiply(worker, step.rows, layer.qkv, buffers.normed, buffers.qkv, (decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim);
             place(worker, layer);
+            const bool is_last = index + 1 == decoder.layers;
+            if (is_last && step.wanted == 0) return;
             worker.share(static_cast<int64_t>(tasks.size()), 1, [&](int64_t first, int64_t last) {
-                for (int64_t at = first; at < last; at++) attend(layer, tasks[at]);
+                for (int64_t at = first; at < last; at++)
+                    if (!is_last || is_wanted(tasks[at])) attend(layer, tasks[at]);
             });
-            multiply(worker, layer.output, buffers.attended, buffers.delta, decoder.hidden);
-            add_and_normalize(worker, &layer.after_attention_norm, layer.feed_forward_norm, buffers.normed, decoder.parallel);
-            feed_forward(worker, layer);
+            if (is_last) move_wanted(worker, true);
+            const int64_t rows = is_last ? step.wanted : step.rows;
+            multiply(worker, rows, layer.output, buffers.attended, buffers.delta, decoder.hidden);
+            add_and_normalize(worker, rows, &layer.after_attention_norm, layer.feed_forward_norm, buffers.normed, decoder.parallel);
+            feed_forward(worker, rows, layer);
         }
-        add_and_normalize(worker, &decoder.layer[decoder.layers - 1].after_feed_forward_norm, decoder.last_norm, step.x);
+        add_and_normalize(worker, step.wanted, &decoder.layer[decoder.layers - 1].after_feed_forward_norm, decoder.last_norm, step.x);
+        move_wanted(worker, false);
     }
 
 private:
     static int64_t cost(const Task& task) { return task.rows * (task.segment->start + task.row + task.rows); }
 
-    // x += norm(delta), where there is one; y = norm(x), of the x before where `of_before`.
-    void add_and_normalize(Worker& worker, const Norm* delta_norm, const Norm& norm, float* y, bool of_before = false) const {
+    bool is_wanted(const Task& task) const {
+        const int64_t first = task.segment->first_row + task.row, *end = step.wanted_row + step.wanted;
+        const int64_t* next = std::lower_bound(step.wanted_row, end, first);
+        return next != end && *next < first + task.rows;
+    }
+
+    // Brings x and what was attended of the wanted rows to the front, or x back from there.
+    void move_wanted(Worker& worker, bool to_front) const {
+        if (step.wanted == step.rows) return;
+        const int64_t width = decoder.heads * decoder.head_dim;
+        worker.share(1, 1, [&](int64_t, int64_t) {
+            for (int64_t i = 0; i < step.wanted; i++) {
+                const int64_t place = to_front ? i : step.wanted - 1 - i, row = step.wanted_row[place];
+                float *front = step.x + place * decoder.hidden, *own = step.x + row * decoder.hidden;
+                if (row == place) continue;
+                if (to_front) std::copy_n(buffers.attended + row * width, width, buffers.attended + place * width);
+                std::copy_n(to_front ? own : front, decoder.hidden, to_front ? front : own);
+            }
+        });
+    }
+
+    // Of the first `rows` rows: x += norm(delta), where there is one; y = norm(x), of the x before where `of_before`.
+    void add_and_normalize(Worker& worker, int64_t rows, const Norm* delta_norm, const Norm& norm, float* y, bool of_before = false) const {
         const int64_t width = decoder.hidden;
-        worker.share(step.rows, worker.piece(step.rows), [&](int64_t first, int64_t last) {
+        worker.share(rows, worker.piece(rows), [&](int64_t first, int64_t last) {
             for (int64_t row = first; row < last; row++) {
                 float *x = step.x + row * width, *delta = buffers.delta + row * width;
                 if (of_before) floats.normalize(norm, x, y + row * width);
@@ -90,23 +119,23 @@ private:
     }
 
     // y [rows][width]
-    void multiply(Worker& worker, const Projection& projection, const float* x, float* y, int64_t width) const {
+    void multiply(Worker& worker, int64_t rows, const Projection& projection, const float* x, float* y, int64_t width) const {
         const Layer* quantized_for = nullptr;
         for (int64_t index = 0; index < projection.count; index++) {
             const Layer& layer = *projection.layers[index];
             const int64_t panels = panels_of(layer);
             if (of_numbers(layer)) {
                 worker.share(panels, worker.piece(panels, PANELS_AT_ONCE), [&](int64_t first, int64_t last) {
-                    floats.multiply(layer, x, y, width, step.rows, first, last);
+                    floats.multiply(layer, x, y, width, rows, first, last);
                 });
             } else {
                 if (quantized_for == nullptr || quantized_for->kind != layer.kind)
-                    worker.share(step.rows, worker.piece(step.rows), [&](int64_t first, int64_t last) {
+                    worker.share(rows, worker.piece(rows), [&](int64_t first, int64_t last) {
                         blocks.quantize(layer, x, buffers.activations, first, last);
                     });
                 quantized_for = &layer;
                 worker.share(panels, worker.piece(panels), [&](int64_t first, int64_t last) {
-                    blocks.multiply(layer, buffers.activations, y, width, step.rows, first, last);
+                    blocks.multiply(layer, buffers.activations, y, width, rows, first, last);
                 });
             }
             y += layer.outputs;
@@ -116,20 +145,16 @@ private:
     // Rotates queries and keys, and writes keys and values into the cache.
     void place(Worker& worker, const DecoderLayer& layer) const {
         const int64_t dim = decoder.head_dim, width = (decoder.heads + 2 * decoder.kv_heads) * dim;
-        worker.share(step.segments, 1, [&](int64_t from, int64_t to) {
-            for (int64_t s = from; s < to; s++) {
-                const Segment& segment = step.segment[s];
-                for (int64_t i = 0; i < segment.rows; i++) {
-                    const int64_t row = segment.first_row + i;
-                    float* x = buffers.qkv + row * width;
-                    normalize_heads(layer.query_norm, x, decoder.heads * dim);
-                    normalize_heads(layer.key_norm, x + decoder.heads * dim, decoder.kv_heads * dim);
-                    if (layer.rotary >= 0) rotate(layer, row, x);
-                    for (int64_t head = 0; head < decoder.kv_heads; head++) {
-                        const int64_t at = ((segment.cache_row + segment.start + i) * decoder.kv_heads + head) * decoder.head_bytes;
-                        floats.narrow(x + parts.key + head * parts.next_key, dim, decoder.cells, layer.keys + at);
-                        floats.narrow(x + parts.value + head * parts.next_key, dim, decoder.cells, layer.values + at);
-                    }
+        worker.share(step.rows, worker.piece(step.rows), [&](int64_t first, int64_t last) {
+            for (int64_t row = first; row < last; row++) {
+                float* x = buffers.qkv + row * width;
+                normalize_heads(layer.query_norm, x, decoder.heads * dim);
+                normalize_heads(layer.key_norm, x + decoder.heads * dim, decoder.kv_heads * dim);
+                if (layer.rotary >= 0) rotate(layer, row, x);
+                for (int64_t head = 0; head < decoder.kv_heads; head++) {
+                    const int64_t at = (cache_rows[row] * decoder.kv_heads + head) * decoder.head_bytes;
+                    floats.narrow(x + parts.key + head * parts.next_key, dim, decoder.cells, layer.keys + at);
+                    floats.narrow(x + parts.value + head * parts.next_key, dim, decoder.cells, layer.values + at);
                 }
             }
         });
@@ -161,23 +186,23 @@ private:
                        static_cast<float>(layer.scale), static_cast<float>(layer.cap), buffers.attended + row * out_stride + task.kv_head * group * dim, out_stride});
     }
 
-    void feed_forward(Worker& worker, const DecoderLayer& layer) const {
+    void feed_forward(Worker& worker, int64_t rows, const DecoderLayer& layer) const {
         if (layer.feed_forward > 0) {
-            multiply(worker, layer.gate_up, buffers.normed, buffers.wide, (decoder.gated ? 2 : 1) * layer.feed_forward);
-            gate_rows(worker, floats, buffers, step.rows, layer.feed_forward, decoder);
-            multiply(worker, layer.down, buffers.narrow, buffers.delta, decoder.hidden);
+            multiply(worker, rows, layer.gate_up, buffers.normed, buffers.wide, (decoder.gated ? 2 : 1) * layer.feed_forward);
+            gate_rows(worker, floats, buffers, rows, layer.feed_forward, decoder);
+            multiply(worker, rows, layer.down, buffers.narrow, buffers.delta, decoder.hidden);
         }
         if (layer.mixture == nullptr) return;
         const Projection* gate = layer.mixture->shared_gate;
-        if (gate != nullptr) multiply(worker, *gate, buffers.normed, buffers.narrow, 1);
-        worker.share(step.rows, worker.piece(step.rows), [&](int64_t first, int64_t last) {
+        if (gate != nullptr) multiply(worker, rows, *gate, buffers.normed, buffers.narrow, 1);
+        worker.share(rows, worker.piece(rows), [&](int64_t first, int64_t last) {
             for (int64_t row = first; row < last; row++) {
                 const float weight = gate != nullptr ? 1.0f / (1.0f + std::exp(-buffers.narrow[row])) : 0.0f;
                 float* delta = buffers.delta + row * decoder.hidden;
                 for (int64_t i = 0; i < decoder.hidden; i++) delta[i] = gate != nullptr ? delta[i] * weight : 0.0f;
             }
         });
-        MixturePass(decoder, *layer.mixture, buffers, step.rows)(worker);
+        MixturePass(decoder, *layer.mixture, buffers, rows)(worker);
     }
 
     const Decoder& decoder;
@@ -186,6 +211,7 @@ private:
     const FloatKernels& floats;
     const Kernels& blocks;
     const Buffers buffers;
+    std::vector<int64_t> cache_rows;  // where each row's keys and values go
     std::vector<Task> tasks;
 };
 

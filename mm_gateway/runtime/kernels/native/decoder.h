@@ -56,9 +56,11 @@ struct Segment {
 
 struct Step {
     int64_t rows;
-    float* x;  // [rows][hidden]: embeddings, which become the last hidden states
+    float* x;  // [rows][hidden]: embeddings; those of the wanted rows become the last hidden states
     const float *cosines[2], *sines[2];  // [rows][rotary_dim / 2]
     int64_t segments;
     const Segment* segment;
-    float* workspace;  // of decoder_workspace bytes
+    int64_t wanted;
+    const int64_t* wanted_row;  // [wanted], ascending: the last layer computes no others, but for their keys and values
+    float* workspace;           // of decoder_workspace bytes
 };

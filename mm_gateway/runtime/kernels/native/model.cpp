@@ -23,11 +23,12 @@ struct ModelStep {
     const int64_t* tokens;               // [rows]
     const int64_t* angles;               // [rows]: where in the tables their cosines and sines are
     const float *cosines[2], *sines[2];  // [...][rotary_dim / 2]
-    float* x;                            // [rows][hidden]: becomes the last hidden states
+    float* x;                            // [rows][hidden]: becomes the last hidden states, of rows that are wanted
     int64_t segments;
     const Segment* segment;
     int64_t wanted;
-    const int64_t* wanted_row;  // [wanted]
+    const int64_t* wanted_row;  // [wanted]: rows whose logits are
+    int64_t all_hidden;         // whether all rows' last hidden states are wanted, else only those
     float* logits;              // [wanted][outputs of head]
     float* workspace;           // of model_workspace bytes
 };
@@ -50,6 +51,17 @@ std::vector<Segment> within(const ModelStep& step, int64_t first, int64_t last) 
         if (start < stop) parts.push_back({start - first, stop - start, segment.start + start - segment.first_row, segment.cache_row});
     }
     return parts;
+}
+
+// Those of rows `first` to `last` whose last hidden states are wanted, counted from `first`, ascending.
+std::vector<int64_t> wanted_within(const ModelStep& step, int64_t first, int64_t last) {
+    std::vector<int64_t> rows;
+    for (int64_t row = first; step.all_hidden != 0 && row < last; row++) rows.push_back(row - first);
+    for (int64_t at = 0; step.all_hidden == 0 && at < step.wanted; at++)
+        if (step.wanted_row[at] >= first && step.wanted_row[at] < last) rows.push_back(step.wanted_row[at] - first);
+    std::sort(rows.begin(), rows.end());
+    rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+    return rows;
 }
 
 // The rows `from` [count] of a table, one after the other.
@@ -86,7 +98,9 @@ EXPORT void model_run(const Model* model, const ModelStep* given, int threads) {
     for (int64_t first = 0; first < step.rows; first += MOST_ROWS) {
         const int64_t count = std::min(MOST_ROWS, step.rows - first);
         const std::vector<Segment> parts = within(step, first, first + count);
-        Step part{count, step.x + first * hidden, {}, {}, static_cast<int64_t>(parts.size()), parts.data(), decoder_space};
+        const std::vector<int64_t> wanted = wanted_within(step, first, first + count);
+        Step part{count, step.x + first * hidden, {}, {}, static_cast<int64_t>(parts.size()), parts.data(), static_cast<int64_t>(wanted.size()),
+                  wanted.data(), decoder_space};
         float* to = step.workspace;
         for (int table = 0; table < 2; table++) {
             if (step.cosines[table] == nullptr) continue;

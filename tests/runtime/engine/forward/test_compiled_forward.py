@@ -203,6 +203,18 @@ def log_probabilities(engine: InferenceEngine, length: int = 50) -> torch.Tensor
     return torch.tensor([token.logprob for token in tokens if token.logprob is not None])
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt neox", "qwen2 moe, a dense layer"])
+def test_what_is_drawn_does_not_depend_on_which_other_rows_are_wanted(family: str, tmp_path: Path, make_engine: Factory) -> None:
+    folder, _ = save(tmp_path, FAMILIES[family]())
+    engine = make_engine(folder, model={"quantization": "8bit", "kv_cache_dtype": "fp32"}, prefix_cache=False)
+    found: list[list[float | None]] = []
+    for scored in (None, 1):
+        config = GenerationConfig(max_new_tokens=3, temperature=0, ignore_eos=True, logprobs=1, prompt_logprobs=scored)
+        events = list(engine.submit([prompt(300)], config))
+        found.append([token.logprob for event in events if isinstance(event, TextDelta) for token in event.logprobs or ()])
+    assert found[0] == found[1] and len(found[0]) == 3
+
+
 @pytest.mark.parametrize("held", [{"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_other_precisions_compute_what_the_modules_compute(family: str, held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:

@@ -41,6 +41,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a model that says many tokens."""
+    return save(tmp_path_factory.mktemp("plain"), LlamaConfig(**SHAPE))[0]
+
+
 @pytest.fixture
 def make_engine(folder: Path) -> Iterator[Factory]:
     engines: list[InferenceEngine] = []
@@ -197,3 +203,36 @@ def test_a_model_whose_angles_depend_on_the_length_guesses_nothing(tmp_path: Pat
         assert engine.stats().steps == 60
     finally:
         engine.close()
+
+
+def test_a_prediction_takes_fewer_steps_and_the_text_is_the_same(plain_folder: Path) -> None:
+    engine = InferenceEngine.for_loaded_model(
+        ModelLoader().load(ModelConfig(model_name=str(plain_folder), device="cpu", dtype="fp32")), EngineSettings()
+    )
+
+    def say(config: GenerationConfig, prediction: list[int] | None) -> tuple[list[int], Usage, int]:
+        before = engine.stats().steps
+        events = list(engine.submit([PLAIN], config, prediction=prediction))
+        usage = next(event for event in events if isinstance(event, Usage))
+        return (
+            [token for event in events if isinstance(event, TextDelta) for token in event.token_ids],
+            usage,
+            engine.stats().steps - before,
+        )
+
+    for temperature in (0, 1):
+        config = GenerationConfig(max_new_tokens=80, ignore_eos=True, temperature=temperature, seed=7)
+        plain, without, steps = say(config, None)
+        assert without.accepted_tokens < 20, "it does not repeat itself"
+        edited = [*plain[:30], 3, 4, 5, *plain[34:]]
+        for prediction, most in ((plain, 15), (edited, 25)):
+            told, usage, fewer = say(config, prediction)
+            assert told == plain
+            assert fewer <= most < steps and usage.accepted_tokens > 50
+        told, usage, _ = say(config, [plain[0], *reversed(plain)])
+        assert told == plain and usage.rejected_tokens > 0
+        text = engine.decode(plain)
+        assert say(msgspec.structs.replace(config, prediction=text), None)[0] == plain
+        told, usage, _ = say(msgspec.structs.replace(config, speculation=False), plain)
+        assert told == plain and usage.accepted_tokens == usage.rejected_tokens == 0
+    engine.close()
