@@ -2,8 +2,8 @@
 // Developer's Manual, volume 1, and its Optimization Reference Manual.
 //
 // A tile product is 16 rows x 32 inputs (signed bytes) times 32 inputs x 16 outputs: a block of a panel as it lies in memory, 8 rows of 64
-// bytes. The sums of a block are exact in int32; they are stored, scaled, and added up in fp32 by the very operations of avx512_vnni.cpp in
-// their order. So results are bit for bit the same, and a row may be computed by either.
+// bytes. The sums of a block are exact in int32; they are stored, scaled, and added up in fp32 in the order of products.h, each operation
+// rounded once, as there. So results are bit for bit the same, and a row may be computed by either.
 //
 // One tile product stands for 128 of vpdpbusd; what limits is scaling its 256 sums, and bringing operands near. Totals of 16 rows stay in
 // registers while DEPTH blocks pass; these blocks of PANELS panels stay in the nearest cache for up to TILES tiles of rows, and the rows'
