@@ -97,6 +97,13 @@ void attend_cells(const Attention& a) {
         const float inverse = 1.0f / sum_of(softmax[query].total);
         for (int64_t at = 0; at < dim; at += WIDTH) store(out + at, load(sums + query * dim + at) * inverse);
     }
+    // What is no number counts in a tile even with a probability of 0: rows before it, or out of whose window it is, are computed by themselves.
+    for (int64_t row = 0; row < a.rows && a.rows > 1; row++) {
+        float* out = a.out + row * a.out_stride;
+        if (std::all_of(out, out + a.group * dim, [](float value) { return std::isfinite(value); })) continue;
+        attend_cells<cells>({1, a.group, dim, a.queries + row * a.query_stride, a.query_stride, a.keys, a.values, a.kv_stride, a.cells, a.position + row,
+                             a.window, a.scale, a.cap, out, a.out_stride});
+    }
 }
 
 void attend(const Attention& a) {
