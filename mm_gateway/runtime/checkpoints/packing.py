@@ -28,6 +28,7 @@ from mm_gateway.runtime.checkpoints.packed_linear import (
 )
 from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredRows
 from mm_gateway.runtime.kernels.blocks import Blocks, joined
+from mm_gateway.runtime.kernels.weight_memory import weight_memory
 
 # Attribute names of projections that read the same input, in the order in which they are called.
 _JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value"))
@@ -132,12 +133,13 @@ def pack_layers(model: nn.Module, weights: Weights, reader: WeightReader) -> int
                 shares_with = model if child is head and tied and isinstance(model, PreTrainedModel) else None
                 jobs.append((_size(child), partial(_replace, module, name, child, kind, reader, shares_with)))
     freed = 0
-    for size, job in sorted(jobs, key=lambda entry: -entry[0]):
-        job()
-        freed += size
-        if freed >= _TRIM_AFTER:
-            give_back_memory()
-            freed = 0
+    with weight_memory():
+        for size, job in sorted(jobs, key=lambda entry: -entry[0]):
+            job()
+            freed += size
+            if freed >= _TRIM_AFTER:
+                give_back_memory()
+                freed = 0
     return groups
 
 

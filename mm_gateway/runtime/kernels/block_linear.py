@@ -8,6 +8,7 @@ import torch
 
 from mm_gateway.runtime.kernels.blocks import BLOCK, Blocks
 from mm_gateway.runtime.kernels.library import Kind, Layer, library
+from mm_gateway.runtime.kernels.weight_memory import in_weight_memory
 
 PANEL = 16  # outputs that are computed together: native/block_linear.h
 _KINDS = {(8, False): Kind.Q8, (4, False): Kind.Q4, (5, False): Kind.Q5, (4, True): Kind.Q4F, (5, True): Kind.Q5F, (6, True): Kind.Q6F}
@@ -35,10 +36,11 @@ class BlockLinear:
         # The library reads these by their addresses, so they live as long as the layer does.
         if isinstance(weight, Blocks):
             kind = _KINDS[weight.kind]
-            self._weights = _blocks_in_panels(weight)
+            panels = _blocks_in_panels(weight)
         else:
             kind = Kind.FP16 if weight.dtype == torch.float16 else Kind.FP32
-            self._weights = [_in_panels(weight.to(torch.float16 if kind == Kind.FP16 else torch.float32)), *[None] * 6]
+            panels = [_in_panels(weight.to(torch.float16 if kind == Kind.FP16 else torch.float32)), *[None] * 6]
+        self._weights = [None if part is None else in_weight_memory(part) for part in panels]
         self._bias = _whole_panels(bias.detach().float()).contiguous() if bias is not None else None
         tensors = (*self._weights, self._bias)
         self._layer = Layer(kind, self.outputs, self.inputs, *(None if t is None else t.data_ptr() for t in tensors))
