@@ -19,8 +19,15 @@ pytestmark = pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="a sy
 
 
 def _mapped_bytes() -> int:
-    """Of the address space of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+    """Of this process's address space, for which large pages were asked."""
+    size_kb = total_kb = 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == "Size":
+            size_kb = int(rest.split()[0])
+        elif name == "VmFlags" and "hg" in rest.split():
+            total_kb += size_kb
+    return total_kb * 1024
 
 
 def test_small_tensors_lie_one_after_the_other_at_lines_of_the_cache() -> None:
@@ -44,14 +51,14 @@ def test_a_region_goes_with_the_last_tensor_in_it() -> None:
     memory = WeightMemory()
     kept = [memory.place(torch.ones(REGION_BYTES // 4, dtype=torch.uint8)) for _ in range(12)]
     del memory
-    assert _mapped_bytes() >= before + 3 * REGION_BYTES
+    assert _mapped_bytes() == before + 3 * REGION_BYTES
     last = kept.pop()
     kept.clear()
     gc.collect()
-    assert _mapped_bytes() <= before + 2 * REGION_BYTES and bool(last.all())
+    assert _mapped_bytes() == before + REGION_BYTES and bool(last.all())
     del last
     gc.collect()
-    assert _mapped_bytes() < before + REGION_BYTES
+    assert _mapped_bytes() == before
 
 
 @pytest.mark.skipif(library() is None, reason="no compiled kernels")

@@ -29,6 +29,10 @@ class OutputRules:
         self._rules: dict[int, GrammarState | Thinking] = {}
         self._foreseen: dict[int, Foreseen] = {}  # behind the guesses of the last step
 
+    def __len__(self) -> int:
+        """Sequences of which something is kept."""
+        return len(self._rules.keys() | self._foreseen.keys())
+
     def begin(self, seq: Sequence, rules: GrammarState | Thinking) -> None:
         """What the output of a sequence has to follow from now on; one without rules may say anything."""
         self._rules[seq.id] = rules
