@@ -53,9 +53,11 @@ def test_a_run_that_was_cut_short_goes_on(tmp_path: Path) -> None:
     assert again.failure("f16", "b", SHORT) is None
 
 
-def test_a_cell_of_one_token_which_has_no_gaps_is_read_again(tmp_path: Path) -> None:
-    Records(tmp_path / "results.jsonl", resume=False).add(msgspec.structs.replace(measured("a", LONG, 0, 900.0), gap_s=math.nan))
-    assert math.isnan(Records(tmp_path / "results.jsonl", resume=True).of("f16", "a", LONG)[0].gap_s)
+@pytest.mark.parametrize("field", ["gap_s", "ttft_s"])  # of an answer of one token, or without text
+def test_a_cell_without_some_time_is_read_again(tmp_path: Path, field: str) -> None:
+    without = msgspec.structs.replace(measured("a", LONG, 0, 900.0), **{field: math.nan})
+    Records(tmp_path / "results.jsonl", resume=False).add(without)
+    assert math.isnan(getattr(Records(tmp_path / "results.jsonl", resume=True).of("f16", "a", LONG)[0], field))
 
 
 def test_tables_give_ratios_of_rounds_and_say_why_figures_are_missing(tmp_path: Path) -> None:

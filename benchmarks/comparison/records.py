@@ -118,6 +118,6 @@ class Records:
 
 def _read(line: bytes) -> Record:
     fields = msgspec.json.decode(line)
-    if "gap_s" in fields and fields["gap_s"] is None:  # JSON has no word for what is no number: an answer of one token has no gaps
-        fields["gap_s"] = math.nan
+    if fields["type"] == Measured.__name__:  # JSON has no word for what is no number: an answer of one token, or without text, has no times
+        fields |= {name: math.nan for name, value in fields.items() if value is None}
     return msgspec.convert(fields, Record)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -23,10 +24,11 @@ def _unique(names: Iterable) -> list:
 
 
 def _ratios(records: Records, precision: str, server: str, cell: Cell, field: str) -> list[float]:
-    """Ours over theirs, round by round."""
+    """Ours over theirs, round by round, where both have such a figure."""
     theirs = {each.round: getattr(each, field) for each in records.of(precision, server, cell)}
     ours = records.of(precision, OURS, cell)
-    return [ratio(getattr(each, field), theirs[each.round]) for each in ours if each.round in theirs]
+    found = [ratio(getattr(each, field), theirs[each.round]) for each in ours if each.round in theirs]
+    return [each for each in found if not math.isnan(each)]  # what sent no text has no times
 
 
 def _spread(values: list[float]) -> str:
