@@ -98,6 +98,7 @@ async def test_keys_are_asked_for_and_kept_in_this_tab_alone(tab: Page) -> None:
         await expect(tab.locator(".banner")).to_contain_text("The gateway refused this key.")
         await give_keys(tab, client="user-key", admin="any")
         await expect(tab.locator(".banner")).to_be_hidden()
+        await expect(tab.locator("select[id^=model-playground]")).to_have_value("scripted")
         await say(tab, "hello")
         await expect(tab.locator(".turn.done .text")).to_have_text("tea")
         await tab.locator("a[href='#models']").click()

@@ -57,6 +57,7 @@ export class Playground {
     event.preventDefault();
     const text = this.text.value;
     if (this.isRunning() || !text.trim()) return;
+    if (this.panes.some((pane) => !pane.select.value)) return; // the list of models is not there yet: what was typed stays
     const options = this.parameters.read();
     if (options === null) {
       this.parameters.show();
