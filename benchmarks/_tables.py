@@ -24,12 +24,18 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def write_section(page: Path, name: str, text: str) -> None:
+def write_section(page: Path, name: str, text: str, *, dry: bool = False) -> None:
     """Put `text` between `<!-- name:begin -->` and `<!-- name:end -->`; the rest of the page stays.
+
+    Args:
+        dry: print it, and leave the page as it is.
 
     Raises:
         ValueError: the page has no such markers.
     """
+    if dry:
+        print(text)
+        return
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     content = page.read_text(encoding="utf-8")
     head, found_begin, rest = content.partition(begin)

@@ -121,10 +121,7 @@ def main() -> None:
     head = ["weights", "mean error of log-probabilities", "largest", "KL divergence", "same first choice"]
     head += [f"greedy tokens until the first difference, of {TOKENS}", "seeded texts the same alone and among 32"]
     text = f"{machine()}. {versions('mm-gateway', 'torch', 'transformers')}.\n\n{markdown_table(head, rows)}"
-    if args.dry:
-        print(text)
-    else:
-        write_section(PAGE, "accuracy", text)
+    write_section(PAGE, "accuracy", text, dry=args.dry)
 
 
 if __name__ == "__main__":

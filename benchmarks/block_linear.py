@@ -76,10 +76,7 @@ def main() -> None:
     use_kernels(loaded, "")
     table = markdown_table([f"{OUTPUTS} x {INPUTS} weights", *(f"{count} row{'s' * (count > 1)}" for count in ROWS)], rows)
     section = f"{machine()}, {torch.get_num_threads()} thread{'s' * (args.threads > 1)}. {versions('mm-gateway', 'torch')}.\n\n{table}"
-    if args.dry:
-        print(section)
-    else:
-        write_section(PAGE, "linear layers", section)
+    write_section(PAGE, "linear layers", section, dry=args.dry)
 
 
 if __name__ == "__main__":

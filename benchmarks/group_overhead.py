@@ -102,10 +102,7 @@ def main() -> int:
         running(gateway_of("front", _models(back.base_url), args.work)) as front,
     ):
         text = uvloop.run(measure(front.base_url, 0.1 if args.quick else 1.0))
-    if args.dry:
-        print(text)
-    else:
-        write_section(PAGE, "group-overhead", text)
+    write_section(PAGE, "group-overhead", text, dry=args.dry)
     return 0
 
 

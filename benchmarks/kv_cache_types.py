@@ -93,10 +93,7 @@ def main() -> None:
     head = ["weights", "cache", "its memory", "perplexity", "to a cache of fp32", "mean error of log-probabilities"]
     head += [f"decoding, {choices} choice{'s' * (choices > 1)}" for choices in CHOICES]
     section = f"SmolLM2-135M-Instruct. {machine()}. {versions('mm-gateway', 'torch')}.\n\n{markdown_table(head, rows)}"
-    if args.dry:
-        print(section)
-    else:
-        write_section(PAGE, "kv cache", section)
+    write_section(PAGE, "kv cache", section, dry=args.dry)
 
 
 if __name__ == "__main__":

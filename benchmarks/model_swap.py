@@ -136,10 +136,7 @@ def main() -> None:
     times = [["model in memory", *_milliseconds(warm)], ["model not in memory", *_milliseconds(cold)]]
     text += markdown_table(["time to the first token, XS", "p50, ms", "p95, ms"], times)
     text += f"\n\nThe manager's own cost of a request for a model in memory: {warm_cost_us(configs[0]):.0f} µs."
-    if args.dry:
-        print(text)
-    else:
-        write_section(PAGE, "swap", text)
+    write_section(PAGE, "swap", text, dry=args.dry)
 
 
 def _milliseconds(samples: list[float]) -> tuple[float, float]:

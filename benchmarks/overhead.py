@@ -150,10 +150,7 @@ def main() -> int:
         return 0
     with running(gateway) as ours, running(ServerCommand("bare", uvicorn, "mock")) as bare:
         text = uvloop.run(measure(ours.base_url, bare.base_url, ours.pid, observing, scale))
-    if args.dry:
-        print(text)
-    else:
-        write_section(PAGE, "overhead", text)
+    write_section(PAGE, "overhead", text, dry=args.dry)
     return 0
 
 

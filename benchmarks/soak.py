@@ -211,10 +211,7 @@ def main() -> int:
     with running(ServerCommand("mm_gateway", command, "mock", environment), log_path=log) as server:
         text, flat = uvloop.run(soak(server.base_url, server.pid, args.requests, args.streams, args.clients, args.seed, args.minutes))
     text = f"{machine()}. {versions('mm-gateway', 'uvicorn', 'litestar', 'msgspec')}.\n\n{text}"
-    if args.dry:
-        print(text)
-    else:
-        write_section(PAGE, "soak", text)
+    write_section(PAGE, "soak", text, dry=args.dry)
     return 0 if flat else 1
 
 

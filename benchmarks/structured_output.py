@@ -57,10 +57,7 @@ def main() -> None:
     rows = [measure(shape, args.work.resolve(), args.rounds) for shape in (XS, M)]
     table = markdown_table([f"{CHOICES} choices of {TOKENS} tokens", "free, tok/s", "following a schema, tok/s", "ratio"], rows)
     text = f"{machine()}. {versions('mm-gateway', 'torch', 'llguidance')}.\n\n{table}"
-    if args.dry:
-        print(text)
-    else:
-        write_section(PAGE, "grammar", text)
+    write_section(PAGE, "grammar", text, dry=args.dry)
 
 
 if __name__ == "__main__":

@@ -162,10 +162,7 @@ def main() -> int:
                 print(rows[-1], flush=True)
     text = f"{machine()}. {versions('mm-gateway', 'uvicorn')}.\n\n"
     text += markdown_table(["load", "requests", "time to the first token", "p50, s", "p95, s", "p99, s"], rows)
-    if args.dry:
-        print(text)
-    else:
-        write_section(PAGE, "fleet-servers", text)
+    write_section(PAGE, "fleet-servers", text, dry=args.dry)
     return 0
 
 

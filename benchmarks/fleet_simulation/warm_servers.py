@@ -156,10 +156,7 @@ def main() -> int:
         print(rows[-1], flush=True)
     head = ["the groups know", "requests", "loads for 100", "p50, s", "p95, s", "p99, s"]
     text = f"{machine()}. {versions('mm-gateway', 'uvicorn')}.\n\n{markdown_table(head, rows)}"
-    if args.dry:
-        print(text)
-    else:
-        write_section(PAGE, "fleet-warm", text)
+    write_section(PAGE, "fleet-warm", text, dry=args.dry)
     return 0
 
 
