@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 import msgspec
 import uvloop
 
-from benchmarks._http import Connection, EventSplitter
-from benchmarks._measures import Percentiles
-from benchmarks._workload import Workload
+from benchmarks.support.http import Connection, EventSplitter
+from benchmarks.support.measures import Percentiles
+from benchmarks.support.workload import Workload
 
 
 class _Delta(msgspec.Struct):

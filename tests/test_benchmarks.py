@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._http import Dechunker, EventSplitter
-from benchmarks._measures import Percentiles, median, percentile, ratio
-from benchmarks._tables import markdown_table, write_section
-from benchmarks._workload import Workload
-from benchmarks.model_swap import belady_loads, lru_loads
+from benchmarks.engine.model_swap import belady_loads, lru_loads
+from benchmarks.support.http import Dechunker, EventSplitter
+from benchmarks.support.measures import Percentiles, median, percentile, ratio
+from benchmarks.support.tables import markdown_table, write_section
+from benchmarks.support.workload import Workload
 
 
 def test_percentiles_interpolate() -> None:

@@ -12,13 +12,13 @@ import msgspec
 import psutil
 import pytest
 
-from benchmarks._servers import PORT, ServerCommand, ServerError
-from benchmarks.comparison.cells import Cell, cells
-from benchmarks.comparison.records import Context, Failed, Measured, Records, Started
-from benchmarks.comparison.side_by_side import CellError, SideBySide, same_tokens
-from benchmarks.comparison.tables import full_table, ratio_table
+from benchmarks.compare.cells import Cell, cells
+from benchmarks.compare.records import Context, Failed, Measured, Records, Started
+from benchmarks.compare.side_by_side import CellError, SideBySide, same_tokens
+from benchmarks.compare.tables import full_table, ratio_table
 from benchmarks.peers.server import Server
 from benchmarks.peers.table import read_peers
+from benchmarks.support.servers import PORT, ServerCommand, ServerError
 
 SHORT, LONG = Cell(16, 64, 64), Cell(1, 2048, 1)
 

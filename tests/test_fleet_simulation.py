@@ -10,14 +10,14 @@ from random import Random
 
 import pytest
 
-from benchmarks._measures import percentile
-from benchmarks.fleet_simulation.clock import Clock
-from benchmarks.fleet_simulation.figures import CPU_64GB, FAMILIES, GPU_80GB, SMALL_FAMILIES, ModelFigures
-from benchmarks.fleet_simulation.fleet import MULTIPLEXED, Fleet
-from benchmarks.fleet_simulation.layouts import COPIES, Layout, placing
-from benchmarks.fleet_simulation.replica import Replica
-from benchmarks.fleet_simulation.scenarios import Fault, Scenario, run
-from benchmarks.fleet_simulation.workload import Turn, Workload
+from benchmarks.fleet.simulation.clock import Clock
+from benchmarks.fleet.simulation.figures import CPU_64GB, FAMILIES, GPU_80GB, SMALL_FAMILIES, ModelFigures
+from benchmarks.fleet.simulation.fleet import MULTIPLEXED, Fleet
+from benchmarks.fleet.simulation.layouts import COPIES, Layout, placing
+from benchmarks.fleet.simulation.replica import Replica
+from benchmarks.fleet.simulation.scenarios import Fault, Scenario, run
+from benchmarks.fleet.simulation.workload import Turn, Workload
+from benchmarks.support.measures import percentile
 from mm_gateway.configuration.group_settings import GroupMember, GroupRouting
 
 

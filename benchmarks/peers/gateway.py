@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks._servers import PORT, ServerCommand
 from benchmarks.peers.models import Model
 from benchmarks.peers.server import Server
+from benchmarks.support.servers import PORT, ServerCommand
 from mm_gateway.runtime.kernels.library import CHOICE
 
 NAME = "mm_gateway"

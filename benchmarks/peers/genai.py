@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from benchmarks._servers import PORT, ServerCommand
 from benchmarks.peers.models import Model
 from benchmarks.peers.server import Demand, NotServed, Server, installed_version
+from benchmarks.support.servers import PORT, ServerCommand
 
 STORED = {"f32": "fp32", "f16": "fp16", "bf16": "fp16", "8bit": "int8", "4bit": "int4"}
 COMPUTED = {"f32": "f32", "f16": "f16", "bf16": "bf16"}

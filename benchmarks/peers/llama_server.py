@@ -6,9 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from benchmarks._servers import PORT, ServerCommand
 from benchmarks.peers.models import Model
 from benchmarks.peers.server import Demand, NotServed, Server
+from benchmarks.support.servers import PORT, ServerCommand
 
 KINDS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "8bit": "Q8_0", "4bit": "Q4_0"}
 SPARE_TOKENS = 64

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from benchmarks._checkpoints import M, make_checkpoint
-from benchmarks.real_model_accuracy import LLAMA_CPP, make_file, make_model
+from benchmarks.accuracy.real_model import LLAMA_CPP, make_file, make_model
+from benchmarks.support.checkpoints import M, make_checkpoint
 from tests.support.gguf_checkpoint import write_gguf
 
 BYTES = {"f32": (4.0, 4.0), "f16": (2.0, 2.0), "bf16": (2.0, 2.0), "8bit": (1 + 2 / 32, 1 + 2 / 32), "4bit": (0.5 + 4 / 32, 1 + 2 / 32)}

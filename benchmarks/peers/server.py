@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks._servers import ServerCommand
+from benchmarks.support.servers import ServerCommand
 
 PRECISIONS = ("f32", "f16", "bf16", "8bit", "4bit")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks._servers import PORT, ServerCommand
 from benchmarks.peers.models import Model
 from benchmarks.peers.server import Demand, NotServed, Server, installed_version
+from benchmarks.support.servers import PORT, ServerCommand
 
 TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 CONTEXT_TOKENS = "4096"

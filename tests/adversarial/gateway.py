@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import psutil
 
-from benchmarks._servers import PORT, ServerCommand, running
+from benchmarks.support.servers import PORT, ServerCommand, running
 from tests.adversarial.attack import ADMIN_KEY
 from tests.adversarial.prober import PROBE_TIMEOUT_S, Observation
 

@@ -1,0 +1,1 @@
+"""What benchmarks share: clients and servers, workloads and checkpoints, statistics, tables in the pages of docs/."""
