@@ -13,6 +13,8 @@ from mm_gateway.runtime.kernels.weight_memory import in_weight_memory
 PANEL = 16  # outputs that are computed together: native/block_linear.h
 _KINDS = {(8, False): Kind.Q8, (4, False): Kind.Q4, (5, False): Kind.Q5, (4, True): Kind.Q4F, (5, True): Kind.Q5F, (6, True): Kind.Q6F}
 
+_NUMBERS = {torch.float16: Kind.FP16, torch.bfloat16: Kind.BF16}
+
 
 class BlockLinear:
     """y = x W^T + b for x [..., inputs] -> [..., outputs] fp32. A row's result does not depend on the rows beside it.
@@ -21,7 +23,7 @@ class BlockLinear:
         address: of the `struct Layer` that native/block_linear.h reads.
 
     Args:
-        weight: blocks, or numbers [outputs, inputs], fp16 or fp32. bias: [outputs] fp32 or None.
+        weight: blocks, or numbers [outputs, inputs]; fp16 and bf16 stay so, others are held in fp32. bias: [outputs] fp32 or None.
 
     Raises:
         RuntimeError: there are no kernels on this machine (`library()` is None).
@@ -38,8 +40,9 @@ class BlockLinear:
             kind = _KINDS[weight.kind]
             panels = _blocks_in_panels(weight)
         else:
-            kind = Kind.FP16 if weight.dtype == torch.float16 else Kind.FP32
-            panels = [_in_panels(weight.to(torch.float16 if kind == Kind.FP16 else torch.float32)), *[None] * 6]
+            kind = _NUMBERS.get(weight.dtype, Kind.FP32)
+            numbers = _pairs(weight) if kind == Kind.BF16 else weight if kind == Kind.FP16 else weight.float()
+            panels = [_in_panels(numbers), *[None] * 6]
         self._weights = [None if part is None else in_weight_memory(part) for part in panels]
         self._bias = _whole_panels(bias.detach().float()).contiguous() if bias is not None else None
         tensors = (*self._weights, self._bias)
@@ -74,6 +77,11 @@ class BlockLinear:
 def _whole_panels(tensor: torch.Tensor) -> torch.Tensor:
     missing = -len(tensor) % PANEL
     return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing else tensor
+
+
+def _pairs(numbers: torch.Tensor) -> torch.Tensor:
+    """[outputs, inputs] bf16 -> [outputs, pairs] int32, the even input in the lower half."""
+    return torch.nn.functional.pad(numbers, (0, numbers.shape[1] % 2)).contiguous().view(torch.int32)
 
 
 def _in_panels(rows: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,8 @@ class Kind(IntEnum):
     Q5F = 4
     Q6F = 5
     FP16 = 6
-    FP32 = 7
+    BF16 = 7
+    FP32 = 8
 
 
 # Several models can load at once, and only one of them is to compile.

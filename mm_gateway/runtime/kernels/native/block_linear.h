@@ -6,7 +6,7 @@
 //   Q4F, Q5F     the same; of 8 blocks each the scales are integers of 8 bits times one number,   Q4_K, Q5_K
 //                and so are the minimums
 //   Q6F          w = scale * (q - 32),      q in 0..63, a scale for 16 inputs, likewise fine      Q6_K
-//   FP16, FP32   numbers
+//   FP16, BF16, FP32   numbers
 //
 // times the scale of the output's row, where there is one: for weights whose scales fp16 does not hold.
 //
@@ -26,6 +26,8 @@
 //   fine_scales              [panel][block][output: 16] unsigned; Q6F: int8 [panel][block][2][output: 16]
 //   fine_minimums            [panel][block][output: 16] unsigned
 //   FP16, FP32:  quants      [panel][input][output: 16]
+//   BF16:        quants      [panel][pair of inputs][output: 16][input: 2], the operand of tdpbf16ps as it stands; an odd number of inputs is filled up
+//                            by a zero
 #pragma once
 #include <cstdint>
 
@@ -36,7 +38,7 @@ constexpr int GROUPS = BLOCK / 4;
 constexpr int FINE = 8;  // blocks that share a scale of fine kinds
 
 // Numbered as in library.py.
-enum Kind : int64_t { Q8, Q4, Q5, Q4F, Q5F, Q6F, FP16, FP32 };
+enum Kind : int64_t { Q8, Q4, Q5, Q4F, Q5F, Q6F, FP16, BF16, FP32 };
 
 // Mirrored by library.py. The memory belongs to the caller; outputs beyond the last are zeros up to a whole panel.
 struct Layer {
@@ -52,7 +54,8 @@ struct Layer {
     const float* bias;        // [panels * 16] or null
 };
 
-inline bool of_numbers(const Layer& layer) { return layer.kind == FP16 || layer.kind == FP32; }
+inline bool of_numbers(const Layer& layer) { return layer.kind >= FP16; }
+inline int64_t pairs_of(const Layer& layer) { return (layer.inputs + 1) / 2; }
 inline int64_t blocks_of(const Layer& layer) { return (layer.inputs + BLOCK - 1) / BLOCK; }
 inline int64_t panels_of(const Layer& layer) { return (layer.outputs + PANEL - 1) / PANEL; }
 

@@ -1,5 +1,5 @@
 // Products with weights of 16 or 32 bits; arithmetic is fp32. A panel is 16 outputs, as in block_linear.h, and lies as [input][output: 16],
-// so that one row of activations reads it as one stream and a tile of several rows loads each weight once.
+// so that one row of activations reads it as one stream and a tile of several rows loads each weight once. Of bf16 two inputs lie together.
 //
 // The tile keeps rows x 16 sums in registers while it passes over the inputs (K. Goto, R. van de Geijn, Anatomy of High-Performance Matrix
 // Multiplication, https://doi.org/10.1145/1356052.1356053). Every sum is taken in the order of the inputs within segments of DEPTH, and then
@@ -10,6 +10,7 @@
 // nothing, and the processor's own prefetching ends with each page.
 #pragma once
 #include <algorithm>
+#include <type_traits>
 
 #include "float_kernels.h"
 #include "vectors.h"
@@ -40,14 +41,14 @@ struct Product {
     const float* a;
     int64_t a_stride;  // between rows
     const Weight* b;
-    int64_t b_stride, panel_stride;  // between inputs, between panels
-    int64_t depth;
+    int64_t b_stride, panel_stride;  // between inputs, or pairs of them, and between panels
+    int64_t depth;  // inputs
     float* c;
     int64_t c_stride;
     const float* start;  // [16 of each panel] or null: zeros
     bool resume;
     int64_t ahead;  // how far from a weight that is read is the one to fetch; 0: none
-    int64_t turn = depth;  // input from which on it is one of the panels that come next
+    int64_t turn = depth;  // input from which on it is one of the panels that come next; an even one, or the last
     float* wide = nullptr;  // [panel][DEPTH][16], of FIRST_OF_SEVERAL
 };
 
@@ -62,7 +63,7 @@ void run_segment(const Product<Weight>& product, int64_t from, int64_t to) {
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) sums[r][p][v] = Floats{};
     const int64_t a_stride = product.a_stride, b_stride = product.b_stride, panel_stride = product.panel_stride;
-    const Weight* b = product.b + from * b_stride;
+    const Weight* b = product.b + from / HELD<Weight> * b_stride;
     float* wide = product.wide;
     // A pointer for three rows, and two inputs a round: additions of addresses would take the place of multiplications. Everything is inlined,
     // since sums stay in registers only so.
@@ -75,10 +76,10 @@ void run_segment(const Product<Weight>& product, int64_t from, int64_t to) {
         Floats weights[P][VECTORS];
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++) {
-            if (READING == ALONE || p == 0) __builtin_prefetch(b + p * panel_stride + ahead, 0, 2);
+            if ((READING == ALONE || p == 0) && at % HELD<Weight> == 0) __builtin_prefetch(b + p * panel_stride + ahead, 0, 2);
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) {
-                weights[p][v] = load(b + p * panel_stride + WIDTH * v);
+                weights[p][v] = load(b + p * panel_stride + WIDTH * v, at % HELD<Weight>);
                 if (READING == FIRST_OF_SEVERAL) store(wide + p * DEPTH * PANEL + WIDTH * v, weights[p][v]);
             }
         }
@@ -90,7 +91,7 @@ void run_segment(const Product<Weight>& product, int64_t from, int64_t to) {
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; v++) sums[r][p][v] = multiply_add(weights[p][v], x, sums[r][p][v]);
         }
-        b += b_stride;
+        if (at % HELD<Weight> == HELD<Weight> - 1) b += b_stride;
         if (READING == FIRST_OF_SEVERAL) wide += PANEL;
     };
     const auto next = [&](int count) __attribute__((always_inline)) {
@@ -104,8 +105,8 @@ void run_segment(const Product<Weight>& product, int64_t from, int64_t to) {
             for (int at = 0; at < ROUND; at++) add(at);
             next(ROUND);
         }
-        for (; k < end; k++) add(0), next(1);
-        ahead = P * panel_stride - product.turn * b_stride;
+        for (; k < end; k++) add(0), next(1);  // of pairs the first half of the last
+        ahead = P * panel_stride - product.turn / HELD<Weight> * b_stride;
     }
     const bool first = from == 0 && !product.resume;
     const float* before = first ? product.start : product.c;
@@ -183,9 +184,10 @@ void run_block(const Product<Weight>& product, int64_t rows, int64_t panels, int
             return static_cast<int64_t>(target - reinterpret_cast<intptr_t>(from)) / static_cast<int64_t>(sizeof *from);
         };
     };
-    if (sizeof(Weight) == sizeof(float) || tiles < WIDEN_FROM)
+    constexpr bool IS_WIDE = std::is_same_v<Weight, float>;
+    if (IS_WIDE || tiles < WIDEN_FROM)
         return run_tiles<ONE_OF_SEVERAL>(product, rows, panels, 0, tiles, tiles, ahead(product.b));
-    if constexpr (sizeof(Weight) != sizeof(float)) {
+    if constexpr (!IS_WIDE) {
         alignas(64) float wide[TOGETHER * DEPTH * PANEL];
         Product<Weight> widening = product;
         widening.wide = wide;
@@ -198,11 +200,12 @@ void run_block(const Product<Weight>& product, int64_t rows, int64_t panels, int
 
 template <class Weight>
 void multiply_panels(const Layer& layer, const Weight* weights, const float* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
-    const int64_t inputs = layer.inputs, panel_size = inputs * PANEL;
+    constexpr int64_t HERE = HELD<Weight>;
+    const int64_t inputs = layer.inputs, panel_size = (inputs + HERE - 1) / HERE * PANEL;
     const auto start = [&](int64_t panel) { return layer.bias != nullptr ? layer.bias + panel * PANEL : nullptr; };
     if (rows <= TILE_ROWS) {
-        const int64_t turn = std::max<int64_t>(0, inputs - AHEAD);
-        run_product<Weight>({x, inputs, weights + first * panel_size, PANEL, panel_size, inputs, y, y_stride, start(first), false, AHEAD * PANEL, turn},
+        const int64_t turn = std::max<int64_t>(0, inputs - AHEAD) / HERE * HERE, ahead = AHEAD / HERE * PANEL;
+        run_product<Weight>({x, inputs, weights + first * panel_size, PANEL, panel_size, inputs, y, y_stride, start(first), false, ahead, turn},
                             rows, last - first);
         return;
     }
@@ -212,9 +215,9 @@ void multiply_panels(const Layer& layer, const Weight* weights, const float* x, 
         for (int64_t from = 0; from < inputs; from += DEPTH)
             for (int64_t panel = begin; panel < end; panel += TOGETHER) {
                 int64_t next = TOGETHER * panel_size;  // of the next panels the same inputs; else the next inputs of the first, or the first of the next
-                if (panel + TOGETHER >= end && from + DEPTH < inputs) next = (begin - panel) * panel_size + DEPTH * PANEL;
-                else if (panel + TOGETHER >= end) next -= from * PANEL;
-                run_block<Weight>({x + from, inputs, weights + panel * panel_size + from * PANEL, PANEL, panel_size, std::min(DEPTH, inputs - from),
+                if (panel + TOGETHER >= end && from + DEPTH < inputs) next = (begin - panel) * panel_size + DEPTH / HERE * PANEL;
+                else if (panel + TOGETHER >= end) next -= from / HERE * PANEL;
+                run_block<Weight>({x + from, inputs, weights + panel * panel_size + from / HERE * PANEL, PANEL, panel_size, std::min(DEPTH, inputs - from),
                                    y + (panel - first) * PANEL, y_stride, start(panel), from > 0, 0},
                                   rows, std::min<int64_t>(TOGETHER, end - panel), next);
             }
@@ -239,8 +242,11 @@ void multiply_numbers(const Layer& layer, const float* x, float* y, int64_t y_st
 }
 
 void multiply(const Layer& layer, const float* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
-    if (layer.kind == FP16) multiply_numbers<uint16_t>(layer, x, y, y_stride, rows, first, last);
-    else multiply_numbers<float>(layer, x, y, y_stride, rows, first, last);
+    switch (layer.kind) {
+        case FP16: return multiply_numbers<uint16_t>(layer, x, y, y_stride, rows, first, last);
+        case BF16: return multiply_numbers<Pair>(layer, x, y, y_stride, rows, first, last);
+        default: return multiply_numbers<float>(layer, x, y, y_stride, rows, first, last);
+    }
 }
 
 }  // namespace

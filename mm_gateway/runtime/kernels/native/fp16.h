@@ -1,4 +1,4 @@
-// Single numbers between fp16 and fp32, for any processor.
+// Single numbers between 16 bits and fp32, for any processor.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -18,6 +18,14 @@ inline float from_fp16(uint16_t half) {
         std::memcpy(&value, &bits, 4);
     }
     return half & 0x8000 ? -value : value;
+}
+
+// bf16 is the upper half of fp32.
+inline float from_bf16(uint16_t half) {
+    const uint32_t bits = static_cast<uint32_t>(half) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
 }
 
 // Nearest, of two equally near ones the even one. For numbers within fp16's range.

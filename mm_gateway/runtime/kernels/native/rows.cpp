@@ -35,9 +35,13 @@ void read_row(const Layer& layer, int64_t output, float* y) {
     const int64_t panel = output / PANEL, lane = output % PANEL, inputs = layer.inputs, blocks = blocks_of(layer);
     if (of_numbers(layer)) {
         const int64_t first = panel * inputs * PANEL + lane;
-        const uint16_t* halves = reinterpret_cast<const uint16_t*>(layer.quants) + first;
-        const float* floats = reinterpret_cast<const float*>(layer.quants) + first;
-        for (int64_t i = 0; i < inputs; i++) y[i] = layer.kind == FP16 ? from_fp16(halves[i * PANEL]) : floats[i * PANEL];
+        const uint16_t* halves = reinterpret_cast<const uint16_t*>(layer.quants);
+        const float* floats = reinterpret_cast<const float*>(layer.quants);
+        const uint16_t* pairs = halves + 2 * (panel * pairs_of(layer) * PANEL + lane);
+        for (int64_t i = 0; i < inputs; i++) {
+            if (layer.kind == BF16) y[i] = from_bf16(pairs[i / 2 * 2 * PANEL + i % 2]);
+            else y[i] = layer.kind == FP16 ? from_fp16(halves[first + i * PANEL]) : floats[first + i * PANEL];
+        }
         return;
     }
     const float row_scale = layer.row_scales == nullptr ? 1.0f : layer.row_scales[output];

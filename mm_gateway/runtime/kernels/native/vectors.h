@@ -73,6 +73,29 @@ inline bool any_above(Floats a, Floats b) {
 }
 #endif
 
+// Two numbers of bf16, the first in the lower half.
+struct Pair {
+    uint32_t bits;
+};
+
+// How many numbers one of a type holds.
+template <class Number>
+constexpr int HELD = 1;
+template <>
+constexpr int HELD<Pair> = 2;
+
+// Number `at` of each.
+template <class Number>
+inline Floats load(const Number* from, int at) {
+    static_assert(HELD<Number> == 1);
+    return load(from);
+}
+inline Floats load(const Pair* from, int at) {
+    Integers both;
+    std::memcpy(&both, from, sizeof both);
+    return reinterpret_cast<Floats>(at == 0 ? both << 16 : both & static_cast<int32_t>(0xFFFF0000));
+}
+
 // What two registers exchange where a block of `size` x `size` numbers stands on each side of the diagonal.
 template <int size, size_t... i>
 inline void exchange(Floats& a, Floats& b, std::index_sequence<i...>) {
