@@ -28,8 +28,9 @@ from mm_gateway.runtime.engine.requests.generation import Generation, Outbox
 from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
 from mm_gateway.runtime.engine.requests.text_job import TextJob
 from mm_gateway.runtime.engine.stats import EngineStats, Guesses
-from mm_gateway.runtime.sampling.sampler import Sampled, Sampler, TokenScores, score_tokens
+from mm_gateway.runtime.sampling.sampler import Sampled, Sampler
 from mm_gateway.runtime.sampling.structured_output import TokenMasks
+from mm_gateway.runtime.sampling.token_scores import TokenScores, score_tokens
 from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence

@@ -16,32 +16,16 @@ from dataclasses import dataclass
 import torch
 
 from mm_gateway.runtime.kernels.argmax import most_probable
-from mm_gateway.runtime.sampling.noise import gumbel_noise, noise_keys
+from mm_gateway.runtime.sampling.draws import draw_free, draw_truncated
+from mm_gateway.runtime.sampling.noise import noise_keys
 from mm_gateway.runtime.sampling.penalties import TokenCounts
+from mm_gateway.runtime.sampling.token_scores import TokenScores, scores_of
 from mm_gateway.runtime.scheduling.sequence import Sequence
-
-CANDIDATES = 256
-"""Top-p and min-p look at this many most probable tokens first, and at all only where these do not suffice."""
 
 MIN_TEMPERATURE = 1e-5
 """Below it a draw is greedy, as in vLLM: logits divided by less leave the range of fp32, and the most probable token is certain anyway."""
 
 _MOST_BATCHES = 32
-_BLOCK = 256
-_FIRST_BLOCK_NAME = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """Natural-log probabilities: of the token itself, and of the most probable ones, best first.
-
-    Attributes:
-        rank: of a given token, not of a sampled one: how many are at least as probable as it, itself counted once.
-    """
-
-    logprob: float
-    top: tuple[tuple[int, float], ...]
-    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +83,7 @@ class Sampler:
         drawn = self._draw(logits, batch, sequences, ahead)
         scores: dict[int, TokenScores] = {}
         if raw is not None and log_normalizer is not None:
-            scores = _scores(raw, log_normalizer, drawn[batch.scored], batch.top, batch.scored_rows)
+            scores = scores_of(raw, log_normalizer, drawn[batch.scored], batch.top, batch.scored_rows)
         # The one transfer to the host of a step without log-probabilities.
         tokens = torch.where(usable, drawn, -1).tolist()
         for row in stuck:
@@ -230,74 +214,3 @@ def _ahead(sequences: list[Sequence]) -> list[int]:
     for row, seq in enumerate(sequences):
         found.append(found[-1] + 1 if row > 0 and sequences[row - 1] is seq else 0)
     return found
-
-
-def score_tokens(logits: torch.Tensor, tokens: list[int], top: int) -> list[TokenScores]:
-    """Log-probabilities of given tokens under given logits.
-
-    Args:
-        logits: [n, vocabulary] fp32, each row the distribution of the token of the same index.
-        tokens: n ids. top: how many most probable tokens to report besides.
-    """
-    given = torch.tensor(tokens).to(logits.device)
-    scores = _scores(logits, logits.logsumexp(-1), given, [top] * len(tokens), list(range(len(tokens))))
-    ranks = (logits > logits.gather(1, given[:, None])).sum(-1).tolist()
-    return [TokenScores(scores[row].logprob, scores[row].top, rank + 1) for row, rank in enumerate(ranks)]
-
-
-def draw_free(scaled: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """In two levels, a block of tokens by its whole weight, then a token of it: a few hundred random numbers, not one a token."""
-    rows, vocab_size = scaled.shape
-    blocks = -(-vocab_size // _BLOCK)
-    weights = scaled.new_zeros((rows, blocks * _BLOCK))
-    weights[:, :vocab_size] = torch.exp(scaled - scaled.amax(-1, keepdim=True))
-    weights = weights.view(rows, blocks, _BLOCK)
-    # Numbers of their own: no token has an id as large as these.
-    names = torch.arange(_FIRST_BLOCK_NAME, _FIRST_BLOCK_NAME + blocks, dtype=torch.int32, device=scaled.device)
-    block = (weights.sum(-1).log_() + gumbel_noise(keys, names)).argmax(-1, keepdim=True)
-    inside = weights.gather(1, block[..., None].expand(-1, 1, _BLOCK))[:, 0]
-    tokens = block * _BLOCK + torch.arange(_BLOCK, device=scaled.device)
-    return tokens.gather(1, (inside.log_() + gumbel_noise(keys, tokens)).argmax(-1, keepdim=True))[:, 0]
-
-
-def draw_truncated(
-    scaled: torch.Tensor,
-    keys: torch.Tensor,
-    top_k: torch.Tensor,
-    top_p: torch.Tensor,
-    min_p: torch.Tensor,
-    candidates: int = CANDIDATES,
-) -> torch.Tensor:
-    vocab_size = scaled.shape[-1]
-    candidates = min(vocab_size, max(candidates, int(top_k.max())))
-    values, tokens = scaled.topk(candidates)
-    limit = torch.where(top_k > 0, top_k, candidates)[:, None]
-    values = values.masked_fill(torch.arange(candidates, device=scaled.device) >= limit, -torch.inf)
-    mass = torch.where(top_k > 0, values.logsumexp(-1), scaled.logsumexp(-1))
-    probabilities = torch.exp(values - mass[:, None])
-    cumulated = probabilities.cumsum(-1)
-    kept = ((cumulated - probabilities) < top_p[:, None]) & (probabilities >= min_p[:, None] * probabilities[:, :1])
-    place = (values.masked_fill(~kept, -torch.inf) + gumbel_noise(keys, tokens)).argmax(-1, keepdim=True)
-    drawn = tokens.gather(1, place)[:, 0]
-    if candidates < vocab_size:
-        # Every candidate was kept and there was no top-k: tokens beyond may belong to the set as well.
-        open_rows = (kept[:, -1] & (top_k == 0)).nonzero()[:, 0]
-        if len(open_rows):
-            again = draw_truncated(
-                scaled[open_rows], keys[open_rows], top_k[open_rows], top_p[open_rows], min_p[open_rows], candidates=vocab_size
-            )
-            drawn[open_rows] = again
-    return drawn
-
-
-def _scores(
-    logits: torch.Tensor, log_normalizer: torch.Tensor, tokens: torch.Tensor, top: list[int], rows: list[int]
-) -> dict[int, TokenScores]:
-    own = (logits.gather(1, tokens[:, None])[:, 0] - log_normalizer).tolist()
-    most = max(top)
-    if not most:
-        return {row: TokenScores(logprob, ()) for row, logprob in zip(rows, own, strict=True)}
-    values, ids = logits.topk(min(most, logits.shape[-1]))
-    values = (values - log_normalizer[:, None]).tolist()
-    ids = ids.tolist()
-    return {row: TokenScores(own[i], tuple(zip(ids[i][: top[i]], values[i][: top[i]], strict=True))) for i, row in enumerate(rows)}

@@ -10,8 +10,9 @@ import torch
 
 from mm_gateway.core import GenerationConfig
 from mm_gateway.errors import InvalidRequestError
+from mm_gateway.runtime.sampling.draws import draw_free, draw_truncated
 from mm_gateway.runtime.sampling.noise import gumbel_noise, noise_keys
-from mm_gateway.runtime.sampling.sampler import Sampler, draw_free, draw_truncated
+from mm_gateway.runtime.sampling.sampler import Sampler
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
 VOCABULARY = 1000

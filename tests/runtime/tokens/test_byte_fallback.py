@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from mm_gateway.core import ChoiceFinished, GenerationConfig, TextDelta
 from mm_gateway.runtime.engine.requests.ends import Ends
 from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
-from mm_gateway.runtime.sampling.sampler import TokenScores
+from mm_gateway.runtime.sampling.token_scores import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
 from mm_gateway.runtime.tokens.detokenizer import Detokenizer
 from mm_gateway.runtime.tokens.token_text import TokenText

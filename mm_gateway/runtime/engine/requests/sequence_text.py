@@ -13,7 +13,7 @@ from mm_gateway.chat_templates.reasoning_formats.format import Piece
 from mm_gateway.core import ChoiceFinished, FinishReason, GenerationEvent, PromptTokens, ReasoningDelta, TextDelta, TokenLogprob
 from mm_gateway.runtime.engine.requests.ends import Ends
 from mm_gateway.runtime.engine.requests.thinking import Thinking
-from mm_gateway.runtime.sampling.sampler import TokenScores
+from mm_gateway.runtime.sampling.token_scores import TokenScores
 from mm_gateway.runtime.scheduling.sequence import Sequence
 from mm_gateway.runtime.tokens.detokenizer import Detokenizer
 from mm_gateway.runtime.tokens.token_text import TokenText
