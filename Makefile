@@ -26,8 +26,9 @@ serve: $(VENV)/.installed
 test: $(VENV)/.installed-dev lint
 	@$(MAKE) --no-print-directory --jobs 2 types tests
 
+# Each worker takes a half in order, so that what a module's tests share is made once, and whoever ends first takes from the other.
 tests:
-	$(BIN)/python -m pytest -n $(WORKERS) tests --ignore tests/adversarial $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests --ignore tests/adversarial $(ARGS)
 
 # The browser that tests of the page drive: Debian's, installed where that is possible. Without one they are skipped.
 browser:

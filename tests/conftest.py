@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before torch is there, for this process and those that tests start: threads that spin while they wait take the cores of the other
+# workers, and a test takes many times its computing.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
 
 from tests.support import checkpoints
