@@ -7,38 +7,33 @@ other exception leaves here, and the engine ends (`EngineThread`): nothing can b
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import logging
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
-from itertools import groupby
+from dataclasses import replace
 
 import torch
 
-from mm_gateway.core import Embedding, GenerationEvent, Progress, Usage
+from mm_gateway.core import Embedding, GenerationEvent, Usage
 from mm_gateway.errors import GatewayError, SlowReaderError
 from mm_gateway.runtime.engine.failures import failed_forward, failed_request, no_numbers, no_tokens_left
-from mm_gateway.runtime.engine.forward.hidden_states import Pooler, unit_vector
-from mm_gateway.runtime.engine.forward.model_runner import ModelRunner, StepLogits, current_device
+from mm_gateway.runtime.engine.forward.hidden_states import unit_vector
+from mm_gateway.runtime.engine.forward.model_runner import ModelRunner, current_device
+from mm_gateway.runtime.engine.forward_pass import ForwardPass
 from mm_gateway.runtime.engine.guesses.draft_model import DraftModel
+from mm_gateway.runtime.engine.guesses.guessing import Guessing
 from mm_gateway.runtime.engine.guesses.output_rules import OutputRules
+from mm_gateway.runtime.engine.queue_reports import QueueReports
 from mm_gateway.runtime.engine.requests.embedding_job import EmbeddingJob
 from mm_gateway.runtime.engine.requests.generation import Generation, Outbox
 from mm_gateway.runtime.engine.requests.sequence_text import SequenceText
 from mm_gateway.runtime.engine.requests.text_job import TextJob
-from mm_gateway.runtime.engine.stats import EngineStats, Guesses
+from mm_gateway.runtime.engine.stats import EngineStats
 from mm_gateway.runtime.sampling.sampler import Sampled, Sampler
 from mm_gateway.runtime.sampling.structured_output import TokenMasks
-from mm_gateway.runtime.sampling.token_scores import TokenScores, score_tokens
-from mm_gateway.runtime.scheduling.prompt_lookup import PromptLookup
 from mm_gateway.runtime.scheduling.scheduler import ScheduledSequence, Scheduler
 from mm_gateway.runtime.scheduling.sequence import Sequence
 
-logger = logging.getLogger(__name__)
-
-REPORT_INTERVAL_S = 0.5
-"""Between two reports of progress to those that wait for their first token."""
 ARRIVAL_TIMEOUT_S = 0.02
 """For a prefix to arrive before commands are looked at again."""
 
@@ -62,24 +57,17 @@ class StepLoop:
         guesses: bool = False,
         draft: DraftModel | None = None,
     ) -> None:
-        self._name = name
         self._runner = runner
         self._scheduler = scheduler
-        self._sampler = sampler
-        self._masks = masks
-        self._guesses = guesses and runner.is_invariant
-        self._draft = draft
-        self._pooler = Pooler()
+        self._rules = OutputRules()
+        self._forward = ForwardPass(runner, sampler, masks, self._rules)
+        self._guessing = Guessing(lookup=guesses and runner.is_invariant, draft=draft)
+        self._reports = QueueReports(name, scheduler)
         self._outbox = Outbox()
         self._jobs: dict[Generation, TextJob | EmbeddingJob] = {}
-        self._rules = OutputRules()
-        # By sequence id:
-        self._job_of: dict[int, TextJob | EmbeddingJob] = {}
-        self._prompt_scores: dict[int, list[TokenScores | None]] = {}
+        self._job_of: dict[int, TextJob | EmbeddingJob] = {}  # by sequence id
         self._released = 0  # sequences since the last step
-        self._next_report_s = 0.0
         self._steps = self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
-        self._guessed = Guesses(), Guesses()  # looked up; of the draft model
 
     @property
     def busy(self) -> bool:
@@ -96,9 +84,9 @@ class StepLoop:
             cached_tokens=self._cached_tokens,
             completion_tokens=self._completion_tokens,
             preemptions=self._scheduler.preemptions,
-            lookup=dataclasses.replace(self._guessed[False]),
-            draft_model=dataclasses.replace(self._guessed[True]),
-            restored=dataclasses.replace(self._runner.cache.restored),
+            lookup=self._guessing.looked_up,
+            draft_model=self._guessing.drafted,
+            restored=replace(self._runner.cache.restored),
             kv_tokens=self._scheduler.kv_tokens,
             kv_used_tokens=self._scheduler.kv_used_tokens,
         )
@@ -131,10 +119,8 @@ class StepLoop:
             self._compute(step)
         elif self.busy:
             self._runner.cache.wait(ARRIVAL_TIMEOUT_S)  # all there is waits for a prefix that is on its way into the cache
-        now_s = time.monotonic()
-        if now_s >= self._next_report_s:
-            self._next_report_s = now_s + REPORT_INTERVAL_S
-            self._report()
+        for job, progress in self._reports.due(self._jobs.values()):
+            self._outbox.add(job.generation, [progress])
         self._outbox.flush()
         released, self._released = self._released, 0
         return released
@@ -144,8 +130,7 @@ class StepLoop:
         trusted."""
         with self.on_device():
             self._runner.cache.close(save_s)
-            if self._draft is not None:
-                self._draft.close()
+            self._guessing.close()
 
     def abandon(self, reason: GatewayError, unqueued: AbstractSequence[TextJob | EmbeddingJob] = ()) -> None:
         """Fail all jobs, and those that were not added yet. Frees nothing: what holds their state is not to be trusted any more."""
@@ -153,7 +138,7 @@ class StepLoop:
             self._outbox.add(generation, [reason])
         self._jobs.clear()
         self._outbox.flush()
-        self._masks.close()
+        self._forward.close()
 
     def _queue(self, job: TextJob | EmbeddingJob) -> None:
         if isinstance(job, EmbeddingJob):
@@ -166,16 +151,9 @@ class StepLoop:
                 text.thinking.begin()
                 text.follow()
                 self._rules.begin(seq, text.thinking)
-                seq.count_accepted = text.thinking.count_accepted
             elif job.grammar is not None:
-                state = job.grammar.new_state()
-                self._rules.begin(seq, state)
-                seq.count_accepted = state.count_accepted
-            if seq.config.speculation and seq.max_tokens > 1:
-                if self._guesses:
-                    seq.lookup = PromptLookup(job.prediction)
-                if self._draft is not None:
-                    self._draft.begin(seq, self._rules.of(seq))
+                self._rules.begin(seq, job.grammar.new_state())
+            self._guessing.begin(seq, self._rules.of(seq), job.prediction)
             self._scheduler.add(seq)
 
     def _queue_inputs(self, job: EmbeddingJob) -> None:
@@ -199,61 +177,38 @@ class StepLoop:
         self._released += 1
         # Nobody continues what was embedded, so its keys and values are not to push out those of conversations.
         self._scheduler.remove(seq, discard=discard or seq.pooling is not None)
-        if self._draft is not None:
-            self._draft.forget(seq, discard=discard)
-        self._sampler.forget(seq)
-        self._pooler.forget(seq)
+        self._guessing.forget(seq, discard=discard)
+        self._forward.forget(seq)
         self._job_of.pop(seq.id, None)
-        self._prompt_scores.pop(seq.id, None)
         self._rules.forget(seq)
-
-    def _report(self) -> None:
-        """Tell those without a token yet where they stand."""
-        places = self._scheduler.places()
-        for job in self._jobs.values():
-            if isinstance(job, EmbeddingJob) or job.completion_tokens or not job.texts:
-                continue
-            seq = next(iter(job.texts.values())).seq
-            if self._scheduler.is_running(seq):
-                progress = Progress("prefill", f"{self._name}: reading the prompt", seq.computed / seq.prompt_len)
-            else:
-                detail = f"{self._name}: place {places.get(seq.group, 1)} of {len(places)} in the queue"
-                progress = Progress("queued", detail)
-            if progress != job.reported:
-                job.reported = progress
-                self._outbox.add(job.generation, [progress])
 
     def _compute(self, step: list[ScheduledSequence]) -> None:
         self._steps += 1
         self._note_admitted(step)
         started = time.monotonic()
         try:
-            result, pooled, sampled = self._forward(step)
+            computed = self._forward.run(step)
         except Exception as error:  # noqa: BLE001 - whatever fails in a forward pass concerns this step's requests alone
             failure = failed_forward(error, len(step))
             for scheduled in step:
                 if (job := self._job_of.get(scheduled.seq.id)) is not None:
                     self._fail(job, failure)
             return
-        if self._draft is not None and all(scheduled.count == 1 + scheduled.seq.draft_len for scheduled in step):
-            self._draft.costs.add_step(sum(scheduled.count for scheduled in step), time.monotonic() - started)
+        self._guessing.note_step(step, time.monotonic() - started)
         for scheduled in step:
             if not scheduled.seq.draft_len:
                 self._scheduler.computed(scheduled.seq, scheduled.count)
-        for seq_id, states in pooled.items():
+        for seq_id, states in computed.pooled.items():
             job = self._job_of.get(seq_id)  # None: another input of its request failed in this very step
             if isinstance(job, EmbeddingJob):
                 self._embed(job, seq_id, states)
-        for seq, rows in groupby(zip(result.sampled, sampled, strict=True), key=lambda row: row[0]):
-            self._advance_by(seq, [draw for _, draw in rows])
+        for seq, draws in computed.by_sequence():
+            self._advance_by(seq, draws)
 
     def _note_admitted(self, step: list[ScheduledSequence]) -> None:
-        now = time.monotonic()
         for scheduled in step:
             if scheduled.seq.computed == scheduled.seq.cached:  # nothing of it was computed yet
-                generation = self._job_of[scheduled.seq.id].generation
-                if generation.admitted is None:
-                    generation.admitted = now
+                self._job_of[scheduled.seq.id].generation.note_admitted()
 
     def _advance_by(self, seq: Sequence, draws: list[Sampled]) -> None:
         """The next token of a text, and those after it for as long as they are what was guessed and so were computed for."""
@@ -276,36 +231,8 @@ class StepLoop:
             if not right:
                 break
             accepted += 1
-        if not draft:
-            return
-        self._guessed[seq.drafted].add(len(draft), accepted)
-        if seq.drafted and self._draft is not None:
-            self._draft.learn(seq, len(draft), accepted)
-        elif seq.lookup is not None:
-            seq.lookup.learn(seq.tokens, len(draft), accepted)
-
-    def _forward(self, step: list[ScheduledSequence]) -> tuple[StepLogits, dict[int, torch.Tensor], list[Sampled]]:
-        """Logits, complete hidden states by sequence id, and the tokens drawn."""
-        constrained = {
-            scheduled.seq.id: allowed for scheduled in step if scheduled.sample and (allowed := self._rules.allowed(scheduled.seq))
-        }
-        masks = self._masks.start([each for allowed in constrained.values() for each in allowed]) if constrained else None
-        result = self._runner.execute(step)
-        self._score_prompts(result)
-        pooled = self._pooler.add(result.hidden)
-        masked = None
-        if masks is not None:
-            first_row = {seq.id: row for row, seq in reversed([*enumerate(result.sampled)])}
-            masked = [first_row[id] + place for id, allowed in constrained.items() for place in range(len(allowed))], masks.result()
-        return result, pooled, self._sampler.sample(result.logits, result.sampled, masked) if result.sampled else []
-
-    def _score_prompts(self, result: StepLogits) -> None:
-        for seq, logits in result.prompts:
-            if not seq.computed:
-                self._prompt_scores[seq.id] = [None]  # a preempted prompt begins again
-            known = seq.tokens[seq.computed + 1 : min(seq.computed + len(logits) + 1, seq.prompt_len)]
-            if known:
-                self._prompt_scores[seq.id] += score_tokens(logits[: len(known)], known, seq.config.prompt_logprobs or 0)
+        if draft:
+            self._guessing.learn(seq, len(draft), accepted)
 
     def _embed(self, job: EmbeddingJob, seq_id: int, states: torch.Tensor) -> None:
         try:
@@ -315,8 +242,7 @@ class StepLoop:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer to this request
             self._fail(job, failed_request(error))
             return
-        if job.generation.first_token is None:
-            job.generation.first_token = time.monotonic()
+        job.generation.note_output()
         index, seq = job.live.pop(seq_id)
         self._release(seq)
         if job.backlog:
@@ -361,11 +287,10 @@ class StepLoop:
         events: list[GenerationEvent] = []
         if not text.begun:
             seq.score_prompt = False  # once is enough, however often the prompt is computed again
-            events += text.begin(self._prompt_scores.pop(seq.id, None), job.echo.get(seq.id))
+            events += text.begin(self._forward.take_prompt_scores(seq), job.echo.get(seq.id))
         if seq.max_tokens == 0:
             return [*events, *text.finish_unsampled()], True
-        if job.generation.first_token is None:
-            job.generation.first_token = time.monotonic()
+        job.generation.note_output()
         seq.tokens.append(draw.token)
         job.completion_tokens += 1
         self._completion_tokens += 1

@@ -371,7 +371,7 @@ class Case:
             found = outcome_of(received.items)
             for written, whole in ((found.texts, expected.texts), (found.thoughts, expected.thoughts)):
                 assert all(whole[index].startswith(text) for index, text in written.items())
-        for name in ("_jobs", "_job_of", "_rules", "_prompt_scores"):
+        for name in ("_jobs", "_job_of", "_rules", "_forward"):
             assert not getattr(self.loop, name), name
         assert self.kv.free_tokens >= self.kv.max_tokens
 

@@ -42,6 +42,10 @@ class Pooler:
     def __init__(self) -> None:
         self._sums: dict[int, torch.Tensor] = {}  # by sequence id: [hidden] fp32, over the chunks so far
 
+    def __len__(self) -> int:
+        """Sequences of which something is kept."""
+        return len(self._sums)
+
     def add(self, hidden: AbstractSequence[tuple[Sequence, torch.Tensor]]) -> dict[int, torch.Tensor]:
         """Take a step's hidden states in, before `computed` of its sequences grows.
 

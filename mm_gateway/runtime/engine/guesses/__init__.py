@@ -1,1 +1,1 @@
-"""Tokens that are guessed ahead by a small model, and what may come behind guesses. scheduling/prompt_lookup.py looks up what repeats."""
+"""Tokens that are guessed ahead, by what repeats and by a small model, and what may come behind guesses."""

@@ -36,6 +36,7 @@ class OutputRules:
     def begin(self, seq: Sequence, rules: GrammarState | Thinking) -> None:
         """What the output of a sequence has to follow from now on; one without rules may say anything."""
         self._rules[seq.id] = rules
+        seq.count_accepted = rules.count_accepted
 
     def of(self, seq: Sequence) -> GrammarState | Thinking | None:
         """None: it has none."""

@@ -56,6 +56,16 @@ class Generation:
         if not self._ended:
             self._on_cancel(self)
 
+    def note_admitted(self) -> None:
+        """Its turn has come; only the first call counts, as for `note_output`. The engine's thread."""
+        if self.admitted is None:
+            self.admitted = time.monotonic()
+
+    def note_output(self) -> None:
+        """There is a token or a vector."""
+        if self.first_token is None:
+            self.first_token = time.monotonic()
+
     def tell_times(self) -> None:
         """To the request's timeline: until its turn came, its prompt was read, and it wrote. By the reader, once, at the end."""
         ended = time.monotonic()
