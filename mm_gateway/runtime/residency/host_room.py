@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 from mm_gateway.runtime.residency.model import Model, WaiterT
 
+FROM_HOST_SHARE = 0.1
+"""Of what loading a model costs, what coming back from host memory does."""
+
 
 class HostRoom:
     """
@@ -19,6 +22,10 @@ class HostRoom:
     def may_hold(self, model: Model[WaiterT]) -> bool:
         """Whether a copy of the model would fit, were it alone; what is on the CPU is in host memory already."""
         return model.device is not None and model.device != "cpu" and (model.need_bytes or 0) <= self._budget_bytes
+
+    def reload_s(self, model: Model[WaiterT]) -> float:
+        """What it will cost to have the model back once it has left."""
+        return model.likely_load_s * FROM_HOST_SHARE if self.may_hold(model) else model.likely_load_s
 
     def take(self, model: Model[WaiterT], models: Iterable[Model[WaiterT]]) -> list[Model[WaiterT]] | None:
         """Reserve room for the model's copy; the models whose copies have to go for it, least recently used first.

@@ -14,6 +14,9 @@ EvictionReason = Literal["asked", "idle", "room", "failed", "closing"]
 """Why a model leaves: somebody unloads it, its TTL is over, another one needs its room, its engine died, everything closes."""
 WaiterT = TypeVar("WaiterT")
 
+ASSUMED_LOAD_S_PER_BYTE = 1e-9
+"""What loading costs before it was ever measured: a gigabyte a second."""
+
 
 @dataclass(eq=False)
 class Model(Generic[WaiterT]):
@@ -59,6 +62,11 @@ class Model(Generic[WaiterT]):
         if not self.waiters or self.phase in ("preparing", "loading"):  # these have bounds of their own
             return math.inf
         return max(self.waiters[0][1], self.waits_since)
+
+    @property
+    def likely_load_s(self) -> float:
+        """What loading its files will take: as long as the last time."""
+        return self.load_s if self.load_s is not None else (self.need_bytes or 0) * ASSUMED_LOAD_S_PER_BYTE
 
     def expired(self, now: float) -> bool:
         """Whether it leaves unless somebody uses it."""

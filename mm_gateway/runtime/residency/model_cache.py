@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -25,8 +25,9 @@ from mm_gateway.runtime.residency.factories import Factories
 from mm_gateway.runtime.residency.history import History
 from mm_gateway.runtime.residency.instance_threads import InstanceThreads
 from mm_gateway.runtime.residency.leases import Counts, Lease, ManagerStats, Waiter, queued_progress
-from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Model, Prepare, Refuse
-from mm_gateway.runtime.residency.model_entry import ModelEntry, Spawn, entry_key, meant_by, on_cpu, spawn_thread
+from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, Grant, Load, Prepare, Refuse
+from mm_gateway.runtime.residency.model_entries import ModelEntries
+from mm_gateway.runtime.residency.model_entry import ModelEntry, Spawn, on_cpu, spawn_thread
 from mm_gateway.runtime.residency.model_instance import ModelInstance, Preparation
 from mm_gateway.runtime.residency.state_machine import Residency
 
@@ -64,11 +65,10 @@ class ModelCache:
         self._threads = InstanceThreads(self, spawn, load_timeout_s=load_timeout_s, clock=clock)
         self._clock = clock
         self._changed = threading.Condition()
-        self._entries: dict[Hashable, ModelEntry] = {}
+        self._entries = ModelEntries(state.models, fallback_to_cpu=fallback_to_cpu)
         self._alarm = Alarm(self._advance, clock)
         self._counts = Counts()
         self.history = History()
-        self._served: frozenset[Hashable] = frozenset()
         self.closing = False
 
     # --- asking ---
@@ -76,11 +76,11 @@ class ModelCache:
     def entries(self, accept: Callable[[ModelEntry], bool]) -> list[ModelEntry]:
         """Models that were ever asked for, of those that are accepted."""
         with self._changed:
-            return [entry for entry in self._entries.values() if accept(entry)]
+            return [entry for entry in self._entries if accept(entry)]
 
     def entry(self, config: ModelConfig) -> ModelEntry | None:
         """The model that a configuration means; None where it was never asked for."""
-        return self._entries.get(entry_key(config))
+        return self._entries.find(config)
 
     def stats(self) -> ManagerStats:
         """A glance at the cache."""
@@ -107,7 +107,7 @@ class ModelCache:
         with self._deciding() as effects:
             if waiter.future.cancelled():
                 return
-            model = self._ensure(waiter.config).model
+            model = self._entries.ensure(waiter.config).model
             self._counts.hits += model.phase == "ready"
             effects += self._state.request(model, waiter, self._clock())
             queued = model.phase == "waiting"
@@ -117,15 +117,12 @@ class ModelCache:
     def withdraw(self, waiter: Waiter) -> None:
         """A waiter cancelled its future."""
         with self._deciding() as effects:
-            effects += self._state.withdraw(self._ensure(waiter.config).model, waiter, self._clock())
+            effects += self._state.withdraw(self._entries.ensure(waiter.config).model, waiter, self._clock())
 
     def pin(self, config: ModelConfig, pinned: bool) -> None:
         """Keep a model once it is in memory, also where it had to go to the CPU; or no longer."""
         with self._deciding() as effects:
-            self._ensure(config).model.pinned = pinned
-            fallback = self._entries.get(entry_key(on_cpu(config)))
-            if self._fallback_to_cpu and fallback is not None:
-                fallback.model.pinned = pinned
+            self._entries.pin(config, pinned)
             effects += self._state.advance(self._clock())
 
     def unload(self, entries: Sequence[ModelEntry]) -> None:
@@ -136,19 +133,14 @@ class ModelCache:
 
     def serve(self, configs: Iterable[ModelConfig]) -> None:
         """These are what is served from now on. Names, TTLs and pins become theirs; what none of them means is pinned no more."""
-        meant = meant_by(configs, fallback_to_cpu=self._fallback_to_cpu)
         with self._deciding() as effects:
-            self._served = frozenset(meant)
-            for key, entry in self._entries.items():
-                entry.adopt(meant.get(key, []))
+            self._entries.serve(configs)
             effects += self._state.advance(self._clock())
 
     def forget(self, configs: Iterable[ModelConfig]) -> None:
         """Of these, unload what nothing that is served means, as soon as nobody uses it, and keep nothing of it."""
         with self._deciding():
-            for key in meant_by(configs, fallback_to_cpu=True).keys() - self._served:
-                if (entry := self._entries.get(key)) is not None:
-                    entry.forgotten = True
+            self._entries.forget(configs)
 
     def close(self) -> None:
         """Refuse who waits, and let every model leave; does not wait for it."""
@@ -159,8 +151,7 @@ class ModelCache:
 
     def drop_host_copies(self) -> None:
         with self._changed:
-            for entry in self._entries.values():
-                entry.host_copy = None
+            self._entries.drop_host_copies()
 
     def _advance(self) -> None:
         with self._deciding() as effects:
@@ -177,14 +168,11 @@ class ModelCache:
         effects: list[Effect[Waiter]] = []
         with self._changed:
             yield effects
-            forgotten = [entry.model for entry in self._entries.values() if entry.forgotten]
-            for model in forgotten:
+            for model in self._entries.forgotten():
                 if model.resident and not model.unload_asked:
                     effects += self._state.unload(model, self._clock())
             jobs = [self._job(effect) for effect in effects]
-            for model in forgotten:
-                if model.phase == "cold" and not model.waiters:
-                    del self._entries[model.key], self._state.models[model.key]
+            self._entries.drop_forgotten()
             if not self.closing:
                 self._alarm.set(self._state.next_time(self._clock()))
             self._changed.notify_all()
@@ -194,20 +182,9 @@ class ModelCache:
             except Exception:
                 logger.exception("an effect of the model cache failed")
 
-    def _ensure(self, config: ModelConfig) -> ModelEntry:
-        key = entry_key(config)
-        entry = self._entries.get(key)
-        if entry is None:
-            model = self._state.models[key] = Model[Waiter](key, ttl_s=config.ttl_s)
-            entry = self._entries[key] = ModelEntry(config, model)
-        if config not in entry.configs:
-            entry.configs.add(config)
-            entry.model.pinned |= config.pin
-        return entry
-
     def _job(self, effect: Effect[Waiter]) -> Callable[[], None]:
         """What carries an effect out, with everything that it needs."""
-        entry = self._entries[effect.model.key]
+        entry = self._entries.of(effect.model)
         match effect:
             case Prepare():
                 instance = entry.instance = ModelInstance(entry.config, self._factories)
@@ -219,7 +196,7 @@ class ModelCache:
                 return partial(self._threads.load, entry, instance)
             case Evict(to_host=to_host):
                 assert entry.instance is not None
-                room_for = self._entries[effect.room_for.key] if effect.room_for is not None else None
+                room_for = self._entries.of(effect.room_for) if effect.room_for is not None else None
                 self.history.evicted(entry, effect, room_for)
                 return partial(self._threads.evict, entry, entry.instance, to_host=to_host)
             case DropFromHost():
@@ -249,7 +226,7 @@ class ModelCache:
         waiter.tell(Progress("loading", text))
         waiter.fell_back = True
         with self._changed:
-            pinned = self._ensure(waiter.config).model.pinned
+            pinned = self._entries.ensure(waiter.config).model.pinned
         waiter.config = msgspec.structs.replace(on_cpu(waiter.config), pin=pinned)
         self.request(waiter)
 

@@ -22,11 +22,6 @@ from mm_gateway.runtime.residency.host_room import HostRoom
 from mm_gateway.runtime.residency.model import DropFromHost, Effect, Evict, EvictionReason, Grant, Load, Model, Prepare, Refuse, WaiterT
 from mm_gateway.runtime.residency.room import Room, overdue, total_bytes
 
-ASSUMED_RELOAD_S_PER_BYTE = 1e-9
-"""What loading costs before it was ever measured: a gigabyte a second."""
-FROM_HOST_SHARE = 0.1
-"""Of that, what coming back from host memory costs."""
-
 
 class Residency(Generic[WaiterT]):
     """The state machine. Not thread-safe: the manager holds its lock.
@@ -243,7 +238,7 @@ class Residency(Generic[WaiterT]):
                 asked_for=bool(other.waiters) or other.leases > 0,
                 idle_s=now - other.last_used,
                 expired_s=now - other.expires_at if other.expired(now) and other.expires_at is not None else None,
-                reload_s=self._reload_s(other),
+                reload_s=self._host.reload_s(other),
             )
             for other in staying
         ]
@@ -255,13 +250,9 @@ class Residency(Generic[WaiterT]):
         )
         return None if keys is None else [self.models[key] for key in keys]
 
-    def _reload_s(self, model: Model[WaiterT]) -> float:
-        cost = model.load_s if model.load_s is not None else (model.need_bytes or 0) * ASSUMED_RELOAD_S_PER_BYTE
-        return cost * FROM_HOST_SHARE if self._host.may_hold(model) else cost
-
     def _load_left_s(self, model: Model[WaiterT], now: float) -> float:
         """Until those who wait are served, by what the last load took; >= 1."""
-        return max(1.0, self._reload_s(model) - (now - model.waiters[0][1]))
+        return max(1.0, self._host.reload_s(model) - (now - model.waiters[0][1]))
 
     def _others_can_leave(self, model: Model[WaiterT]) -> bool:
         return any(

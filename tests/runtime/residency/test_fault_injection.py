@@ -244,7 +244,7 @@ def play(seed: int, playing: list[World]) -> None:
     world.settle()
     forgotten = [entry for entry in manager._cache.entries(lambda entry: entry.forgotten)]
     assert not forgotten and {entry.name for entry in manager._cache.entries(lambda _: True)} <= {m.model_name for m in world.configs[1:]}
-    assert set(manager._cache._state.models) == set(manager._cache._entries)
+    assert set(manager._cache._state.models) == {entry.model.key for entry in manager._cache._entries}
     world.faults, world.restless = rng.choice([0.0, 0.4]), True
     if rng.random() < 0.5:
         future = world.ask(rng.choice(world.configs))  # still on its way as everything closes
