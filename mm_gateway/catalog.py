@@ -11,8 +11,6 @@ from concurrent.futures import Future
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from mm_gateway.backends.groups.backend import Group
 from mm_gateway.backends.hub_models import HubModels
 from mm_gateway.backends.local import LocalBackend
@@ -20,7 +18,7 @@ from mm_gateway.configuration.model_config import ModelConfig
 from mm_gateway.configuration.price import Price
 from mm_gateway.configuration.settings import WORKFLOW_PREFIX, Settings
 from mm_gateway.core import Backend, ModelInfo
-from mm_gateway.entries import Elsewhere, Fleet, Names, local_configs, named_by, needs_manager, prices
+from mm_gateway.entries import Elsewhere, Fleet, Names, Replaced, local_configs, named_by, needs_manager, prices
 from mm_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
 from mm_gateway.runtime.real_model_manager import CLOSE_TIMEOUT_S, RealModelManager
 from mm_gateway.runtime.residency.history import ModelEvent
@@ -35,15 +33,6 @@ if TYPE_CHECKING:
     from mm_gateway.runtime.engine.stats import EngineStats
 
 logger = logging.getLogger(__name__)
-
-
-class Replaced(msgspec.Struct, frozen=True):
-    """What a reload did to the entries, by name; and the backends that no new request gets."""
-
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    dropped: tuple[Backend, ...] = ()
 
 
 class Catalog:
@@ -107,7 +96,7 @@ class Catalog:
         Raises:
             ModelNotFoundError: there is none; the message lists those that are.
         """
-        backend = self._model(name)
+        backend = self._names.model(name)
         if backend is not None:
             return backend
         head, at, model = name.partition("@")
@@ -131,9 +120,7 @@ class Catalog:
 
     def infos(self) -> list[ModelInfo]:
         """Every model as it is now, in the order of the configuration; then those of the hub that are downloaded; then the workflows."""
-        names = self._names
-        hub = names.hub.downloaded() if names.hub is not None else []
-        return [backend.info() for backend in (*names.backends.values(), *hub)] + [self.resolve(name).info() for name in self._workflows]
+        return [backend.info() for backend in (*self._names.listed(), *map(self.resolve, self._workflows))]
 
     def knows(self, name: str) -> bool:
         """Whether a model, or a workflow over one, is known to have this name; names that patterns allow are those that clients make up."""
@@ -148,15 +135,10 @@ class Catalog:
         if (hub := self._names.hub) is not None:
             await hub.look_at_cache()
 
-    def _model(self, name: str) -> Backend | None:
-        names = self._names
-        backend = names.backends.get(names.aliases.get(name, name))
-        return names.hub.get(name) if backend is None and names.hub is not None else backend
-
     def _over(self, name: str, workflow: Workflow, model: str | None) -> WorkflowBackend:
         names = self._names
         chosen = model if model is not None else names.workflow_model or next(iter(names.backends), "")
-        backend = self._model(chosen)
+        backend = names.model(chosen)
         if backend is None:
             raise ModelNotFoundError(chosen, tuple(names.backends))
         return WorkflowBackend(name, workflow, backend, self._created, self._workflow_wait_s)
@@ -173,25 +155,19 @@ class Catalog:
         Requests that run keep the backends that they found, until they end; then hand what was dropped to `let_go`. Not to be called
         again before it returned.
         """
-        names, served = self._names, self._names.backends
+        names = self._names
         if self._manager is None and self._elsewhere is None and needs_manager(settings):
             self._manager = RealModelManager.from_settings(settings.memory, settings.engine)
             for listener in self._listeners:
                 self._manager.on_event(listener)
         new = named_by(settings, self._manager, names, self._elsewhere)
-        fresh = [backend for name, backend in new.backends.items() if served.get(name) is not backend]
+        fresh = [backend for name, backend in new.backends.items() if names.backends.get(name) is not backend]
         await self._read_files(fresh)
         self._names = new
         if self._manager is not None:
             self._manager.serve(local_configs(new))
         self._preload(fresh)
-        hub = names.hub.lost_in(new.hub) if names.hub is not None else ()
-        return Replaced(
-            added=tuple(name for name in new.backends if name not in served),
-            changed=tuple(name for name in new.backends if name in served and served[name] is not new.backends[name]),
-            removed=tuple(name for name in served if name not in new.backends),
-            dropped=(*(backend for name, backend in served.items() if new.backends.get(name) is not backend), *hub),
-        )
+        return names.replaced_by(new)
 
     async def let_go(self, dropped: Iterable[Backend]) -> None:
         """Close backends that no request uses any more; of local ones, what is in memory for them alone leaves."""

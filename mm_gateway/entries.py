@@ -64,6 +64,15 @@ class Elsewhere(Protocol):
         ...
 
 
+class Replaced(msgspec.Struct, frozen=True):
+    """What a reload did to the entries, by name; and the backends that no new request gets."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    dropped: tuple[Backend, ...] = ()
+
+
 class Names(msgspec.Struct, frozen=True):
     """All that a name is looked up in. Never changed: a reload puts another one in its place, so that no request sees half of it."""
 
@@ -79,6 +88,26 @@ class Names(msgspec.Struct, frozen=True):
     """Of the models that have one."""
     servers: Servers = msgspec.field(default_factory=Servers)
     """Behind the members of the groups."""
+
+    def model(self, name: str) -> Backend | None:
+        """The backend of a name or an alias, or a model of the hub; None: there is none."""
+        backend = self.backends.get(self.aliases.get(name, name))
+        return self.hub.get(name) if backend is None and self.hub is not None else backend
+
+    def listed(self) -> list[Backend]:
+        """Of the entries, in the order of the configuration; then those of the hub that are downloaded."""
+        return [*self.backends.values(), *(self.hub.downloaded() if self.hub is not None else ())]
+
+    def replaced_by(self, new: Names) -> Replaced:
+        """What becomes of the entries where `new` takes the place of these."""
+        old = self.backends
+        hub = self.hub.lost_in(new.hub) if self.hub is not None else ()
+        return Replaced(
+            added=tuple(name for name in new.backends if name not in old),
+            changed=tuple(name for name in new.backends if name in old and old[name] is not new.backends[name]),
+            removed=tuple(name for name in old if name not in new.backends),
+            dropped=(*(backend for name, backend in old.items() if new.backends.get(name) is not backend), *hub),
+        )
 
 
 def needs_manager(settings: Settings) -> bool:
