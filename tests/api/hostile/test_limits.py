@@ -1,20 +1,14 @@
-"""What is too much is refused with the field, the limit and the number that came; what is large keeps nobody else waiting."""
+"""What is too much is refused with the field, the limit and the number that came; what is much and allowed is taken."""
 
 from __future__ import annotations
 
-import gc
-import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 from litestar.testing import AsyncTestClient
 
-from mm_gateway.api import chat
-from mm_gateway.api.endpoint import LARGE_BODY_BYTES
-from mm_gateway.core import ChatInput, ChoiceFinished, GenerationEvent, TextDelta, TokenLogprob, ToolCallDelta, Usage
+from mm_gateway.core import ChatInput, ChoiceFinished, TextDelta, Usage
 from mm_gateway.core.limits import (
     MAX_BAD_WORD_CHARACTERS,
     MAX_BAD_WORDS,
@@ -38,52 +32,14 @@ from mm_gateway.core.limits import (
     MAX_TOOL_CALLS,
     MAX_TOOLS,
 )
+from tests.support.large_bodies import CHAT, RESPONSES, SENT, TEXT, USER, VECTORS, call, calls, function_items, nested
 from tests.support.scripted_backend import ScriptedBackend, app_over
-from tests.support.stalls import stalls
 
 ANSWER = [TextDelta(0, "a"), ChoiceFinished(0, "stop"), Usage(1, 1)]
-USER = {"role": "user", "content": "Hi"}
-LONGEST_STALL_S = 0.25
-
-
-def call(id: str, arguments: str = "{}") -> dict[str, Any]:
-    return {"id": id, "type": "function", "function": {"name": "f", "arguments": arguments}}
-
-
-def calls(count: int, per_message: int = MAX_TOOL_CALLS) -> list[dict[str, Any]]:
-    """A conversation with so many calls, each message's results in reverse order."""
-    turns: list[dict[str, Any]] = [USER]
-    for begin in range(0, count, per_message):
-        ids = [f"call_{index}" for index in range(begin, min(begin + per_message, count))]
-        turns.append({"role": "assistant", "tool_calls": [call(id) for id in ids]})
-        turns += [{"role": "tool", "tool_call_id": id, "content": "1"} for id in reversed(ids)]
-    return turns
-
-
-def function_items(count: int) -> list[dict[str, Any]]:
-    return [
-        item
-        for index in range(count)
-        for item in (
-            {"type": "function_call", "call_id": f"c{index}", "name": "f", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": f"c{index}", "output": "1"},
-        )
-    ]
-
-
-def nested(levels: int) -> Any:
-    value: Any = 1
-    for _ in range(levels):
-        value = [value]
-    return value
 
 
 def tools(count: int) -> list[dict[str, Any]]:
     return [{"type": "function", "function": {"name": f"f{index}"}} for index in range(count)]
-
-
-CHAT, TEXT, RESPONSES, VECTORS = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"
-SENT = {CHAT: {"messages": [USER]}, TEXT: {"prompt": "Hi"}, RESPONSES: {"input": "Hi"}, VECTORS: {"input": "Hi"}, "/detokenize": {}}
 
 
 async def post(path: str, fields: dict[str, Any], backend: ScriptedBackend | None = None) -> Any:
@@ -229,91 +185,3 @@ async def test_a_key_of_logit_bias_that_is_no_token_id_is_refused() -> None:
     for key in ("9" * 5000, "-1", "٣", "1e3", "x"):
         reply = await post(CHAT, {"logit_bias": {key: 1}})
         assert (reply.status_code, reply.json()["error"]["param"]) == (400, "logit_bias"), reply.text
-
-
-LARGE: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-    "results in reverse order": (CHAT, lambda: {"messages": calls(7000)}),
-    "too many calls": (CHAT, lambda: {"messages": calls(20_000, 20_000)}),
-    "logit_bias": (CHAT, lambda: {"logit_bias": dict.fromkeys(map(str, range(1_000_000)), 1)}),
-    "messages": (CHAT, lambda: {"messages": [USER] * 100_000}),
-    "stops": (CHAT, lambda: {"stop": ["a" * 1_000_000] * 4}),
-    "objects": (CHAT, lambda: {"workflow": {"a": [{}] * 4_000_000}}),
-    "quotes": (CHAT, lambda: {"user": '"\\' * 4_000_000}),
-    "depth": (CHAT, lambda: {"workflow": {"a": [nested(90)] * 2000}}),
-    "items": (RESPONSES, lambda: {"input": function_items(8000), "store": False}),
-    "too many items": (RESPONSES, lambda: {"input": function_items(30_000)}),
-    "ids": ("/detokenize", lambda: {"tokens": [1] * 3_000_000}),
-    "prompts of ids": (TEXT, lambda: {"prompt": [[1] * 3000] * 2048}),
-}
-
-
-@pytest.fixture
-def small_heap() -> Iterator[None]:
-    """What the tests have loaded is left out of garbage collections, as it is in a server, which holds less."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("small_heap")
-@pytest.mark.parametrize("name", LARGE)
-async def test_a_large_body_keeps_nobody_waiting(name: str) -> None:
-    path, fields = LARGE[name]
-    body = json.dumps({"model": "scripted", **SENT[path], **fields()}, separators=(",", ":")).encode()
-    # In the loop of the test, which is the one that is watched.
-    transport = httpx.ASGITransport(app_over(ScriptedBackend(ANSWER)))  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client, stalls() as seen:
-        reply = await client.post(path, content=body, headers={"content-type": "application/json"})
-    assert reply.status_code in (200, 400)
-    assert seen.longest_cpu_s < LONGEST_STALL_S
-
-
-def echo(tokens: int) -> TextDelta:
-    """A prompt that is scored: one event, however long it is."""
-    top = tuple((f"other {rank}", tuple(b"other"), -1.0 - rank) for rank in range(20))
-    return TextDelta(0, "token" * tokens, logprobs=(TokenLogprob("token", tuple(b"token"), -0.5, top),) * tokens)
-
-
-REPLIES: dict[str, tuple[str, dict[str, Any], list[GenerationEvent]]] = {
-    "chat": (CHAT, {"logprobs": True, "top_logprobs": 20, "max_tokens": 10}, [echo(10_000)]),
-    "completions": (TEXT, {"logprobs": 20, "echo": True}, [echo(10_000)]),
-    "responses": (RESPONSES, {"top_logprobs": 20, "max_output_tokens": 10, "store": False}, [echo(10_000)]),
-    "a long call": (
-        CHAT,
-        {},
-        [ToolCallDelta(0, 0, id="c", name="f"), *[ToolCallDelta(0, 0, arguments="argument " * 10)] * 30_000],
-    ),
-}
-
-
-@pytest.mark.usefixtures("small_heap")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize("name", REPLIES)
-async def test_a_large_reply_keeps_nobody_waiting(name: str, stream: bool) -> None:
-    path, fields, events = REPLIES[name]
-    if stream and name == "a long call":
-        pytest.skip("a stream sends each piece by itself")
-    transport = httpx.ASGITransport(app_over(ScriptedBackend([*events, *ANSWER[1:]])))  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client, stalls() as seen:
-        reply = await client.post(path, json={"model": "scripted", **SENT[path], **fields, "stream": stream})
-    assert reply.status_code == 200, reply.text[:300]
-    assert len(reply.content) > 1_000_000
-    assert seen.longest_cpu_s < LONGEST_STALL_S
-
-
-async def test_small_bodies_are_read_where_they_come_and_large_ones_on_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[str] = []
-    read = chat.chat_request
-
-    def noted(body: Any, id: str, ignored: list[str], **given: Any) -> Any:
-        threads.append(threading.current_thread().name)
-        return read(body, id, ignored, **given)
-
-    monkeypatch.setattr(chat, "chat_request", noted)
-    transport = httpx.ASGITransport(app_over(ScriptedBackend(ANSWER)))  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        for size in (100, LARGE_BODY_BYTES):
-            assert (await client.post(CHAT, json={"model": "scripted", "messages": [USER], "user": "x" * size})).status_code == 200
-    assert threads[0] == threading.current_thread().name
-    assert threads[1].startswith("bodies")
