@@ -30,9 +30,9 @@ from mm_gateway.runtime.checkpoints.embedding_style import EmbeddingStyle
 from mm_gateway.runtime.checkpoints.loaded_model import GenerationDefaults, LoadedModel
 from mm_gateway.runtime.engine.engine_thread import EngineThread
 from mm_gateway.runtime.engine.forward.hidden_states import embedding_style_of
-from mm_gateway.runtime.engine.forward.make_runner import make_runner
+from mm_gateway.runtime.engine.forward.make_runner import make_draft_runner, make_runner
 from mm_gateway.runtime.engine.forward.model_fingerprint import model_fingerprint
-from mm_gateway.runtime.engine.forward.model_runner import ModelRunner, current_device
+from mm_gateway.runtime.engine.forward.model_runner import current_device
 from mm_gateway.runtime.engine.guesses.draft_model import DraftModel
 from mm_gateway.runtime.engine.requests.generation import Generation
 from mm_gateway.runtime.engine.requests.generation_result import GenerationResult, pieces_of, results_of
@@ -139,7 +139,7 @@ class InferenceEngine:
                 model_key = identity + model_fingerprint(runner, vocab_size)
                 if not runner.cache.keep_prefixes(prefixes, model_key):
                     logger.warning("%s: prefix_cache_bytes is for models on a CPU; prefixes stay in this one's KV cache alone", self.name)
-            draft_runner = self._draft_runner(runner, draft, settings, longest) if draft is not None else None
+            draft_runner = make_draft_runner(draft, runner, settings, context_length=longest, name=self.name) if draft is not None else None
         max_sequences = settings.max_running + settings.max_waiting
         self._jobs = JobMaker(
             text=self._text,
@@ -176,28 +176,6 @@ class InferenceEngine:
         self.grammars = GrammarCompiler(tokenizer, vocab_size, stop_token_ids)
         loop = StepLoop(name, runner, scheduler, sampler, masks, guesses=settings.prompt_lookup, draft=draft_model)
         self._thread = EngineThread(name, loop, max_sequences=max_sequences, on_failure=on_failure)
-
-    def _draft_runner(self, runner: ModelRunner, draft: LoadedModel, settings: EngineSettings, context_length: int) -> ModelRunner:
-        """Of the draft model, with room for as many tokens as the model's own."""
-        if not runner.is_invariant:
-            raise ModelLoadError(
-                f"{self.name}: speculative_model is for models whose layers are computed by one compiled call on a CPU, with rotary angles "
-                "that do not depend on the length; others could say something else with guesses. Leave it out"
-            )
-        found = make_runner(
-            draft.model,
-            settings,
-            context_length=min(context_length, draft.context_length),
-            kv_cache_tokens=runner.cache.allocator.capacity_tokens,
-            kv_cache_dtype=draft.config.kv_cache_dtype,
-            tolerance=draft.rounding,
-        )
-        if found.length_scaling is not None:
-            raise ModelLoadError(
-                f"{self.name}: speculative_model: the rotary angles of {draft.config.model_name} depend on the length, which is not "
-                "computed for guesses. Choose another model"
-            )
-        return found
 
     @classmethod
     def for_loaded_model(

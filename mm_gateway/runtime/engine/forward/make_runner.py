@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from mm_gateway.configuration.model_config import KVCacheDtype
 from mm_gateway.configuration.settings import EngineSettings
 from mm_gateway.errors import ModelLoadError
+from mm_gateway.runtime.checkpoints.loaded_model import LoadedModel
 from mm_gateway.runtime.checkpoints.packed_linear import KernelLinear
 from mm_gateway.runtime.engine.forward.model_runner import ModelRunner
 from mm_gateway.runtime.engine.forward.sequence_angles import SequenceAngles
@@ -80,6 +81,38 @@ def make_runner(
         f"kv_cache_dtype: {kv_cache_dtype} is for models on a CPU whose layers are computed by one compiled call, which those of "
         f"{type(model).__name__} are not. Leave it `auto`"
     )
+
+
+def make_draft_runner(draft: LoadedModel, runner: ModelRunner, settings: EngineSettings, *, context_length: int, name: str) -> ModelRunner:
+    """The runner of a model that guesses for that of another one, with room for as many tokens as its cache has.
+
+    Args:
+        runner: of the model that checks the guesses. context_length: of its sequences. name: its name, for errors.
+
+    Raises:
+        ModelLoadError: guesses could change its texts, or the draft model computes what cannot be computed for guesses; else as for
+            `make_runner`.
+        OutOfMemoryError: as for `make_runner`.
+    """
+    if not runner.is_invariant:
+        raise ModelLoadError(
+            f"{name}: speculative_model is for models whose layers are computed by one compiled call on a CPU, with rotary angles "
+            "that do not depend on the length; others could say something else with guesses. Leave it out"
+        )
+    found = make_runner(
+        draft.model,
+        settings,
+        context_length=min(context_length, draft.context_length),
+        kv_cache_tokens=runner.cache.allocator.capacity_tokens,
+        kv_cache_dtype=draft.config.kv_cache_dtype,
+        tolerance=draft.rounding,
+    )
+    if found.length_scaling is not None:
+        raise ModelLoadError(
+            f"{name}: speculative_model: the rotary angles of {draft.config.model_name} depend on the length, which is not "
+            "computed for guesses. Choose another model"
+        )
+    return found
 
 
 _ROUNDING = {Cells.FP32: 0.0, Cells.FP16: 0.02, Cells.INT8: 0.25}
