@@ -27,12 +27,12 @@ struct Softmax {
     float reference = -INFINITY;
     Floats total{};
 
-    // Turns scores [from, to) of a block's first `count` into probabilities, the others into zeros, and brings `sums` [dim] to the reference.
-    void update(float* scores, int64_t from, int64_t to, int64_t count, float* sums, int64_t dim) {
-        for (int64_t i = 0; i < from; i++) scores[i] = -INFINITY;
-        for (int64_t i = to; i < count; i++) scores[i] = -INFINITY;
+    // Turns a block's scores [from, to) into probabilities, the others of its KEYS into zeros, and brings `sums` [dim] to the reference.
+    void update(float* scores, int64_t from, int64_t to, float* sums, int64_t dim) {
+        const bool masked = from > 0 || to < KEYS;
+        if (masked) mask(scores, from, to, -INFINITY);
         Floats most = all(-INFINITY);
-        for (int64_t i = 0; i < count; i += WIDTH) most = larger(most, load(scores + i));
+        for (int64_t i = 0; i < KEYS; i += WIDTH) most = larger(most, load(scores + i));
         if (any_above(most, all(reference + SLACK))) {
             const float now = largest_of(most);
             const Floats shrink = exponential(all(reference - now));
@@ -40,10 +40,19 @@ struct Softmax {
             for (int64_t at = 0; at < dim; at += WIDTH) store(sums + at, load(sums + at) * shrink);
             reference = now;
         }
-        for (int64_t i = 0; i < count; i += WIDTH) store(scores + i, exponential(load(scores + i) - reference));
-        for (int64_t i = 0; i < from; i++) scores[i] = 0.0f;
-        for (int64_t i = to; i < count; i++) scores[i] = 0.0f;
-        for (int64_t i = 0; i < count; i += WIDTH) total += load(scores + i);
+        for (int64_t i = 0; i < KEYS; i += WIDTH) store(scores + i, exponential(load(scores + i) - reference));
+        if (masked) mask(scores, from, to, 0.0f);
+        for (int64_t i = 0; i < KEYS; i += WIDTH) total += load(scores + i);
+    }
+
+    // Puts a value in the place of scores outside of [from, to).
+    static void mask(float* scores, int64_t from, int64_t to, float value) {
+        Integers lane;
+        for (int i = 0; i < WIDTH; i++) lane[i] = i;
+        for (int64_t i = 0; i < KEYS; i += WIDTH) {
+            const Integers at = lane + static_cast<int32_t>(i);
+            store(scores + i, (at >= static_cast<int32_t>(from)) & (at < static_cast<int32_t>(to)) ? load(scores + i) : all(value));
+        }
     }
 };
 
@@ -60,9 +69,12 @@ void attend_cells(const Attention& a) {
     alignas(64) float queries[MOST_QUERIES * MOST_HEAD_DIM], sums[MOST_QUERIES * MOST_HEAD_DIM], scores[TILE_ROWS * KEYS];
     alignas(64) float wide_keys[KEYS * MOST_HEAD_DIM], wide_values[KEYS * MOST_HEAD_DIM];
     Softmax softmax[MOST_QUERIES];
+    int64_t positions[MOST_QUERIES];
     const int64_t dim = a.head_dim, count = a.rows * a.group, end = a.position + a.rows;
-    for (int64_t row = 0; row < a.rows; row++)
+    for (int64_t row = 0; row < a.rows; row++) {
         for (int64_t i = 0; i < a.group * dim; i++) queries[row * a.group * dim + i] = a.queries[row * a.query_stride + i] * a.scale;
+        std::fill_n(positions + row * a.group, a.group, a.position + row);
+    }
     std::memset(sums, 0, count * dim * sizeof(float));
     using Stored = std::conditional_t<cells == CELLS_FP32, float, uint16_t>;
     const bool in_place = cells == CELLS_FP32 || (cells == CELLS_FP16 && count <= TILE_ROWS);  // values that are read once need no copy
@@ -77,14 +89,14 @@ void attend_cells(const Attention& a) {
         const int64_t tiles = (count - live + TILE_ROWS - 1) / TILE_ROWS;
         for (int64_t tile = 0; tile < tiles; tile++) {
             const int64_t query = live + (count - live) * tile / tiles, rows = live + (count - live) * (tile + 1) / tiles - query;
-            const auto own = [&](int64_t row) { return a.position + (query + row) / a.group - first; };
+            const auto own = [&](int64_t row) { return positions[query + row] - first; };
             const int64_t seen = std::min(here, own(rows - 1) + 1), panels = (seen + PANEL - 1) / PANEL;
             run_product<float>({queries + query * dim, dim, wide_keys, PANEL, dim * PANEL, dim, scores, KEYS, nullptr, false, 0}, rows, panels);
             for (int64_t row = 0; row < rows; row++) {
                 float* of_row = scores + row * KEYS;
                 const int64_t from = a.window > 0 ? std::max<int64_t>(0, own(row) - a.window + 1) : 0, to = std::min(seen, own(row) + 1);
                 if (a.cap > 0.0f) soften(of_row, panels * PANEL, a.cap);
-                if (from < to) softmax[query + row].update(of_row, from, to, panels * PANEL, sums + (query + row) * dim, dim);
+                if (from < to) softmax[query + row].update(of_row, from, to, sums + (query + row) * dim, dim);
                 else std::memset(of_row, 0, KEYS * sizeof(float));
             }
             float* to = sums + query * dim;
@@ -92,17 +104,21 @@ void attend_cells(const Attention& a) {
             else add_values<float>(scores, reinterpret_cast<const char*>(wide_values), dim * sizeof(float), 0, seen, to, rows, dim);
         }
     }
-    for (int64_t query = 0; query < count; query++) {
-        float* out = a.out + query / a.group * a.out_stride + query % a.group * dim;
-        const float inverse = 1.0f / sum_of(softmax[query].total);
-        for (int64_t at = 0; at < dim; at += WIDTH) store(out + at, load(sums + query * dim + at) * inverse);
-    }
     // What is no number counts in a tile even with a probability of 0: rows before it, or out of whose window it is, are computed by themselves.
-    for (int64_t row = 0; row < a.rows && a.rows > 1; row++) {
+    for (int64_t row = 0; row < a.rows; row++) {
         float* out = a.out + row * a.out_stride;
-        if (std::all_of(out, out + a.group * dim, [](float value) { return std::isfinite(value); })) continue;
-        attend_cells<cells>({1, a.group, dim, a.queries + row * a.query_stride, a.query_stride, a.keys, a.values, a.kv_stride, a.cells, a.position + row,
-                             a.window, a.scale, a.cap, out, a.out_stride});
+        Floats none{};
+        for (int64_t query = row * a.group; query < (row + 1) * a.group; query++) {
+            const float inverse = 1.0f / sum_of(softmax[query].total);
+            for (int64_t at = 0; at < dim; at += WIDTH, out += WIDTH) {
+                const Floats value = load(sums + query * dim + at) * inverse;
+                none += value * 0.0f;
+                store(out, value);
+            }
+        }
+        if (a.rows > 1 && std::isnan(sum_of(none)))
+            attend_cells<cells>({1, a.group, dim, a.queries + row * a.query_stride, a.query_stride, a.keys, a.values, a.kv_stride, a.cells, a.position + row,
+                                 a.window, a.scale, a.cap, a.out + row * a.out_stride, a.out_stride});
     }
 }
 
