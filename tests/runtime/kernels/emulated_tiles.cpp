@@ -47,13 +47,10 @@ struct Emulated {
         return tiles[T];
     }
 
-    template <int T>
-    static void zero() { std::memset(tile<T>().bytes, 0, sizeof tiles[T].bytes); }
-
     // Rows and bytes that are not of the tile's shape become zero.
     template <int T>
     static void load(const void* from, int64_t stride) {
-        zero<T>();
+        std::memset(tile<T>().bytes, 0, sizeof tiles[T].bytes);
         for (int r = 0; r < tiles[T].rows; r++) std::memcpy(tiles[T].bytes[r], static_cast<const char*>(from) + r * stride, tiles[T].row_bytes);
     }
 
@@ -62,7 +59,7 @@ struct Emulated {
         for (int r = 0; r < tile<T>().rows; r++) std::memcpy(static_cast<char*>(to) + r * stride, tiles[T].bytes[r], tiles[T].row_bytes);
     }
 
-    template <int C, int A, int B, bool IS_SIGNED>
+    template <int C, int A, int B>
     static void multiply() {
         static_assert(C != A && A != B && B != C, "three tiles");
         Tile &c = tile<C>(), &a = tile<A>(), &b = tile<B>();
@@ -73,10 +70,7 @@ struct Emulated {
                 for (int n = 0; n < b.row_bytes / 4; n++) {
                     int32_t sum;
                     std::memcpy(&sum, c.bytes[m] + 4 * n, 4);
-                    for (int i = 0; i < 4; i++) {
-                        const uint8_t weight = b.bytes[k][4 * n + i];
-                        sum += static_cast<int8_t>(a.bytes[m][4 * k + i]) * (IS_SIGNED ? static_cast<int8_t>(weight) : static_cast<int>(weight));
-                    }
+                    for (int i = 0; i < 4; i++) sum += static_cast<int8_t>(a.bytes[m][4 * k + i]) * static_cast<int8_t>(b.bytes[k][4 * n + i]);
                     std::memcpy(c.bytes[m] + 4 * n, &sum, 4);
                 }
     }

@@ -28,7 +28,7 @@ struct Prepared {
     typename Set::template Weights<BITS> weights[GROUPS][Set::VECTORS];
     typename Set::Scales scales[Set::VECTORS];
     typename Set::Floats minimums[Set::VECTORS];
-    typename Set::Scales fine[2][Set::VECTORS];  // of 6 bits: integers, of the halves of the block
+    typename Set::Scales fine[BITS == 6 ? 2 : 0][Set::VECTORS];  // integers, of the halves of the block
 };
 
 // Weights of a group, for the outputs from `first` of a panel on; the second four groups of a block are in the high halves of the bytes.

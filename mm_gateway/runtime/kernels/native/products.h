@@ -27,11 +27,16 @@ template <int R>
 class Rows {
 public:
     Rows(const Activations* x, int64_t blocks) : stride(blocks * static_cast<int64_t>(sizeof(Activations))) {
-#pragma GCC unroll 4
+#pragma GCC unroll 6
         for (int i = 0; i < (R + 2) / 3; i++) {
             base[i] = reinterpret_cast<const char*>(x) + 3 * i * stride;
             asm("" : "+r"(base[i]));
         }
+    }
+    // To the next block.
+    FUSED void advance() {
+#pragma GCC unroll 6
+        for (const char*& from : base) from += sizeof(Activations);
     }
     const Activations& operator[](int r) const { return *reinterpret_cast<const Activations*>(base[r / 3] + r % 3 * stride); }
 

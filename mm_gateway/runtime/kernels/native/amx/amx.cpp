@@ -11,9 +11,6 @@ struct Instructions {
     static void release() { asm volatile("tilerelease"); }
 
     template <int T>
-    static void zero() { asm volatile("tilezero %%tmm%c0" ::"i"(T)); }
-
-    template <int T>
     static void load(const void* from, int64_t stride) {
         asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(T) : "memory");
     }
@@ -23,11 +20,8 @@ struct Instructions {
         asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride), "i"(T) : "memory");
     }
 
-    template <int C, int A, int B, bool IS_SIGNED>
-    static void multiply() {
-        if (IS_SIGNED) asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
-        else asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
-    }
+    template <int C, int A, int B>
+    static void multiply() { asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
 };
 
 void quantize(const Layer& layer, const float* x, Activations* to, int64_t first, int64_t last) {

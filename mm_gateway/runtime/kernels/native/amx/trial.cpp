@@ -23,7 +23,7 @@ namespace {
 
 constexpr int64_t INPUTS = 1237, OUTPUTS = 259;  // neither a whole number of blocks nor of panels
 constexpr int64_t ROWS[] = {70, 30};             // full tiles and rows beyond them; a tile that begins before it would
-constexpr int ROUNDS = 10;
+constexpr int ROUNDS = 20;
 constexpr unsigned LIMIT_S = 10;
 
 // A layer of random weights and its activations, with room for the results of two kernels.
