@@ -25,8 +25,8 @@ Weights = Literal["fp32", "fp16", "bf16"] | BlockWeights
 BITS: Mapping[BlockWeights, int] = {"int8": 8, "int4": 4}
 
 FP16_MAX = 65504.0
-# The largest magnitude that each kind can hold: scales and minimums of blocks are fp16, too.
-_LARGEST = {"fp16": FP16_MAX, "bf16": FP16_MAX, "int8": 127 * FP16_MAX, "int4": FP16_MAX / 2}
+# The largest magnitude that blocks can hold, whose scales and minimums are fp16.
+_LARGEST: Mapping[Weights, float] = {"int8": 127 * FP16_MAX, "int4": FP16_MAX / 2}
 
 
 class PackedLinear(nn.Module):
@@ -60,7 +60,7 @@ def _values(weight: torch.Tensor | Blocks) -> torch.Tensor:
 
 
 class PackedLinearFp16(PackedLinear):
-    """16-bit weights, fp32 arithmetic. bf16 weights are kept as fp16: three more bits of precision, within fp16's range."""
+    """fp16 weights, fp32 arithmetic. Those of bf16 become fp16, too: three more bits of precision, within fp16's range."""
 
     def _pack(self, weight: torch.Tensor | Blocks) -> None:
         self._packed = torch.ops.quantized.linear_prepack_fp16(_values(weight), self._bias)
@@ -74,7 +74,7 @@ class KernelLinear(PackedLinear):
     """By our own kernels: numbers of 16 or 32 bits, or blocks, whose activations are quantized to 8 bits for each row and block.
 
     Args:
-        weight: fp16 stays so, other numbers are held in fp32.
+        weight: fp16 and bf16 stay so, other numbers are held in fp32.
     """
 
     def _pack(self, weight: torch.Tensor | Blocks) -> None:
@@ -89,29 +89,33 @@ class KernelLinear(PackedLinear):
 def packed_linear(weight: torch.Tensor | Blocks | StoredRows, bias: torch.Tensor | None, weights: Weights) -> PackedLinear:
     """The packed form of a layer: blocks as they are; numbers as `weights`, or at fp32 where that kind cannot hold them.
 
-    Without compiled kernels what has few bits is held in 16.
+    Without compiled kernels what has few bits is held in fp16.
     """
-    if isinstance(weight, StoredRows) and not (needs_rows_only(weights) and _fits(weight, weights)):
+    if isinstance(weight, StoredRows) and not needs_rows_only(weights):
         weight = weight[:]
     if library() is None and not isinstance(weight, StoredRows):
-        return (PackedLinear if _needs_fp32(weight, weights) else PackedLinearFp16)(weight, bias)
+        needs_fp32 = not isinstance(weight, Blocks) and (weights == "fp32" or not _fits(weight, FP16_MAX))
+        return (PackedLinear if needs_fp32 else PackedLinearFp16)(weight, bias)
     if isinstance(weight, Blocks):
         return KernelLinear(weight, bias)
-    if not isinstance(weight, StoredRows):
-        if _needs_fp32(weight, weights):
-            return KernelLinear(weight.float(), bias)
-        weight = weight.detach()
-        if weights not in BITS:
-            return KernelLinear(weight.half(), bias)
-    return KernelLinear(quantize_8bit(weight) if weights == "int8" else quantize_4bit(weight), bias)
+    if weights in _LARGEST and _fits(weight, _LARGEST[weights]):
+        return KernelLinear(quantize_8bit(weight) if weights == "int8" else quantize_4bit(weight), bias)
+    numbers = weight[:].detach()
+    return KernelLinear(numbers.to(torch.float32 if weights in BITS else number_type(numbers, weights)), bias)
 
 
-def _needs_fp32(weight: torch.Tensor | Blocks, weights: Weights) -> bool:
-    return not isinstance(weight, Blocks) and not (weights in _LARGEST and _fits(weight, weights))
+def number_type(weight: torch.Tensor, weights: Weights) -> torch.dtype:
+    """What numbers are held in: as `weights`, or fp32 where that cannot hold them. Those that have 16 bits stay as they are."""
+    if weights == "fp32":
+        return torch.float32
+    if weight.dtype in (torch.float16, torch.bfloat16):
+        return weight.dtype
+    held = torch.bfloat16 if weights == "bf16" else torch.float16
+    return held if _fits(weight, torch.finfo(held).max) else torch.float32
 
 
-def _fits(weight: torch.Tensor | StoredRows, weights: Weights) -> bool:
-    bound, step = _LARGEST[weights], 4096
+def _fits(weight: torch.Tensor | StoredRows, bound: float) -> bool:
+    step = 4096
     extremes = (weight[first : first + step].aminmax() for first in range(0, weight.shape[0], step))  # a copy, as by `abs`, would be large
     return all(bool(-bound <= low and high <= bound) for low, high in extremes)
 

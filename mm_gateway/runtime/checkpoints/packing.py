@@ -24,6 +24,7 @@ from mm_gateway.runtime.checkpoints.packed_linear import (
     StoredEmbedding,
     Weights,
     needs_rows_only,
+    number_type,
     packed_linear,
 )
 from mm_gateway.runtime.checkpoints.stored.stored_tensors import StoredRows
@@ -145,8 +146,8 @@ def pack_layers(model: nn.Module, weights: Weights, reader: WeightReader) -> int
 
 def _join(module: nn.Module, names: tuple[str, ...], members: list[nn.Linear], weights: Weights, reader: WeightReader) -> None:
     read = [reader.read_layer(member.weight) for member in members]
-    # A GGUF file may have one of them in other blocks than the rest.
-    kinds = [weight.kind if isinstance(weight, Blocks) else None for weight in read]
+    # A GGUF file may have one of them in other blocks, or other numbers, than the rest.
+    kinds = [weight.kind if isinstance(weight, Blocks) else weight.dtype for weight in read]
     for _, neighbours in groupby(range(len(kinds)), key=kinds.__getitem__):
         chosen = list(neighbours)
         biases = [_bias(members[index], reader) for index in chosen]
@@ -189,7 +190,7 @@ def _replace(
             embedding = KernelLinear(weight, None)
             setattr(module, name, LayerEmbedding(embedding, is_shared=False, scale=_scale(layer)))
         else:
-            setattr(module, name, StoredEmbedding(weight, _stored_dtype(weights), _scale(layer)))
+            setattr(module, name, StoredEmbedding(weight, number_type(weight, weights), _scale(layer)))
         return
     # The largest layers of small models, embeddings that are the output layer, would take several times their place in blocks.
     in_rows = isinstance(layer, nn.Linear) and needs_rows_only(weights)
@@ -205,7 +206,7 @@ def _replace(
         else:
             numbers = weight.dequantize() if isinstance(weight, Blocks) else weight
             assert isinstance(numbers, torch.Tensor)  # rows become blocks by kernels
-            embeddings = StoredEmbedding(numbers, _stored_dtype(weights), scale)
+            embeddings = StoredEmbedding(numbers, number_type(numbers, weights), scale)
         shares_with.set_input_embeddings(embeddings)
     setattr(module, name, packed)
 
@@ -236,10 +237,6 @@ def _concatenated(pieces: list[torch.Tensor | Blocks]) -> torch.Tensor | Blocks:
     """Layers one below the other, all in blocks of one kind or none."""
     blocks = [piece for piece in pieces if isinstance(piece, Blocks)]
     return joined(blocks) if blocks else torch.cat([piece for piece in pieces if isinstance(piece, torch.Tensor)])
-
-
-def _stored_dtype(weights: Weights) -> torch.dtype:
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}.get(weights, torch.float16)
 
 
 class JoinedLinear:

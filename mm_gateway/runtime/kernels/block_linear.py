@@ -81,7 +81,8 @@ def _whole_panels(tensor: torch.Tensor) -> torch.Tensor:
 
 def _pairs(numbers: torch.Tensor) -> torch.Tensor:
     """[outputs, inputs] bf16 -> [outputs, pairs] int32, the even input in the lower half."""
-    return torch.nn.functional.pad(numbers, (0, numbers.shape[1] % 2)).contiguous().view(torch.int32)
+    odd = numbers.shape[1] % 2
+    return (torch.nn.functional.pad(numbers, (0, odd)) if odd else numbers.contiguous()).view(torch.int32)
 
 
 def _in_panels(rows: torch.Tensor) -> torch.Tensor:

@@ -63,9 +63,24 @@ def test_values_beyond_fp16_stay_fp32() -> None:
 
     assert bits(weight, "fp16") == 32
     assert bits(weight.clamp(-1, 1), "fp16") == 16
+    assert bits(weight, "bf16") == 16
+    assert bits(weight * float("inf"), "bf16") == 32
     assert bits(weight, "int8") == 8
     assert bits(weight, "int4") == 32
     assert bits(weight * 100, "int8") == 32
+
+
+@pytest.mark.parametrize("weights", ["fp16", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.inference_mode()
+def test_numbers_of_16_bits_stay_the_same_numbers(weights: Any, dtype: torch.dtype) -> None:
+    weight = (torch.randn(20, 33) * 1e-4).to(dtype)
+    if dtype == torch.bfloat16:
+        weight[3, 4], weight[5, 6] = 1e30, 1e-30  # beyond fp16 on either side
+    layer = packed_linear(weight, None, weights)
+    assert isinstance(layer, KernelLinear)
+    assert layer.bits == 16
+    assert torch.equal(layer.kernel.rows(torch.arange(20)), weight.float())
 
 
 def test_embeddings_are_stored_as_saved_and_given_as_fp32() -> None:

@@ -43,6 +43,7 @@ LIBRARY = library()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no C++ compiler")
 
 TOKENS = 12
+FEWER_BITS = [{"dtype": "fp16"}, {"dtype": "bf16"}, {"quantization": "8bit"}, {"quantization": "4bit"}]
 GREEDY = GenerationConfig(max_new_tokens=TOKENS, temperature=0, ignore_eos=True)
 Factory = Callable[..., InferenceEngine]
 
@@ -135,7 +136,7 @@ def test_gpt2_as_wide_as_it_is_equals_generate(tmp_path: Path, make_engine: Fact
     assert all(is_greedy(model, ids, tokens) for ids, tokens in zip(prompts, found, strict=True))
 
 
-@pytest.mark.parametrize("held", [{"dtype": "fp32"}, {"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
+@pytest.mark.parametrize("held", [{"dtype": "fp32"}, *FEWER_BITS])
 @pytest.mark.parametrize("family", ["llama", "mistral, a window", "qwen2 moe, a dense layer", "gpt2"])
 def test_not_a_bit_depends_on_chunks_or_neighbours(family: str, held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:
     folder, _ = save(tmp_path, FAMILIES[family]())
@@ -215,7 +216,7 @@ def test_what_is_drawn_does_not_depend_on_which_other_rows_are_wanted(family: st
     assert found[0] == found[1] and len(found[0]) == 3
 
 
-@pytest.mark.parametrize("held", [{"dtype": "fp16"}, {"quantization": "8bit"}, {"quantization": "4bit"}])
+@pytest.mark.parametrize("held", FEWER_BITS)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_other_precisions_compute_what_the_modules_compute(family: str, held: dict[str, str], tmp_path: Path, make_engine: Factory) -> None:
     folder, _ = save(tmp_path, FAMILIES[family]())
