@@ -43,6 +43,18 @@ def parsed(text: str) -> Any:
         raise yaml.YAMLError("it is nested too deeply") from None
 
 
+def file_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        ConfigurationError: it is no file. OSError, UnicodeDecodeError: it cannot be read.
+    """
+    # A pipe would be waited for until somebody writes to it, and be empty when it is read again; a device may never end.
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{path} is no file; a folder, a pipe or a device is not read")
+    return path.read_text(encoding="utf-8")
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """A file's content; {} where it is empty.
 
@@ -50,10 +62,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigurationError: it cannot be read, or is no mapping.
     """
     try:
-        # A pipe would be waited for until somebody writes to it, and be empty when it is read again.
-        if path.exists() and not path.is_file():
-            raise ConfigurationError(f"{path} is no file; a folder, a pipe or a device cannot hold settings")
-        content = parsed(path.read_text(encoding="utf-8"))
+        content = parsed(file_text(path))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from mm_gateway.configuration.yaml_file import parsed
+from mm_gateway.configuration.yaml_file import file_text, parsed
 from mm_gateway.core import ChatInput, GenerationRequest, ToolUse
 from mm_gateway.errors import ConfigurationError, InvalidRequestError
 from mm_gateway.work_pools import ENCODING
@@ -71,7 +71,7 @@ class Script:
 
     def _read(self) -> list[ScriptedReply]:
         try:
-            given = parsed(self._path.read_text(encoding="utf-8"))
+            given = parsed(file_text(self._path))
             replies = msgspec.convert([_as_reply(entry) for entry in given] if isinstance(given, list) else given, list[ScriptedReply])
         except OSError as error:
             raise ConfigurationError(f"script {self._path} cannot be read: {error.strerror}") from error

@@ -130,7 +130,7 @@ async def test_a_pipe_in_place_of_the_models_is_refused_and_nobody_waits_for_it(
         async with asyncio.timeout(15):
             broken = await client.post("/admin/reload", headers=ADMIN)
             assert broken.status_code == 400
-            assert "models.yaml is no file; a folder, a pipe or a device cannot hold settings" in broken.json()["error"]["message"]
+            assert "models.yaml is no file; a folder, a pipe or a device is not read" in broken.json()["error"]["message"]
             assert await models_of(client) == ["m"]
             (tmp_path / "models.yaml").unlink()
             write_models(tmp_path, n=MOCK)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,15 @@ async def test_a_call_of_a_tool_that_the_request_does_not_have_is_refused_and_sa
 def test_a_file_that_is_no_script_is_an_error_at_start(tmp_path: Path, replies: str) -> None:
     with pytest.raises(ConfigurationError, match="script"):
         scripted(tmp_path, replies)
+
+
+async def test_a_pipe_in_place_of_a_script_is_refused_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    mock = scripted(tmp_path)
+    (tmp_path / "replies.yaml").unlink()
+    os.mkfifo(tmp_path / "replies.yaml")
+    async with asyncio.timeout(15):
+        with pytest.raises(ConfigurationError, match=r"replies.yaml is no file; a folder, a pipe or a device is not read"):
+            await replied(mock)
 
 
 def test_a_script_is_found_from_the_folder_of_models_yaml_and_only_a_mock_has_one(tmp_path: Path) -> None:
