@@ -40,6 +40,7 @@ from mm_gateway.api.responses.background import BackgroundResponses
 from mm_gateway.api.responses.sealed_texts import SealedTexts
 from mm_gateway.api.responses.store import ResponseStore
 from mm_gateway.backends.searching import Searcher
+from mm_gateway.backends.upstream.hops import came_through
 from mm_gateway.catalog import Catalog
 from mm_gateway.configuration.settings import Settings
 from mm_gateway.timeline import follow
@@ -74,6 +75,7 @@ class GatewayApp(Litestar):
         if tracing is not None:
             state["trace"] = tracing.begin(record, scope["path"], scope["headers"])
         follow(record.timeline)
+        came_through(scope["headers"])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

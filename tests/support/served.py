@@ -18,10 +18,17 @@ from mm_gateway.configuration.server_settings import LimitSettings, ServerSettin
 
 
 @contextmanager
-def served(app: GatewayApp, limits: LimitSettings = LimitSettings(), /, **settings: float) -> Iterator[int]:  # noqa: B008 - it is frozen
-    """A port that answers. settings: of `server:`."""
+def served(
+    app: GatewayApp,
+    limits: LimitSettings = LimitSettings(),  # noqa: B008 - it is frozen
+    /,
+    *,
+    port: int = 0,
+    **settings: float,
+) -> Iterator[int]:
+    """A port that answers. port: 0: any free one. settings: of `server:`."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", port))
         listener.listen()
         config = msgspec.structs.replace(ServerSettings(log_level="error", shutdown_grace_s=1), **settings)
         server = uvicorn.Server(uvicorn_config(app, config, limits))

@@ -24,8 +24,9 @@ Kind = Literal["failed", "busy", "unfit", "too small", "refused"]
 is wrong, or cannot be helped, wherever it goes."""
 
 _BUSY = (429, 529)
-_UNFIT = (404, 405, 415, 501)
-"""Of a server that has no such endpoint, which says nothing of its health: a client may ask for anything."""
+_UNFIT = (404, 405, 415, 501, 508)
+"""Of a server that has no such endpoint, or would ask the group again (508), which says nothing of its health: a client may ask for
+anything."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -57,7 +58,7 @@ def verdict_of(error: BaseException) -> Verdict:
 def _of_upstream(error: UpstreamError) -> Verdict:
     if error.status in _BUSY:
         return Verdict("busy", error.retry_after_s)
-    if error.status >= 500 and error.status != 501:
+    if error.status >= 500 and error.status not in _UNFIT:
         return Verdict("failed", error.retry_after_s)
     if error.status == 408:
         return Verdict("failed")

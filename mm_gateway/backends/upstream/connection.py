@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from mm_gateway.backends.upstream.hops import Hop
 from mm_gateway.backends.upstream.protocol import WireError
 from mm_gateway.backends.upstream.rate_limits import allowance_in
 from mm_gateway.backends.upstream.reported_errors import error_in_text
@@ -59,6 +60,7 @@ class Connection:
         self._key_headers = headers or bearer
         self._name = name
         self._config = config
+        self._hop = Hop()
         self._client: httpx.AsyncClient | None = None
         self._has_health = self._tells_state = True
         self.state = "ready"
@@ -74,10 +76,13 @@ class Connection:
         """The reply to a request, of status 200, its body not read yet.
 
         Raises:
-            UpstreamError: the server refuses, cannot be reached, breaks off, or is silent for `timeout_s`.
+            UpstreamError: the server refuses, cannot be reached, breaks off, or is silent for `timeout_s`; the request came this way
+                before (508).
             ConfigurationError: its key is not set.
         """
-        headers = self._headers() | {"content-type": "application/json"}
+        if self._hop.was_taken():
+            raise self._circle()
+        headers = self._headers() | self._hop.header() | {"content-type": "application/json"}
         content = await off_loop(sum(map(_size, body.values())), msgspec.json.encode, body)
         try:
             with span("upstream", model=self._name, url=url) as asked:
@@ -189,6 +194,10 @@ class Connection:
 
     def _at(self) -> str:
         return f"The upstream server of {self._name} ({self._config.base_url})"
+
+    def _circle(self) -> UpstreamError:
+        what = "was asked for this request before, which came back from there: the entries or groups of these gateways name each other"
+        return UpstreamError(f"{self._at()} {what}", status=508, code="loop_detected")
 
     def _late(self, what: str) -> UpstreamError:
         return UpstreamError(f"{self._at()} did not answer in time ({what}). Try again, or raise timeout_s", status=504)
