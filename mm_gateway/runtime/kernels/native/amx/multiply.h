@@ -20,7 +20,7 @@
 namespace {
 
 constexpr int TALL = 16;   // rows of a tile
-constexpr int LEAST = 12;  // rows that are worth a tile
+constexpr int LEAST = 13;  // rows for each tile, on an average, that are worth it
 
 // Tiles 0 and 1 hold sums, 2 and 3 activations, 4 and 5 weights. The operand of ldtilecfg.
 struct Configuration {
@@ -41,8 +41,9 @@ constexpr int WIDTH = Tiles::VECTORS * Tiles::OUTPUTS;  // of totals
 template <class Instructions, int BITS>
 class Product {
 public:
-    Product(const Prepared<Tiles, BITS>* prepared, int64_t count, const Activations* x, int64_t blocks)
-        : prepared(prepared), count(count), x(x), blocks(blocks) {}
+    // next: quants to fetch meanwhile, of the first panel, or null.
+    Product(const Prepared<Tiles, BITS>* prepared, int64_t count, const Activations* x, int64_t blocks, const uint8_t* next)
+        : prepared(prepared), count(count), x(x), blocks(blocks), next(next) {}
 
     // Adds to totals [16][WIDTH] those of V panels.
     template <int V>
@@ -64,6 +65,11 @@ private:
         Instructions::template multiply<C, 2 + C, 4 + C>();
     }
 
+    // Of a panel, what comes AHEAD of a block; behind the last one that is harmless.
+    FUSED void fetch_next(int v, int64_t block) const {
+        if (next != nullptr) fetch<Tiles, BITS, 1>(next + (v * blocks + block) * quant_bytes(BITS), blocks);
+    }
+
     // The first two blocks of a panel.
     FUSED void begin(int v) const {
         multiply<0>(prepared[0].weights[0][v], x[0]);
@@ -80,15 +86,19 @@ private:
         Rows<TALL> rows(x, blocks);
         int64_t block = 0;
         for (; block + 2 < count; block += 2) {
+            fetch_next(AT, block);
             Instructions::template store<0>(sums[0], 4 * PANEL);
             multiply<0>(prepared[block + 2].weights[0][AT], (&rows[0])[2]);
             scale<AT>(prepared[block], rows, sums[0], total);
             rows.advance();
+            fetch_next(AT, block + 1);
             Instructions::template store<1>(sums[1], 4 * PANEL);
             if (block + 3 < count) multiply<1>(prepared[block + 3].weights[0][AT], (&rows[0])[2]);
             scale<AT>(prepared[block + 1], rows, sums[1], total);
             rows.advance();
         }
+        fetch_next(AT, block);
+        fetch_next(AT, block + 1);
         Instructions::template store<0>(sums[0], 4 * PANEL);
         if (block + 1 < count) Instructions::template store<1>(sums[1], 4 * PANEL);
         if (AT + 1 < V) begin(AT + 1);
@@ -112,6 +122,7 @@ private:
     int64_t count;
     const Activations* x;
     int64_t blocks;
+    const uint8_t* next;
 };
 
 // V panels of 16 to MOST_ROWS rows. Where the last tile is not full it begins earlier: some rows are computed twice, with the same results.
@@ -123,17 +134,15 @@ void multiply_panels_by_tiles(const Layer& layer, const Activations* x, float* y
     Prepared<Tiles, BITS> prepared[AT_ONCE];
     for (int64_t part = 0; part < parts; part++) {
         const int64_t block = blocks * part / parts, count = blocks * (part + 1) / parts - block;
-        for (int64_t i = 0; i < count; i++) {
-            fetch<Tiles, BITS, V>(layer.quants + (panel * blocks + block + AHEAD + i) * quant_bytes(BITS), blocks);
-            prepare<Tiles, BITS, IS_FINE>(layer, panel, V, block + i, prepared[i]);
-        }
+        for (int64_t i = 0; i < count; i++) prepare<Tiles, BITS, IS_FINE>(layer, panel, V, block + i, prepared[i]);
+        const uint8_t* next = layer.quants + (panel * blocks + block + AHEAD) * quant_bytes(BITS);
         for (int64_t tile = 0; tile < tiles; tile++) {
             const int64_t from = std::min(tile * TALL, rows - TALL);
             if (part == parts - 1) {  // y is fetched while the last blocks are multiplied
                 for (int r = 0; r < TALL; r++)
                     for (int p = 0; p < V; p++) __builtin_prefetch(y + (from + r) * y_stride + (panel + p) * PANEL, 1);
             }
-            Product<Instructions, BITS>(prepared, count, x + from * blocks + block, blocks).template add<V>(totals[tile]);
+            Product<Instructions, BITS>(prepared, count, x + from * blocks + block, blocks, tile == 0 ? next : nullptr).template add<V>(totals[tile]);
             if (part == parts - 1) {
                 for (int r = 0; r < TALL; r++)
                     for (int p = 0; p < V; p++) store_row(layer, totals[tile] + r * WIDTH + p * PANEL, y + (from + r) * y_stride, panel + p);
@@ -163,19 +172,17 @@ void multiply_by_tiles(const Layer& layer, const Activations* x, float* y, int64
 template <class Instructions>
 void multiply_or_leave(const Kernels& others, const Layer& layer, const Activations* x, float* y, int64_t y_stride, int64_t rows, int64_t first,
                        int64_t last) {
-    const int64_t tiles = rows >= TALL && layer.kind != Q6F ? (rows + TALL - LEAST) / TALL : 0, done = std::min(tiles * TALL, rows);
-    if (done > 0) {
-        Instructions::configure(Configuration());
-        switch (layer.kind) {
-            case Q8: multiply_by_tiles<Instructions, 8, false>(layer, x, y, y_stride, done, first, last); break;
-            case Q4: multiply_by_tiles<Instructions, 4, false>(layer, x, y, y_stride, done, first, last); break;
-            case Q5: multiply_by_tiles<Instructions, 5, false>(layer, x, y, y_stride, done, first, last); break;
-            case Q4F: multiply_by_tiles<Instructions, 4, true>(layer, x, y, y_stride, done, first, last); break;
-            case Q5F: multiply_by_tiles<Instructions, 5, true>(layer, x, y, y_stride, done, first, last); break;
-        }
-        Instructions::release();
+    if (rows < TALL || rows < (rows + TALL - 1) / TALL * LEAST || layer.kind == Q6F)
+        return others.multiply(layer, x, y, y_stride, rows, first, last);
+    Instructions::configure(Configuration());
+    switch (layer.kind) {
+        case Q8: multiply_by_tiles<Instructions, 8, false>(layer, x, y, y_stride, rows, first, last); break;
+        case Q4: multiply_by_tiles<Instructions, 4, false>(layer, x, y, y_stride, rows, first, last); break;
+        case Q5: multiply_by_tiles<Instructions, 5, false>(layer, x, y, y_stride, rows, first, last); break;
+        case Q4F: multiply_by_tiles<Instructions, 4, true>(layer, x, y, y_stride, rows, first, last); break;
+        case Q5F: multiply_by_tiles<Instructions, 5, true>(layer, x, y, y_stride, rows, first, last); break;
     }
-    if (done < rows) others.multiply(layer, x + done * blocks_of(layer), y + done * y_stride, y_stride, rows - done, first, last);
+    Instructions::release();
 }
 
 }  // namespace

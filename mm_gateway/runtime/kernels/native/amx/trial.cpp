@@ -22,7 +22,7 @@
 namespace {
 
 constexpr int64_t INPUTS = 1237, OUTPUTS = 259;  // neither a whole number of blocks nor of panels
-constexpr int64_t ROWS[] = {70, 30};             // full tiles and rows beyond them; a tile that begins before it would
+constexpr int64_t ROWS[] = {70, 30};             // several tiles, the last of which begins before it would; two such
 constexpr int ROUNDS = 20;
 constexpr unsigned LIMIT_S = 10;
 
