@@ -20,8 +20,10 @@ from mm_gateway.core import Embedding, EmbeddingInput, Usage
 from mm_gateway.errors import InvalidRequestError
 from tests.support.scripted_backend import ScriptedBackend, app_over
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 async def client(gpt2_checkpoint: Path) -> AsyncIterator[AsyncTestClient]:
     models = {
         "mock": ModelConfig(model_name="mock", backend="mock", max_context_length=50),
