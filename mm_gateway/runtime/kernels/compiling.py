@@ -18,7 +18,7 @@ _SOURCES = Path(__file__).parent / "native"
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni")
-_AMX = ("amx/amx.cpp", _AVX512)
+_AMX = [("amx/amx.cpp", _AVX512), ("amx/numbers.cpp", _AVX512)]
 _TIMEOUT_S = 900  # of a busy machine; half a minute of computing on a quiet one
 
 
@@ -44,7 +44,8 @@ def compile_library(folder: Path) -> Path:
     target = folder / library_name()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as work:
-        units = [unit for unit in _units() if unit != _AMX or _knows_amx(compiler, Path(work))]
+        knows_amx = _knows_amx(compiler, Path(work))
+        units = [unit for unit in _units() if unit not in _AMX or knows_amx]
         objects = [Path(work) / f"{index}.o" for index in range(len(units))]
         commands = [
             [compiler, *_FLAGS, *flags, "-c", str(_SOURCES / source), "-o", str(file)]
@@ -63,7 +64,7 @@ def _units() -> list[tuple[str, tuple[str, ...]]]:
     if platform.machine() in ("x86_64", "AMD64"):
         units += [("avx2.cpp", _AVX2), ("avx2.cpp", (*_AVX2, "-mavxvnni")), ("avx512_vnni.cpp", _AVX512)]
         units += [("float_kernels.cpp", _AVX2), ("float_kernels.cpp", _AVX512)]
-        units += [("amx/trial.cpp", ()), _AMX] if platform.system() == "Linux" else []
+        units += [("amx/trial.cpp", ()), *_AMX] if platform.system() == "Linux" else []
     return units
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,29 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm_gateway.runtime.kernels import compiling
 from mm_gateway.runtime.kernels.block_linear import BlockLinear
 from mm_gateway.runtime.kernels.blocks import Blocks
 from mm_gateway.runtime.kernels.library import library, use_kernels
+from tests.runtime.kernels.native_kernels import NATIVE, compiled_for_avx512, has_kernels
 from tests.runtime.kernels.test_block_linear import MAKERS
 
 LIBRARY = library()
-NATIVE = Path(compiling.__file__).parent / "native"
 INPUTS = (5, 32, 33, 128, 160, 250, 512, 1100)
 SHAPES = [(kind, inputs) for kind in MAKERS for inputs in INPUTS if not kind.endswith("F") or inputs >= 250]  # fine ones have 256 or more
 
 
-def uses(name: str) -> bool:
-    try:
-        assert LIBRARY is not None
-        use_kernels(LIBRARY, name)
-    except ValueError:
-        return False
-    use_kernels(LIBRARY, "")
-    return True
-
-
-pytestmark = pytest.mark.skipif(LIBRARY is None or not uses("avx512_vnni"), reason="no C++ compiler, or no AVX-512 VNNI to compare with")
+pytestmark = pytest.mark.skipif(not has_kernels("avx512_vnni"), reason="no C++ compiler, or no AVX-512 VNNI to compare with")
 
 
 class Trial(ctypes.Structure):
@@ -44,13 +32,12 @@ class Trial(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def emulation(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folder = tmp_path_factory.mktemp("emulation")
-    sources = {Path(__file__).with_name("emulated_tiles.cpp"): "-O1", NATIVE / "avx512_vnni.cpp": "-O0", NATIVE / "amx/trial.cpp": "-O0"}
-    command = [compiling.find_compiler(), *compiling._FLAGS, *compiling._AVX512, f"-I{NATIVE}"]
-    running = [subprocess.Popen([*command, at, "-c", file, "-o", folder / f"{file.stem}.o"]) for file, at in sources.items()]
-    assert [process.wait(timeout=300) for process in running] == [0, 0, 0]
-    subprocess.run([compiling.find_compiler(), "-shared", *folder.glob("*.o"), "-o", folder / "emulation.so"], check=True)
-    loaded = ctypes.CDLL(str(folder / "emulation.so"))
+    here = Path(__file__).parent
+    sources = {
+        here / "emulated_blocks.cpp": "-O1",
+        **dict.fromkeys((NATIVE / "avx512_vnni.cpp", NATIVE / "amx/trial.cpp", NATIVE / "float_kernels.cpp"), "-O0"),
+    }
+    loaded = compiled_for_avx512(tmp_path_factory.mktemp("emulation"), sources)
     loaded.first_fault.restype = ctypes.c_char_p
     for function in (loaded.emulated, loaded.known):
         function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 4
@@ -60,7 +47,7 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 @pytest.fixture(params=["emulated", "real"])
 def amx(request: pytest.FixtureRequest, emulation: ctypes.CDLL) -> Iterator[str]:
-    if request.param == "real" and not uses("amx"):
+    if request.param == "real" and not has_kernels("amx"):
         pytest.skip("this processor has no AMX")
     yield request.param
     assert emulation.first_fault() == b""
@@ -164,11 +151,20 @@ def test_a_trial_tells_slow_wrong_and_crashing_kernels(emulation: ctypes.CDLL) -
     assert not crashing.finished and not crashing.equal
 
 
+def test_a_trial_tells_wrong_and_crashing_kernels_of_numbers(emulation: ctypes.CDLL) -> None:
+    known, wrong, crashing = found = [Trial() for _ in range(3)]
+    for which, trial in enumerate(found):
+        emulation.trial_of_floats(which, ctypes.byref(trial))
+    assert known.finished and known.equal and all(times > 0 for times in known.times)
+    assert wrong.finished and not wrong.equal
+    assert not crashing.finished and not crashing.equal
+
+
 def test_a_processor_with_amx_passes_its_trial() -> None:
     assert LIBRARY is not None
     information = Path("/proc/cpuinfo")
     if not information.exists() or "amx_int8" not in information.read_text():
-        assert not uses("amx")
+        assert not has_kernels("amx")
         assert LIBRARY.block_linear_amx_report() == b""
     else:
-        assert uses("amx"), LIBRARY.block_linear_amx_report()
+        assert has_kernels("amx"), LIBRARY.block_linear_amx_report()

@@ -7,6 +7,7 @@
 
 #include "amx/trial.h"
 #include "kernels.h"
+#include "operands.h"
 #include "threads.h"
 
 namespace {
@@ -14,17 +15,21 @@ namespace {
 const Kernels* kernels = &portable_kernels;
 const FloatKernels* floats = &portable_floats;
 
-// The calling thread's memory for quantized activations; it grows to the largest chunk and is kept.
-Activations* scratch(size_t count) {
-    thread_local std::vector<Activations> kept;
-    if (kept.size() < count) kept.resize(count);
-    return kept.data();
+// The calling thread's memory for prepared activations; it grows to the largest chunk and is kept.
+char* scratch(size_t bytes) {
+    struct alignas(64) Line {
+        char bytes[64];
+    };
+    thread_local std::vector<Line> kept;
+    if (kept.size() * sizeof(Line) < bytes) kept.resize((bytes + sizeof(Line) - 1) / sizeof(Line));
+    return reinterpret_cast<char*>(kept.data());
 }
 
 // Multiplications that are worth another thread's start.
 constexpr int64_t WORTHWHILE = 1 << 18;
 // Rows whose activations stay in the second-level cache while the weights pass by.
 constexpr int64_t CHUNK_BYTES = 1 << 19;
+constexpr int64_t CHUNK_OF_NUMBERS = 256;
 
 struct Choice {
     const Kernels* blocks;
@@ -38,11 +43,20 @@ Choice find(const char* name) {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-    const Choice choices[] = {
+    const bool any = *name == '\0';
+    const FloatKernels* floats512 = &avx512_floats;
+    bool amx = false;
 #if defined(__linux__)
-        {&amx_kernels, &avx512_floats, avx512 && (std::strcmp(name, "amx") == 0 ? amx_is_right() : *name == '\0' && amx_is_faster())},
+    const bool named = std::strcmp(name, "amx") == 0;
+    amx = avx512 && (named ? amx_is_right() : any && amx_is_faster());
+    if (avx512 && (named ? amx_floats_are_right() : any && amx_floats_are_faster())) floats512 = &amx_floats;
+    const Kernels* const of_amx = &amx_kernels;
+#else
+    const Kernels* const of_amx = nullptr;
 #endif
-        {&avx512_vnni_kernels, &avx512_floats, avx512},
+    const Choice choices[] = {
+        {of_amx, floats512, amx},
+        {&avx512_vnni_kernels, floats512, avx512},
         {&avx_vnni_kernels, &avx2_floats, avx2 && __builtin_cpu_supports("avxvnni")},
         {&avx2_kernels, &avx2_floats, avx2},
         {&portable_kernels, &portable_floats, true},
@@ -83,36 +97,22 @@ EXPORT const char* block_linear_amx_report() {
 #endif
 }
 
-namespace {
-
-// y [rows][outputs] = x [rows][inputs] * W^T + bias, of numbers.
-void multiply_numbers(const Layer& layer, const float* x, float* y, int64_t rows, int threads) {
-    const FloatKernels& chosen = *floats;
-    share(panels_of(layer), std::max<int64_t>(PANELS_AT_ONCE, WORTHWHILE / (rows * layer.inputs * PANEL)), threads, [&](int64_t first, int64_t last) {
-        chosen.multiply(layer, x, y, layer.outputs, rows, first, last);
-    });
-}
-
-}  // namespace
-
 // y [rows][outputs] = x [rows][inputs] * W^T + bias.
 EXPORT void block_linear(const Layer* layer, const float* x, float* y, int64_t rows, int threads) {
-    if (rows == 0) return;
-    if (of_numbers(*layer)) return multiply_numbers(*layer, x, y, rows, threads);
-    const Kernels& chosen = *kernels;
-    const int64_t blocks = blocks_of(*layer), panels = panels_of(*layer);
-    const int64_t chunk = std::max<int64_t>(16, CHUNK_BYTES / (blocks * BLOCK));
+    const Operands operands;
+    const bool prepared = operands.are_prepared(*layer), numbers = of_numbers(*layer);
+    const int64_t inputs = layer->inputs, panels = panels_of(*layer);
+    const int64_t chunk = !prepared ? rows : numbers ? CHUNK_OF_NUMBERS : std::max<int64_t>(16, CHUNK_BYTES / (blocks_of(*layer) * BLOCK));
     for (int64_t first = 0; first < rows; first += chunk) {
         const int64_t count = std::min(chunk, rows - first);
-        Activations* activations = scratch(count * blocks);
-        const float* from = x + first * layer->inputs;
-        float* to = y + first * layer->outputs;
-        share(count, std::max<int64_t>(1, WORTHWHILE / 4 / (blocks * BLOCK)), threads, [&](int64_t begin, int64_t end) {
-            chosen.quantize(*layer, from, activations, begin, end);
-        });
-        const int64_t cost = count * blocks * BLOCK * PANEL;
-        share(panels, std::max<int64_t>(1, WORTHWHILE / cost), threads, [&](int64_t begin, int64_t end) {
-            chosen.multiply(*layer, activations, to, layer->outputs, count, begin, end);
+        char* const to = prepared ? scratch(count * Operands::bytes(*layer)) : nullptr;
+        const float* from = x + first * inputs;
+        if (prepared)
+            share(count, std::max<int64_t>(1, WORTHWHILE / 4 / inputs), threads, [&](int64_t begin, int64_t end) {
+                operands.prepare(*layer, from, to, begin, end);
+            });
+        share(panels, std::max<int64_t>(numbers ? PANELS_AT_ONCE : 1, WORTHWHILE / (count * inputs * PANEL)), threads, [&](int64_t begin, int64_t end) {
+            operands.multiply(*layer, from, to, 0, y + first * layer->outputs, layer->outputs, count, begin, end);
         });
     }
 }

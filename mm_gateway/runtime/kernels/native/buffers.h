@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "decoder.h"
+#include "operands.h"
 
 namespace {
 
@@ -24,7 +25,7 @@ struct Widths {
 
 struct Buffers {
     float *normed, *qkv, *attended, *wide, *narrow, *delta;
-    Activations* activations;
+    char* prepared;  // see operands.h
     // Of mixtures: [rows][experts]; [rows][chosen] each; [rows * chosen] each; [experts + 1]; [rows * chosen][hidden] each.
     float *scores, *weights;
     int32_t *chosen, *places, *row_of, *expert_of, *starts;
@@ -44,7 +45,7 @@ struct Buffers {
         wide = take(2 * inner);
         narrow = take(inner);
         delta = take(d.hidden);
-        activations = reinterpret_cast<Activations*>(take(assigned * ((inputs + BLOCK - 1) / BLOCK) * (sizeof(Activations) / sizeof(float))));
+        prepared = reinterpret_cast<char*>(take(assigned * Operands::most_bytes(inputs) / static_cast<int64_t>(sizeof(float))));
         scores = take(most.experts);
         weights = take(most.chosen);
         chosen = integers(most.chosen), places = integers(most.chosen), row_of = integers(most.chosen), expert_of = integers(most.chosen);

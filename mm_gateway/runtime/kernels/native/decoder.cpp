@@ -32,7 +32,7 @@ public:
     static constexpr int64_t PHASES = 40;  // more than one layer has
 
     Pass(const Decoder& decoder, const Step& step)
-        : decoder(decoder), step(step), parts(decoder), floats(float_kernels()), blocks(block_kernels()), buffers(decoder, step.rows, step.workspace),
+        : decoder(decoder), step(step), parts(decoder), floats(float_kernels()), buffers(decoder, step.rows, step.workspace),
           cache_rows(step.rows) {
         const int64_t most = std::max<int64_t>(1, MOST_QUERIES / parts.group);
         for (int64_t s = 0; s < step.segments; s++) {
@@ -120,24 +120,17 @@ private:
 
     // y [rows][width]
     void multiply(Worker& worker, int64_t rows, const Projection& projection, const float* x, float* y, int64_t width) const {
-        const Layer* quantized_for = nullptr;
+        const Layer* prepared_for = nullptr;
         for (int64_t index = 0; index < projection.count; index++) {
             const Layer& layer = *projection.layers[index];
             const int64_t panels = panels_of(layer);
-            if (of_numbers(layer)) {
-                worker.share(panels, worker.piece(panels, PANELS_AT_ONCE), [&](int64_t first, int64_t last) {
-                    floats.multiply(layer, x, y, width, rows, first, last);
-                });
-            } else {
-                if (quantized_for == nullptr || quantized_for->kind != layer.kind)
-                    worker.share(rows, worker.piece(rows), [&](int64_t first, int64_t last) {
-                        blocks.quantize(layer, x, buffers.activations, first, last);
-                    });
-                quantized_for = &layer;
-                worker.share(panels, worker.piece(panels), [&](int64_t first, int64_t last) {
-                    blocks.multiply(layer, buffers.activations, y, width, rows, first, last);
-                });
+            if (operands.are_prepared(layer) && (prepared_for == nullptr || !Operands::are_alike(*prepared_for, layer))) {
+                worker.share(rows, worker.piece(rows), [&](int64_t first, int64_t last) { operands.prepare(layer, x, buffers.prepared, first, last); });
+                prepared_for = &layer;
             }
+            worker.share(panels, worker.piece(panels, of_numbers(layer) ? PANELS_AT_ONCE : 1), [&](int64_t first, int64_t last) {
+                operands.multiply(layer, x, buffers.prepared, 0, y, width, rows, first, last);
+            });
             y += layer.outputs;
         }
     }
@@ -202,14 +195,14 @@ private:
                 for (int64_t i = 0; i < decoder.hidden; i++) delta[i] = gate != nullptr ? delta[i] * weight : 0.0f;
             }
         });
-        MixturePass(decoder, *layer.mixture, buffers, rows)(worker);
+        MixturePass(decoder, *layer.mixture, operands, buffers, rows)(worker);
     }
 
     const Decoder& decoder;
     const Step& step;
     const Parts parts;
     const FloatKernels& floats;
-    const Kernels& blocks;
+    const Operands operands;
     const Buffers buffers;
     std::vector<int64_t> cache_rows;  // where each row's keys and values go
     std::vector<Task> tasks;

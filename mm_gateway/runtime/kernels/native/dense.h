@@ -241,7 +241,8 @@ void multiply_numbers(const Layer& layer, const float* x, float* y, int64_t y_st
     }
 }
 
-void multiply(const Layer& layer, const float* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+void multiply(const Layer& layer, const void* activations, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+    const float* x = static_cast<const float*>(activations);
     switch (layer.kind) {
         case FP16: return multiply_numbers<uint16_t>(layer, x, y, y_stride, rows, first, last);
         case BF16: return multiply_numbers<Pair>(layer, x, y, y_stride, rows, first, last);

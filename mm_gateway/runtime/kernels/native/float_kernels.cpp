@@ -14,4 +14,4 @@
 #define KERNELS portable_floats
 #endif
 
-const FloatKernels KERNELS = {multiply, attend, normalize, add, gate, rotate, narrow};
+const FloatKernels KERNELS = {nullptr, multiply, attend, normalize, add, gate, rotate, narrow};

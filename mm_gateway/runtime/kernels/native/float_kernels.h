@@ -41,10 +41,15 @@ struct Norm {
 // Which numbers of a head are turned together: i and i + half, or 2 i and 2 i + 1.
 enum Pairs : int64_t { PAIRS_OF_HALVES = 0, PAIRS_OF_NEIGHBOURS = 1 };
 
+// Bytes of a row of activations in three parts of 16 bits: see amx/parts.h. An odd number of 64, so that the caches' sets are used alike.
+inline int64_t split_bytes(int64_t inputs) { return ((inputs + BLOCK - 1) / BLOCK * 3 | 1) * 64; }
+
 // What an instruction set implements. Widths of rows are multiples of 16.
 struct FloatKernels {
-    // Computes outputs of panels `first` to `last` of a layer of numbers: y [rows][outputs], y_stride between rows, from x [rows][inputs].
-    void (*multiply)(const Layer&, const float* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last);
+    // Writes rows `first` to `last` of x [rows][inputs] as parts [rows][split_bytes], which `multiply` then takes instead; null: it takes x.
+    void (*split)(const Layer&, const float* x, char* parts, int64_t first, int64_t last);
+    // Computes outputs of panels `first` to `last` of a layer of numbers: y [rows][outputs], y_stride between rows, from x [rows][inputs] or its parts.
+    void (*multiply)(const Layer&, const void* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last);
     void (*attend)(const Attention&);
     // y = norm(x), for x and y [width of the norm]; they may be the same.
     void (*normalize)(const Norm&, const float* x, float* y);
@@ -61,4 +66,5 @@ struct FloatKernels {
 extern const FloatKernels portable_floats;
 #if defined(__x86_64__)
 extern const FloatKernels avx2_floats, avx512_floats;
+extern const FloatKernels amx_floats __attribute__((weak));  // not there where the assembler does not know the instructions
 #endif

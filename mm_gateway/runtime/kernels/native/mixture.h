@@ -29,15 +29,19 @@ inline void gate_rows(Worker& worker, const FloatKernels& floats, const Buffers&
 
 class MixturePass {
 public:
-    MixturePass(const Decoder& decoder, const Mixture& mixture, const Buffers& buffers, int64_t rows)
-        : decoder(decoder), mixture(mixture), buffers(buffers), floats(float_kernels()), blocks(block_kernels()), rows(rows) {}
+    MixturePass(const Decoder& decoder, const Mixture& mixture, const Operands& operands, const Buffers& buffers, int64_t rows)
+        : decoder(decoder), mixture(mixture), operands(operands), buffers(buffers), floats(float_kernels()), rows(rows) {}
 
     // Adds what the experts give of `normed` to `delta`. The totals of all phases are the same whatever was chosen: a thread that comes late
     // must not take a finished phase for one of another size.
     void operator()(Worker& worker) const {
         const int64_t assigned = rows * mixture.chosen, hidden = decoder.hidden, inner = mixture.inner, panels = panels_of(*mixture.router);
+        if (operands.are_prepared(*mixture.router))
+            worker.share(rows, worker.piece(rows), [&](int64_t first, int64_t last) {
+                operands.prepare(*mixture.router, buffers.normed, buffers.prepared, first, last);
+            });
         worker.share(panels, worker.piece(panels), [&](int64_t first, int64_t last) {
-            floats.multiply(*mixture.router, buffers.normed, buffers.scores, mixture.experts, rows, first, last);
+            operands.multiply(*mixture.router, buffers.normed, buffers.prepared, 0, buffers.scores, mixture.experts, rows, first, last);
         });
         worker.share(rows, worker.piece(rows), [&](int64_t first, int64_t last) {
             for (int64_t row = first; row < last; row++) choose(row);
@@ -46,13 +50,13 @@ public:
         worker.share(assigned, worker.piece(assigned), [&](int64_t first, int64_t last) {
             for (int64_t at = first; at < last; at++) {
                 std::memcpy(buffers.gathered + at * hidden, buffers.normed + buffers.row_of[at] * hidden, hidden * sizeof(float));
-                quantize(mixture.gate_up, buffers.gathered, at);
+                prepare(mixture.gate_up, buffers.gathered, at);
             }
         });
         multiply(worker, mixture.gate_up, buffers.gathered, buffers.wide);
         gate_rows(worker, floats, buffers, assigned, inner, decoder);
         worker.share(assigned, worker.piece(assigned), [&](int64_t first, int64_t last) {
-            for (int64_t at = first; at < last; at++) quantize(mixture.down, buffers.narrow, at);
+            for (int64_t at = first; at < last; at++) prepare(mixture.down, buffers.narrow, at);
         });
         multiply(worker, mixture.down, buffers.narrow, buffers.given);
         worker.share(rows, worker.piece(rows), [&](int64_t first, int64_t last) {
@@ -99,24 +103,20 @@ private:
         starts[0] = 0;
     }
 
-    void quantize(const Layer* const* layers, const float* x, int64_t at) const {
+    void prepare(const Layer* const* layers, const float* x, int64_t at) const {
         const Layer& layer = *layers[buffers.expert_of[at]];
-        if (!of_numbers(layer)) blocks.quantize(layer, x, buffers.activations, at, at + 1);
+        if (operands.are_prepared(layer)) operands.prepare(layer, x, buffers.prepared, at, at + 1);
     }
 
     // y [assigned][outputs] of x [assigned][inputs]: every expert's layer of its rows.
     void multiply(Worker& worker, const Layer* const* layers, const float* x, float* y) const {
-        const int64_t panels = panels_of(*layers[0]), outputs = layers[0]->outputs, inputs = layers[0]->inputs;
+        const int64_t panels = panels_of(*layers[0]), outputs = layers[0]->outputs;
         worker.share(mixture.experts * panels, std::max<int64_t>(1, panels / 4), [&](int64_t first, int64_t last) {
             while (first < last) {
                 const int64_t expert = first / panels, from = first % panels, to = std::min(panels, from + last - first);
                 const int64_t start = buffers.starts[expert], count = buffers.starts[expert + 1] - start;
                 const Layer& layer = *layers[expert];
-                if (count > 0 && of_numbers(layer)) {
-                    floats.multiply(layer, x + start * inputs, y + start * outputs, outputs, count, from, to);
-                } else if (count > 0) {
-                    blocks.multiply(layer, buffers.activations + start * blocks_of(layer), y + start * outputs, outputs, count, from, to);
-                }
+                if (count > 0) operands.multiply(layer, x, buffers.prepared, start, y + start * outputs, outputs, count, from, to);
                 first += to - from;
             }
         });
@@ -133,9 +133,9 @@ private:
 
     const Decoder& decoder;
     const Mixture& mixture;
+    const Operands& operands;
     const Buffers& buffers;
     const FloatKernels& floats;
-    const Kernels& blocks;
     const int64_t rows;
 };
 

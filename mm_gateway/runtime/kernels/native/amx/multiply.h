@@ -8,27 +8,21 @@
 // One tile product stands for 128 of vpdpbusd; what takes the time is storing its 256 sums, scaling them, and bringing operands near. Sums
 // begin at ZERO, so that none need be converted, and pass through little memory: two tiles are under way while those before them are scaled
 // into totals, which stay in registers for AT_ONCE blocks.
-//
-// Instructions is what reaches the processor (amx.cpp), or another that does the same:
-//
-//   configure(Configuration), release()                 the thread's shapes of tiles; nothing is left behind
-//   load<T>(from, stride), store<T>(to, stride)
-//   multiply<C, A, B>()                                 C += A * B, of signed bytes
 #pragma once
 #include "../avx512.h"
+#include "configuration.h"
 
 namespace {
 
 constexpr int TALL = 16;   // rows of a tile
 constexpr int LEAST = 13;  // rows for each tile, on an average, that are worth it
 
-// Tiles 0 and 1 hold sums, 2 and 3 activations, 4 and 5 weights. The operand of ldtilecfg.
-struct Configuration {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {4 * PANEL, 4 * PANEL, BLOCK, BLOCK, 4 * PANEL, 4 * PANEL};
-    uint8_t rows[16] = {TALL, TALL, TALL, TALL, GROUPS, GROUPS};
-};
-static_assert(sizeof(Configuration) == 64, "as ldtilecfg reads it");
+// Tiles 0 and 1 hold sums, 2 and 3 activations, 4 and 5 weights.
+inline Configuration shapes_of_blocks() {
+    Configuration shapes;
+    shapes.shape(0, TALL, TALL, 4 * PANEL), shapes.shape(2, TALL, TALL, BLOCK), shapes.shape(4, GROUPS, GROUPS, 4 * PANEL);
+    return shapes;
+}
 
 // Weights as tiles want them: signed.
 struct Tiles : Avx512 {
@@ -174,7 +168,7 @@ void multiply_or_leave(const Kernels& others, const Layer& layer, const Activati
                        int64_t last) {
     if (rows < TALL || rows < (rows + TALL - 1) / TALL * LEAST || layer.kind == Q6F)
         return others.multiply(layer, x, y, y_stride, rows, first, last);
-    Instructions::configure(Configuration());
+    Instructions::configure(shapes_of_blocks());
     switch (layer.kind) {
         case Q8: multiply_by_tiles<Instructions, 8, false>(layer, x, y, y_stride, rows, first, last); break;
         case Q4: multiply_by_tiles<Instructions, 4, false>(layer, x, y, y_stride, rows, first, last); break;

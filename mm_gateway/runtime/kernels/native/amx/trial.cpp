@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -14,6 +15,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "../fp16.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
@@ -58,17 +61,86 @@ struct Sample {
     std::vector<float> y[2];
 };
 
-// The shortest of some rounds, in turn: other processes only make one longer.
-double times_as_fast(Sample& sample, const Kernels* (&kernels)[2]) {
+// A layer of random numbers, rows, and room for the results of two kernels.
+struct SampleOfNumbers {
+    explicit SampleOfNumbers(Kind kind) : weights(INPUTS * panels_of(Layer{kind, OUTPUTS}) * PANEL), x(ROWS[0] * INPUTS), parts(ROWS[0] * split_bytes(INPUTS) + 64) {
+        std::mt19937 random(kind);
+        for (float& number : x) number = static_cast<float>(random() % 2001) / 1000.0f - 1.0f;
+        for (float& number : weights) {
+            const auto half = static_cast<uint16_t>(random() % 2 << 15 | (0x2800 + random() % (1 << 12)));  // fp16 of 0.03 to 0.5
+            number = kind == FP16 ? from_fp16(half) : static_cast<float>(random() % 2001) / 1000.0f - 1.0f;
+            if (kind == FP16) halves.push_back(half);
+        }
+        const void* numbers = kind == FP16 ? static_cast<const void*>(halves.data()) : weights.data();
+        layer = Layer{kind, OUTPUTS, INPUTS, static_cast<const uint8_t*>(numbers), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+        for (auto& results : y) results.resize(ROWS[0] * OUTPUTS);
+    }
+
+    void compute(const FloatKernels& kernels, int64_t rows, int which) {
+        char* const aligned = parts.data() + (64 - reinterpret_cast<uintptr_t>(parts.data()) % 64) % 64;
+        if (kernels.split != nullptr) kernels.split(layer, x.data(), aligned, 0, rows);
+        const void* from = kernels.split != nullptr ? static_cast<const void*>(aligned) : x.data();
+        kernels.multiply(layer, from, y[which].data(), OUTPUTS, rows, 0, panels_of(layer));
+    }
+
+    // Whether all results of some rows are near those of float64.
+    bool is_right() const {
+        constexpr double BOUND = 2e-6;  // of the sum of the terms' sizes
+        for (const int64_t row : {int64_t{0}, int64_t{17}, ROWS[0] - 1})
+            for (int64_t output = 0; output < OUTPUTS; output++) {
+                double sum = 0, size = 0;
+                for (int64_t i = 0; i < INPUTS; i++) {
+                    const double term = double{x[row * INPUTS + i]} * weights[(output / PANEL * INPUTS + i) * PANEL + output % PANEL];
+                    sum += term, size += std::fabs(term);
+                }
+                if (!(std::fabs(y[0][row * OUTPUTS + output] - sum) <= BOUND * size)) return false;
+            }
+        return true;
+    }
+
+    // Weights come from memory, as those of a model do.
+    void forget() const {
+        const int64_t bytes = INPUTS * panels_of(layer) * PANEL * static_cast<int64_t>(layer.kind == FP16 ? sizeof(uint16_t) : sizeof(float));
+#if defined(__x86_64__)
+        for (int64_t at = 0; at < bytes; at += 64) __builtin_ia32_clflush(layer.quants + at);
+#endif
+    }
+
+    Layer layer;
+    std::vector<float> weights, x, y[2];
+    std::vector<uint16_t> halves;
+    std::vector<char> parts;
+};
+
+// How many times as fast the first is: the shortest of some rounds, in turn, since other processes only make one longer.
+template <class Compute, class Before>
+double times_as_fast(Compute compute, Before before) {
     using Clock = std::chrono::steady_clock;
     Clock::duration shortest[2] = {Clock::duration::max(), Clock::duration::max()};
     for (int round = 0; round < ROUNDS; round++)
         for (int which = 0; which < 2; which++) {
+            before();
             const auto start = Clock::now();
-            sample.compute(*kernels[which], ROWS[0], which);
+            compute(which);
             shortest[which] = std::min(shortest[which], Clock::now() - start);
         }
     return std::chrono::duration<double>(shortest[1]) / std::chrono::duration<double>(shortest[0]);
+}
+
+void carry_out(SampleOfNumbers (&samples)[2], const FloatKernels* (&kernels)[2], Trial& found) {
+    found.equal = true;
+    std::fill(found.times, found.times + 2, INFINITY);
+    for (SampleOfNumbers& sample : samples) {
+        sample.compute(*kernels[0], ROWS[0], 0);
+        sample.compute(*kernels[0], 1, 1);
+        found.equal = found.equal && sample.is_right() && std::memcmp(sample.y[0].data(), sample.y[1].data(), OUTPUTS * sizeof(float)) == 0;
+        const int64_t rows[] = {1, ROWS[0]};
+        for (int i = 0; i < 2; i++) {
+            const double times = times_as_fast([&](int which) { sample.compute(*kernels[which], rows[i], which); }, [&] { sample.forget(); });
+            found.times[i] = std::min(found.times[i], times);
+        }
+    }
+    found.finished = true;
 }
 
 void carry_out(Sample (&samples)[2], const Kernels* (&kernels)[2], Trial& found) {
@@ -78,7 +150,7 @@ void carry_out(Sample (&samples)[2], const Kernels* (&kernels)[2], Trial& found)
             for (int which = 0; which < 2; which++) sample.compute(*kernels[which], rows, which);
             found.equal = found.equal && sample.same(rows);
         }
-    for (int i = 0; i < 2; i++) found.times[i] = times_as_fast(samples[i], kernels);
+    for (int i = 0; i < 2; i++) found.times[i] = times_as_fast([&](int which) { samples[i].compute(*kernels[which], ROWS[0], which); }, [] {});
     found.finished = true;
 }
 
@@ -93,11 +165,9 @@ void die_by_default() {
     alarm(LIMIT_S);
 }
 
-}  // namespace
-
-Trial try_kernels(const Kernels& tried, const Kernels& known) {
-    // All memory is taken before the fork: another thread may hold the allocator's lock, and its copy would never be let go.
-    Sample samples[2] = {{Q8, known}, {Q4, known}};
+// All memory is taken before the fork: another thread may hold the allocator's lock, and its copy would never be let go.
+template <class Samples, class Kernels>
+Trial in_child(Samples& samples, const Kernels& tried, const Kernels& known) {
     const Kernels* kernels[2] = {&tried, &known};
     void* shared = mmap(nullptr, sizeof(Trial), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) return {};
@@ -116,26 +186,40 @@ Trial try_kernels(const Kernels& tried, const Kernels& known) {
     return result;
 }
 
+}  // namespace
+
+Trial try_kernels(const Kernels& tried, const Kernels& known) {
+    Sample samples[2] = {{Q8, known}, {Q4, known}};
+    return in_child(samples, tried, known);
+}
+
+Trial try_floats(const FloatKernels& tried, const FloatKernels& known) {
+    SampleOfNumbers samples[2] = {SampleOfNumbers(FP32), SampleOfNumbers(FP16)};
+    return in_child(samples, tried, known);
+}
+
 #if defined(__x86_64__) && defined(__linux__)
 namespace {
 
-// The processor has tiles and int8 products of them (CPUID leaf 7), the system keeps both their states (XCR0), and gives them to this
+// The processor has tiles and these products of them (CPUID leaf 7), the system keeps both their states (XCR0), and gives them to this
 // process and its children (https://docs.kernel.org/arch/x86/xstate.html).
-bool is_available() {
-    constexpr unsigned OSXSAVE = 1u << 27, TILE_AND_INT8 = 3u << 24, STATES = 3u << 17;
+constexpr unsigned TILE = 1u << 24, INT8 = 1u << 25, BF16_PAIRS = 1u << 22;
+
+bool is_available(unsigned products) {
+    constexpr unsigned OSXSAVE = 1u << 27, STATES = 3u << 17;
     constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE)) return false;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & TILE_AND_INT8) != TILE_AND_INT8) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (TILE | products)) != (TILE | products)) return false;
     asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (low & STATES) == STATES && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 
-char report[120] = "";
+char report[120] = "", report_of_numbers[120] = "", both_reports[sizeof report + sizeof report_of_numbers];
 
 const Trial& trial() {
     static const Trial found = [] {
-        if (&amx_kernels == nullptr || !is_available()) return Trial{};
+        if (&amx_kernels == nullptr || !is_available(INT8)) return Trial{};
         const Trial made = try_kernels(amx_kernels, avx512_vnni_kernels);
         if (!made.finished) std::snprintf(report, sizeof report, "the trial crashed or took too long");
         else if (!made.equal) std::snprintf(report, sizeof report, "not equal to avx512_vnni");
@@ -145,9 +229,28 @@ const Trial& trial() {
     return found;
 }
 
+const Trial& trial_of_numbers() {
+    static const Trial found = [] {
+        if (&amx_floats == nullptr || !is_available(BF16_PAIRS)) return Trial{};
+        const Trial made = try_floats(amx_floats, avx512_floats);
+        const auto tell = [](auto... words) { std::snprintf(report_of_numbers, sizeof report_of_numbers, words...); };
+        if (!made.finished) tell("; of numbers: the trial crashed or took too long");
+        else if (!made.equal) tell("; of numbers: not right");
+        else tell("; of numbers: right, %.2f (one row) and %.2f (many) times as fast as avx512", made.times[0], made.times[1]);
+        return made;
+    }();
+    return found;
+}
+
 }  // namespace
 
 bool amx_is_right() { return trial().finished && trial().equal; }
 bool amx_is_faster() { return amx_is_right() && trial().times[0] > 1.0 && trial().times[1] > 1.0; }
-const char* amx_report() { return report; }
+bool amx_floats_are_right() { return trial_of_numbers().finished && trial_of_numbers().equal; }
+// One row is bound by memory, and may lose a little.
+bool amx_floats_are_faster() { return amx_floats_are_right() && trial_of_numbers().times[0] > 0.9 && trial_of_numbers().times[1] > 1.0; }
+const char* amx_report() {
+    std::snprintf(both_reports, sizeof both_reports, "%s%s", report, report_of_numbers);
+    return both_reports;
+}
 #endif
