@@ -129,7 +129,8 @@ void multiply_panels_by_tiles(const Layer& layer, const Activations* x, float* y
     for (int64_t part = 0; part < parts; part++) {
         const int64_t block = blocks * part / parts, count = blocks * (part + 1) / parts - block;
         for (int64_t i = 0; i < count; i++) prepare<Tiles, BITS, IS_FINE>(layer, panel, V, block + i, prepared[i]);
-        const uint8_t* next = layer.quants + (panel * blocks + block + AHEAD) * quant_bytes(BITS);
+        const int64_t ahead = block + AHEAD < blocks ? panel : panel + V - 1;  // behind the last block come the next V panels
+        const uint8_t* next = layer.quants + (ahead * blocks + block + AHEAD) * quant_bytes(BITS);
         for (int64_t tile = 0; tile < tiles; tile++) {
             const int64_t from = std::min(tile * TALL, rows - TALL);
             if (part == parts - 1) {  // y is fetched while the last blocks are multiplied
