@@ -120,7 +120,7 @@ private:
     static constexpr int64_t GROUP = 2 * TILE_ROWS, TILE_SIZE = TILE_INPUTS / HELD<Weight> * PANEL;
     // Many rows whose activations fill more than this of the second-level cache pass by a segment of so many panels before the next segment.
     static constexpr int64_t NEAR_BYTES = 1 << 20, PANELS_OF_FAR = 32;
-    static constexpr int64_t AHEAD = 2;  // tiles by which weights are fetched ahead
+    static constexpr int64_t AHEAD = 8192 / (TILE_SIZE * sizeof(Weight));  // tiles by which weights are fetched ahead: 8 KiB of a panel
 
     // A segment of the inputs of panel `panel` and the next; `begin` to `end` are the panels that all rows pass by before the next segment.
     struct Place {
