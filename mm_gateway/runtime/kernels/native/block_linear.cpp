@@ -13,7 +13,7 @@
 namespace {
 
 const Kernels* kernels = &portable_kernels;
-const FloatKernels* floats = &portable_floats;
+const FloatKernels *floats = &portable_floats, *floats_of_bf16 = &portable_floats;
 
 // The calling thread's memory for prepared activations; it grows to the largest chunk and is kept.
 char* scratch(size_t bytes) {
@@ -33,7 +33,7 @@ constexpr int64_t CHUNK_OF_NUMBERS = 256;
 
 struct Choice {
     const Kernels* blocks;
-    const FloatKernels* floats;
+    const FloatKernels *floats, *floats_of_bf16;
     bool usable;
 };
 
@@ -44,42 +44,45 @@ Choice find(const char* name) {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
     const bool any = *name == '\0';
-    const FloatKernels* floats512 = &avx512_floats;
+    const FloatKernels *floats512 = &avx512_floats, *bf16_512 = &avx512_floats;
     bool amx = false;
 #if defined(__linux__)
     const bool named = std::strcmp(name, "amx") == 0;
     amx = avx512 && (named ? amx_is_right() : any && amx_is_faster());
-    if (avx512 && (named ? amx_floats_are_right() : any && amx_floats_are_faster())) floats512 = &amx_floats;
+    // Weights of bf16 are tiles as they lie. Others are split as they are read, which makes the steps of a few sequences slower.
+    if (avx512 && named && amx_floats_are_right()) floats512 = bf16_512 = &amx_floats;
+    if (avx512 && any && amx_is_faster_with_bf16()) bf16_512 = &amx_floats;
     const Kernels* const of_amx = &amx_kernels;
 #else
     const Kernels* const of_amx = nullptr;
 #endif
     const Choice choices[] = {
-        {of_amx, floats512, amx},
-        {&avx512_vnni_kernels, floats512, avx512},
-        {&avx_vnni_kernels, &avx2_floats, avx2 && __builtin_cpu_supports("avxvnni")},
-        {&avx2_kernels, &avx2_floats, avx2},
-        {&portable_kernels, &portable_floats, true},
+        {of_amx, floats512, bf16_512, amx},
+        {&avx512_vnni_kernels, floats512, bf16_512, avx512},
+        {&avx_vnni_kernels, &avx2_floats, &avx2_floats, avx2 && __builtin_cpu_supports("avxvnni")},
+        {&avx2_kernels, &avx2_floats, &avx2_floats, avx2},
+        {&portable_kernels, &portable_floats, &portable_floats, true},
     };
 #else
-    const Choice choices[] = {{&portable_kernels, &portable_floats, true}};
+    const Choice choices[] = {{&portable_kernels, &portable_floats, &portable_floats, true}};
 #endif
     for (const Choice& choice : choices)
         if (choice.usable && (*name == '\0' || std::strcmp(name, choice.blocks->name) == 0)) return choice;
-    return {nullptr, nullptr, false};
+    return {nullptr, nullptr, nullptr, false};
 }
 
 }  // namespace
 
 const Kernels& block_kernels() { return *kernels; }
 const FloatKernels& float_kernels() { return *floats; }
+const FloatKernels& float_kernels(const Layer& layer) { return layer.kind == BF16 ? *floats_of_bf16 : *floats; }
 
 // Use the kernels of this name, or the best for an empty one; 0 where this processor has not got them.
 EXPORT int block_linear_use(const char* name) {
     const Choice found = find(name);
     if (!found.usable) return 0;
     kernels = found.blocks;
-    floats = found.floats;
+    floats = found.floats, floats_of_bf16 = found.floats_of_bf16;
     return 1;
 }
 

@@ -7,3 +7,4 @@
 
 const Kernels& block_kernels();
 const FloatKernels& float_kernels();
+const FloatKernels& float_kernels(const Layer&);  // for products with its weights

@@ -6,10 +6,10 @@ namespace {
 
 class Operands {
 public:
-    Operands() : blocks(block_kernels()), floats(float_kernels()) {}
+    Operands() : blocks(block_kernels()) {}
 
     // Whether `prepare` is to be called before `multiply`.
-    bool are_prepared(const Layer& layer) const { return !of_numbers(layer) || floats.split != nullptr; }
+    bool are_prepared(const Layer& layer) const { return !of_numbers(layer) || float_kernels(layer).split != nullptr; }
 
     // Whether what is prepared for one layer is what another one of as many inputs takes.
     static bool are_alike(const Layer& a, const Layer& b) { return a.kind == b.kind || (of_numbers(a) && of_numbers(b)); }
@@ -24,7 +24,7 @@ public:
 
     // Rows `first` to `last` of x [rows][inputs], to `prepared` [rows][bytes].
     void prepare(const Layer& layer, const float* x, char* prepared, int64_t first, int64_t last) const {
-        if (of_numbers(layer)) floats.split(layer, x, prepared, first, last);
+        if (of_numbers(layer)) float_kernels(layer).split(layer, x, prepared, first, last);
         else blocks.quantize(layer, x, reinterpret_cast<Activations*>(prepared), first, last);
     }
 
@@ -32,13 +32,13 @@ public:
     void multiply(const Layer& layer, const float* x, const char* prepared, int64_t start, float* y, int64_t y_stride, int64_t rows, int64_t first,
                   int64_t last) const {
         const char* const from = prepared + start * bytes(layer);
-        if (!of_numbers(layer)) blocks.multiply(layer, reinterpret_cast<const Activations*>(from), y, y_stride, rows, first, last);
-        else floats.multiply(layer, floats.split != nullptr ? from : static_cast<const void*>(x + start * layer.inputs), y, y_stride, rows, first, last);
+        if (!of_numbers(layer)) return blocks.multiply(layer, reinterpret_cast<const Activations*>(from), y, y_stride, rows, first, last);
+        const FloatKernels& floats = float_kernels(layer);
+        floats.multiply(layer, floats.split != nullptr ? from : static_cast<const void*>(x + start * layer.inputs), y, y_stride, rows, first, last);
     }
 
 private:
     const Kernels& blocks;
-    const FloatKernels& floats;
 };
 
 }  // namespace

@@ -1,38 +1,22 @@
 // Products of weights of 16 and 32 bits by the tiles of AMX. Arithmetic is fp32: numbers are split into parts of bf16 (parts.h), whose products
-// are exact, and sums are fp32. Products of parts that together are below 2^-24 of the whole are left out; the others are added smallest first.
+// are exact, and sums are fp32: terms.h.
 //
 // Every sum is taken in the order of the inputs within segments, and then over the segments, whatever the rows: as in dense.h. A segment's
-// weights of PANELS panels are split once, while the first 32 rows pass by, and stay in the second-level cache for the others. One row is
-// computed in the same way, so that its result is the same.
+// weights of PANELS panels are split once, while the first 32 rows pass by, and stay in the second-level cache for the others. Few rows are
+// computed without tiles, with the same results: few_rows.h.
 #pragma once
 #include <algorithm>
 #include <type_traits>
 
 #include "../float_kernels.h"
 #include "configuration.h"
-#include "parts.h"
+#include "few_rows.h"
 
 namespace {
 
 constexpr int TILE_ROWS = 16;
 constexpr int PANELS = 2;
-
-constexpr int DEPTH = 24;  // tiles of inputs in a segment, at most
-
-// Which parts are multiplied: of x, and of the weight.
-struct Term {
-    int x, weight;
-};
-template <int PARTS>
-constexpr Term TERMS[1] = {};
-template <>
-constexpr Term TERMS<3>[6] = {{1, 1}, {2, 0}, {0, 2}, {0, 1}, {1, 0}, {0, 0}};
-template <>
-constexpr Term TERMS<2>[5] = {{1, 1}, {2, 0}, {1, 0}, {0, 1}, {0, 0}};
-template <>
-constexpr Term TERMS<1>[3] = {{2, 0}, {1, 0}, {0, 0}};
-template <int PARTS>
-constexpr int COUNT = std::extent_v<decltype(TERMS<PARTS>)>;
+constexpr int64_t FEW = 1;  // rows that are quicker without tiles
 
 // Adds to the sums the products of 32 inputs: activations of up to 16 rows at `x` and `second`, `stride` bytes apart, with weights of WIDTH panels.
 // Instructions of other kinds keep up with those of tiles where they stand between them: between(AT) does its share after each term.
@@ -95,7 +79,7 @@ class Product {
 public:
     Product(const Layer& layer, const char* x, float* y, int64_t y_stride, int64_t rows)
         : layer(layer), x(x), y(y), x_stride(split_bytes(layer.inputs)), y_stride(y_stride), rows(rows), groups((rows + GROUP - 1) / GROUP),
-          panel_size((layer.inputs + HELD<Weight> - 1) / HELD<Weight> * PANEL), tiles((layer.inputs + TILE_INPUTS - 1) / TILE_INPUTS), segments((tiles + DEPTH - 1) / DEPTH) {}
+          panel_size((layer.inputs + HELD<Weight> - 1) / HELD<Weight> * PANEL), tiles((layer.inputs + TILE_INPUTS - 1) / TILE_INPUTS), segments(segments_of(tiles)) {}
 
     void operator()(int64_t first, int64_t last) {
         if (rows == 0 || first >= last) return;
@@ -110,7 +94,7 @@ public:
                 if (is_high) is_wide ? run<2, 2>(now, then, group) : run<2, 1>(now, then, group);
                 else is_wide ? run<1, 2>(now, then, group) : run<1, 1>(now, then, group);
             }
-            turn = turn_after(first_tile(now.segment + 1) - first_tile(now.segment));
+            turn = turn_after(first_tile(tiles, now.segment + 1) - first_tile(tiles, now.segment));
         }
         Set::release();
     }
@@ -136,8 +120,6 @@ private:
         return at.begin < last;
     }
 
-    int64_t first_tile(int64_t segment) const { return tiles * segment / segments; }
-
     const Weight* weights_of(int64_t panel, int64_t tile) const {
         return reinterpret_cast<const Weight*>(layer.quants) + panel * panel_size + tile * TILE_SIZE;
     }
@@ -152,7 +134,7 @@ private:
     int turn_after(int64_t depth) const { return groups == 1 ? static_cast<int>((turn + depth) % 2) : turn ^ 1; }
 
     void split_tile(const Place& at, int64_t tile, int its_turn) {
-        const int64_t of_layer = first_tile(at.segment) + tile;
+        const int64_t of_layer = first_tile(tiles, at.segment) + tile;
         for (int64_t p = 0; p < std::min<int64_t>(PANELS, at.end - at.panel); p++)
             split_weights(weights_of(at.panel + p, of_layer), layer.inputs - of_layer * TILE_INPUTS, 0, TILE_INPUTS / 2, slot(tile, its_turn, p));
     }
@@ -160,7 +142,7 @@ private:
     template <int HEIGHT, int WIDTH>
     void run(const Place& now, const Place* next, int64_t group) {
         const int64_t row = group * GROUP, count = std::min(GROUP, rows - row);
-        const int64_t first = first_tile(now.segment), depth = first_tile(now.segment + 1) - first;
+        const int64_t first = first_tile(tiles, now.segment), depth = first_tile(tiles, now.segment + 1) - first;
         const char* here = x + row * x_stride + first * 64 * SPLIT;
         configure(count);
         clear<Set, HEIGHT, WIDTH>();
@@ -181,7 +163,7 @@ private:
                 multiply([](auto) {});
                 continue;
             }
-            const int64_t coming = is_last ? 0 : tile + 1, of_layer = first_tile(from->segment) + coming;
+            const int64_t coming = is_last ? 0 : tile + 1, of_layer = first_tile(tiles, from->segment) + coming;
             const int turn_then = is_last ? turn_after(depth) : turn;
             if ((of_layer + 1) * TILE_INPUTS > layer.inputs || from->end - from->panel < WIDTH || WIDTH < PANELS) {
                 multiply([](auto) {});
@@ -231,14 +213,20 @@ inline void split_rows(const Layer& layer, const float* x, char* parts, int64_t 
             split_activations(x + row * inputs + input, inputs - input, parts + row * split_bytes(inputs) + input / TILE_INPUTS * 64 * SPLIT);
 }
 
+template <class Set, class Weight>
+void multiply_rows(const Layer& layer, const char* parts, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+    if (rows <= FEW) FewRows<Weight>(layer, parts, y, y_stride, rows)(first, last);
+    else Product<Set, Weight>(layer, parts, y, y_stride, rows)(first, last);
+}
+
 // As FloatKernels::multiply, of what split_rows wrote.
 template <class Set>
 void multiply_numbers(const Layer& layer, const void* x, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
     const auto* parts = static_cast<const char*>(x);
     switch (layer.kind) {
-        case FP16: return Product<Set, uint16_t>(layer, parts, y, y_stride, rows)(first, last);
-        case BF16: return Product<Set, Pair>(layer, parts, y, y_stride, rows)(first, last);
-        default: return Product<Set, float>(layer, parts, y, y_stride, rows)(first, last);
+        case FP16: return multiply_rows<Set, uint16_t>(layer, parts, y, y_stride, rows, first, last);
+        case BF16: return multiply_rows<Set, Pair>(layer, parts, y, y_stride, rows, first, last);
+        default: return multiply_rows<Set, float>(layer, parts, y, y_stride, rows, first, last);
     }
 }
 

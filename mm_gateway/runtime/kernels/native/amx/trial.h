@@ -7,7 +7,7 @@
 struct Trial {
     bool finished;    // false: the process that tried them crashed, or took too long
     bool equal;       // of blocks bit for bit; of numbers within a bound of what float64 gives, and a row as it is alone
-    double times[2];  // as fast: of Q8 and of Q4; of numbers with one row and with many
+    double times[2];  // as fast: of Q8 and of Q4; of bf16 with one row and with many
 };
 
 // Computes layers by both, in a child process, so that what the first do harms nobody. Takes some tens of milliseconds.
@@ -21,7 +21,7 @@ extern const Kernels amx_kernels __attribute__((weak));  // not there where the 
 bool amx_is_right();
 bool amx_is_faster();
 bool amx_floats_are_right();
-bool amx_floats_are_faster();
+bool amx_is_faster_with_bf16();
 
 // What the trials found, in words; empty where there was none.
 const char* amx_report();
