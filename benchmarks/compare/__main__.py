@@ -171,6 +171,7 @@ def main() -> int:
     parser.add_argument(
         "--kernels", default="", help="ours, of one instruction set (avx2), beside peers that were built for it; has tables of its own"
     )
+    parser.add_argument("--label", default="", help="of results and tables of their own, such as those of another processor")
     parser.add_argument("--clients", type=_numbers, default=[1, 4, 16, 32], help="of prompts below 512 tokens")
     parser.add_argument("--prompts", type=_numbers, default=[64, 2048], help="tokens; from 512 on they are read for one token")
     parser.add_argument("--long-clients", type=_numbers, default=[1], help="of prompts from 512 tokens on")
@@ -192,7 +193,7 @@ def main() -> int:
     work = args.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     model = open_model(args.model, work)
-    name = f"{model.name} {args.kernels}".strip()
+    name = " ".join(filter(None, (model.name, args.kernels, args.label)))
     results = work / f"compare-{name.replace(' ', '-')}.jsonl"
     if args.table:
         write_tables(name, Records(results, resume=True), dry=args.dry)
