@@ -71,6 +71,8 @@ class WeightFormat:
 
     def packed_as(self, dtype: torch.dtype) -> Weights | None:
         """How a CPU's linear layers are packed after loading; None: not at all."""
+        if self.published and dtype == torch.bfloat16:
+            return "fp16"  # what is unpacked has more digits than bf16; numbers that are stored in bf16 stay so
         return _PACKED[dtype]
 
     def linear_bytes(self, *, on_cpu: bool) -> float | None:
