@@ -86,7 +86,7 @@ struct Emulated {
                 float sum, added[2] = {};
                 std::memcpy(&sum, c.bytes[m] + 4 * n, 4);
                 for (int k = 0; k < a.row_bytes / 4; k++)
-                    for (int i = 0; i < 2; i++) added[i] += number(a.bytes[m] + 4 * k + 2 * i) * number(b.bytes[k] + 4 * n + 2 * i);
+                    for (int i = 0; i < 2; i++) added[i] = std::fma(number(a.bytes[m] + 4 * k + 2 * i), number(b.bytes[k] + 4 * n + 2 * i), added[i]);
                 sum += added[0] + added[1];
                 std::memcpy(c.bytes[m] + 4 * n, &sum, 4);
             }

@@ -82,6 +82,14 @@ def test_a_row_does_not_depend_on_the_others(product: Product, dtype: torch.dtyp
         assert torch.equal(apart, together[:66]), rows
 
 
+def test_a_row_of_the_smallest_numbers_does_not_depend_on_the_others(product: Product) -> None:
+    torch.manual_seed(0)
+    layer = BlockLinear(torch.randn(48, 800).bfloat16(), None)
+    x = torch.randn(40, 800) * torch.logspace(-39, -34, 40)[:, None]
+    together = product(layer, x)
+    assert torch.equal(torch.cat([product(layer, row) for row in x.split(1)]), together)
+
+
 @pytest.mark.parametrize("dtype", NUMBERS)
 def test_a_part_of_the_panels_writes_nothing_else(emulation: ctypes.CDLL, product: Product, dtype: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -29,16 +29,11 @@ public:
         : layer(layer), y(y), y_stride(y_stride), rows(rows), tiles((layer.inputs + TILE_INPUTS - 1) / TILE_INPUTS), x(widened(layer, parts, rows)) {}
 
     void operator()(int64_t first, int64_t last) const {
-        // As tiles do, whatever the thread's own settings.
-        constexpr unsigned SMALL_ARE_ZEROS = 0x8040;
-        const unsigned before = _mm_getcsr();
-        _mm_setcsr(before | SMALL_ARE_ZEROS);
         for (int64_t panel = first; panel < last;) {
             const int64_t here = std::min<int64_t>(TOGETHER, last - panel);
             for (int64_t row = 0; row < rows; row++) run_panels(panel, here, row);
             panel += here;
         }
-        _mm_setcsr(before);
     }
 
 private:

@@ -215,8 +215,13 @@ inline void split_rows(const Layer& layer, const float* x, char* parts, int64_t 
 
 template <class Set, class Weight>
 void multiply_rows(const Layer& layer, const char* parts, float* y, int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
+    // Tiles take what is below 2^-126 as zeros, and so does all that stands for them or adds up what they give.
+    constexpr unsigned SMALL_ARE_ZEROS = 0x8040;
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | SMALL_ARE_ZEROS);
     if (rows <= FEW) FewRows<Weight>(layer, parts, y, y_stride, rows)(first, last);
     else Product<Set, Weight>(layer, parts, y, y_stride, rows)(first, last);
+    _mm_setcsr(before);
 }
 
 // As FloatKernels::multiply, of what split_rows wrote.
