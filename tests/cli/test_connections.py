@@ -30,7 +30,7 @@ ANSWER = [TextDelta(0, "a"), ChoiceFinished(0, "stop"), Usage(1, 1)]
 @contextmanager
 def gateway(backend: ScriptedBackend | None = None, *, max_requests: int = 2048, waiting: int = 1024, **deadlines: float) -> Iterator[int]:
     app = create_app(Settings(limits=LimitSettings(max_requests=max_requests)), Catalog({"scripted": backend or ScriptedBackend(ANSWER)}))
-    with served(app, LimitSettings(max_waiting_connections=waiting), **deadlines) as port:
+    with served(app, LimitSettings(max_waiting_connections=waiting), port=0, **deadlines) as port:
         yield port
 
 
